@@ -1,0 +1,127 @@
+package nats
+
+import (
+	"time"
+)
+
+// Config tells how to reach the NATS servers and how the client behaves. A zero field means its
+// default, so that &Config{URLs: urls} is complete. NewClient copies the Config, then fills in the
+// defaults and validates: the caller's value is never changed or kept.
+//
+// The YAML keys are the field names in snake case ("urls", "cluster_id", "tls_ca"), and every key
+// has an environment variable: ISA_CLOUD_NATS_ and the key in capitals. Printing a Config, by any
+// verb, slog or JSON, shows "***" for every secret.
+type Config struct {
+	// URLs of the servers, tried in random order: nats://, tls://, ws:// or wss://, host and port.
+	// Defaults to nats://localhost:4222.
+	URLs []string `yaml:"urls"`
+	// ClusterID names the event bus this client belongs to. It becomes part of the connection name
+	// and is otherwise informational.
+	ClusterID string `yaml:"cluster_id"`
+	// ClientID is the connection name that the server's monitoring shows. Defaults to the name of
+	// the running program.
+	ClientID string `yaml:"client_id"`
+
+	// UseConsul looks up the servers in Consul before dialling; URLs is then the fallback.
+	UseConsul bool `yaml:"use_consul"`
+	// ServiceName is the NATS service's name in Consul. Defaults to "nats-service".
+	ServiceName string `yaml:"service_name"`
+	// GRPCPort is the port of the platform's gRPC gateway, which may be registered under the same
+	// service name: an instance on this port that names no NATS address is skipped. Defaults to
+	// 50056.
+	GRPCPort int `yaml:"grpc_port"`
+	// Consul tells how to reach the Consul agent.
+	Consul ConsulConfig `yaml:"consul"`
+
+	// MaxReconnect is how many times in a row each server is tried after the connection is lost;
+	// -1 means for ever. Defaults to -1, since a service that stops reconnecting needs a person.
+	MaxReconnect int `yaml:"max_reconnect"`
+	// ReconnectWait is the pause before the second attempt to reach a server. Defaults to 2 s.
+	ReconnectWait time.Duration `yaml:"reconnect_wait"`
+	// ReconnectMaxWait bounds the pauses, which grow with every failed round. Defaults to 30 s, or
+	// ReconnectWait if that is longer.
+	ReconnectMaxWait time.Duration `yaml:"reconnect_max_wait"`
+	// ReconnectBufferSize is how many bytes of publishes are kept while disconnected; -1 keeps
+	// none. Defaults to 8 MiB.
+	ReconnectBufferSize int `yaml:"reconnect_buffer_size"`
+	// PublishWhenDisconnected is "buffer" (publishes while disconnected go to the reconnect buffer)
+	// or "fail" (they return ErrNotConnected at once). Defaults to "buffer".
+	PublishWhenDisconnected string `yaml:"publish_when_disconnected"`
+	// Timeout bounds connecting, from discovery to the server's welcome. Defaults to 10 s.
+	Timeout time.Duration `yaml:"timeout"`
+	// RequestTimeout bounds every call whose context has no deadline, and requests with timeout 0.
+	// Defaults to 5 s.
+	RequestTimeout time.Duration `yaml:"request_timeout"`
+	// DrainTimeout bounds Close. Defaults to 30 s.
+	DrainTimeout time.Duration `yaml:"drain_timeout"`
+	// PingInterval is how often an idle connection is probed. Defaults to 2 min.
+	PingInterval time.Duration `yaml:"ping_interval"`
+	// MaxPingsOut is how many probes may be unanswered before the connection counts as broken.
+	// Defaults to 2.
+	MaxPingsOut int `yaml:"max_pings_out"`
+
+	// JetStreamEnabled allows the JetStream, key-value and object store calls; when false they
+	// return ErrJetStreamDisabled.
+	JetStreamEnabled bool `yaml:"jetstream_enabled"`
+	// JetStreamDomain addresses the JetStream of another domain, such as a leaf node's.
+	JetStreamDomain string `yaml:"jetstream_domain"`
+	// DefaultStreamReplicas is used by streams and buckets that leave their replicas at zero, 1 to
+	// 5. Zero leaves the choice to the server (1).
+	DefaultStreamReplicas int `yaml:"default_stream_replicas"`
+	// DefaultStorageType is "file" or "memory", for streams and buckets whose storage is the zero
+	// value (file). Defaults to "file".
+	DefaultStorageType string `yaml:"default_storage_type"`
+
+	// Username and Password authenticate by password. PasswordFile names a file that holds the
+	// password and is read at every connect; it excludes Password.
+	Username     string `yaml:"username"`
+	Password     string `yaml:"password"`
+	PasswordFile string `yaml:"password_file"`
+	// Token authenticates by token. TokenFile names a file that holds it and is read at every
+	// connect; it excludes Token.
+	Token     string `yaml:"token"`
+	TokenFile string `yaml:"token_file"`
+	// NKeySeed authenticates by the NKey of this seed ("SU..."). NKeySeedFile names a file that
+	// holds it and is read at every connect; it excludes NKeySeed.
+	NKeySeed     string `yaml:"nkey_seed"`
+	NKeySeedFile string `yaml:"nkey_seed_file"`
+	// CredsFile names a .creds file (JWT and NKey seed), read at every connect.
+	CredsFile string `yaml:"creds_file"`
+
+	// TLSEnabled demands TLS. It is implied by the tls:// and wss:// schemes and by any other TLS key.
+	TLSEnabled bool `yaml:"tls_enabled"`
+	// TLSCert and TLSKey name the PEM files of the client's certificate and key, given together.
+	TLSCert string `yaml:"tls_cert"`
+	TLSKey  string `yaml:"tls_key"`
+	// TLSCA names the PEM file of the authorities that the server's certificate is checked against.
+	// Defaults to the system's.
+	TLSCA string `yaml:"tls_ca"`
+	// TLSServerName is the name that the server's certificate must carry. Defaults to the host of
+	// the URL.
+	TLSServerName string `yaml:"tls_server_name"`
+	// TLSHandshakeFirst starts TLS before the server's greeting, for servers that demand it.
+	TLSHandshakeFirst bool `yaml:"tls_handshake_first"`
+}
+
+// ConsulConfig tells how to reach Consul. The zero value is the local agent, with whatever the
+// CONSUL_HTTP_* variables of Consul's own tools say.
+type ConsulConfig struct {
+	// Address is the agent's host and port. Defaults to $CONSUL_HTTP_ADDR, then 127.0.0.1:8500.
+	Address string `yaml:"address"`
+	// Scheme is "http" or "https". Defaults to $CONSUL_HTTP_SSL, then "http".
+	Scheme string `yaml:"scheme"`
+	// Token is the ACL token. TokenFile names a file that holds it; it excludes Token.
+	Token     string `yaml:"token"`
+	TokenFile string `yaml:"token_file"`
+	// Datacenter and Namespace narrow the query. Namespace needs Consul Enterprise.
+	Datacenter string `yaml:"datacenter"`
+	Namespace  string `yaml:"namespace"`
+	// Tag keeps only the instances that carry it.
+	Tag string `yaml:"tag"`
+	// Near sorts the instances by round-trip time from this node; "_agent" means the agent's own.
+	Near string `yaml:"near"`
+	// Timeout bounds one query. Defaults to 2 s.
+	Timeout time.Duration `yaml:"timeout"`
+	// CAFile names the PEM file of the authorities that the agent's certificate is checked against.
+	CAFile string `yaml:"ca_file"`
+}
