@@ -67,6 +67,8 @@ var (
 	// ErrSlowConsumer is reported when a subscription's pending limits are exceeded and messages
 	// are dropped.
 	ErrSlowConsumer = errors.New("slow consumer, messages dropped")
+	// ErrUnsubscribed is what Subscription.Err returns after Unsubscribe or Drain.
+	ErrUnsubscribed = errors.New("unsubscribed")
 	// ErrHandlerPanic is reported when a handler panicked; the text holds the panic's value.
 	ErrHandlerPanic = errors.New("handler panicked")
 )
@@ -174,6 +176,9 @@ var upstreamSentinels = []struct{ upstream, ours error }{
 	{jetstream.ErrJetStreamNotEnabledForAccount, ErrJetStreamDisabled},
 	{jetstream.ErrJetStreamNotEnabled, ErrJetStreamDisabled},
 	{jetstream.ErrNoStreamResponse, ErrNoStream},
+	{jetstream.ErrInvalidKey, ErrInvalidArgument},
+	{jetstream.ErrInvalidBucketName, ErrInvalidArgument},
+	{jetstream.ErrInvalidStoreName, ErrInvalidArgument},
 	{jetstream.ErrBucketNotFound, ErrBucketNotFound},
 	{jetstream.ErrBucketExists, ErrAlreadyExists},
 	{jetstream.ErrStreamNotFound, ErrStreamNotFound},

@@ -1,0 +1,317 @@
+package nats
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+)
+
+// connect dials the servers and returns once one of them has welcomed the client, or ctx ends.
+func (c *Client) connect(ctx context.Context, urls []string) error {
+	opts, err := c.natsOptions(urls)
+	if err != nil {
+		return err
+	}
+	d := &dialer{ctx: ctx, timeout: c.cfg.Timeout}
+	opts.CustomDialer = d
+	for _, option := range c.opts.nats {
+		if option == nil {
+			continue
+		}
+		if err := option(opts); err != nil {
+			return fail("connect", "", ErrInvalidConfig, "option of nats.go: %w", err)
+		}
+	}
+	c.hook(opts)
+
+	nc, err := opts.Connect()
+	causes := d.release()
+	if err != nil {
+		return c.connectError(ctx, err, urls, causes)
+	}
+	c.nc = nc
+	c.link.set(true)
+	return nil
+}
+
+// natsOptions translates the Config.
+func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
+	cfg := c.cfg
+	o := natsgo.GetDefaultOptions()
+	o.Servers = urls
+	o.Name = cfg.ClientID
+	if cfg.ClusterID != "" {
+		o.Name = cfg.ClusterID + "/" + cfg.ClientID
+	}
+	o.Timeout = cfg.Timeout
+	o.MaxReconnect = cfg.MaxReconnect
+	o.CustomReconnectDelayCB = backoff(cfg.ReconnectWait, cfg.ReconnectMaxWait)
+	o.ReconnectBufSize = cfg.ReconnectBufferSize
+	o.PingInterval = cfg.PingInterval
+	o.MaxPingsOut = cfg.MaxPingsOut
+	o.DrainTimeout = cfg.DrainTimeout
+	// Upstream closes the connection for good at the second refusal, which turns a rotated
+	// password into an outage.
+	o.IgnoreAuthErrorAbort = true
+	// The dialer looks the host up itself, under the context.
+	o.SkipHostLookup = true
+	if err := setAuth(&o, &cfg); err != nil {
+		return nil, err
+	}
+	setTLS(&o, &cfg, c.opts.tls)
+	return &o, nil
+}
+
+// setAuth sets the one way to authenticate that the Config names. Secrets in files are read at
+// every connect, so that a new one is used without a restart.
+func setAuth(o *natsgo.Options, cfg *Config) error {
+	switch {
+	case cfg.CredsFile != "":
+		return natsgo.UserCredentials(cfg.CredsFile)(o)
+	case cfg.NKeySeed != "" || cfg.NKeySeedFile != "":
+		return setNKey(o, cfg)
+	case cfg.TokenFile != "":
+		o.TokenHandler = func() string { return readSecret(cfg.TokenFile) }
+	case cfg.Token != "":
+		o.Token = cfg.Token
+	case cfg.PasswordFile != "":
+		o.UserInfo = func() (string, string) { return cfg.Username, readSecret(cfg.PasswordFile) }
+	case cfg.Username != "":
+		o.User, o.Password = cfg.Username, cfg.Password
+	default:
+		setURLCredentials(o, cfg.URLs)
+	}
+	return nil
+}
+
+// setURLCredentials makes the credentials in the configured URLs hold for servers that discovery
+// names, whose URLs have none. nats.go prefers a URL's own.
+func setURLCredentials(o *natsgo.Options, urls []string) {
+	for _, raw := range urls {
+		u, err := url.Parse(raw)
+		if err != nil || u.User == nil {
+			continue
+		}
+		if password, ok := u.User.Password(); ok {
+			o.User, o.Password = u.User.Username(), password
+		} else {
+			o.Token = u.User.Username()
+		}
+		return
+	}
+}
+
+func setNKey(o *natsgo.Options, cfg *Config) error {
+	seed := func() (nkeys.KeyPair, error) {
+		text := cfg.NKeySeed
+		if cfg.NKeySeedFile != "" {
+			text = readSecret(cfg.NKeySeedFile)
+		}
+		return nkeys.FromSeed([]byte(text))
+	}
+	pair, err := seed()
+	if err != nil {
+		return fail("connect", "", ErrInvalidConfig, "nkey_seed: %w", err)
+	}
+	defer pair.Wipe()
+	public, err := pair.PublicKey()
+	if err != nil {
+		return fail("connect", "", ErrInvalidConfig, "nkey_seed: %w", err)
+	}
+	return natsgo.Nkey(public, func(nonce []byte) ([]byte, error) {
+		pair, err := seed()
+		if err != nil {
+			return nil, err
+		}
+		defer pair.Wipe()
+		return pair.Sign(nonce)
+	})(o)
+}
+
+// readSecret returns a file's content without the surrounding white space that editors leave. A
+// file that cannot be read is an empty secret: the server's refusal is then reported as such, and
+// the next attempt reads again.
+func readSecret(path string) string {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(content))
+}
+
+// setTLS makes nats.go read the files at every handshake, so that renewed certificates are used
+// without a restart.
+func setTLS(o *natsgo.Options, cfg *Config, base *tls.Config) {
+	enabled := cfg.TLSEnabled || base != nil || cfg.TLSCert != "" || cfg.TLSCA != "" ||
+		cfg.TLSServerName != "" || cfg.TLSHandshakeFirst
+	if !enabled {
+		return
+	}
+	if base == nil {
+		base = &tls.Config{}
+	}
+	t := base.Clone()
+	t.MinVersion = max(t.MinVersion, tls.VersionTLS12)
+	if cfg.TLSServerName != "" {
+		t.ServerName = cfg.TLSServerName
+	}
+	o.Secure = true
+	o.TLSConfig = t
+	o.TLSHandshakeFirst = cfg.TLSHandshakeFirst
+	if cfg.TLSCert != "" {
+		o.TLSCertCB = func() (tls.Certificate, error) { return tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey) }
+	}
+	if cfg.TLSCA != "" {
+		o.RootCAsCB = func() (*x509.CertPool, error) { return readCertPool(cfg.TLSCA) }
+	}
+}
+
+func readCertPool(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate", path)
+	}
+	return pool, nil
+}
+
+// backoff returns pauses with full jitter whose bound doubles with every round over all servers,
+// from wait up to limit, so that the clients of a server that died do not return together.
+func backoff(wait, limit time.Duration) natsgo.ReconnectDelayHandler {
+	return func(round int) time.Duration {
+		bound := wait
+		for i := 1; i < round && bound < limit; i++ {
+			bound *= 2
+		}
+		return time.Duration(rand.Int64N(int64(min(bound, limit)) + 1)) //nolint:gosec // not a secret
+	}
+}
+
+// hook puts the client's callbacks in front of those that the user set through WithNATSOptions.
+func (c *Client) hook(o *natsgo.Options) {
+	asyncError, disconnected, reconnected := o.AsyncErrorCB, o.DisconnectedErrCB, o.ReconnectedCB
+	closed, lameDuck := o.ClosedCB, o.LameDuckModeHandler
+	o.AsyncErrorCB = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
+		c.onAsyncError(sub, err)
+		if asyncError != nil {
+			asyncError(nc, sub, err)
+		}
+	}
+	o.DisconnectedErrCB = func(nc *natsgo.Conn, err error) {
+		c.onDisconnected(err)
+		if disconnected != nil {
+			disconnected(nc, err)
+		}
+	}
+	o.ReconnectedCB = func(nc *natsgo.Conn) {
+		c.onReconnected(nc)
+		if reconnected != nil {
+			reconnected(nc)
+		}
+	}
+	o.ClosedCB = func(nc *natsgo.Conn) {
+		c.onClosed(nc)
+		if closed != nil {
+			closed(nc)
+		}
+	}
+	o.LameDuckModeHandler = func(nc *natsgo.Conn) {
+		c.onLameDuck(nc)
+		if lameDuck != nil {
+			lameDuck(nc)
+		}
+	}
+}
+
+// connectError says which servers were tried and why each failed: upstream keeps only
+// "no servers available".
+func (c *Client) connectError(ctx context.Context, err error, urls []string, causes []error) error {
+	kind := sentinelOf(err)
+	if kind == nil || errors.Is(kind, ErrTimeout) {
+		kind = ErrNotConnected
+	}
+	all := make([]error, 0, len(causes)+2)
+	all = append(all, err)
+	all = append(all, causes...)
+	if ctx.Err() != nil {
+		all = append(all, context.Cause(ctx))
+	}
+	return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: kind, cause: joined(all)}
+}
+
+// joined is errors.Join on one line.
+type joined []error
+
+func (j joined) Error() string {
+	texts := make([]string, 0, len(j))
+	for _, err := range j {
+		texts = append(texts, err.Error())
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (j joined) Unwrap() []error { return j }
+
+// dialer dials under the context of NewClientContext until the first connection stands, and
+// remembers why servers could not be reached.
+type dialer struct {
+	timeout time.Duration
+
+	mu     sync.Mutex
+	ctx    context.Context // nil once released
+	stops  []func() bool
+	causes []error
+}
+
+// Dial implements natsgo.CustomDialer.
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	d.mu.Lock()
+	ctx := d.ctx
+	d.mu.Unlock()
+	connecting := ctx != nil
+	if !connecting {
+		ctx = context.Background()
+	}
+	nd := net.Dialer{Timeout: d.timeout}
+	conn, err := nd.DialContext(ctx, network, address)
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		if connecting {
+			d.causes = append(d.causes, err)
+		}
+		return nil, err
+	}
+	if connecting {
+		// A server that accepts and then says nothing must not outlast the context.
+		d.stops = append(d.stops, context.AfterFunc(ctx, func() { _ = conn.Close() }))
+	}
+	return conn, nil
+}
+
+// release unties the dialer from the context and returns the causes of failed attempts.
+func (d *dialer) release() []error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, stop := range d.stops {
+		stop()
+	}
+	d.ctx, d.stops = nil, nil
+	return d.causes
+}

@@ -1,0 +1,106 @@
+package nats
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// EventType sorts events.
+type EventType string
+
+// The events of a client.
+const (
+	// EventConnected: the first connection stands.
+	EventConnected EventType = "connected"
+	// EventDisconnected: the connection broke; Err is the cause when it is known.
+	EventDisconnected EventType = "disconnected"
+	// EventReconnected: a connection stands again.
+	EventReconnected EventType = "reconnected"
+	// EventClosed: the connection is closed for good, by Close or because the attempts to
+	// reconnect are used up; then Err says so.
+	EventClosed EventType = "closed"
+	// EventLameDuck: the server is about to shut down and asks its clients to leave.
+	EventLameDuck EventType = "lame_duck"
+	// EventServersFallback: service discovery failed and the configured URLs are used; Err is why.
+	EventServersFallback EventType = "servers_fallback"
+	// EventSlowConsumer: a subscription began to drop messages; Subject and Queue name it.
+	EventSlowConsumer EventType = "slow_consumer"
+	// EventHandlerError: a handler returned an error or panicked.
+	EventHandlerError EventType = "handler_error"
+	// EventAsyncError: an error that no call could return, such as a publish that the server denied.
+	EventAsyncError EventType = "async_error"
+)
+
+// Event is something that happened to the client beside its calls. Fields that do not apply are
+// zero.
+type Event struct {
+	Type    EventType
+	Time    time.Time
+	Server  string // the server's URL, without credentials
+	Subject string
+	Queue   string
+	Err     error
+	// Dropped is how many events were lost before this one because the handler was too slow.
+	Dropped int
+}
+
+// eventBacklog bounds the memory of a handler that hangs.
+const eventBacklog = 1024
+
+// eventQueue hands events to the user's handler in order, from one goroutine, without ever
+// blocking the goroutine that reports them: that may be nats.go's own.
+type eventQueue struct {
+	handler func(Event)
+	onPanic func(error)
+
+	mu      sync.Mutex
+	backlog []Event
+	dropped int
+	running bool
+}
+
+func (q *eventQueue) push(e Event) {
+	if q.handler == nil {
+		return
+	}
+	e.Time = time.Now()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.backlog) == eventBacklog {
+		q.backlog = append(q.backlog[:0], q.backlog[1:]...)
+		q.dropped++
+	}
+	q.backlog = append(q.backlog, e)
+	if !q.running {
+		q.running = true
+		go q.run()
+	}
+}
+
+// run lives only while there is something to hand out, so that it needs no one to stop it.
+func (q *eventQueue) run() {
+	for {
+		q.mu.Lock()
+		if len(q.backlog) == 0 {
+			q.running = false
+			q.backlog = nil
+			q.mu.Unlock()
+			return
+		}
+		e := q.backlog[0]
+		q.backlog = q.backlog[1:]
+		e.Dropped, q.dropped = q.dropped, 0
+		q.mu.Unlock()
+		q.call(e)
+	}
+}
+
+func (q *eventQueue) call(e Event) {
+	defer func() {
+		if r := recover(); r != nil {
+			q.onPanic(fmt.Errorf("event handler: %w: %v", ErrHandlerPanic, r))
+		}
+	}()
+	q.handler(e)
+}

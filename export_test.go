@@ -1,0 +1,4 @@
+package nats
+
+// What black-box tests may see of the inside.
+var SubjectFault = subjectFault

@@ -1,0 +1,28 @@
+package nats
+
+import "context"
+
+// EventClientFactory makes clients from the service's configuration file and environment.
+type EventClientFactory struct {
+	cfg  *Config
+	opts []Option
+}
+
+// NewEventClientFactory loads the configuration as LoadConfig("") does. The options are those of
+// every client that the factory makes.
+func NewEventClientFactory(opts ...Option) (*EventClientFactory, error) {
+	cfg, err := LoadConfig("")
+	if err != nil {
+		return nil, err
+	}
+	return &EventClientFactory{cfg: cfg, opts: opts}, nil
+}
+
+// NewNATSClient connects as NewClientContext does, with discovery through Consul when the
+// configuration asks for it.
+func (f *EventClientFactory) NewNATSClient(ctx context.Context) (*Client, error) {
+	return NewClientContext(ctx, f.cfg, f.opts...)
+}
+
+// Config returns a copy of the configuration that was loaded, with every secret blanked.
+func (f *EventClientFactory) Config() Config { return f.cfg.redacted() }

@@ -1,0 +1,82 @@
+package nats
+
+import (
+	"context"
+	"sync"
+)
+
+// link follows whether the connection stands, for those who wait for it to come or to break.
+type link struct {
+	mu     sync.Mutex
+	isUp   bool
+	isDead bool
+	breaks uint64        // how often the connection broke
+	change chan struct{} // closed and replaced at every change
+}
+
+// set records a change of the connection's state.
+func (l *link) set(up bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.isUp == up || l.isDead {
+		return
+	}
+	if !up {
+		l.breaks++
+	}
+	l.isUp = up
+	l.signal()
+}
+
+// close wakes every waiter for good.
+func (l *link) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.isDead {
+		l.isUp, l.isDead = false, true
+		l.signal()
+	}
+}
+
+func (l *link) signal() {
+	if l.change != nil {
+		close(l.change)
+	}
+	l.change = make(chan struct{})
+}
+
+// state returns whether the connection stands, how often it broke, and a channel that is closed at
+// the next change.
+func (l *link) state() (up bool, breaks uint64, change <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.change == nil {
+		l.change = make(chan struct{})
+	}
+	return l.isUp, l.breaks, l.change
+}
+
+// wait returns nil once the connection stands, ErrClosed when it never will again, and
+// ErrNotConnected when ctx ends first.
+func (l *link) wait(ctx context.Context) error {
+	for {
+		l.mu.Lock()
+		up, dead := l.isUp, l.isDead
+		if l.change == nil {
+			l.change = make(chan struct{})
+		}
+		change := l.change
+		l.mu.Unlock()
+		switch {
+		case up:
+			return nil
+		case dead:
+			return ErrClosed
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return ErrNotConnected
+		}
+	}
+}

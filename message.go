@@ -1,0 +1,210 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+)
+
+// Message is a message received or to be published, of core NATS and of JetStream alike. To
+// publish one, fill in the exported fields; the client neither changes nor keeps it. A received
+// message belongs to its handler, which may keep it. Its methods are safe for concurrent use; its
+// fields are not to be changed while another goroutine uses it.
+type Message struct {
+	// Subject is where the message was, or is to be, published.
+	Subject string
+	// Reply is the subject on which the publisher waits for an answer, empty when it does not. On a
+	// JetStream message it is the server's acknowledgement subject, as upstream has it.
+	Reply string
+	// Header may be nil.
+	Header natsgo.Header
+	// Data is the payload; it may be nil.
+	Data []byte
+
+	msg    *natsgo.Msg // as received; nil on a message that the caller made
+	origin *origin     // nil on a message that the caller made
+	acked  uint32      // 1 once a final acknowledgement was sent
+}
+
+// origin is what all the messages of one subscription, or of one client's pulls, share.
+type origin struct {
+	client *Client
+	ctx    context.Context
+}
+
+// Handler handles one received message. An error it returns, or a panic, is reported to the logger
+// and the event handler.
+type Handler func(msg *Message) error
+
+// ackPrefix begins the reply subject of every message that a JetStream consumer delivers (ADR-15).
+const ackPrefix = "$JS.ACK."
+
+func (o *origin) message(m *natsgo.Msg) *Message {
+	return &Message{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data, msg: m, origin: o}
+}
+
+// Context returns a context that ends when the message's subscription or client does. It carries
+// the values of the context that the subscription was made with. On a message that the caller made
+// it is context.Background().
+func (m *Message) Context() context.Context {
+	if m.origin == nil {
+		return context.Background()
+	}
+	return m.origin.ctx
+}
+
+// Respond publishes data to the message's reply subject. It returns ErrNoReply when the sender
+// waits for no answer, as on every JetStream message, and otherwise what Client.Publish returns.
+func (m *Message) Respond(data []byte) error {
+	return m.RespondMsg(&Message{Data: data})
+}
+
+// RespondMsg is Respond with headers: it publishes resp's Header and Data to the message's reply
+// subject and ignores resp's Subject. It returns ErrInvalidArgument when resp is nil.
+func (m *Message) RespondMsg(resp *Message) error {
+	switch {
+	case resp == nil:
+		return fail("respond", m.Subject, ErrInvalidArgument, "the response is nil")
+	case m.Reply == "" || m.origin == nil:
+		return fail("respond", m.Subject, ErrNoReply, "")
+	case m.isJetStream():
+		return fail("respond", m.Subject, ErrNoReply, "a stream's message is acknowledged, not answered")
+	}
+	return m.origin.client.publish("respond", m.Reply, resp.Reply, resp.Header, resp.Data)
+}
+
+// RespondError answers with an error in the convention of NATS services (ADR-32): the headers
+// Nats-Service-Error-Code and Nats-Service-Error, and no data. Code is the service's own, often an
+// HTTP status. It returns what Respond returns.
+func (m *Message) RespondError(code int, description string) error {
+	return m.RespondMsg(&Message{Header: natsgo.Header{
+		micro.ErrorCodeHeader: {strconv.Itoa(code)},
+		micro.ErrorHeader:     {description},
+	}})
+}
+
+// DecodeJSON unmarshals the payload into v, a pointer.
+func (m *Message) DecodeJSON(v any) error {
+	if err := json.Unmarshal(m.Data, v); err != nil {
+		return &opError{op: "decode JSON of", target: m.Subject, cause: err}
+	}
+	return nil
+}
+
+// Ack tells the server that the message is handled. It does not wait for the server; see AckSync.
+// Like every acknowledgement it returns ErrNotJetStream on a message that is not a JetStream
+// consumer's, and ErrAlreadyAcked after a final acknowledgement: Ack, AckSync, Nak, NakWithDelay
+// or Term.
+func (m *Message) Ack() error { return m.ack("ack", "+ACK") }
+
+// AckSync is Ack confirmed by the server: when it returns nil the message will not be delivered
+// again, but for a server that loses its disk. Without a deadline in ctx, Config.RequestTimeout
+// applies; then it returns ErrTimeout and may be called again.
+func (m *Message) AckSync(ctx context.Context) error {
+	if err := m.startAck("ack"); err != nil {
+		return err
+	}
+	_, err := m.origin.client.request(ctx, "ack", m.msg.Reply, nil, []byte("+ACK"), 0)
+	return m.endAck("ack", err)
+}
+
+// Nak asks the server to deliver the message again at once. A message that always fails then comes
+// back thousands of times a second: prefer NakWithDelay.
+func (m *Message) Nak() error { return m.ack("nak", "-NAK") }
+
+// NakWithDelay asks the server to deliver the message again after delay; zero means at once.
+func (m *Message) NakWithDelay(delay time.Duration) error {
+	if delay < 0 {
+		return fail("nak", m.Subject, ErrInvalidArgument, "the delay must not be negative, got %v", delay)
+	}
+	return m.ack("nak", fmt.Sprintf(`-NAK {"delay": %d}`, delay.Nanoseconds()))
+}
+
+// Term tells the server never to deliver the message again, although it was not handled. The
+// reason, which may be empty, goes into the server's advisory.
+func (m *Message) Term(reason string) error {
+	verb := "+TERM"
+	if reason != "" {
+		verb += " " + reason
+	}
+	return m.ack("term", verb)
+}
+
+// InProgress restarts the consumer's ack wait for this message. It may be called any number of
+// times before the final acknowledgement.
+func (m *Message) InProgress() error {
+	if err := m.checkAck("in progress"); err != nil {
+		return err
+	}
+	return wrap("in progress", m.Subject, m.origin.client.nc.Publish(m.msg.Reply, []byte("+WPI")))
+}
+
+// Metadata tells the message's stream, consumer, sequences, deliveries and time. It returns
+// ErrNotJetStream on a message that is not a JetStream consumer's.
+func (m *Message) Metadata() (*jetstream.MsgMetadata, error) {
+	if !m.isJetStream() {
+		return nil, fail("metadata", m.Subject, ErrNotJetStream, "")
+	}
+	meta, err := m.msg.Metadata()
+	if err != nil {
+		return nil, wrap("metadata", m.Subject, err)
+	}
+	return &jetstream.MsgMetadata{
+		Sequence:     jetstream.SequencePair{Consumer: meta.Sequence.Consumer, Stream: meta.Sequence.Stream},
+		NumDelivered: meta.NumDelivered,
+		NumPending:   meta.NumPending,
+		Timestamp:    meta.Timestamp,
+		Stream:       meta.Stream,
+		Consumer:     meta.Consumer,
+		Domain:       meta.Domain,
+	}, nil
+}
+
+func (m *Message) isJetStream() bool {
+	return m.msg != nil && strings.HasPrefix(m.msg.Reply, ackPrefix)
+}
+
+// ack sends a final acknowledgement without waiting for the server.
+func (m *Message) ack(op, verb string) error {
+	if err := m.startAck(op); err != nil {
+		return err
+	}
+	return m.endAck(op, m.origin.client.nc.Publish(m.msg.Reply, []byte(verb)))
+}
+
+func (m *Message) checkAck(op string) error {
+	if !m.isJetStream() {
+		return fail(op, m.Subject, ErrNotJetStream, "")
+	}
+	if atomic.LoadUint32(&m.acked) == 1 {
+		return fail(op, m.Subject, ErrAlreadyAcked, "")
+	}
+	return nil
+}
+
+// startAck claims the message's one final acknowledgement.
+func (m *Message) startAck(op string) error {
+	if err := m.checkAck(op); err != nil {
+		return err
+	}
+	if !atomic.CompareAndSwapUint32(&m.acked, 0, 1) {
+		return fail(op, m.Subject, ErrAlreadyAcked, "")
+	}
+	return nil
+}
+
+// endAck gives the claim back when the acknowledgement did not get through.
+func (m *Message) endAck(op string, err error) error {
+	if err != nil {
+		atomic.StoreUint32(&m.acked, 0)
+	}
+	return wrap(op, m.Subject, err)
+}

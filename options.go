@@ -1,0 +1,58 @@
+package nats
+
+import (
+	"crypto/tls"
+	"log/slog"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// Option changes how NewClient builds a client beyond what a Config can say.
+type Option func(*options)
+
+type options struct {
+	log      *slog.Logger
+	onEvent  func(Event)
+	resolver Resolver
+	tls      *tls.Config
+	nats     []natsgo.Option
+}
+
+// WithLogger sends the client's log to l. Without it the client is silent.
+func WithLogger(l *slog.Logger) Option {
+	return func(o *options) {
+		if l != nil {
+			o.log = l
+		}
+	}
+}
+
+// WithEventHandler calls h for everything that happens to the client beside its calls: see Event.
+// The calls come one at a time, in order, from a goroutine of their own, so a slow h delays no
+// message; when it falls more than 1,024 events behind, the oldest are dropped and the next
+// event's Dropped tells how many.
+func WithEventHandler(h func(Event)) Option {
+	return func(o *options) { o.onEvent = h }
+}
+
+// WithResolver looks the servers up with r instead of Consul, whatever Config.UseConsul says.
+// Config.URLs is the fallback.
+func WithResolver(r Resolver) Option {
+	return func(o *options) { o.resolver = r }
+}
+
+// WithTLSConfig demands TLS and starts from a copy of cfg; the tls_* keys of the Config are applied
+// on top of it.
+func WithTLSConfig(cfg *tls.Config) Option {
+	return func(o *options) {
+		if cfg != nil {
+			o.tls = cfg.Clone()
+		}
+	}
+}
+
+// WithNATSOptions applies options of nats.go after all others. Callbacks set here are called in
+// addition to the client's own. Most services do not need it.
+func WithNATSOptions(opts ...natsgo.Option) Option {
+	return func(o *options) { o.nats = append(o.nats, opts...) }
+}

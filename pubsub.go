@@ -1,0 +1,155 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"iter"
+	"strings"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// Publish sends data to whoever subscribes to subject at this moment. It does not wait for the
+// server: a nil error means that the message is in the client's buffer. What must not be lost goes
+// through PublishToStream. While disconnected, publishes are kept in the reconnect buffer until it
+// is full, then they return ErrBufferFull; with Config.PublishWhenDisconnected "fail" they return
+// ErrNotConnected at once. The other errors are ErrInvalidSubject, ErrPayloadTooLarge, ErrClosed
+// and that of a ctx that has ended.
+func (c *Client) Publish(ctx context.Context, subject string, data []byte) error {
+	return c.publishContext(ctx, subject, "", nil, data)
+}
+
+// PublishMsg is Publish with headers and a reply subject. It also returns ErrInvalidArgument for a
+// nil msg and ErrInvalidHeader. It neither changes nor keeps msg.
+func (c *Client) PublishMsg(ctx context.Context, msg *Message) error {
+	if msg == nil {
+		return fail("publish", "", ErrInvalidArgument, "the message is nil")
+	}
+	return c.publishContext(ctx, msg.Subject, msg.Reply, msg.Header, msg.Data)
+}
+
+// PublishJSON is Publish of v in JSON. A v that does not marshal is ErrInvalidArgument.
+func (c *Client) PublishJSON(ctx context.Context, subject string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fail("publish", subject, ErrInvalidArgument, "%w", err)
+	}
+	return c.Publish(ctx, subject, data)
+}
+
+// PublishWithReply is Publish that tells receivers where to answer. An empty reply is a plain
+// Publish, which makes it fit for answering: PublishWithReply(ctx, msg.Reply, "", data).
+func (c *Client) PublishWithReply(ctx context.Context, subject, reply string, data []byte) error {
+	return c.publishContext(ctx, subject, reply, nil, data)
+}
+
+func (c *Client) publishContext(ctx context.Context, subject, reply string, header natsgo.Header, data []byte) error {
+	if ctx == nil {
+		return errNilContext("publish", subject)
+	}
+	if err := ctx.Err(); err != nil {
+		return wrap("publish", subject, err)
+	}
+	return c.publish("publish", subject, reply, header, data)
+}
+
+// publish checks and sends. Upstream copies header and data before it returns.
+func (c *Client) publish(op, subject, reply string, header natsgo.Header, data []byte) error {
+	if err := checkPublishSubject(op, subject); err != nil {
+		return err
+	}
+	if reply != "" {
+		if fault := subjectFault(reply, false); fault != "" {
+			return fail(op, subject, ErrInvalidSubject, "reply %q: %s", reply, fault)
+		}
+	}
+	if c.failing && !c.nc.IsConnected() && !c.nc.IsClosed() {
+		return fail(op, subject, ErrNotConnected, "publish_when_disconnected is %q", whenDisconnectedFail)
+	}
+	var err error
+	switch {
+	case len(header) > 0:
+		if err := checkHeader(op, subject, header); err != nil {
+			return err
+		}
+		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: reply, Header: header, Data: data})
+	case reply != "":
+		err = c.nc.PublishRequest(subject, reply, data)
+	default:
+		err = c.nc.Publish(subject, data)
+	}
+	return wrap(op, subject, err)
+}
+
+// checkHeader refuses what would end a header line early and smuggle in another one.
+func checkHeader(op, subject string, header natsgo.Header) error {
+	for name, values := range header {
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ':' }) {
+			return fail(op, subject, ErrInvalidHeader, "the name %q is not a token of visible ASCII without a colon", name)
+		}
+		for _, value := range values {
+			if strings.ContainsAny(value, "\r\n") {
+				return fail(op, subject, ErrInvalidHeader, "the value of %q has a line break", name)
+			}
+		}
+	}
+	return nil
+}
+
+// Subscribe calls h for every message on subject, which may have wildcards: * for one token, > for
+// one or more at the end. One message is handled at a time, in order; see WithConcurrency. When
+// Subscribe returns, the server knows of the subscription. It lives until Unsubscribe, Drain, the
+// end of ctx, or Close, over reconnects and over errors and panics of h.
+//
+// The errors are ErrInvalidSubject, ErrInvalidArgument for a nil h, ErrPermission when the server
+// denies the subject, ErrNotConnected when no connection stands within ctx (without a deadline:
+// Config.RequestTimeout), and ErrClosed.
+func (c *Client) Subscribe(ctx context.Context, subject string, h Handler, opts ...SubscribeOption) (*Subscription, error) {
+	return c.subscribe(ctx, subject, "", h, opts)
+}
+
+// QueueSubscribe is Subscribe as a member of a queue group: each message goes to one member of the
+// group. The queue's name must be a plain token or tokens without wildcards.
+func (c *Client) QueueSubscribe(ctx context.Context, subject, queue string, h Handler, opts ...SubscribeOption) (*Subscription, error) {
+	if err := checkQueue("subscribe", subject, queue); err != nil {
+		return nil, err
+	}
+	return c.subscribe(ctx, subject, queue, h, opts)
+}
+
+// Messages returns the messages on subject as a sequence. The subscription is made when the
+// sequence is ranged over and ends with the loop, with ctx, or with Close. A subscription that
+// cannot be made yields one error, as Subscribe returns it; the end of ctx or of the client ends
+// the sequence without one.
+func (c *Client) Messages(ctx context.Context, subject string, opts ...SubscribeOption) iter.Seq2[*Message, error] {
+	return func(yield func(*Message, error) bool) {
+		if ctx == nil {
+			yield(nil, errNilContext("subscribe", subject))
+			return
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		messages := make(chan *Message)
+		sub, err := c.Subscribe(ctx, subject, func(msg *Message) error {
+			select {
+			case messages <- msg:
+			case <-ctx.Done():
+			}
+			return nil
+		}, opts...)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for {
+			select {
+			case msg := <-messages:
+				if !yield(msg, nil) {
+					return
+				}
+			case <-sub.done:
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,195 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// pullRequest is the body of a request for messages (ADR-37; jetstream.pullRequest).
+type pullRequest struct {
+	Batch     int           `json:"batch"`
+	Expires   time.Duration `json:"expires,omitempty"`
+	NoWait    bool          `json:"no_wait,omitempty"`
+	Heartbeat time.Duration `json:"idle_heartbeat,omitempty"`
+}
+
+// Status codes with which the server answers a pull instead of a message (ADR-37).
+const (
+	statusHeartbeat  = "100"
+	statusBadRequest = "400"
+	statusNoMessages = "404"
+	statusTimeout    = "408"
+	statusConflict   = "409"
+)
+
+// The texts of status 409 that mean that the consumer is gone, and those that pass.
+const (
+	conflictConsumerDeleted  = "Consumer Deleted"
+	conflictServerShutdown   = "Server Shutdown"
+	conflictLeadershipChange = "Leadership Change"
+)
+
+const descriptionHeader = "Description"
+
+// PullMessages takes up to limit messages from a consumer: it waits for the first one and then takes
+// what is there, in one round trip. When ctx ends first, or without a deadline in ctx
+// Config.RequestTimeout, it returns no messages and no error; a ctx that is cancelled is an error.
+// Messages must be acknowledged, or the server delivers them again. The errors are
+// ErrStreamNotFound, ErrConsumerNotFound, ErrNotConnected and, for bad arguments,
+// ErrInvalidArgument.
+func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limit int) ([]*Message, error) {
+	const op = "pull messages"
+	target := path(stream, consumer)
+	if limit < 1 {
+		return nil, fail(op, target, ErrInvalidArgument, "the limit must be at least 1, got %d", limit)
+	}
+	if err := checkName(op, "consumer", consumer); err != nil {
+		return nil, err
+	}
+	js, err := c.consumerAPI(ctx, op, stream, consumer)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, wrap(op, target, err)
+	}
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+
+	subject := c.jsPrefix + "CONSUMER.MSG.NEXT." + stream + "." + consumer
+	for pause := retryPauseMin; ; pause = min(2*pause, retryPauseMax) {
+		if err := c.link.wait(ctx); err != nil {
+			return nil, c.unreachable(ctx, op, target, err)
+		}
+		messages, err := c.pullOnce(ctx, subject, limit)
+		if len(messages) > 0 {
+			return messages, nil // whatever ended the pull will end the next one too
+		}
+		switch {
+		case errors.Is(err, natsgo.ErrNoResponders):
+			// Nobody listens for pulls: the consumer does not exist, or its leader is changing.
+			_, err := js.Consumer(ctx, stream, consumer)
+			if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+				return nil, wrap(op, target, err)
+			}
+		case errors.Is(err, errPullAgain):
+		default:
+			return nil, wrap(op, target, err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		case <-c.ctx.Done():
+		}
+	}
+}
+
+// AckMessage acknowledges msg and returns when the server has confirmed it: see Message.AckSync.
+func (c *Client) AckMessage(ctx context.Context, msg *Message) error {
+	if msg == nil {
+		return fail("ack", "", ErrInvalidArgument, "the message is nil")
+	}
+	return msg.AckSync(ctx)
+}
+
+// The pauses between pulls that ended early.
+const (
+	retryPauseMin = 10 * time.Millisecond
+	retryPauseMax = 500 * time.Millisecond
+)
+
+// errPullAgain means that a pull ended early for a reason that passes.
+var errPullAgain = errors.New("the pull ended early")
+
+// pullOnce sends one pull and collects what it brings. The server holds a pull with both no_wait
+// and expires until the first message and then answers with all there are.
+func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Message, error) {
+	inbox := c.nc.NewInbox()
+	received := make(chan *natsgo.Msg, limit+1) // and the status that ends the pull
+	sub, err := c.nc.ChanSubscribe(inbox, received)
+	if err != nil {
+		return nil, err
+	}
+	// Without a listener the server forgets the pull and keeps the messages.
+	defer func() { _ = sub.Unsubscribe() }()
+	_, breaks, _ := c.link.state()
+	body, err := json.Marshal(pullRequest{Batch: limit, NoWait: true, Expires: pullExpiry(ctx)})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.nc.PublishRequest(subject, inbox, body); err != nil {
+		return nil, err
+	}
+
+	var messages []*Message
+	for {
+		up, now, change := c.link.state()
+		if !up || now != breaks {
+			return messages, errPullAgain // the server has forgotten the pull
+		}
+		select {
+		case m := <-received:
+			if status := pullStatus(m); status != "" {
+				return messages, pullError(status, m)
+			}
+			messages = append(messages, c.pulled.message(m))
+			if len(messages) == limit {
+				return messages, nil
+			}
+		case <-change:
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return messages, nil
+			}
+			return messages, ctx.Err()
+		case <-c.ctx.Done():
+			return messages, ErrClosed
+		}
+	}
+}
+
+// pullExpiry ends the pull on the server shortly before ctx ends here, so that no message is on its
+// way to nobody.
+func pullExpiry(ctx context.Context) time.Duration {
+	deadline, _ := ctx.Deadline()
+	left := time.Until(deadline)
+	return max(left-min(left/10, 50*time.Millisecond), time.Millisecond)
+}
+
+// pullStatus returns the status code of the server's answer to a pull, or "" for a message.
+func pullStatus(m *natsgo.Msg) string {
+	if m.Header == nil || len(m.Data) > 0 {
+		return ""
+	}
+	return m.Header.Get(statusHeader)
+}
+
+// pullError says what a status means for the pull; nil is its natural end.
+func pullError(status string, m *natsgo.Msg) error {
+	description := m.Header.Get(descriptionHeader)
+	switch status {
+	case statusNoMessages:
+		return nil
+	case statusTimeout:
+		if description == "Requests Pending" { // other pulls wait for the messages there are
+			return errPullAgain
+		}
+		return nil
+	case statusNoResponders:
+		return natsgo.ErrNoResponders
+	case statusConflict:
+		switch description {
+		case conflictConsumerDeleted:
+			return jetstream.ErrConsumerDeleted
+		case conflictServerShutdown, conflictLeadershipChange:
+			return errPullAgain
+		}
+	}
+	return fmt.Errorf("the server answered %s %s", status, description)
+}

@@ -1,0 +1,131 @@
+package nats
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// Request publishes data to subject and returns the first answer. It waits no longer than timeout
+// and ctx allow, whichever is earlier; a timeout of zero means Config.RequestTimeout.
+//
+// When nobody listens on the subject it returns ErrNoResponders at once, and when nobody answers
+// in time ErrTimeout. While disconnected it waits for the connection and then returns
+// ErrNotConnected: nothing was sent. When the connection breaks while the request is in flight it
+// waits on, since the answer may still come after a quick reconnect, and then returns
+// ErrConnectionLost: the request may have been handled, and the caller decides whether to repeat
+// it. The other errors are those of Publish.
+func (c *Client) Request(ctx context.Context, subject string, data []byte, timeout time.Duration) (*Message, error) {
+	return c.requestChecked(ctx, subject, nil, data, timeout)
+}
+
+// RequestMsg is Request with headers. It ignores msg.Reply, and neither changes nor keeps msg.
+func (c *Client) RequestMsg(ctx context.Context, msg *Message, timeout time.Duration) (*Message, error) {
+	if msg == nil {
+		return nil, fail("request", "", ErrInvalidArgument, "the message is nil")
+	}
+	return c.requestChecked(ctx, msg.Subject, msg.Header, msg.Data, timeout)
+}
+
+func (c *Client) requestChecked(ctx context.Context, subject string, header natsgo.Header, data []byte, timeout time.Duration) (*Message, error) {
+	const op = "request"
+	if ctx == nil {
+		return nil, errNilContext(op, subject)
+	}
+	if err := checkPublishSubject(op, subject); err != nil {
+		return nil, err
+	}
+	if err := checkHeader(op, subject, header); err != nil {
+		return nil, err
+	}
+	return c.request(ctx, op, subject, header, data, timeout)
+}
+
+// request sends and waits for one answer. Unlike upstream's it outlives a reconnect, tells a
+// broken connection from a silent responder, and needs no context for its timeout.
+func (c *Client) request(ctx context.Context, op, subject string, header natsgo.Header, data []byte, timeout time.Duration) (*Message, error) {
+	switch {
+	case timeout < 0:
+		return nil, fail(op, subject, ErrInvalidArgument, "the timeout must not be negative, got %v", timeout)
+	case timeout == 0:
+		timeout = c.cfg.RequestTimeout
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, wrap(op, subject, err)
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+
+	breaks, err := c.awaitLink(ctx, timer, op, subject)
+	if err != nil {
+		return nil, err
+	}
+	reply, answers, err := c.replies.open()
+	if err != nil {
+		return nil, wrap(op, subject, err)
+	}
+	defer c.replies.close(reply)
+	if header == nil {
+		err = c.nc.PublishRequest(subject, reply, data)
+	} else {
+		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: reply, Header: header, Data: data})
+	}
+	if err != nil {
+		return nil, wrap(op, subject, err)
+	}
+
+	select {
+	case m := <-answers:
+		if isNoResponders(m) {
+			return nil, wrap(op, subject, natsgo.ErrNoResponders)
+		}
+		return c.pulled.message(m), nil
+	case <-timer.C:
+		return nil, c.unanswered(op, subject, breaks, fmt.Errorf("%w after %v", natsgo.ErrTimeout, timeout))
+	case <-ctx.Done():
+		return nil, c.unanswered(op, subject, breaks, context.Cause(ctx))
+	case <-c.ctx.Done():
+		return nil, fail(op, subject, ErrClosed, "while waiting for the answer")
+	}
+}
+
+// awaitLink waits for the connection and returns how often it broke so far.
+func (c *Client) awaitLink(ctx context.Context, timer *time.Timer, op, subject string) (uint64, error) {
+	for {
+		up, breaks, change := c.link.state()
+		if up {
+			return breaks, nil
+		}
+		if c.nc.IsClosed() {
+			return 0, fail(op, subject, ErrClosed, "")
+		}
+		select {
+		case <-change:
+		case <-timer.C:
+			return 0, &opError{op: op, target: subject, kind: ErrNotConnected, cause: c.nc.LastError()}
+		case <-ctx.Done():
+			return 0, c.unreachable(ctx, op, subject, ErrNotConnected)
+		}
+	}
+}
+
+// unanswered tells a broken connection from a slow or silent responder.
+func (c *Client) unanswered(op, subject string, breaks uint64, cause error) error {
+	if up, now, _ := c.link.state(); !up || now != breaks {
+		return &opError{op: op, target: subject, kind: ErrConnectionLost, cause: cause}
+	}
+	return wrap(op, subject, cause)
+}
+
+// The status that the server itself answers with when nobody subscribes to a request's subject
+// (ADR-4).
+const (
+	statusHeader       = "Status"
+	statusNoResponders = "503"
+)
+
+func isNoResponders(m *natsgo.Msg) bool {
+	return len(m.Data) == 0 && m.Header != nil && m.Header.Get(statusHeader) == statusNoResponders
+}

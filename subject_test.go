@@ -1,0 +1,140 @@
+package nats_test
+
+import (
+	"context"
+	"regexp"
+	"strings"
+	"testing"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// badSubjects are refused everywhere, with a text that contains the reason.
+var badSubjects = map[string]string{
+	"":             "it is empty",
+	".":            "empty token",
+	"foo.":         "empty token",
+	".foo":         "empty token",
+	"foo..bar":     "empty token",
+	"a b":          "space or control character",
+	"a\tb":         "space or control character",
+	"a\r\nPUB x 0": "space or control character",
+	"a\x00b":       "space or control character",
+	"a\x7fb":       "space or control character",
+	"foo.>.bar":    "must be the last token",
+	"foo*":         "tokens of their own",
+	"foo.*bar":     "tokens of their own",
+	"foo>":         "tokens of their own",
+	"**":           "tokens of their own",
+	"foo.>>":       "tokens of their own",
+}
+
+// Upstream accepts "foo*", "foo.>.bar" and publishing to wildcards, and drops the message.
+func TestSubjectsAreRefusedBeforeSending(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	ctx := context.Background()
+	handler := func(*nats.Message) error { return nil }
+	before := client.Stats()
+	for subject, reason := range badSubjects {
+		calls := map[string]error{
+			"publish":      client.Publish(ctx, subject, nil),
+			"publish msg":  client.PublishMsg(ctx, &nats.Message{Subject: subject}),
+			"publish JSON": client.PublishJSON(ctx, subject, nil),
+		}
+		if subject != "" { // no reply is a plain publish
+			calls["reply"] = client.PublishWithReply(ctx, "ok", subject, nil)
+		}
+		_, calls["subscribe"] = client.Subscribe(ctx, subject, handler)
+		_, calls["queue subscribe"] = client.QueueSubscribe(ctx, subject, "q", handler)
+		_, calls["queue"] = client.QueueSubscribe(ctx, "ok", subject, handler)
+		_, calls["request"] = client.Request(ctx, subject, nil, 0)
+		_, calls["to stream"] = client.PublishToStream(ctx, subject, nil)
+		_, calls["stream"] = client.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"ok", subject}})
+		if subject != "" {
+			_, calls["filter"] = client.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{FilterSubject: subject})
+		}
+		for call, err := range calls {
+			require.ErrorIs(t, err, nats.ErrInvalidSubject, "%s %q", call, subject)
+			if call != "queue" || !strings.ContainsAny(subject, "*>") {
+				assert.ErrorContains(t, err, reason, "%s %q", call, subject)
+			}
+		}
+	}
+	for _, subject := range []string{"*", ">", "foo.*", "foo.>", "*.bar"} {
+		require.ErrorIs(t, client.Publish(ctx, subject, nil), nats.ErrInvalidSubject, subject)
+		_, err := client.Request(ctx, subject, nil, 0)
+		require.ErrorIs(t, err, nats.ErrInvalidSubject, subject)
+		sub, err := client.Subscribe(ctx, subject, handler)
+		require.NoError(t, err, subject)
+		require.NoError(t, sub.Unsubscribe())
+	}
+	assert.Equal(t, before.OutMsgs, client.Stats().OutMsgs, "nothing was sent")
+
+	nc := raw(t, s)
+	require.NoError(t, nc.Publish("foo.*", nil), "upstream accepts it, and the message is gone")
+	_, err := nc.SubscribeSync("foo.>.bar")
+	require.NoError(t, err, "upstream accepts it, and it never matches")
+}
+
+func TestHeadersAreCheckedBeforeSending(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	ctx := context.Background()
+	for name, header := range map[string]natsgo.Header{
+		"no name":       {"": {"v"}},
+		"colon":         {"a:b": {"v"}},
+		"space":         {"a b": {"v"}},
+		"break in name": {"a\r\nb": {"v"}},
+		"CR":            {"a": {"v\rw"}},
+		"LF":            {"a": {"ok", "v\nNats-Rollup: all"}},
+		"not ASCII":     {"ä": {"v"}},
+	} {
+		msg := &nats.Message{Subject: "x", Header: header}
+		require.ErrorIs(t, client.PublishMsg(ctx, msg), nats.ErrInvalidHeader, name)
+		_, err := client.RequestMsg(ctx, msg, 0)
+		require.ErrorIs(t, err, nats.ErrInvalidHeader, name)
+		_, err = client.PublishMsgToStream(ctx, msg)
+		require.ErrorIs(t, err, nats.ErrInvalidHeader, name)
+	}
+}
+
+// FuzzSubject compares the validator with the rules written as regular expressions.
+func FuzzSubject(f *testing.F) {
+	for subject := range badSubjects {
+		f.Add(subject)
+	}
+	for _, subject := range []string{"a", "a.b", "*", ">", "a.*.b", "a.>", "$JS.API", "中文.主题", "\xff", "a.\xff"} {
+		f.Add(subject)
+	}
+	// Bytes, not characters: what is not a control byte of ASCII is a part of a token.
+	literal := regexp.MustCompile(`^(?s:[^\x00-\x20\x7f.*>])+$`)
+	f.Fuzz(func(t *testing.T, subject string) {
+		tokens := strings.Split(subject, ".")
+		publish, subscribe := true, true
+		for i, token := range tokens {
+			// Each byte as a rune of its own, so that the expression sees bytes.
+			isLiteral := literal.MatchString(asLatin1(token))
+			publish = publish && isLiteral
+			subscribe = subscribe && (isLiteral || token == "*" || token == ">" && i == len(tokens)-1)
+		}
+		assert.Equal(t, publish, nats.SubjectFault(subject, false) == "", "publish to %q", subject)
+		assert.Equal(t, subscribe, nats.SubjectFault(subject, true) == "", "subscribe to %q", subject)
+	})
+}
+
+func asLatin1(s string) string {
+	runes := make([]rune, len(s))
+	for i := range len(s) {
+		runes[i] = rune(s[i])
+	}
+	return string(runes)
+}

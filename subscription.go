@@ -1,0 +1,363 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// SubscribeOption changes a subscription.
+type SubscribeOption func(*subscribeOptions)
+
+type subscribeOptions struct {
+	concurrency     int
+	messages, bytes int
+}
+
+// WithConcurrency runs up to n handlers at once, for handlers that wait on something. Messages are
+// then handled in no particular order. The default, and the meaning of an n below 2, is one at a
+// time, in order.
+func WithConcurrency(n int) SubscribeOption {
+	return func(o *subscribeOptions) { o.concurrency = n }
+}
+
+// WithPendingLimits bounds how many messages and bytes may wait for the handlers. What comes on top
+// is dropped, counted in Stats and reported as EventSlowConsumer. A negative number means no
+// bound; zero means the default: 500,000 messages and 64 MiB.
+func WithPendingLimits(messages, bytes int) SubscribeOption {
+	return func(o *subscribeOptions) { o.messages, o.bytes = messages, bytes }
+}
+
+// Subscription is the interest in a subject. It is made by Subscribe and QueueSubscribe, and its
+// methods are safe for concurrent use.
+type Subscription struct {
+	client         *Client
+	subject, queue string
+	sub            *natsgo.Subscription
+	handler        Handler
+	origin         origin
+	cancel         context.CancelCauseFunc
+
+	jobs    chan *Message // to the workers; nil when one message is handled at a time
+	quit    chan struct{} // ends the workers
+	workers sync.WaitGroup
+
+	inFlight atomic.Int64
+	handled  atomic.Uint64
+	failed   atomic.Uint64
+	dropped  atomic.Uint64 // as last seen: upstream forgets it with the subscription
+
+	ended sync.Once
+	done  chan struct{} // closed when the last handler has returned
+}
+
+// SubscriptionStats are the counters of a subscription.
+type SubscriptionStats struct {
+	// Pending messages, and their bytes, wait for the handler.
+	Pending      int
+	PendingBytes int
+	// InFlight handlers are running.
+	InFlight int
+	// Handled messages, of which Failed ended in an error or a panic.
+	Handled uint64
+	Failed  uint64
+	// Dropped messages exceeded the pending limits.
+	Dropped uint64
+}
+
+func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler, opts []SubscribeOption) (*Subscription, error) {
+	const op = "subscribe"
+	switch {
+	case ctx == nil:
+		return nil, errNilContext(op, subject)
+	case h == nil:
+		return nil, fail(op, subject, ErrInvalidArgument, "the handler is nil")
+	}
+	if err := checkSubscribeSubject(op, subject); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, wrap(op, subject, err)
+	}
+	var o subscribeOptions
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&o)
+		}
+	}
+
+	s := &Subscription{
+		client: c, subject: subject, queue: queue, handler: h,
+		quit: make(chan struct{}), done: make(chan struct{}),
+	}
+	s.origin = origin{client: c}
+	s.origin.ctx, s.cancel = context.WithCancelCause(ctx)
+	if o.concurrency > 1 {
+		s.jobs = make(chan *Message)
+		for range o.concurrency {
+			s.workers.Go(s.work)
+		}
+	}
+	if err := s.start(ctx, o); err != nil {
+		s.stop()
+		return nil, err
+	}
+	context.AfterFunc(s.origin.ctx, s.stop)
+	return s, nil
+}
+
+// start makes the subscription known to the server and returns what the server says to it.
+func (s *Subscription) start(ctx context.Context, o subscribeOptions) error {
+	const op = "subscribe"
+	c := s.client
+	denial := c.denials.expect(s.subject, s.queue)
+	defer c.denials.forget(denial)
+	before := c.nc.LastError()
+
+	sub, err := c.nc.QueueSubscribe(s.subject, s.queue, s.deliver)
+	if err != nil {
+		s.finish()
+		return wrap(op, s.subject, err)
+	}
+	s.sub = sub
+	if err := c.addSubscription(s); err != nil {
+		_ = sub.Unsubscribe()
+		s.finish()
+		return wrap(op, s.subject, err)
+	}
+	sub.SetClosedHandler(func(string) { s.finish() })
+	if !sub.IsValid() { // it was closed before the handler was set
+		s.finish()
+	}
+	if o.messages != 0 || o.bytes != 0 {
+		if err := sub.SetPendingLimits(limit(o.messages, natsgo.DefaultSubPendingMsgsLimit),
+			limit(o.bytes, natsgo.DefaultSubPendingBytesLimit)); err != nil {
+			return wrap(op, s.subject, err)
+		}
+	}
+	if err := c.roundTrip(ctx, op, s.subject); err != nil {
+		return err
+	}
+	return wrap(op, s.subject, denial.verdict(before, c.nc.LastError()))
+}
+
+func limit(n, otherwise int) int {
+	if n == 0 {
+		return otherwise
+	}
+	return n
+}
+
+// deliver is called by nats.go, for one message at a time.
+func (s *Subscription) deliver(m *natsgo.Msg) {
+	msg := s.origin.message(m)
+	if s.jobs == nil {
+		s.handle(msg)
+		return
+	}
+	select {
+	case s.jobs <- msg:
+	case <-s.origin.ctx.Done():
+	case <-s.quit:
+	}
+}
+
+func (s *Subscription) work() {
+	for {
+		select {
+		case msg := <-s.jobs:
+			s.handle(msg)
+		case <-s.quit:
+			return
+		}
+	}
+}
+
+func (s *Subscription) handle(msg *Message) {
+	s.inFlight.Add(1)
+	err := callHandler(s.handler, msg)
+	s.inFlight.Add(-1)
+	s.handled.Add(1)
+	if err != nil {
+		s.failed.Add(1)
+		s.client.reportHandler(err, msg.Subject, s.queue)
+	}
+}
+
+// panicError is what a handler's panic becomes.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("%v: %v", ErrHandlerPanic, e.value) }
+
+func (e *panicError) Unwrap() error { return ErrHandlerPanic }
+
+func callHandler(h Handler, msg *Message) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &panicError{value: r, stack: debug.Stack()}
+		}
+	}()
+	return h(msg)
+}
+
+// reportHandler reports an error that a handler returned, or its panic with the stack.
+func (c *Client) reportHandler(err error, subject, queue string) {
+	attrs := []any{"subject", subject, "queue", queue, "error", err}
+	var p *panicError
+	if errors.As(err, &p) {
+		attrs = append(attrs, "stack", string(p.stack))
+	}
+	c.log.Error("message handler failed", attrs...)
+	c.emit(Event{Type: EventHandlerError, Subject: subject, Queue: queue, Err: err})
+}
+
+// Subject returns the subject that was subscribed to.
+func (s *Subscription) Subject() string { return s.subject }
+
+// Queue returns the queue group, or "".
+func (s *Subscription) Queue() string { return s.queue }
+
+// Stats returns the subscription's counters.
+func (s *Subscription) Stats() SubscriptionStats {
+	stats := SubscriptionStats{
+		InFlight: int(s.inFlight.Load()),
+		Handled:  s.handled.Load(),
+		Failed:   s.failed.Load(),
+	}
+	if messages, bytes, err := s.sub.Pending(); err == nil {
+		stats.Pending, stats.PendingBytes = messages, bytes
+	}
+	if s.jobs == nil && stats.Pending > 0 {
+		stats.Pending -= stats.InFlight // upstream counts the message being handled
+	}
+	if dropped, err := s.sub.Dropped(); err == nil {
+		s.dropped.Store(uint64(dropped))
+	}
+	stats.Dropped = s.dropped.Load()
+	return stats
+}
+
+// Err returns nil while the subscription lives, and afterwards why it ended: ErrUnsubscribed,
+// ErrClosed with the client, or the cause with which its context ended.
+func (s *Subscription) Err() error {
+	if s.origin.ctx.Err() == nil {
+		return nil
+	}
+	return context.Cause(s.origin.ctx)
+}
+
+// Unsubscribe ends the subscription at once: messages that wait for the handler are dropped, a
+// running handler is left to end. A second call does nothing and returns nil.
+func (s *Subscription) Unsubscribe() error {
+	s.stop()
+	return nil
+}
+
+// stop ends the subscription without waiting for handlers. Upstream then calls finish.
+func (s *Subscription) stop() {
+	s.cancel(ErrUnsubscribed)
+	if s.sub != nil {
+		s.Stats() // remembers the drops
+		_ = s.sub.Unsubscribe()
+	}
+}
+
+// Drain ends the subscription gracefully: no new messages come, those already received are handled,
+// and Drain returns when the last handler has. When ctx ends first (without a deadline:
+// Config.DrainTimeout) it drops the rest and returns ErrDrainTimeout with the numbers left.
+func (s *Subscription) Drain(ctx context.Context) error {
+	if ctx == nil {
+		return errNilContext("drain", s.Subject())
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.client.cfg.DrainTimeout)
+		defer cancel()
+	}
+	if left := s.drain(ctx); left.InFlight+left.Pending > 0 {
+		return fail("drain", s.Subject(), ErrDrainTimeout, "%d handlers still running, %d messages not handled: %w",
+			left.InFlight, left.Pending, context.Cause(ctx))
+	}
+	return nil
+}
+
+// drain returns what was left when ctx ended.
+func (s *Subscription) drain(ctx context.Context) SubscriptionStats {
+	told := false // the server and upstream, that the subscription drains
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	for {
+		stats := s.Stats()
+		switch up, _, _ := s.client.link.state(); {
+		case up && !told:
+			told = s.sub.Drain() == nil
+		case !up && stats.Pending == 0 && stats.InFlight == 0:
+			// No server can send more, and none has to be told.
+			_ = s.sub.Unsubscribe()
+		}
+		select {
+		case <-s.done:
+			return SubscriptionStats{}
+		case <-tick.C:
+		case <-ctx.Done():
+			stats = s.Stats()
+			s.stop()
+			return stats
+		}
+	}
+}
+
+// drainPoll is how often a drain looks at the connection and the queue. A subscription that drains
+// on a live connection ends without waiting for it.
+const drainPoll = 5 * time.Millisecond
+
+// finish runs once nats.go will deliver nothing more, whatever the reason.
+func (s *Subscription) finish() {
+	s.ended.Do(func() {
+		close(s.quit)
+		s.workers.Wait()
+		cause := ErrUnsubscribed
+		if s.client.isClosing() || s.client.nc.IsClosed() {
+			cause = ErrClosed
+		}
+		s.cancel(cause)
+		s.client.removeSubscription(s)
+		close(s.done)
+	})
+}
+
+func (c *Client) addSubscription(s *Subscription) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.isClosing() {
+		return ErrClosed
+	}
+	c.subs[s] = struct{}{}
+	return nil
+}
+
+func (c *Client) removeSubscription(s *Subscription) {
+	c.mu.Lock()
+	delete(c.subs, s)
+	c.mu.Unlock()
+	c.dropped.Add(s.dropped.Load())
+}
+
+func (c *Client) subscriptions() []*Subscription {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	subs := make([]*Subscription, 0, len(c.subs))
+	for s := range c.subs {
+		subs = append(subs, s)
+	}
+	return subs
+}
