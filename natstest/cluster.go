@@ -17,8 +17,8 @@ import (
 const (
 	// An election without a candidate takes up to nine seconds, and two can be lost in a row.
 	clusterTimeout = 60 * time.Second
-	// A new cluster holds its first election within a second, but a split vote costs it the nine: once
-	// in some forty starts. As there is nothing to lose yet, starting anew is faster.
+	// A new cluster holds its first election within a second, but about one in ten splits the vote and
+	// waits up to nine for the next. As there is nothing to lose yet, starting anew is faster.
 	firstElection  = 2 * time.Second
 	firstElections = 3
 )

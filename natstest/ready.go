@@ -10,6 +10,7 @@ import (
 // WaitReady waits until the servers that run are connected to each other and, with JetStream, know
 // each other and have caught up, and each replicated stream and consumer of theirs has a leader.
 // Stopped servers are left aside, but most servers, and most replicas of each stream, must run.
+// After a restart of one server it takes about three seconds, the pace of the heartbeats.
 // After a restart of the whole cluster it takes five to ten seconds, the time of an election.
 //
 // WaitReady fails the test when that takes longer than a minute.
