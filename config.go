@@ -1,6 +1,10 @@
 package nats
 
 import (
+	"cmp"
+	"os"
+	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -9,12 +13,17 @@ import (
 // defaults and validates: the caller's value is never changed or kept.
 //
 // The YAML keys are the field names in snake case ("urls", "cluster_id", "tls_ca"), and every key
-// has an environment variable: ISA_CLOUD_NATS_ and the key in capitals. Printing a Config, by any
-// verb, slog or JSON, shows "***" for every secret.
+// has an environment variable: ISA_CLOUD_NATS_ and the key in capitals, as in
+// ISA_CLOUD_NATS_TLS_CA or, for a key of the consul block, ISA_CLOUD_NATS_CONSUL_ADDRESS.
+//
+// Printing a Config or a *Config with fmt, slog, JSON or YAML shows "***" for every secret. The
+// fmt package cannot call methods on unexported fields, though: a struct that may be printed should
+// keep a *Config there, not a Config. Nor does it call them for %p and %w, which vet refuses.
 type Config struct {
 	// URLs of the servers, tried in random order: nats://, tls://, ws:// or wss://, host and port.
+	// A user in a URL authenticates to that server: "user:password@" or "token@".
 	// Defaults to nats://localhost:4222.
-	URLs []string `yaml:"urls"`
+	URLs []string `yaml:"urls" secret:"url"`
 	// ClusterID names the event bus this client belongs to. It becomes part of the connection name
 	// and is otherwise informational.
 	ClusterID string `yaml:"cluster_id"`
@@ -35,8 +44,10 @@ type Config struct {
 
 	// MaxReconnect is how many times in a row each server is tried after the connection is lost;
 	// -1 means for ever. Defaults to -1, since a service that stops reconnecting needs a person.
+	// Zero is the default and not "never": 1 is the least.
 	MaxReconnect int `yaml:"max_reconnect"`
-	// ReconnectWait is the pause before the second attempt to reach a server. Defaults to 2 s.
+	// ReconnectWait is the pause before the second attempt to reach a server. Defaults to 2 s,
+	// or ReconnectMaxWait if that is shorter.
 	ReconnectWait time.Duration `yaml:"reconnect_wait"`
 	// ReconnectMaxWait bounds the pauses, which grow with every failed round. Defaults to 30 s, or
 	// ReconnectWait if that is longer.
@@ -61,7 +72,8 @@ type Config struct {
 	MaxPingsOut int `yaml:"max_pings_out"`
 
 	// JetStreamEnabled allows the JetStream, key-value and object store calls; when false they
-	// return ErrJetStreamDisabled.
+	// return ErrJetStreamDisabled. It is false in a literal that leaves it out, and true in
+	// DefaultConfig and LoadConfig.
 	JetStreamEnabled bool `yaml:"jetstream_enabled"`
 	// JetStreamDomain addresses the JetStream of another domain, such as a leaf node's.
 	JetStreamDomain string `yaml:"jetstream_domain"`
@@ -75,15 +87,15 @@ type Config struct {
 	// Username and Password authenticate by password. PasswordFile names a file that holds the
 	// password and is read at every connect; it excludes Password.
 	Username     string `yaml:"username"`
-	Password     string `yaml:"password"`
+	Password     string `yaml:"password" secret:"true"`
 	PasswordFile string `yaml:"password_file"`
 	// Token authenticates by token. TokenFile names a file that holds it and is read at every
 	// connect; it excludes Token.
-	Token     string `yaml:"token"`
+	Token     string `yaml:"token" secret:"true"`
 	TokenFile string `yaml:"token_file"`
 	// NKeySeed authenticates by the NKey of this seed ("SU..."). NKeySeedFile names a file that
 	// holds it and is read at every connect; it excludes NKeySeed.
-	NKeySeed     string `yaml:"nkey_seed"`
+	NKeySeed     string `yaml:"nkey_seed" secret:"true"`
 	NKeySeedFile string `yaml:"nkey_seed_file"`
 	// CredsFile names a .creds file (JWT and NKey seed), read at every connect.
 	CredsFile string `yaml:"creds_file"`
@@ -106,12 +118,12 @@ type Config struct {
 // ConsulConfig tells how to reach Consul. The zero value is the local agent, with whatever the
 // CONSUL_HTTP_* variables of Consul's own tools say.
 type ConsulConfig struct {
-	// Address is the agent's host and port. Defaults to $CONSUL_HTTP_ADDR, then 127.0.0.1:8500.
-	Address string `yaml:"address"`
+	// Address is the agent's host and port, or a URL: http://, https:// or unix://. Defaults to $CONSUL_HTTP_ADDR, then 127.0.0.1:8500.
+	Address string `yaml:"address" secret:"url"`
 	// Scheme is "http" or "https". Defaults to $CONSUL_HTTP_SSL, then "http".
 	Scheme string `yaml:"scheme"`
 	// Token is the ACL token. TokenFile names a file that holds it; it excludes Token.
-	Token     string `yaml:"token"`
+	Token     string `yaml:"token" secret:"true"`
 	TokenFile string `yaml:"token_file"`
 	// Datacenter and Namespace narrow the query. Namespace needs Consul Enterprise.
 	Datacenter string `yaml:"datacenter"`
@@ -124,4 +136,77 @@ type ConsulConfig struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// CAFile names the PEM file of the authorities that the agent's certificate is checked against.
 	CAFile string `yaml:"ca_file"`
+}
+
+const (
+	defaultURL                 = "nats://localhost:4222"
+	defaultServiceName         = "nats-service"
+	defaultGRPCPort            = 50056
+	defaultMaxReconnect        = -1
+	defaultReconnectWait       = 2 * time.Second
+	defaultReconnectMaxWait    = 30 * time.Second
+	defaultReconnectBufferSize = 8 << 20
+	defaultTimeout             = 10 * time.Second
+	defaultRequestTimeout      = 5 * time.Second
+	defaultDrainTimeout        = 30 * time.Second
+	defaultPingInterval        = 2 * time.Minute
+	defaultMaxPingsOut         = 2
+	defaultConsulTimeout       = 2 * time.Second
+
+	whenDisconnectedBuffer = "buffer"
+	whenDisconnectedFail   = "fail"
+
+	storageFile   = "file"
+	storageMemory = "memory"
+)
+
+// DefaultConfig returns a Config with every default filled in and JetStream enabled. Consul's
+// address and scheme stay empty, for their defaults depend on the environment of the query.
+func DefaultConfig() *Config {
+	c := Config{JetStreamEnabled: true}.withDefaults()
+	return &c
+}
+
+// withDefaults returns a copy that shares nothing with the receiver and whose zero fields hold
+// their defaults. Booleans stay as they are: false cannot be told from unset.
+func (c Config) withDefaults() Config {
+	c = c.clone()
+	if len(c.URLs) == 0 {
+		c.URLs = []string{defaultURL}
+	}
+	c.ClientID = cmp.Or(c.ClientID, programName())
+
+	c.ServiceName = cmp.Or(c.ServiceName, defaultServiceName)
+	c.GRPCPort = cmp.Or(c.GRPCPort, defaultGRPCPort)
+	c.Consul.Timeout = cmp.Or(c.Consul.Timeout, defaultConsulTimeout)
+
+	c.MaxReconnect = cmp.Or(c.MaxReconnect, defaultMaxReconnect)
+	// A bound that is given is never broken by a default: one wait follows the other.
+	if c.ReconnectWait == 0 {
+		c.ReconnectWait = min(defaultReconnectWait, cmp.Or(c.ReconnectMaxWait, defaultReconnectWait))
+	}
+	c.ReconnectMaxWait = cmp.Or(c.ReconnectMaxWait, max(defaultReconnectMaxWait, c.ReconnectWait))
+	c.ReconnectBufferSize = cmp.Or(c.ReconnectBufferSize, defaultReconnectBufferSize)
+	c.PublishWhenDisconnected = cmp.Or(c.PublishWhenDisconnected, whenDisconnectedBuffer)
+	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
+	c.RequestTimeout = cmp.Or(c.RequestTimeout, defaultRequestTimeout)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, defaultDrainTimeout)
+	c.PingInterval = cmp.Or(c.PingInterval, defaultPingInterval)
+	c.MaxPingsOut = cmp.Or(c.MaxPingsOut, defaultMaxPingsOut)
+	c.DefaultStorageType = cmp.Or(c.DefaultStorageType, storageFile)
+	return c
+}
+
+// clone returns a copy that shares no memory with the receiver.
+func (c Config) clone() Config {
+	c.URLs = slices.Clone(c.URLs)
+	return c
+}
+
+// programName is empty when the program was started without arguments of any kind.
+func programName() string {
+	if len(os.Args) == 0 || os.Args[0] == "" {
+		return ""
+	}
+	return filepath.Base(os.Args[0])
 }

@@ -1,0 +1,228 @@
+package nats_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"math/big"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nkeys"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+)
+
+func TestDefaultConfig(t *testing.T) {
+	t.Parallel()
+	c := nats.DefaultConfig()
+	require.NoError(t, c.Validate())
+	require.NotEmpty(t, c.ClientID)
+	c.ClientID = ""
+	require.Equal(t, &nats.Config{
+		URLs: []string{"nats://localhost:4222"}, ServiceName: "nats-service", GRPCPort: 50056,
+		Consul:       nats.ConsulConfig{Timeout: 2 * time.Second},
+		MaxReconnect: -1, ReconnectWait: 2 * time.Second, ReconnectMaxWait: 30 * time.Second,
+		ReconnectBufferSize: 8388608, PublishWhenDisconnected: "buffer", Timeout: 10 * time.Second,
+		RequestTimeout: 5 * time.Second, DrainTimeout: 30 * time.Second, PingInterval: 2 * time.Minute,
+		MaxPingsOut: 2, JetStreamEnabled: true, DefaultStorageType: "file",
+	}, c)
+	require.NotSame(t, nats.DefaultConfig(), nats.DefaultConfig())
+}
+
+// certificate writes a self-signed certificate and its key, and returns their paths.
+func certificate(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	require.NoError(t, err)
+	keyDER, err := x509.MarshalECPrivateKey(private)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	writeFile(t, cert, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	writeFile(t, key, string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})))
+	return cert, key
+}
+
+func seed(t *testing.T, create func() (nkeys.KeyPair, error)) string {
+	t.Helper()
+	pair, err := create()
+	require.NoError(t, err)
+	text, err := pair.Seed()
+	require.NoError(t, err)
+	return string(text)
+}
+
+func TestValidateAccepts(t *testing.T) {
+	t.Parallel()
+	cert, key := certificate(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	writeFile(t, secret, "hunter2")
+	for name, c := range map[string]nats.Config{
+		"zero":               {},
+		"every scheme":       {URLs: []string{"nats://a:1", "tls://b", "NATS://c:65535/", "d", "e:4222", "[::1]:4222", "nats://[::1]"}},
+		"websocket":          {URLs: []string{"ws://a", "wss://b:443/path", "c:80"}},
+		"URL with user":      {URLs: []string{"nats://u:p%40ss@a", "nats://token@b", "u:p@c:1"}},
+		"user":               {Username: "u", Password: "p"},
+		"user alone":         {Username: "u"},
+		"password file":      {Username: "u", PasswordFile: secret},
+		"token":              {Token: "t"},
+		"token file":         {TokenFile: secret},
+		"seed":               {NKeySeed: seed(t, nkeys.CreateUser)},
+		"seed file":          {NKeySeedFile: secret},
+		"credentials":        {CredsFile: secret},
+		"for ever":           {MaxReconnect: -1, ReconnectBufferSize: -1},
+		"TLS":                {TLSCert: cert, TLSKey: key, TLSCA: cert},
+		"only the longest":   {ReconnectMaxWait: time.Second},
+		"only the first":     {ReconnectWait: time.Hour},
+		"replicas":           {DefaultStreamReplicas: 5, DefaultStorageType: "memory", PublishWhenDisconnected: "fail"},
+		"Chinese identifier": {ClusterID: "总线", ClientID: "a b"},
+		"Consul":             {Consul: nats.ConsulConfig{Address: "a:8500", Scheme: "https", Token: "t", CAFile: cert}},
+		"Consul IPv6":        {Consul: nats.ConsulConfig{Address: "[::1]:8500", TokenFile: secret}},
+		"Consul behind path": {Consul: nats.ConsulConfig{Address: "https://a/consul"}},
+		"Consul socket":      {Consul: nats.ConsulConfig{Address: "unix:///run/consul.sock"}},
+	} {
+		require.NoError(t, c.Validate(), name)
+	}
+}
+
+func TestValidateRefuses(t *testing.T) {
+	t.Parallel()
+	const (
+		scheme = "must begin with nats://, tls://, ws:// or wss://, got "
+		shape  = `must be a URL such as "nats://host:4222", with any of :/?#@% in a password written as %3A and so on, got `
+		consul = `consul.address: must be host and port such as "127.0.0.1:8500", or an http://, https:// or unix:// URL without user, got `
+	)
+	url := func(urls ...string) nats.Config { return nats.Config{URLs: urls} }
+	address := func(a string) nats.Config { return nats.Config{Consul: nats.ConsulConfig{Address: a}} }
+	for want, c := range map[string]nats.Config{
+		`urls[0]: must name a host, got ""`:                           url(""),
+		`urls[0]: must name a host, got "nats://:4222"`:               url("nats://:4222"),
+		`urls[0]: ` + scheme + `"http://a:4222"`:                      url("http://a:4222"),
+		`urls[1]: ` + scheme + `"natss://u:***@a"`:                    url("nats://b", "natss://u:hunter2@a"),
+		`urls[0]: must have a port in 1..65535, got "nats://a:0"`:     url("nats://a:0"),
+		`urls[0]: must have a port in 1..65535, got "nats://a:65536"`: url("nats://a:65536"),
+		`urls[0]: ` + shape + `"nats://u:***"`:                        url("nats://u:hunter2"),
+		`urls[0]: ` + shape + `"nats://u:***@a"`:                      url("nats://u:hunter2/x@a"),
+		`urls[0]: must be one URL; give several as a list, and write a comma in a password as %2C, got "nats://u:***@b"`:             url("nats://u:hunter2@a,nats://u:hunter2@b"),
+		`urls[0]: must end after host and port: only ws:// and wss:// have a path, got "nats://a/b"`:                                 url("nats://a/b"),
+		`urls[0]: must end after host and port: only ws:// and wss:// have a path, got "nats:***"`:                                   url("nats:/a"),
+		`urls[0]: must end after host and port, got "nats://a?***"`:                                                                  url("nats://a?hunter2"),
+		`urls[1]: ws:// and wss:// cannot be mixed with nats:// and tls://, got "ws://b"`:                                            url("nats://a", "ws://b"),
+		`urls[1]: ws:// and wss:// cannot be mixed with nats:// and tls://, got "tls://b"`:                                           url("wss://a", "tls://b"),
+		`cluster_id: must not contain control characters, got "a\nb"`:                                                                {ClusterID: "a\nb"},
+		`client_id: must not contain control characters, got "\x00"`:                                                                 {ClientID: "\x00"},
+		`service_name: must not contain control characters, got "\t"`:                                                                {ServiceName: "\t"},
+		`jetstream_domain: must not contain spaces, control characters, '.', '*' or '>', got "a.b"`:                                  {JetStreamDomain: "a.b"},
+		`grpc_port: must be in 0..65535, got 65536`:                                                                                  {GRPCPort: 65536},
+		`grpc_port: must be in 0..65535, got -1`:                                                                                     {GRPCPort: -1},
+		`max_reconnect: must be at least -1, got -2`:                                                                                 {MaxReconnect: -2},
+		`reconnect_buffer_size: must be at least -1, got -2`:                                                                         {ReconnectBufferSize: -2},
+		`max_pings_out: must be at least 0, got -1`:                                                                                  {MaxPingsOut: -1},
+		`default_stream_replicas: must be in 0..5, got 6`:                                                                            {DefaultStreamReplicas: 6},
+		`reconnect_wait: must not be negative, got -1ns`:                                                                             {ReconnectWait: -1},
+		`timeout: must not be negative, got -1s`:                                                                                     {Timeout: -time.Second},
+		`consul.timeout: must not be negative, got -1m0s`:                                                                            {Consul: nats.ConsulConfig{Timeout: -time.Minute}},
+		`reconnect_max_wait: must not be below reconnect_wait (2s), got 1s`:                                                          {ReconnectWait: 2 * time.Second, ReconnectMaxWait: time.Second},
+		`publish_when_disconnected: must be "buffer" or "fail", got "drop"`:                                                          {PublishWhenDisconnected: "drop"},
+		`default_storage_type: must be "file" or "memory", got "tape"`:                                                               {DefaultStorageType: "tape"},
+		`password: needs username`:                                                                                                   {Password: "hunter2"},
+		`nkey_seed: must be the seed of a user's NKey, which begins with "SU"`:                                                       {NKeySeed: "SUhunter2"},
+		`nkey_seed: must be the seed of a user's NKey, which begins with "SU" `:                                                      {NKeySeed: seed(t, nkeys.CreateAccount)},
+		`token: must be the only authentication, but username is set too`:                                                            {Username: "u", Token: "hunter2"},
+		`urls[1]: must be the only authentication, but token is set too`:                                                             {URLs: []string{"nats://a", "nats://u:hunter2@b"}, Token: "hunter2"},
+		`tls_cert: must be a readable file: stat /nowhere: no such file or directory; tls_key: must be a readable file: stat /none:`: {TLSCert: "/nowhere", TLSKey: "/none"},
+		`consul.scheme: must be "http" or "https", got "ftp"`:                                                                        {Consul: nats.ConsulConfig{Scheme: "ftp"}},
+		consul + `"a:***"`:          address("a:b:c"),
+		consul + `"http://u:***@a"`: address("http://u:hunter2@a"),
+		consul + `"ftp://a"`:        address("ftp://a"),
+		consul + `"a:99999"`:        address("a:99999"),
+		consul + `"a/b"`:            address("a/b"),
+		consul + `"unix://"`:        address("unix://"),
+	} {
+		t.Log(want)
+		err := c.Validate()
+		require.ErrorIs(t, err, nats.ErrInvalidConfig)
+		require.NotContains(t, err.Error(), "hunter2")
+		require.Contains(t, err.Error()+" ", "invalid configuration: "+want)
+	}
+}
+
+func TestValidateFiles(t *testing.T) {
+	t.Parallel()
+	cert, key := certificate(t)
+	otherCert, _ := certificate(t)
+	dir, missing := t.TempDir(), filepath.Join(t.TempDir(), "none")
+	secret := filepath.Join(dir, "secret")
+	writeFile(t, secret, "hunter2")
+	for want, c := range map[string]nats.Config{
+		"creds_file: must be a regular file":                                    {CredsFile: dir},
+		"token_file: must be a regular file":                                    {TokenFile: dir},
+		"nkey_seed_file: must be a regular file":                                {NKeySeedFile: dir},
+		"password_file: must be a regular file":                                 {Username: "u", PasswordFile: dir},
+		"tls_ca: must be a regular file":                                        {TLSCA: dir},
+		"consul.token_file: must be a regular file":                             {Consul: nats.ConsulConfig{TokenFile: dir}},
+		"consul.ca_file: must be a regular file":                                {Consul: nats.ConsulConfig{CAFile: dir}},
+		"tls_ca: must hold a certificate in PEM, found none":                    {TLSCA: key},
+		"consul.ca_file: must hold a certificate in PEM, found none":            {Consul: nats.ConsulConfig{CAFile: secret}},
+		"tls_cert: needs tls_key":                                               {TLSCert: cert},
+		"tls_key: needs tls_cert":                                               {TLSKey: key},
+		"tls_cert: must be a certificate in PEM that fits tls_key":              {TLSCert: otherCert, TLSKey: key},
+		"tls_cert: must be a certificate in PEM that fits tls_key: ":            {TLSCert: secret, TLSKey: secret},
+		"password_file: excludes password":                                      {Username: "u", Password: "p", PasswordFile: secret},
+		"token_file: excludes token":                                            {Token: "t", TokenFile: secret},
+		"nkey_seed_file: excludes nkey_seed":                                    {NKeySeed: seed(t, nkeys.CreateUser), NKeySeedFile: secret},
+		"consul.token_file: excludes consul.token":                              {Consul: nats.ConsulConfig{Token: "t", TokenFile: secret}},
+		"creds_file: must be the only authentication, but token_file is set":    {TokenFile: secret, CredsFile: secret},
+		"nkey_seed_file: must be the only authentication, but username is set":  {Username: "u", NKeySeedFile: secret},
+		"password_file: needs username":                                         {PasswordFile: secret},
+		"creds_file: must be the only authentication, but nkey_seed_file is se": {NKeySeedFile: secret, CredsFile: secret},
+	} {
+		err := c.Validate()
+		require.ErrorIs(t, err, nats.ErrInvalidConfig, want)
+		require.NotContains(t, err.Error(), "hunter2")
+		require.ErrorContains(t, err, "invalid configuration: "+want)
+	}
+	c := nats.Config{CredsFile: missing}
+	require.ErrorIs(t, c.Validate(), fs.ErrNotExist, "the cause can be asked for")
+}
+
+func TestValidateReportsEverythingAtOnce(t *testing.T) {
+	t.Parallel()
+	c := &nats.Config{URLs: []string{"x://a", "nats://b", ""}, Timeout: -1, MaxReconnect: -5, Token: "t", Username: "u"}
+	require.EqualError(t, c.Validate(), "invalid configuration: "+
+		`urls[0]: must begin with nats://, tls://, ws:// or wss://, got "x://a"; `+
+		`urls[2]: must name a host, got ""; `+
+		`max_reconnect: must be at least -1, got -5; `+
+		`timeout: must not be negative, got -1ns; `+
+		`token: must be the only authentication, but username is set too`)
+}
+
+func TestValidateNil(t *testing.T) {
+	t.Parallel()
+	var c *nats.Config
+	require.EqualError(t, c.Validate(), "invalid configuration: config: must not be nil")
+	require.ErrorIs(t, c.Validate(), nats.ErrInvalidConfig)
+	require.False(t, errors.Is(c.Validate(), nats.ErrClosed))
+}
+
+func TestValidateLeavesTheConfigAlone(t *testing.T) {
+	t.Parallel()
+	c, _ := fullConfig()
+	want, _ := fullConfig()
+	_ = c.Validate()
+	require.Equal(t, want, c)
+	zero := &nats.Config{}
+	require.NoError(t, zero.Validate())
+	require.Equal(t, &nats.Config{}, zero)
+}

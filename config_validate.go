@@ -1,0 +1,343 @@
+package nats
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/nats-io/nkeys"
+)
+
+// problem is one thing that is wrong with a configuration.
+type problem struct {
+	where  string // "consul.address", "nats.yaml:7: timeout" or "ISA_CLOUD_NATS_TIMEOUT"
+	reason error
+}
+
+// configError reports every problem in one line.
+type configError struct{ problems []problem }
+
+// invalidConfig returns nil when there are no problems.
+func invalidConfig(problems []problem) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	return &configError{problems}
+}
+
+func (e *configError) Error() string {
+	texts := make([]string, len(e.problems))
+	for i, p := range e.problems {
+		texts[i] = p.where + ": " + p.reason.Error()
+	}
+	return ErrInvalidConfig.Error() + ": " + strings.Join(texts, "; ")
+}
+
+func (e *configError) Unwrap() []error {
+	errs := []error{ErrInvalidConfig}
+	for _, p := range e.problems {
+		errs = append(errs, p.reason)
+	}
+	return errs
+}
+
+// Validate returns an [ErrInvalidConfig] that lists everything that cannot work, each with its YAML
+// key. A zero field is valid, for it means the default. The files that the Config names must exist
+// and be readable, and certificates and keys must parse and match. Nothing is sent.
+func (c *Config) Validate() error {
+	if c == nil {
+		return invalidConfig([]problem{{"config", errors.New("must not be nil")}})
+	}
+	return invalidConfig(c.problems())
+}
+
+func (c *Config) problems() []problem {
+	v := validator{c: c}
+	v.urls()
+	v.names()
+	v.numbers()
+	v.durations()
+	v.words()
+	v.authentication()
+	v.tls()
+	v.consul()
+	return v.found
+}
+
+// validator collects the problems of one Config.
+type validator struct {
+	c     *Config
+	found []problem
+}
+
+func (v *validator) refuse(key, reason string, args ...any) {
+	v.found = append(v.found, problem{key, fmt.Errorf(reason, args...)})
+}
+
+func (v *validator) urls() {
+	websocket := false
+	for i, raw := range v.c.URLs {
+		key := fmt.Sprintf("urls[%d]", i)
+		u, err := parseServerURL(raw, websocket)
+		if err != nil {
+			v.refuse(key, "%w, got %q", err, redactURL(raw))
+			continue
+		}
+		if i == 0 {
+			websocket = isWebsocket(u)
+		} else if isWebsocket(u) != websocket {
+			v.refuse(key, "ws:// and wss:// cannot be mixed with nats:// and tls://, got %q", redactURL(raw))
+		}
+	}
+}
+
+// parseServerURL reads a URL as upstream does: one without a scheme takes that of the others. The
+// errors of net/url are not passed on, since they quote what may be a part of a password.
+func parseServerURL(raw string, websocket bool) (*url.URL, error) {
+	if strings.Contains(raw, ",") {
+		return nil, errors.New("must be one URL; give several as a list, and write a comma in a password as %2C")
+	}
+	text := raw
+	if !strings.Contains(raw, "://") {
+		text = "nats://" + raw
+		if websocket {
+			text = "ws://" + raw
+		}
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || strings.Contains(u.EscapedPath()+u.RawQuery+u.Fragment, "@"):
+		return nil, errors.New(`must be a URL such as "nats://host:4222", with any of :/?#@% in a password written as %3A and so on`)
+	case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme):
+		return nil, errors.New("must begin with nats://, tls://, ws:// or wss://")
+	case u.Hostname() == "":
+		return nil, errors.New("must name a host")
+	case !validPort(u.Port()):
+		return nil, errors.New("must have a port in 1..65535")
+	case u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("must end after host and port")
+	case !isWebsocket(u) && strings.Trim(u.Path, "/") != "":
+		return nil, errors.New("must end after host and port: only ws:// and wss:// have a path")
+	}
+	return u, nil
+}
+
+func isWebsocket(u *url.URL) bool { return u.Scheme == "ws" || u.Scheme == "wss" }
+
+// validPort holds for no port, too.
+func validPort(text string) bool {
+	n, err := strconv.Atoi(text)
+	return text == "" || err == nil && n >= 1 && n <= 65535
+}
+
+func (v *validator) names() {
+	for _, name := range []struct{ key, value string }{
+		{"cluster_id", v.c.ClusterID},
+		{"client_id", v.c.ClientID},
+		{"service_name", v.c.ServiceName},
+	} {
+		if strings.ContainsFunc(name.value, unicode.IsControl) {
+			v.refuse(name.key, "must not contain control characters, got %q", name.value)
+		}
+	}
+	// The domain is one token of the subject $JS.<domain>.API.
+	if strings.ContainsFunc(v.c.JetStreamDomain, func(r rune) bool {
+		return unicode.IsControl(r) || unicode.IsSpace(r) || strings.ContainsRune(".*>", r)
+	}) {
+		v.refuse("jetstream_domain", "must not contain spaces, control characters, '.', '*' or '>', got %q", v.c.JetStreamDomain)
+	}
+}
+
+func (v *validator) numbers() {
+	const noBound = int(^uint(0) >> 1)
+	for _, number := range []struct {
+		key            string
+		value          int
+		least, highest int
+	}{
+		{"grpc_port", v.c.GRPCPort, 0, 65535},
+		{"max_reconnect", v.c.MaxReconnect, -1, noBound},
+		{"reconnect_buffer_size", v.c.ReconnectBufferSize, -1, noBound},
+		{"max_pings_out", v.c.MaxPingsOut, 0, noBound},
+		{"default_stream_replicas", v.c.DefaultStreamReplicas, 0, 5},
+	} {
+		switch {
+		case number.value >= number.least && number.value <= number.highest:
+		case number.highest == noBound:
+			v.refuse(number.key, "must be at least %d, got %d", number.least, number.value)
+		default:
+			v.refuse(number.key, "must be in %d..%d, got %d", number.least, number.highest, number.value)
+		}
+	}
+}
+
+func (v *validator) durations() {
+	for _, f := range leafFields(reflect.ValueOf(v.c).Elem(), "") {
+		if d, ok := f.value.Interface().(time.Duration); ok && d < 0 {
+			v.refuse(f.key, "must not be negative, got %v", d)
+		}
+	}
+	wait, maxWait := v.c.ReconnectWait, v.c.ReconnectMaxWait
+	if maxWait > 0 && maxWait < wait {
+		v.refuse("reconnect_max_wait", "must not be below reconnect_wait (%v), got %v", wait, maxWait)
+	}
+}
+
+func (v *validator) words() {
+	v.oneOf("publish_when_disconnected", v.c.PublishWhenDisconnected, whenDisconnectedBuffer, whenDisconnectedFail)
+	v.oneOf("default_storage_type", v.c.DefaultStorageType, storageFile, storageMemory)
+}
+
+func (v *validator) oneOf(key, value, first, second string) {
+	if value != "" && value != first && value != second {
+		v.refuse(key, "must be %q or %q, got %q", first, second, value)
+	}
+}
+
+// authentication refuses what would leave it to chance which credentials are sent.
+func (v *validator) authentication() {
+	c := v.c
+	v.secretOrFile("password", c.Password, c.PasswordFile)
+	v.secretOrFile("token", c.Token, c.TokenFile)
+	v.secretOrFile("nkey_seed", c.NKeySeed, c.NKeySeedFile)
+	v.readable("creds_file", c.CredsFile)
+	if c.Username == "" {
+		for _, key := range setKeys("password", c.Password, "password_file", c.PasswordFile) {
+			v.refuse(key, "needs username")
+		}
+	}
+	if c.NKeySeed != "" && !isUserSeed(c.NKeySeed) {
+		v.refuse("nkey_seed", `must be the seed of a user's NKey, which begins with "SU"`)
+	}
+	methods := slices.Concat(
+		firstOf(setKeys("username", c.Username, "password", c.Password, "password_file", c.PasswordFile)),
+		firstOf(setKeys("token", c.Token, "token_file", c.TokenFile)),
+		firstOf(setKeys("nkey_seed", c.NKeySeed, "nkey_seed_file", c.NKeySeedFile)),
+		firstOf(setKeys("creds_file", c.CredsFile)),
+		firstOf(urlsWithUser(c.URLs)),
+	)
+	for _, key := range methods[min(1, len(methods)):] {
+		v.refuse(key, "must be the only authentication, but %s is set too", methods[0])
+	}
+}
+
+// secretOrFile checks the pair of keys "x" and "x_file".
+func (v *validator) secretOrFile(key, secret, file string) {
+	if secret != "" && file != "" {
+		v.refuse(key+"_file", "excludes %s", key)
+	}
+	v.readable(key+"_file", file)
+}
+
+// setKeys takes keys and their values by turns and returns the keys whose values are set.
+func setKeys(keysAndValues ...string) []string {
+	var keys []string
+	for pair := range slices.Chunk(keysAndValues, 2) {
+		if pair[1] != "" {
+			keys = append(keys, pair[0])
+		}
+	}
+	return keys
+}
+
+func firstOf(keys []string) []string { return keys[:min(1, len(keys))] }
+
+func urlsWithUser(urls []string) []string {
+	var keys []string
+	for i, raw := range urls {
+		if strings.Contains(raw, "@") {
+			keys = append(keys, fmt.Sprintf("urls[%d]", i))
+		}
+	}
+	return keys
+}
+
+func isUserSeed(seed string) bool {
+	prefix, _, err := nkeys.DecodeSeed([]byte(seed))
+	return err == nil && prefix == nkeys.PrefixByteUser
+}
+
+func (v *validator) tls() {
+	cert, key := v.c.TLSCert, v.c.TLSKey
+	switch {
+	case cert != "" && key == "":
+		v.refuse("tls_cert", "needs tls_key")
+	case key != "" && cert == "":
+		v.refuse("tls_key", "needs tls_cert")
+	}
+	certRead, keyRead := v.readable("tls_cert", cert), v.readable("tls_key", key)
+	if certRead && keyRead {
+		if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+			v.refuse("tls_cert", "must be a certificate in PEM that fits tls_key: %w", err)
+		}
+	}
+	v.authorities("tls_ca", v.c.TLSCA)
+}
+
+// authorities checks a file of CA certificates.
+func (v *validator) authorities(key, path string) {
+	if !v.readable(key, path) {
+		return
+	}
+	if pem, err := os.ReadFile(path); err != nil {
+		v.refuse(key, "must be a readable file: %w", err)
+	} else if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		v.refuse(key, "must hold a certificate in PEM, found none in %q", path)
+	}
+}
+
+// readable tells whether path is a file that can be read, and refuses it when it is set and is not.
+func (v *validator) readable(key, path string) bool {
+	if path == "" {
+		return false
+	}
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		v.refuse(key, "must be a regular file, got %q", path)
+		return false
+	}
+	if err == nil {
+		var file *os.File
+		if file, err = os.Open(path); err == nil {
+			_ = file.Close()
+		}
+	}
+	if err != nil {
+		v.refuse(key, "must be a readable file: %w", err)
+	}
+	return err == nil
+}
+
+func (v *validator) consul() {
+	c := v.c.Consul
+	v.oneOf("consul.scheme", c.Scheme, "http", "https")
+	if c.Address != "" && !validConsulAddress(c.Address) {
+		v.refuse("consul.address", `must be host and port such as "127.0.0.1:8500", or an http://, https:// or unix:// URL without user, got %q`,
+			redactURL(c.Address))
+	}
+	v.secretOrFile("consul.token", c.Token, c.TokenFile)
+	v.authorities("consul.ca_file", c.CAFile)
+}
+
+func validConsulAddress(address string) bool {
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		return path != ""
+	}
+	hasScheme := strings.Contains(address, "://")
+	if !hasScheme {
+		address = "http://" + address
+	}
+	u, err := url.Parse(address)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") &&
+		u.User == nil && u.Hostname() != "" && validPort(u.Port()) &&
+		u.RawQuery == "" && u.Fragment == "" && (hasScheme || u.Path == "")
+}

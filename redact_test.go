@@ -1,0 +1,187 @@
+package nats_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+)
+
+const canary = "hunter2"
+
+// canaryConfig holds the canary wherever the name of a key or its tag promises a secret.
+func canaryConfig(t *testing.T) nats.Config {
+	t.Helper()
+	c := nats.Config{URLs: []string{"nats://user:" + canary + "@a:4222", "nats://" + canary + "@b", canary + "@c"}}
+	found := 0
+	keysOf(reflect.ValueOf(&c).Elem(), "", func(key string, field reflect.StructField, v reflect.Value) {
+		named := false
+		for _, word := range []string{"password", "token", "seed", "secret", "key"} {
+			named = named || strings.Contains(key, word)
+		}
+		named = named && !strings.HasSuffix(key, "_file") && key != "tls_key" // these name files
+		switch {
+		case named:
+			require.Equal(t, "true", field.Tag.Get("secret"), "%s looks like a secret", key)
+			v.SetString(canary)
+			found++
+		case field.Tag.Get("secret") == "url" && v.Kind() == reflect.String:
+			v.SetString("http://user:" + canary + "@consul:8500")
+			found++
+		}
+	})
+	require.Equal(t, 5, found)
+	return c
+}
+
+type exportedHolder struct {
+	Name    string
+	Config  nats.Config
+	Pointer *nats.Config
+	Consul  nats.ConsulConfig
+	Any     any
+}
+
+// fmt cannot call the methods of an unexported field, but prints the address of a pointer there.
+type unexportedHolder struct {
+	config *nats.Config
+	any    any
+}
+
+func TestPointerInUnexportedFieldPrintsNoSecret(t *testing.T) {
+	t.Parallel()
+	c := canaryConfig(t)
+	holder := unexportedHolder{&c, &c}
+	for _, format := range []string{"%v", "%+v", "%#v", "%x", "%d"} {
+		require.NotContains(t, fmt.Sprintf(format, holder), canary, format)
+		require.NotContains(t, fmt.Sprintf(format, &holder), canary, format)
+	}
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("text", "holder", holder)
+	require.NotContains(t, log.String(), canary)
+}
+
+func TestNothingPrintsASecret(t *testing.T) {
+	t.Parallel()
+	c := canaryConfig(t)
+	values := map[string]any{
+		"value":      c,
+		"pointer":    &c,
+		"consul":     c.Consul,
+		"consul ptr": &c.Consul,
+		"exported":   exportedHolder{"x", c, &c, c.Consul, c},
+		"slice":      []nats.Config{c},
+		"map":        map[string]*nats.Config{"a": &c},
+		"plain map":  map[string]any{"a": c},
+	}
+	secret := fmt.Sprintf("%x", canary)
+	check := func(how, text string) {
+		require.NotContains(t, text, canary, how)
+		require.NotContains(t, strings.ToLower(text), secret, how)
+		require.NotContains(t, strings.ToLower(text), fmt.Sprintf("% x", canary), how)
+	}
+	for name, value := range values {
+		for verb := 'a'; verb <= 'z'; verb++ {
+			for _, flag := range []string{"", "+", "#", " ", "-", "0", "+#", "400", ".3", "# "} {
+				for _, v := range []rune{verb, verb - 'a' + 'A'} {
+					if v == 'w' || v == 'p' {
+						continue // fmt asks no method about these when they do not fit; vet refuses them
+					}
+					format := "%" + flag + string(v)
+					check(name+" "+format, fmt.Sprintf(format, value))
+				}
+			}
+		}
+		check(name+" Sprint", fmt.Sprint(value))
+		tooFew := "nothing"
+		check(name+" EXTRA", fmt.Sprintf(tooFew, value))
+		check(name+" error", fmt.Errorf("bad: %w, %v", fmt.Errorf("%+v", value), value).Error())
+
+		text, err := json.Marshal(value)
+		require.NoError(t, err)
+		check(name+" JSON", string(text))
+		text, err = yaml.Marshal(value)
+		require.NoError(t, err)
+		check(name+" YAML", string(text))
+
+		var log bytes.Buffer
+		slog.New(slog.NewTextHandler(&log, nil)).Info("text", "config", value)
+		slog.New(slog.NewJSONHandler(&log, nil)).Info("JSON", "config", value)
+		check(name+" slog", log.String())
+	}
+	require.Contains(t, c.Password, canary, "the original keeps its secrets")
+	require.Contains(t, c.URLs[0], canary)
+}
+
+func TestConfigStrings(t *testing.T) {
+	t.Parallel()
+	c := nats.Config{
+		URLs: []string{"nats://u:" + canary + "@a"}, ClientID: "a b\n", GRPCPort: 1, Timeout: time.Second,
+		JetStreamEnabled: true, Token: canary, Consul: nats.ConsulConfig{Address: "x:1", Token: canary},
+	}
+	const text = `{urls=["nats://u:***@a"] client_id="a b\n" grpc_port=1 consul.address="x:1" ` +
+		`consul.token="***" timeout=1s jetstream_enabled=true token="***"}`
+	require.Equal(t, text, c.String())
+	require.Equal(t, text, fmt.Sprintf("%v", c))
+	require.Equal(t, text, fmt.Sprintf("%+v", &c))
+	require.Equal(t, text, fmt.Sprintf("%s", c)) //nolint:gosimple // the verb is what is tested
+	require.Equal(t, fmt.Sprintf("%q", text), fmt.Sprintf("%q", c))
+	require.Equal(t, `{address="x:1" token="***"}`, c.Consul.String())
+	require.Equal(t, "{}", nats.Config{}.String())
+	require.Equal(t, "<nil>", fmt.Sprint((*nats.Config)(nil)))
+
+	literal := fmt.Sprintf("%#v", c)
+	require.Equal(t, c.GoString(), literal)
+	require.True(t, strings.HasPrefix(literal, `nats.Config{URLs:[]string{"nats://u:***@a"}, ClusterID:""`), literal)
+	require.Contains(t, literal, `Consul:nats.ConsulConfig{Address:"x:1"`)
+}
+
+func TestConfigInLogs(t *testing.T) {
+	t.Parallel()
+	c := nats.Config{Timeout: time.Second, Token: canary, Consul: nats.ConsulConfig{Token: canary}}
+	bare := &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && a.Key != "config" {
+			return slog.Attr{}
+		}
+		return a
+	}}
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, bare)).Info("", "config", c)
+	slog.New(slog.NewJSONHandler(&log, bare)).Info("", "config", &c)
+	require.Equal(t, "config.consul.token=*** config.timeout=1s config.token=***\n"+
+		`{"config":{"consul":{"token":"***"},"timeout":"1s","token":"***"}}`+"\n", log.String())
+}
+
+func TestConfigAsJSON(t *testing.T) {
+	t.Parallel()
+	text, err := json.Marshal(nats.Config{Timeout: time.Second, Token: canary})
+	require.NoError(t, err)
+	var object map[string]any
+	require.NoError(t, json.Unmarshal(text, &object))
+	require.Equal(t, "1s", object["timeout"])
+	require.Equal(t, "***", object["token"])
+	require.Empty(t, object["password"], "an unset secret is seen to be unset")
+	require.Contains(t, object["consul"], "address")
+}
+
+// What is printed as YAML can be read again, but for the secrets.
+func TestConfigAsYAML(t *testing.T) {
+	inEmptyFolder(t)
+	want, _ := fullConfig()
+	text, err := yaml.Marshal(want)
+	require.NoError(t, err)
+	writeFile(t, "n.yaml", string(text))
+	got, err := nats.LoadConfig("n.yaml")
+	require.NoError(t, err)
+	want.Password, want.Consul.Token = "***", "***"
+	require.Equal(t, want, got)
+}
