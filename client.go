@@ -14,7 +14,7 @@ import (
 // is safe for concurrent use, and reconnects by itself until Close. One Client per process is
 // usually enough: it multiplexes all subscriptions and requests over one connection.
 type Client struct {
-	cfg    Config
+	cfg    *Config // a pointer, so that printing the client cannot print secrets
 	opts   options
 	log    *slog.Logger
 	events eventQueue
@@ -59,8 +59,9 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	own := cfg.withDefaults()
 	c := &Client{
-		cfg:     cfg.withDefaults(),
+		cfg:     &own,
 		opts:    options{log: slog.New(slog.DiscardHandler)},
 		closing: make(chan struct{}),
 		closed:  make(chan struct{}),
@@ -114,6 +115,9 @@ func (c *Client) IsConnected() bool { return c.nc.IsConnected() }
 // Config returns a copy of the configuration in force, with the defaults filled in and every
 // secret blanked.
 func (c *Client) Config() Config { return c.cfg.redacted() }
+
+// String returns the connection's name.
+func (c *Client) String() string { return "nats.Client(" + c.nc.Opts.Name + ")" }
 
 // Conn returns the connection of nats.go, for what this package does not cover. Closing it closes
 // the client without its care.

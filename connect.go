@@ -67,10 +67,10 @@ func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
 	o.IgnoreAuthErrorAbort = true
 	// The dialer looks the host up itself, under the context.
 	o.SkipHostLookup = true
-	if err := setAuth(&o, &cfg); err != nil {
+	if err := setAuth(&o, cfg); err != nil {
 		return nil, err
 	}
-	setTLS(&o, &cfg, c.opts.tls)
+	setTLS(&o, cfg, c.opts.tls)
 	return &o, nil
 }
 

@@ -90,16 +90,16 @@ func (one *denial) isDeniedBy(err error) bool {
 // Conn.LastError before the SUB and after the PONG; every denial is an error value of its own.
 func (one *denial) verdict(before, after error) error {
 	covered := errors.Is(after, natsgo.ErrSlowConsumer) // one value for ever: a change does not show
-	switch {
-	case after == before && !covered: //nolint:errorlint // the very same value is meant
+	if after == before && !covered {                    //nolint:errorlint // the very same value is meant
 		return nil
-	case one.isDeniedBy(after):
-		return after
 	}
 	select {
 	case err := <-one.reported:
 		return err
 	case <-time.After(denialGrace):
-		return nil
 	}
+	if one.isDeniedBy(after) {
+		return after
+	}
+	return nil
 }

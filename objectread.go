@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
 	"hash"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 )
 
 // The layout of an object store (ADR-20): the stream of a bucket and the subject of an object's
@@ -203,7 +203,7 @@ func (o *objectReader) Error() error {
 
 // tempName returns a name beside file that no other download uses.
 func tempName(file string) string {
-	return filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+"."+nuid.Next()+".part")
+	return filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+"."+rand.Text()+".part")
 }
 
 // syncDir makes a rename in dir outlast a crash.

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"strconv"
@@ -9,7 +10,6 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 )
 
 // How an ordered reader asks and how long it waits.
@@ -136,7 +136,7 @@ func (r *orderedReader) open(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, orderedAttempt)
 	defer cancel()
 	cfg := r.config
-	cfg.Name = nuid.Next()
+	cfg.Name = rand.Text()
 	cfg.AckPolicy = jetstream.AckNonePolicy
 	cfg.MemoryStorage = true
 	cfg.Replicas = 1

@@ -228,7 +228,7 @@ func TestFailingHandlerIsReported(t *testing.T) {
 			assert.Equal(t, 2, strings.Count(text, "message handler failed"))
 			assert.Contains(t, text, "out of stock")
 			assert.Equal(t, 1, strings.Count(text, "lost my mind"))
-			assert.Equal(t, 1, strings.Count(text, "goroutine "), "one stack")
+			assert.Equal(t, 1, strings.Count(text, "stack="), "one stack")
 		})
 	}
 }
@@ -280,7 +280,9 @@ func TestUnsubscribeDropsAndDrainHandles(t *testing.T) {
 			require.NoError(t, client.Publish(ctx, "x", nil))
 		}
 		require.NoError(t, client.Flush(ctx))
-		eventually(t, "a handler runs", func() bool { return sub.Stats() == nats.SubscriptionStats{Pending: 9, InFlight: 1, PendingBytes: sub.Stats().PendingBytes} })
+		eventually(t, "a handler runs", func() bool {
+			return sub.Stats() == nats.SubscriptionStats{Pending: 9, InFlight: 1, PendingBytes: sub.Stats().PendingBytes}
+		})
 		time.AfterFunc(20*time.Millisecond, func() { close(release) })
 		require.NoError(t, end(sub))
 		require.ErrorIs(t, sub.Err(), nats.ErrUnsubscribed)
@@ -447,7 +449,7 @@ func TestSubscribeWhileDisconnected(t *testing.T) {
 	handler := func(*nats.Message) error { return nil }
 	_, err := client.Subscribe(within(t, 50*time.Millisecond), "x", handler)
 	require.ErrorIs(t, err, nats.ErrNotConnected)
-	assert.Zero(t, client.Stats().Subscriptions)
+	eventually(t, "given up", func() bool { return client.Stats().Subscriptions == 0 })
 
 	done := make(chan error, 1)
 	go func() {

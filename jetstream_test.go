@@ -1,0 +1,466 @@
+package nats_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// newStream creates a stream ORDERS on orders.> with n messages in it.
+func newStream(t testing.TB, client *nats.Client, n int) {
+	t.Helper()
+	ctx := context.Background()
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
+	require.NoError(t, err)
+	for i := range n {
+		_, err := client.PublishToStream(ctx, "orders.created", []byte(fmt.Sprint(i)))
+		require.NoError(t, err)
+	}
+}
+
+func newConsumer(t testing.TB, client *nats.Client, cfg jetstream.ConsumerConfig) {
+	t.Helper()
+	_, err := client.CreateConsumer(context.Background(), "ORDERS", &cfg)
+	require.NoError(t, err)
+}
+
+func TestStreams(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	cfg := &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, MaxMsgs: 10}
+	stream, err := client.CreateStream(ctx, cfg)
+	require.NoError(t, err)
+	assert.EqualValues(t, 10, stream.CachedInfo().Config.MaxMsgs)
+	assert.Equal(t, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, MaxMsgs: 10}, cfg, "left alone")
+	_, err = client.CreateStream(ctx, cfg)
+	require.NoError(t, err, "the same again")
+	_, err = client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"other"}})
+	require.ErrorIs(t, err, nats.ErrAlreadyExists)
+	require.ErrorIs(t, err, jetstream.ErrStreamNameAlreadyInUse)
+
+	cfg.MaxMsgs = 20
+	_, err = client.UpdateStream(ctx, cfg)
+	require.NoError(t, err)
+	info, err := client.GetStreamInfo(ctx, "ORDERS")
+	require.NoError(t, err)
+	assert.EqualValues(t, 20, info.Config.MaxMsgs)
+	_, err = client.PublishToStream(ctx, "orders.created", nil)
+	require.NoError(t, err)
+	require.NoError(t, client.PurgeStream(ctx, "ORDERS"))
+	stream, err = client.GetStream(ctx, "ORDERS")
+	require.NoError(t, err)
+	assert.Zero(t, stream.CachedInfo().State.Msgs)
+	require.NoError(t, client.DeleteStream(ctx, "ORDERS"))
+
+	_, err = client.GetStream(ctx, "ORDERS")
+	require.ErrorIs(t, err, nats.ErrStreamNotFound)
+	require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
+	require.ErrorIs(t, client.DeleteStream(ctx, "ORDERS"), nats.ErrStreamNotFound)
+	require.ErrorIs(t, client.PurgeStream(ctx, "ORDERS"), nats.ErrStreamNotFound)
+	_, err = client.UpdateStream(ctx, cfg)
+	require.ErrorIs(t, err, nats.ErrStreamNotFound)
+	_, err = client.CreateConsumer(ctx, "ORDERS", &jetstream.ConsumerConfig{Name: "c"})
+	require.ErrorIs(t, err, nats.ErrStreamNotFound)
+}
+
+func TestStreamDefaults(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, func(c *nats.Config) { c.DefaultStorageType = "memory"; c.DefaultStreamReplicas = 1 })
+	ctx := context.Background()
+	stream, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "S"})
+	require.NoError(t, err)
+	assert.Equal(t, jetstream.MemoryStorage, stream.CachedInfo().Config.Storage)
+	kv, err := client.CreateKeyValue(ctx, "kv")
+	require.NoError(t, err)
+	status, err := kv.Status(ctx)
+	require.NoError(t, err)
+	assert.Equal(t, "JetStream", status.BackingStore())
+	info, err := client.GetStreamInfo(ctx, "KV_kv")
+	require.NoError(t, err)
+	assert.Equal(t, jetstream.MemoryStorage, info.Config.Storage)
+	_, err = client.CreateObjectStore(ctx, "objects")
+	require.NoError(t, err)
+	info, err = client.GetStreamInfo(ctx, "OBJ_objects")
+	require.NoError(t, err)
+	assert.Equal(t, jetstream.MemoryStorage, info.Config.Storage)
+
+	// A single server refuses three replicas, which shows that they are asked for.
+	three := connect(t, s, func(c *nats.Config) { c.DefaultStreamReplicas = 3 })
+	_, err = three.CreateStream(ctx, &jetstream.StreamConfig{Name: "R3"})
+	require.Error(t, err)
+	_, err = three.CreateStream(ctx, &jetstream.StreamConfig{Name: "R1", Replicas: 1})
+	require.NoError(t, err)
+}
+
+func TestPublishToStream(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	newStream(t, client, 0)
+	header := natsgo.Header{"K": {"v"}}
+	msg := &nats.Message{Subject: "orders.created", Header: header, Data: []byte("1")}
+	ack, err := client.PublishMsgToStream(ctx, msg, jetstream.WithMsgID("one"))
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, ack.Sequence)
+	assert.Equal(t, natsgo.Header{"K": {"v"}}, header, "upstream writes the ID into the caller's header")
+	again, err := client.PublishMsgToStream(ctx, msg, jetstream.WithMsgID("one"))
+	require.NoError(t, err)
+	assert.True(t, again.Duplicate)
+
+	_, err = client.PublishToStream(ctx, "nowhere", nil)
+	require.ErrorIs(t, err, nats.ErrNoStream)
+	require.ErrorIs(t, err, jetstream.ErrNoStreamResponse)
+	require.ErrorContains(t, err, `"nowhere"`)
+	_, err = client.PublishToStream(ctx, "orders.created", nil, jetstream.WithExpectLastSequence(7))
+	require.ErrorIs(t, err, nats.ErrConflict)
+
+	_, err = client.CreateStream(ctx, &jetstream.StreamConfig{
+		Name: "SMALL", Subjects: []string{"small"}, MaxMsgs: 1, MaxMsgSize: 10, Discard: jetstream.DiscardNew,
+	})
+	require.NoError(t, err)
+	_, err = client.PublishToStream(ctx, "small", make([]byte, 11))
+	require.ErrorIs(t, err, nats.ErrPayloadTooLarge)
+	_, err = client.PublishToStream(ctx, "small", nil)
+	require.NoError(t, err)
+	_, err = client.PublishToStream(ctx, "small", nil)
+	require.ErrorIs(t, err, nats.ErrStreamFull)
+}
+
+// Upstream makes the consumer of the same configuration ephemeral, and the server drops it 5 s
+// after the last pull.
+func TestNamedConsumerIsDurable(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	newStream(t, client, 0)
+	create := func(cfg jetstream.ConsumerConfig) jetstream.ConsumerConfig {
+		consumer, err := client.CreateConsumer(ctx, "ORDERS", &cfg)
+		require.NoError(t, err)
+		return consumer.CachedInfo().Config
+	}
+	named := jetstream.ConsumerConfig{Name: "named"}
+	assert.Equal(t, "named", create(named).Durable)
+	assert.Empty(t, named.Durable, "left alone")
+	assert.Zero(t, create(named).InactiveThreshold)
+	assert.Empty(t, create(jetstream.ConsumerConfig{}).Durable)
+	assert.Empty(t, create(jetstream.ConsumerConfig{Name: "brief", InactiveThreshold: time.Minute}).Durable)
+	assert.Equal(t, "durable", create(jetstream.ConsumerConfig{Durable: "durable"}).Name)
+
+	upstream, err := client.JetStream().CreateConsumer(ctx, "ORDERS", jetstream.ConsumerConfig{Name: "upstream"})
+	require.NoError(t, err)
+	assert.Equal(t, 5*time.Second, upstream.CachedInfo().Config.InactiveThreshold)
+
+	_, err = client.CreateConsumer(ctx, "ORDERS", &jetstream.ConsumerConfig{Name: "named", MaxDeliver: 7})
+	require.ErrorIs(t, err, nats.ErrAlreadyExists)
+	info, err := client.GetConsumerInfo(ctx, "ORDERS", "named")
+	require.NoError(t, err)
+	assert.Equal(t, "named", info.Name)
+	require.NoError(t, client.DeleteConsumer(ctx, "ORDERS", "named"))
+	_, err = client.GetConsumer(ctx, "ORDERS", "named")
+	require.ErrorIs(t, err, nats.ErrConsumerNotFound)
+	require.ErrorIs(t, client.DeleteConsumer(ctx, "ORDERS", "named"), nats.ErrConsumerNotFound)
+}
+
+func TestPullTakesWhatIsThere(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	newStream(t, client, 7)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c"})
+	begin := time.Now()
+	first, err := client.PullMessages(ctx, "ORDERS", "c", 5)
+	require.NoError(t, err)
+	require.Len(t, first, 5)
+	rest, err := client.PullMessages(ctx, "ORDERS", "c", 5)
+	require.NoError(t, err)
+	require.Len(t, rest, 2, "it does not wait for more")
+	assert.Less(t, time.Since(begin), 2*time.Second)
+	for i, msg := range append(first, rest...) {
+		assert.Equal(t, fmt.Sprint(i), string(msg.Data))
+		meta, err := msg.Metadata()
+		require.NoError(t, err)
+		assert.Equal(t, "ORDERS", meta.Stream)
+		assert.Equal(t, "c", meta.Consumer)
+		assert.EqualValues(t, i+1, meta.Sequence.Stream)
+		assert.EqualValues(t, 1, meta.NumDelivered)
+		assert.WithinDuration(t, time.Now(), meta.Timestamp, time.Minute)
+		require.NoError(t, client.AckMessage(ctx, msg))
+		require.ErrorIs(t, msg.Respond(nil), nats.ErrNoReply)
+		require.NoError(t, msg.Context().Err())
+	}
+
+	begin = time.Now()
+	none, err := client.PullMessages(within(t, 100*time.Millisecond), "ORDERS", "c", 5)
+	require.NoError(t, err)
+	assert.Empty(t, none)
+	assert.GreaterOrEqual(t, time.Since(begin), 80*time.Millisecond, "it waits for the first")
+
+	go func() {
+		time.Sleep(50 * time.Millisecond) // the message is late
+		_, _ = client.PublishToStream(ctx, "orders.created", []byte("late"))
+	}()
+	late, err := client.PullMessages(ctx, "ORDERS", "c", 5)
+	require.NoError(t, err)
+	require.Len(t, late, 1)
+	require.NoError(t, late[0].Ack())
+	eventually(t, "nothing left", func() bool {
+		info, err := client.GetConsumerInfo(ctx, "ORDERS", "c")
+		return err == nil && info.NumAckPending == 0 && info.NumPending == 0 && info.NumWaiting == 0
+	})
+}
+
+func TestPullFromNowhere(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	newStream(t, client, 0)
+	begin := time.Now()
+	_, err := client.PullMessages(ctx, "NONE", "c", 1)
+	require.ErrorIs(t, err, nats.ErrStreamNotFound)
+	_, err = client.PullMessages(ctx, "ORDERS", "none", 1)
+	require.ErrorIs(t, err, nats.ErrConsumerNotFound)
+	assert.Less(t, time.Since(begin), 2*time.Second)
+
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c"})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := client.PullMessages(within(t, patience), "ORDERS", "c", 1)
+		ended <- err
+	}()
+	eventually(t, "the pull waits", func() bool {
+		info, err := client.GetConsumerInfo(ctx, "ORDERS", "c")
+		return err == nil && info.NumWaiting == 1
+	})
+	require.NoError(t, client.DeleteConsumer(ctx, "ORDERS", "c"))
+	require.ErrorIs(t, <-ended, nats.ErrConsumerNotFound)
+}
+
+func TestManyPullersShare(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 0)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c"})
+	ctx := within(t, patience)
+	var mu sync.Mutex
+	seen := make(map[string]int)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				mu.Lock()
+				done := len(seen) == 200
+				mu.Unlock()
+				if done || ctx.Err() != nil {
+					return
+				}
+				short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+				messages, err := client.PullMessages(short, "ORDERS", "c", 3)
+				cancel()
+				assert.NoError(t, err)
+				for _, msg := range messages {
+					mu.Lock()
+					seen[string(msg.Data)]++
+					mu.Unlock()
+					assert.NoError(t, client.AckMessage(ctx, msg))
+				}
+			}
+		})
+	}
+	for i := range 200 {
+		_, err := client.PublishToStream(ctx, "orders.created", []byte(fmt.Sprint(i)))
+		require.NoError(t, err)
+	}
+	wg.Wait()
+	assert.Len(t, seen, 200)
+	for data, n := range seen {
+		assert.Equal(t, 1, n, data)
+	}
+}
+
+// Upstream's fetch does not notice: it ends a second after its full wait.
+func TestPullSurvivesRestart(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	ctx := context.Background()
+	newStream(t, client, 0)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c"})
+	pulled := make(chan []*nats.Message, 1)
+	go func() {
+		messages, err := client.PullMessages(within(t, time.Minute), "ORDERS", "c", 1)
+		assert.NoError(t, err)
+		pulled <- messages
+	}()
+	eventually(t, "the pull waits", func() bool {
+		info, err := client.GetConsumerInfo(ctx, "ORDERS", "c")
+		return err == nil && info.NumWaiting == 1
+	})
+	s.Restart()
+	eventually(t, "published", func() bool {
+		_, err := client.PublishToStream(ctx, "orders.created", []byte("after"))
+		return err == nil
+	})
+	select {
+	case messages := <-pulled:
+		require.Len(t, messages, 1)
+	case <-time.After(patience):
+		t.Fatal("the pull does not come back")
+	}
+}
+
+func TestAcknowledgements(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	newStream(t, client, 1)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c", AckWait: 500 * time.Millisecond})
+	pull := func() *nats.Message {
+		messages, err := client.PullMessages(ctx, "ORDERS", "c", 1)
+		require.NoError(t, err)
+		require.Len(t, messages, 1)
+		return messages[0]
+	}
+	delivered := func(msg *nats.Message) int {
+		meta, err := msg.Metadata()
+		require.NoError(t, err)
+		return int(meta.NumDelivered)
+	}
+	msg := pull()
+	require.NoError(t, msg.Nak())
+	require.ErrorIs(t, msg.Nak(), nats.ErrAlreadyAcked)
+	msg = pull()
+	assert.Equal(t, 2, delivered(msg))
+	begin := time.Now()
+	require.ErrorIs(t, msg.NakWithDelay(-1), nats.ErrInvalidArgument)
+	require.NoError(t, msg.NakWithDelay(200*time.Millisecond))
+	msg = pull()
+	assert.Equal(t, 3, delivered(msg))
+	assert.GreaterOrEqual(t, time.Since(begin), 190*time.Millisecond)
+	for range 8 { // together longer than the ack wait
+		time.Sleep(100 * time.Millisecond) // the work
+		require.NoError(t, msg.InProgress())
+	}
+	require.NoError(t, msg.Ack())
+	for _, err := range []error{msg.Ack(), msg.AckSync(ctx), msg.Term(""), msg.InProgress()} {
+		require.ErrorIs(t, err, nats.ErrAlreadyAcked)
+	}
+	eventually(t, "acked", func() bool {
+		info, err := client.GetConsumerInfo(ctx, "ORDERS", "c")
+		return err == nil && info.AckFloor.Stream == 1 && info.Delivered.Consumer == 3
+	})
+
+	advisories := make(chan *nats.Message, 1)
+	_, err := client.Subscribe(ctx, "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.ORDERS.c", func(msg *nats.Message) error {
+		advisories <- msg
+		return nil
+	})
+	require.NoError(t, err)
+	_, err = client.PublishToStream(ctx, "orders.created", nil)
+	require.NoError(t, err)
+	require.NoError(t, pull().Term("cannot be helped"))
+	assert.Contains(t, string((<-advisories).Data), "cannot be helped")
+
+	core := &nats.Message{Subject: "x"}
+	for _, err := range []error{core.Ack(), core.AckSync(ctx), core.Nak(), core.NakWithDelay(0), core.Term(""), core.InProgress()} {
+		require.ErrorIs(t, err, nats.ErrNotJetStream)
+	}
+	_, err = core.Metadata()
+	require.ErrorIs(t, err, nats.ErrNotJetStream)
+}
+
+// A confirmation that does not come leaves the message to be acknowledged again.
+func TestUnconfirmedAckCanBeRepeated(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	ctx := context.Background()
+	newStream(t, client, 1)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c"})
+	messages, err := client.PullMessages(ctx, "ORDERS", "c", 1)
+	require.NoError(t, err)
+	require.Len(t, messages, 1)
+	proxy.BlackHole()
+	require.ErrorIs(t, client.AckMessage(within(t, 50*time.Millisecond), messages[0]), nats.ErrTimeout)
+	proxy.Restore()
+	require.NoError(t, client.AckMessage(ctx, messages[0]))
+}
+
+func TestJetStreamDisabled(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, func(c *nats.Config) { c.JetStreamEnabled = false })
+	assert.Nil(t, client.JetStream())
+	ctx := context.Background()
+	second := func(_ any, err error) error { return err }
+	for name, err := range map[string]error{
+		"CreateStream":       second(client.CreateStream(ctx, &jetstream.StreamConfig{Name: "S"})),
+		"UpdateStream":       second(client.UpdateStream(ctx, &jetstream.StreamConfig{Name: "S"})),
+		"GetStream":          second(client.GetStream(ctx, "S")),
+		"GetStreamInfo":      second(client.GetStreamInfo(ctx, "S")),
+		"PurgeStream":        client.PurgeStream(ctx, "S"),
+		"DeleteStream":       client.DeleteStream(ctx, "S"),
+		"PublishToStream":    second(client.PublishToStream(ctx, "s", nil)),
+		"PublishMsgToStream": second(client.PublishMsgToStream(ctx, &nats.Message{Subject: "s"})),
+		"CreateConsumer":     second(client.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c"})),
+		"GetConsumer":        second(client.GetConsumer(ctx, "S", "c")),
+		"GetConsumerInfo":    second(client.GetConsumerInfo(ctx, "S", "c")),
+		"DeleteConsumer":     client.DeleteConsumer(ctx, "S", "c"),
+		"PullMessages":       second(client.PullMessages(ctx, "S", "c", 1)),
+		"CreateKeyValue":     second(client.CreateKeyValue(ctx, "kv")),
+		"GetKeyValue":        second(client.GetKeyValue(ctx, "kv")),
+		"DeleteKeyValue":     client.DeleteKeyValue(ctx, "kv"),
+		"CreateObjectStore":  second(client.CreateObjectStore(ctx, "o")),
+		"GetObjectStore":     second(client.GetObjectStore(ctx, "o")),
+		"DeleteObjectStore":  client.DeleteObjectStore(ctx, "o"),
+	} {
+		assert.ErrorIs(t, err, nats.ErrJetStreamDisabled, name)
+	}
+}
+
+func TestServerWithoutJetStream(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t, natstest.WithoutJetStream()), nil)
+	_, err := client.CreateStream(context.Background(), &jetstream.StreamConfig{Name: "S"})
+	require.ErrorIs(t, err, natsgo.ErrNoResponders)
+	require.ErrorContains(t, err, "is it enabled on the server")
+}
+
+func TestJetStreamDomain(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.JetStreamDomain = "edge" }))
+	client := connect(t, s, func(c *nats.Config) { c.JetStreamDomain = "edge" })
+	ctx := context.Background()
+	newStream(t, client, 1)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c"})
+	messages, err := client.PullMessages(ctx, "ORDERS", "c", 1)
+	require.NoError(t, err)
+	require.Len(t, messages, 1)
+	require.NoError(t, client.AckMessage(ctx, messages[0]))
+	objects, err := client.CreateObjectStore(ctx, "objects")
+	require.NoError(t, err)
+	want := bytes.Repeat([]byte("x"), 300_000)
+	_, err = objects.PutBytes(ctx, "o", want)
+	require.NoError(t, err)
+	got, err := objects.GetBytes(ctx, "o")
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(want, got))
+
+	elsewhere := connect(t, s, func(c *nats.Config) { c.JetStreamDomain = "core"; c.RequestTimeout = 200 * time.Millisecond })
+	_, err = elsewhere.GetStream(ctx, "ORDERS")
+	require.Error(t, err, "the domain is really used")
+}
