@@ -1,0 +1,177 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// newConsulClient builds the API client that cfg and the environment ask for, and the source of its
+// ACL token. Nothing is sent.
+func newConsulClient(cfg ConsulConfig) (*api.Client, func() (string, error), error) {
+	if cfg.Timeout < 0 {
+		return nil, nil, fmt.Errorf("consul.timeout %s is negative", cfg.Timeout)
+	}
+	if cfg.Token != "" && cfg.TokenFile != "" {
+		return nil, nil, errors.New("consul.token and consul.token_file exclude each other")
+	}
+	if err := checkConsulEnvironment(); err != nil {
+		return nil, nil, err
+	}
+	// Not pooled: queries are seldom, and an idle connection would outlive a resolver that has no Close.
+	conf := api.DefaultNonPooledConfig()
+	// The transport goes on dialling after the request that wanted the connection is gone.
+	conf.Transport.DialContext = (&net.Dialer{Timeout: cfg.Timeout}).DialContext
+	conf.Transport.TLSHandshakeTimeout = cfg.Timeout
+
+	if err := setConsulAddress(conf, cfg); err != nil {
+		return nil, nil, err
+	}
+	if cfg.CAFile != "" {
+		if conf.Scheme != "https" {
+			return nil, nil, errors.New("consul.ca_file is given but the scheme is http: set consul.scheme to https")
+		}
+		conf.TLSConfig.CAFile = cfg.CAFile
+	}
+	httpClient, err := api.NewHttpClient(conf.Transport, conf.TLSConfig)
+	if err != nil {
+		return nil, nil, fmt.Errorf("consul TLS: %w", err)
+	}
+	// Consul's API never redirects, and a redirect would carry the ACL token to another host.
+	httpClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	conf.HttpClient = httpClient
+
+	token := consulToken(cfg, conf)
+	// The token is set for each query. Left to itself, NewClient would read $CONSUL_HTTP_TOKEN_FILE
+	// now and never again; a file that is named and empty leaves the client without a token.
+	conf.Token, conf.TokenFile = "", os.DevNull
+	client, err := api.NewClient(conf)
+	if err != nil {
+		return nil, nil, fmt.Errorf("consul: %w", err)
+	}
+	return client, token, nil
+}
+
+// checkConsulEnvironment refuses the values that upstream misreads: any $CONSUL_HTTP_SSL_VERIFY that
+// is no boolean, such as "yes", would turn the verification off.
+func checkConsulEnvironment() error {
+	for _, name := range []string{api.HTTPSSLEnvName, api.HTTPSSLVerifyEnvName} {
+		value := os.Getenv(name)
+		if value == "" {
+			continue
+		}
+		if _, err := strconv.ParseBool(value); err != nil {
+			return fmt.Errorf("$%s is %q, want true or false", name, value)
+		}
+	}
+	return nil
+}
+
+// consulToken returns the source of the ACL token: cfg's, else the environment's.
+func consulToken(cfg ConsulConfig, env *api.Config) func() (string, error) {
+	token, file := cfg.Token, cfg.TokenFile
+	if token == "" && file == "" {
+		token, file = env.Token, env.TokenFile
+	}
+	if file == "" {
+		return func() (string, error) { return token, nil }
+	}
+	return func() (string, error) {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		token := strings.TrimSpace(string(data))
+		if token == "" {
+			return "", fmt.Errorf("file %q is empty", file)
+		}
+		return token, nil
+	}
+}
+
+// setConsulAddress sets conf's scheme, address and transport from cfg, else from the environment's
+// values that stand in conf already.
+func setConsulAddress(conf *api.Config, cfg ConsulConfig) error {
+	key, address := "consul.address", cfg.Address
+	if address == "" {
+		key, address = "$"+api.HTTPAddrEnvName, conf.Address
+	}
+	switch cfg.Scheme {
+	case "":
+	case "http", "https":
+		conf.Scheme = cfg.Scheme
+	default:
+		return fmt.Errorf("consul.scheme %q is not http or https", cfg.Scheme)
+	}
+
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		return setConsulSocket(conf, key, path, cfg.Timeout)
+	}
+	scheme, rest, hasScheme := strings.Cut(address, "://")
+	if !hasScheme {
+		scheme, rest = conf.Scheme, address
+	}
+	// url.Parse's own error is left out because it quotes the address, which may hold a password.
+	u, err := url.Parse(scheme + "://" + rest)
+	if err != nil || !isHTTPAddress(u) || !hasScheme && (u.Port() == "" || u.Path != "") {
+		return fmt.Errorf("%s %q is not host:port, http://host:port, https://host:port or unix:///path",
+			key, redactAddress(address))
+	}
+	if hasScheme && cfg.Scheme != "" && cfg.Scheme != u.Scheme {
+		return fmt.Errorf("%s says %s and consul.scheme says %s", key, u.Scheme, cfg.Scheme)
+	}
+	if u.Scheme == "https" { // http:// does not undo $CONSUL_HTTP_SSL, as with Consul's own tools
+		conf.Scheme = u.Scheme
+	}
+	conf.Address = u.Host
+	conf.PathPrefix = strings.TrimSuffix(u.Path, "/")
+	return nil
+}
+
+func isHTTPAddress(u *url.URL) bool {
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return false
+	}
+	if u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return false
+	}
+	if u.Port() == "" {
+		return !strings.HasSuffix(u.Host, ":")
+	}
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	return err == nil && port != 0
+}
+
+// setConsulSocket makes conf dial a Unix socket. Upstream's own way of doing so disregards contexts.
+func setConsulSocket(conf *api.Config, key, path string, timeout time.Duration) error {
+	if !strings.HasPrefix(path, "/") {
+		return fmt.Errorf("%s %q is not unix:///path", key, redactAddress("unix://"+path))
+	}
+	if conf.Scheme != "http" {
+		return fmt.Errorf("%s is a Unix socket and the scheme is %s, want http", key, conf.Scheme)
+	}
+	dialer := &net.Dialer{Timeout: timeout}
+	conf.Address = "localhost"
+	conf.Transport.Proxy = nil
+	conf.Transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "unix", path)
+	}
+	return nil
+}
+
+// redactAddress hides what precedes an @, where a URL's user and password stand.
+func redactAddress(address string) string {
+	if i := strings.LastIndexByte(address, '@'); i >= 0 {
+		return "***" + address[i:]
+	}
+	return address
+}

@@ -1,0 +1,138 @@
+package consultest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// Option changes how an agent runs.
+type Option func(*Agent)
+
+// WithACL turns on access control: what no token allows is denied. ManagementToken may do
+// everything, and CreateToken makes tokens that may do less.
+func WithACL() Option { return func(a *Agent) { a.acl = true } }
+
+// WithTLS adds an HTTPS port, at TLSAddress, with a certificate of CAFile's.
+func WithTLS() Option { return func(a *Agent) { a.tls = true } }
+
+// WithSocket makes the agent listen on the Unix socket path, too.
+func WithSocket(path string) Option { return func(a *Agent) { a.socket = path } }
+
+// Client returns upstream's client, with every permission.
+func (a *Agent) Client() *api.Client { return a.client }
+
+// ManagementToken returns the token that may do everything, "" without WithACL.
+func (a *Agent) ManagementToken() string {
+	if !a.acl {
+		return ""
+	}
+	return managementToken
+}
+
+// TLSAddress returns the host and port of the HTTPS API. It needs WithTLS.
+func (a *Agent) TLSAddress() string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(a.ports.https))
+}
+
+// CAFile returns the PEM file of the authority that the HTTPS API's certificate is of. It needs WithTLS.
+func (a *Agent) CAFile() string { return filepath.Join(a.dir, "cert.pem") }
+
+func (a *Agent) keyFile() string { return filepath.Join(a.dir, "key.pem") }
+
+// config returns the agent's configuration file.
+func (a *Agent) config() string {
+	https, addresses := -1, "127.0.0.1"
+	if a.tls {
+		https = a.ports.https
+	}
+	if a.socket != "" {
+		addresses += " unix://" + a.socket
+	}
+	text := fmt.Sprintf(`
+node_name            = %q
+bind_addr            = "127.0.0.1"
+client_addr          = "127.0.0.1"
+disable_update_check = true
+addresses {
+  http = %q
+}
+ports {
+  http     = %d
+  https    = %d
+  serf_lan = %d
+  server   = %d
+  serf_wan = -1
+  dns      = -1
+  grpc     = -1
+}
+`, nodeName, addresses, a.ports.http, https, a.ports.serf, a.ports.server)
+	if a.tls {
+		text += fmt.Sprintf(`
+tls {
+  https {
+    cert_file = %q
+    key_file  = %q
+  }
+}
+`, a.CAFile(), a.keyFile())
+	}
+	if a.acl {
+		text += fmt.Sprintf(`
+acl {
+  enabled        = true
+  default_policy = "deny"
+  tokens {
+    initial_management = %[1]q
+    agent              = %[1]q
+  }
+}
+`, managementToken)
+	}
+	return text
+}
+
+// writeCertificate makes the certificate of the HTTPS API, which is its own authority.
+func (a *Agent) writeCertificate() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	for path, block := range map[string]*pem.Block{
+		a.CAFile():  {Type: "CERTIFICATE", Bytes: cert},
+		a.keyFile(): {Type: "PRIVATE KEY", Bytes: private},
+	} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
