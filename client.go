@@ -40,6 +40,7 @@ type Client struct {
 	closed  chan struct{} // closed when Shutdown has ended
 	subs    map[*Subscription]struct{}
 	closers map[*closer]struct{}
+	work    sync.WaitGroup // calls that Shutdown lets end
 }
 
 // NewClient connects to the servers that cfg names and returns the client, or an error that says

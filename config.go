@@ -118,7 +118,7 @@ type Config struct {
 // ConsulConfig tells how to reach Consul. The zero value is the local agent, with whatever the
 // CONSUL_HTTP_* variables of Consul's own tools say.
 type ConsulConfig struct {
-	// Address is the agent's host and port, or a URL: http://, https:// or unix://. Defaults to $CONSUL_HTTP_ADDR, then 127.0.0.1:8500.
+	// Address is the agent's host and port, or a URL: http://, https:// or unix://. Defaults to $CONSUL_HTTP_ADDR, then localhost:8500.
 	Address string `yaml:"address" secret:"url"`
 	// Scheme is "http" or "https". Defaults to $CONSUL_HTTP_SSL, then "http".
 	Scheme string `yaml:"scheme"`

@@ -12,12 +12,6 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-const (
-	defaultConsulTimeout = 2 * time.Second
-	// gatewayPort is where the platform's gRPC gateway listens unless Config.GRPCPort says otherwise.
-	gatewayPort = 50056
-)
-
 // ConsulResolver finds the NATS servers that are registered as a service in Consul. It is safe for
 // concurrent use. Between two queries it holds neither a connection nor a goroutine, so that there
 // is nothing to close.
@@ -54,7 +48,7 @@ type ConsulResolver struct {
 // What cfg leaves empty is taken from the CONSUL_* variables of Consul's own tools. A token file is
 // read at every query, so that a rotated token takes effect without a restart.
 func NewConsulResolver(cfg ConsulConfig, service string) (*ConsulResolver, error) {
-	return newConsulResolver(cfg, service, gatewayPort, slog.New(slog.DiscardHandler))
+	return newConsulResolver(cfg, service, defaultGRPCPort, slog.New(slog.DiscardHandler))
 }
 
 // newConsulResolver is NewConsulResolver for the client, which knows the gateway's port and has a

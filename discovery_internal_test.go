@@ -111,7 +111,7 @@ func TestDiscoverLeavesNothing(t *testing.T) {
 	log, logged := testLog()
 	const secret = "c0ffee00-secret"
 	cfg := ConsulConfig{Address: listener.Addr().String(), Token: secret, Timeout: time.Minute}
-	r, err := newConsulResolver(cfg, "nats", gatewayPort, log)
+	r, err := newConsulResolver(cfg, "nats", defaultGRPCPort, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestConsulResolverWarnings(t *testing.T) {
 	agent := consultest.Run(t, consultest.WithACL())
 	agent.Register(consultest.Instance{Service: "nats", ID: "gw", Address: "10.0.0.1", Port: 7000})
 	agent.Register(consultest.Instance{Service: "nats", ID: "bad", Address: "10.0.0.2"})
-	good := consultest.Instance{Service: "nats", ID: "good", Address: "10.0.0.3", Port: gatewayPort}
+	good := consultest.Instance{Service: "nats", ID: "good", Address: "10.0.0.3", Port: defaultGRPCPort}
 	agent.Register(good)
 	log, logged := testLog()
 	r, err := newConsulResolver(ConsulConfig{Address: agent.Address(), Token: agent.ManagementToken()}, "nats", 7000, log)

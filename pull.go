@@ -107,17 +107,37 @@ const (
 // errPullAgain means that a pull ended early for a reason that passes.
 var errPullAgain = errors.New("the pull ended early")
 
+// pull is one request for messages and what it brought.
+type pull struct {
+	client   *Client
+	limit    int
+	messages []*Message
+	over     bool  // on the server
+	err      error // why it is over; nil is its natural end
+}
+
 // pullOnce sends one pull and collects what it brings. The server holds a pull with both no_wait
 // and expires until the first message and then answers with all there are.
 func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Message, error) {
+	if err := c.beginWork(); err != nil {
+		return nil, err
+	}
 	inbox := c.nc.NewInbox()
 	received := make(chan *natsgo.Msg, limit+1) // and the status that ends the pull
 	sub, err := c.nc.ChanSubscribe(inbox, received)
 	if err != nil {
+		c.work.Done()
 		return nil, err
 	}
-	// Without a listener the server forgets the pull and keeps the messages.
-	defer func() { _ = sub.Unsubscribe() }()
+	p := &pull{client: c, limit: limit}
+	defer func() {
+		if p.over {
+			_ = sub.Unsubscribe()
+			c.work.Done()
+		} else {
+			c.abandonPull(sub, received)
+		}
+	}()
 	_, breaks, _ := c.link.state()
 	body, err := json.Marshal(pullRequest{Batch: limit, NoWait: true, Expires: pullExpiry(ctx)})
 	if err != nil {
@@ -126,32 +146,81 @@ func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Me
 	if err := c.nc.PublishRequest(subject, inbox, body); err != nil {
 		return nil, err
 	}
+	return p.collect(ctx, received, breaks)
+}
 
-	var messages []*Message
+// collect receives until the pull is over or ctx ends. What has come is taken before the time is
+// looked at: a message left behind would wait for its redelivery.
+func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks uint64) ([]*Message, error) {
 	for {
-		up, now, change := c.link.state()
+		select {
+		case m := <-received:
+			if p.take(m); p.over {
+				return p.messages, p.err
+			}
+			continue
+		default:
+		}
+		up, now, change := p.client.link.state()
 		if !up || now != breaks {
-			return messages, errPullAgain // the server has forgotten the pull
+			return p.messages, errPullAgain // the server has forgotten the pull
 		}
 		select {
 		case m := <-received:
-			if status := pullStatus(m); status != "" {
-				return messages, pullError(status, m)
-			}
-			messages = append(messages, c.pulled.message(m))
-			if len(messages) == limit {
-				return messages, nil
+			if p.take(m); p.over {
+				return p.messages, p.err
 			}
 		case <-change:
 		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return messages, nil
+			if len(received) > 0 {
+				continue
 			}
-			return messages, ctx.Err()
-		case <-c.ctx.Done():
-			return messages, ErrClosed
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return p.messages, nil
+			}
+			return p.messages, ctx.Err()
+		case <-p.client.closing:
+			return p.messages, ErrClosed
 		}
 	}
+}
+
+func (p *pull) take(m *natsgo.Msg) {
+	if status := pullStatus(m); status != "" {
+		p.over, p.err = true, pullError(status, m)
+		return
+	}
+	p.messages = append(p.messages, p.client.pulled.message(m))
+	p.over = len(p.messages) == p.limit
+}
+
+// abandonTimeout bounds how long an abandoned pull waits for messages on their way.
+const abandonTimeout = 2 * time.Second
+
+// abandonPull ends a pull that the server may still answer, and hands back what comes of it:
+// otherwise those messages would wait for the ack wait to pass. Shutdown waits for it.
+func (c *Client) abandonPull(sub *natsgo.Subscription, received <-chan *natsgo.Msg) {
+	drained := make(chan struct{})
+	sub.SetClosedHandler(func(string) { close(drained) })
+	if sub.Drain() != nil {
+		c.work.Done()
+		return
+	}
+	go func() {
+		defer c.work.Done()
+		select {
+		case <-drained:
+		case <-time.After(abandonTimeout):
+			_ = sub.Unsubscribe()
+		case <-c.ctx.Done():
+			return
+		}
+		for len(received) > 0 {
+			if m := <-received; pullStatus(m) == "" {
+				_ = c.nc.Publish(m.Reply, []byte("-NAK"))
+			}
+		}
+	}()
 }
 
 // pullExpiry ends the pull on the server shortly before ctx ends here, so that no message is on its

@@ -119,6 +119,7 @@ func (c *Client) drain(ctx context.Context) error {
 		left.Messages += one.Pending
 	}
 	c.closeAll()
+	c.drainWork(ctx)
 	left.AsyncPublishes = c.drainAsyncPublishes(ctx)
 	left.Bytes, left.Cause = c.drainBuffer(ctx)
 	if len(left.kinds()) > 0 {
@@ -183,6 +184,31 @@ func (c *Client) unsent() int {
 		return 0
 	}
 	return n
+}
+
+// beginWork registers a call that Shutdown lets end, which is told by work.Done. It returns
+// ErrClosed when Shutdown has begun.
+func (c *Client) beginWork() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.isClosing() {
+		return ErrClosed
+	}
+	c.work.Add(1)
+	return nil
+}
+
+// drainWork waits for the calls that beginWork registered: they end by themselves soon.
+func (c *Client) drainWork(ctx context.Context) {
+	done := make(chan struct{})
+	go func() {
+		c.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }
 
 // closer is something that ends with the client: a watcher, a download.
