@@ -107,7 +107,7 @@ func TestDiscoverLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	log, logged := testLog()
 	const secret = "c0ffee00-secret"
 	cfg := ConsulConfig{Address: listener.Addr().String(), Token: secret, Timeout: time.Minute}

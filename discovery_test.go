@@ -319,7 +319,7 @@ func TestConsulResolverSilentAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	cfg := nats.ConsulConfig{Address: listener.Addr().String(), Timeout: 200 * time.Millisecond}
 
 	start := time.Now()

@@ -78,6 +78,9 @@ func (c *Client) DeleteKeyValue(ctx context.Context, bucket string) error {
 }
 
 func (kv *KeyValue) wrap(op, key string, err error) error {
+	if err == nil {
+		return nil
+	}
 	return wrapJetStream(op, kv.Bucket()+"/"+key, err)
 }
 

@@ -103,7 +103,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 		}
 		check(name+" Sprint", fmt.Sprint(value))
 		tooFew := "nothing"
-		check(name+" EXTRA", fmt.Sprintf(tooFew, value))
+		check(name+" EXTRA", fmt.Sprintf(tooFew, value)) //nolint:staticcheck // the fault is the case
 		check(name+" error", fmt.Errorf("bad: %w, %v", fmt.Errorf("%+v", value), value).Error())
 
 		text, err := json.Marshal(value)
@@ -133,7 +133,7 @@ func TestConfigStrings(t *testing.T) {
 	require.Equal(t, text, c.String())
 	require.Equal(t, text, fmt.Sprintf("%v", c))
 	require.Equal(t, text, fmt.Sprintf("%+v", &c))
-	require.Equal(t, text, fmt.Sprintf("%s", c)) //nolint:gosimple // the verb is what is tested
+	require.Equal(t, text, fmt.Sprintf("%s", c)) //nolint:staticcheck // the verb is what is tested
 	require.Equal(t, fmt.Sprintf("%q", text), fmt.Sprintf("%q", c))
 	require.Equal(t, `{address="x:1" token="***"}`, c.Consul.String())
 	require.Equal(t, "{}", nats.Config{}.String())

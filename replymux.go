@@ -3,6 +3,7 @@ package nats
 import (
 	"strconv"
 	"sync"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 )
@@ -12,48 +13,75 @@ import (
 type replyMux struct {
 	nc     *natsgo.Conn
 	prefix string // "_INBOX.<unique>."
+	pool   sync.Pool
 
 	mu      sync.Mutex
 	sub     *natsgo.Subscription // made by the first request
 	last    uint64
-	waiting map[string]chan *natsgo.Msg
+	waiting map[string]*waiter
+}
+
+// waiter waits for one answer, for a time. It is used again, channel and timer included: together
+// they are half of what a request allocates.
+type waiter struct {
+	reply  string // the subject of the answer, once it is open
+	answer chan *natsgo.Msg
+	timer  *time.Timer
 }
 
 func newReplyMux(nc *natsgo.Conn) *replyMux {
-	return &replyMux{nc: nc, prefix: nc.NewInbox() + ".", waiting: make(map[string]chan *natsgo.Msg)}
+	r := &replyMux{nc: nc, prefix: nc.NewInbox() + ".", waiting: make(map[string]*waiter)}
+	r.pool.New = func() any {
+		return &waiter{answer: make(chan *natsgo.Msg, 1), timer: time.NewTimer(time.Hour)}
+	}
+	return r
 }
 
-// open returns a new reply subject and the channel on which its first answer comes.
-func (r *replyMux) open() (reply string, answer <-chan *natsgo.Msg, err error) {
-	ch := make(chan *natsgo.Msg, 1)
+// waiter returns a waiter whose timer runs.
+func (r *replyMux) waiter(timeout time.Duration) *waiter {
+	w := r.pool.Get().(*waiter) //nolint:forcetypeassert,errcheck // the pool holds nothing else
+	w.timer.Reset(timeout)
+	return w
+}
+
+// open gives w a reply subject of its own.
+func (r *replyMux) open(w *waiter) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.sub == nil {
 		sub, err := r.nc.Subscribe(r.prefix+"*", r.deliver)
 		if err != nil {
-			return "", nil, err
+			return err
 		}
 		r.sub = sub
 	}
 	r.last++
-	reply = r.prefix + strconv.FormatUint(r.last, 36)
-	r.waiting[reply] = ch
-	return reply, ch, nil
+	token := make([]byte, 0, 64) // on the stack
+	w.reply = string(strconv.AppendUint(append(token, r.prefix...), r.last, 36))
+	r.waiting[w.reply] = w
+	return nil
 }
 
-// close forgets a reply subject: what comes on it later is dropped.
-func (r *replyMux) close(reply string) {
+// close ends a waiter. What comes on its reply subject later is dropped.
+func (r *replyMux) close(w *waiter) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.waiting, reply)
+	delete(r.waiting, w.reply)
+	r.mu.Unlock()
+	w.timer.Stop()
+	select {
+	case <-w.answer: // it came too late to be taken
+	default:
+	}
+	w.reply = ""
+	r.pool.Put(w)
 }
 
+// deliver sends under the lock: after close nothing comes any more, so w can be used again.
 func (r *replyMux) deliver(m *natsgo.Msg) {
 	r.mu.Lock()
-	ch := r.waiting[m.Subject]
-	delete(r.waiting, m.Subject)
-	r.mu.Unlock()
-	if ch != nil {
-		ch <- m // it has room for the one answer
+	defer r.mu.Unlock()
+	if w := r.waiting[m.Subject]; w != nil {
+		delete(r.waiting, m.Subject)
+		w.answer <- m // it has room for one
 	}
 }

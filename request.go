@@ -55,34 +55,31 @@ func (c *Client) request(ctx context.Context, op, subject string, header natsgo.
 	if err := ctx.Err(); err != nil {
 		return nil, wrap(op, subject, err)
 	}
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-
-	breaks, err := c.awaitLink(ctx, timer, op, subject)
+	w := c.replies.waiter(timeout)
+	defer c.replies.close(w)
+	breaks, err := c.awaitLink(ctx, w.timer, op, subject)
 	if err != nil {
 		return nil, err
 	}
-	reply, answers, err := c.replies.open()
-	if err != nil {
+	if err := c.replies.open(w); err != nil {
 		return nil, wrap(op, subject, err)
 	}
-	defer c.replies.close(reply)
 	if header == nil {
-		err = c.nc.PublishRequest(subject, reply, data)
+		err = c.nc.PublishRequest(subject, w.reply, data)
 	} else {
-		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: reply, Header: header, Data: data})
+		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: w.reply, Header: header, Data: data})
 	}
 	if err != nil {
 		return nil, wrap(op, subject, err)
 	}
 
 	select {
-	case m := <-answers:
+	case m := <-w.answer:
 		if isNoResponders(m) {
 			return nil, wrap(op, subject, natsgo.ErrNoResponders)
 		}
 		return c.pulled.message(m), nil
-	case <-timer.C:
+	case <-w.timer.C:
 		return nil, c.unanswered(op, subject, breaks, fmt.Errorf("%w after %v", natsgo.ErrTimeout, timeout))
 	case <-ctx.Done():
 		return nil, c.unanswered(op, subject, breaks, context.Cause(ctx))

@@ -34,13 +34,7 @@ func (e *ShutdownError) Error() string {
 	add(e.Messages, "messages not handled")
 	add(e.AsyncPublishes, "asynchronous publishes not acknowledged")
 	add(e.Bytes, "published bytes not sent")
-	text := "close: "
-	for i, kind := range e.kinds() {
-		if i > 0 {
-			text += "; "
-		}
-		text += kind.Error()
-	}
+	text := "close: " + joined(e.kinds()).Error()
 	if len(left) > 0 {
 		text += ": " + strings.Join(left, ", ")
 	}

@@ -304,7 +304,8 @@ func TestCloseEndsWhatTheCallerForgot(t *testing.T) {
 	iterated := make(chan struct{})
 	go func() {
 		defer close(iterated)
-		for range client.Messages(ctx, "x") {
+		for _, err := range client.Messages(ctx, "x") {
+			assert.NoError(t, err)
 		}
 	}()
 	eventually(t, "the iterator subscribes", func() bool { return client.Stats().Subscriptions == 1 })

@@ -25,6 +25,8 @@ func subjectFault(subject string, wildcards bool) string {
 	for i := 0; i <= len(subject); i++ {
 		if i < len(subject) {
 			switch c := subject[i]; {
+			case c > '>' && c != 0x7f: // letters, first of all
+				continue
 			case c == '.':
 			case c <= ' ' || c == 0x7f:
 				return reasonBlank

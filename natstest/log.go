@@ -1,7 +1,6 @@
 package natstest
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -41,7 +40,7 @@ func (l *serverLog) write(level, format string, v []any) {
 // Fatalf keeps the error instead of exiting: the server's Start returns after it.
 func (l *serverLog) Fatalf(format string, v ...any) {
 	l.write("FTL", format, v)
-	err := errors.New(fmt.Sprintf(format, v...))
+	err := fmt.Errorf(format, v...)
 	for _, a := range v {
 		if cause, ok := a.(error); ok {
 			err = &startError{text: err.Error(), cause: cause}

@@ -1,0 +1,73 @@
+# `make` alone prints this help.
+SHELL       := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
+GO       ?= go
+PKG      ?= ./...
+T        ?=
+ROUNDS   ?= 5
+BENCH    ?= .
+FUZZTIME ?= 20s
+
+LINT      = $(GO) tool -modfile=tools/lint.mod golangci-lint
+BENCHSTAT = $(GO) tool -modfile=tools/bench.mod benchstat
+FAST      = $$($(GO) list $(PKG) | grep -v /internal/faults)
+RUN       = $(if $(T),-run '$(T)')
+
+.DEFAULT_GOAL := help
+.PHONY: help test race faults lint fmt vet deps check bench examples consul fuzz cover clean
+
+help: ## print this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables: T=TestName PKG=./natstest ROUNDS=5 BENCH=Publish FUZZTIME=20s"
+
+test: ## run the tests (under two minutes)
+	$(GO) test $(RUN) $(FAST)
+
+race: ## run the tests under the race detector
+	$(GO) test -race $(RUN) $(FAST)
+
+faults: ## run the long fault tests: restarts, cut connections, elections
+	$(GO) test -race -count=1 -timeout 20m $(RUN) ./internal/faults/...
+
+lint: ## run the linters
+	$(LINT) run ./...
+
+fmt: ## fail when a file is not formatted
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
+
+vet: ## run go vet
+	$(GO) vet ./...
+
+deps: ## fail when the library itself depends on a server or on testify
+	@found=$$($(GO) list -deps . | grep -E '^github.com/(nats-io/nats-server|stretchr/testify)'); \
+	if [ -n "$$found" ]; then echo "the library must not depend on:"; echo "$$found"; exit 1; fi
+
+check: fmt vet deps lint race ## everything that a change must pass
+
+bench: ## compare with raw nats.go in ROUNDS rounds and print the table
+	@rm -f .bin/bench.txt; mkdir -p .bin
+	$(GO) test -c -o .bin/bench.test .
+	for round in $$(seq $(ROUNDS)); do \
+		.bin/bench.test -test.run '^$$' -test.bench '$(BENCH)' -test.benchtime 300ms | tee -a .bin/bench.txt || exit 1; done
+	$(BENCHSTAT) -col '/impl@(raw client)' .bin/bench.txt
+
+examples: ## run every example once
+	$(GO) test -count=1 -v ./examples/...
+
+consul: .bin/consul ## build the Consul agent that the discovery tests run (minutes, once)
+
+.bin/consul: tools/consul.mod tools/consul.sum
+	$(GO) build -modfile=tools/consul.mod -o $@ github.com/hashicorp/consul
+
+fuzz: ## fuzz each fuzz target for FUZZTIME
+	for target in $$($(GO) test -list '^Fuzz' . | grep '^Fuzz'); do \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) . || exit 1; done
+
+cover: ## print the test coverage of the library
+	$(GO) test -coverprofile=coverage.out -coverpkg=.,./natstest . ./natstest
+	$(GO) tool cover -func=coverage.out | tail -n 1
+
+clean: ## remove what was built
+	rm -rf .bin coverage.out
