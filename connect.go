@@ -2,59 +2,123 @@ package nats
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/url"
-	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
-	"github.com/nats-io/nkeys"
 )
 
-// connect dials the servers and returns once one of them has welcomed the client, or ctx ends.
-func (c *Client) connect(ctx context.Context, urls []string) error {
-	opts, err := c.natsOptions(urls)
+// The pauses between the rounds over all servers until the first connection stands.
+const (
+	connectPauseMin = 50 * time.Millisecond
+	connectPauseMax = time.Second
+)
+
+// connect tries all servers, in rounds, until one welcomes the client or ctx ends. Only what a
+// further round cannot mend ends it earlier.
+func (c *Client) connect(ctx context.Context) error {
+	var failure error
+	for round := 1; ; round++ {
+		urls, err := c.discoverServers(ctx)
+		if err != nil {
+			return err
+		}
+		err = c.connectRound(ctx, urls)
+		if err == nil || errors.Is(err, ErrAuthorization) || errors.Is(err, ErrInvalidConfig) {
+			return err
+		}
+		if failure == nil || ctx.Err() == nil { // the round that ctx cut short knows less
+			failure = err
+		}
+		if !sleep(ctx, retryPause(round, connectPauseMin, connectPauseMax)) {
+			return failure
+		}
+	}
+}
+
+// connectRound tries each server once, in random order, with its share of the time that is left.
+// One at a time, because upstream forgets why all but the last of them failed.
+func (c *Client) connectRound(ctx context.Context, urls []string) error {
+	order := slices.Clone(urls)
+	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	var causes joined
+	for i, url := range order {
+		deadline, _ := ctx.Deadline()
+		share := time.Until(deadline) / time.Duration(len(order)-i)
+		nc, err := c.dialOne(ctx, url, share)
+		if err == nil {
+			c.nc = nc
+			if err := nc.SetServerPool(urls); err != nil {
+				nc.Close()
+				return fail("connect", "", ErrInvalidConfig, "%w", err)
+			}
+			c.link.set(true)
+			return nil
+		}
+		cause := fmt.Errorf("%s: %w", redactURL(url), err)
+		if kind := sentinelOf(err); errors.Is(kind, ErrAuthorization) || errors.Is(err, ErrInvalidConfig) {
+			return &opError{op: "connect to", target: redactURL(url), kind: kind, cause: err}
+		}
+		causes = append(causes, cause)
+		if ctx.Err() != nil {
+			causes = append(causes, context.Cause(ctx))
+			break
+		}
+	}
+	return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: ErrNotConnected, cause: causes}
+}
+
+// dialOne connects to one server within a time.
+func (c *Client) dialOne(ctx context.Context, url string, within time.Duration) (*natsgo.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	o, err := c.natsOptions([]string{url})
+	if err != nil {
+		return nil, err
+	}
+	release := c.dialer.bind(ctx)
+	nc, err := o.Connect()
+	release()
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("no welcome within %v: %w", within.Round(time.Millisecond), context.Cause(ctx))
+	}
+	return nc, err
+}
+
+// connectInBackground returns at once; nats.go goes on trying.
+func (c *Client) connectInBackground(urls []string) error {
+	o, err := c.natsOptions(urls)
 	if err != nil {
 		return err
 	}
-	d := &dialer{ctx: ctx, timeout: c.cfg.Timeout}
-	opts.CustomDialer = d
-	for _, option := range c.opts.nats {
-		if option == nil {
-			continue
-		}
-		if err := option(opts); err != nil {
-			return fail("connect", "", ErrInvalidConfig, "option of nats.go: %w", err)
+	o.RetryOnFailedConnect = true
+	connected := o.ConnectedCB
+	o.ConnectedCB = func(nc *natsgo.Conn) {
+		c.onConnected(nc)
+		if connected != nil {
+			connected(nc)
 		}
 	}
-	c.hook(opts)
-
-	nc, err := opts.Connect()
-	causes := d.release()
+	nc, err := o.Connect()
 	if err != nil {
-		return c.connectError(ctx, err, urls, causes)
+		return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: sentinelOf(err), cause: err}
 	}
 	c.nc = nc
-	c.link.set(true)
 	return nil
 }
 
-// natsOptions translates the Config.
+// natsOptions translates the Config and applies the user's own options last.
 func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
 	cfg := c.cfg
 	o := natsgo.GetDefaultOptions()
 	o.Servers = urls
-	o.Name = cfg.ClientID
-	if cfg.ClusterID != "" {
-		o.Name = cfg.ClusterID + "/" + cfg.ClientID
-	}
+	o.Name = c.name()
 	o.Timeout = cfg.Timeout
 	o.MaxReconnect = cfg.MaxReconnect
 	o.CustomReconnectDelayCB = backoff(cfg.ReconnectWait, cfg.ReconnectMaxWait)
@@ -65,129 +129,33 @@ func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
 	// Upstream closes the connection for good at the second refusal, which turns a rotated
 	// password into an outage.
 	o.IgnoreAuthErrorAbort = true
+	// Discovery is the authority: servers that gossip names would come back after it dropped them.
+	o.IgnoreDiscoveredServers = c.watching
 	// The dialer looks the host up itself, under the context.
 	o.SkipHostLookup = true
+	o.CustomDialer = &c.dialer
 	if err := setAuth(&o, cfg); err != nil {
 		return nil, err
 	}
-	setTLS(&o, cfg, c.opts.tls)
+	setTLS(&o, cfg, c.opts.tls, &c.tls)
+	for _, option := range c.opts.nats {
+		if option == nil {
+			continue
+		}
+		if err := option(&o); err != nil {
+			return nil, fail("connect", "", ErrInvalidConfig, "option of nats.go: %w", err)
+		}
+	}
+	c.hook(&o)
 	return &o, nil
 }
 
-// setAuth sets the one way to authenticate that the Config names. Secrets in files are read at
-// every connect, so that a new one is used without a restart.
-func setAuth(o *natsgo.Options, cfg *Config) error {
-	switch {
-	case cfg.CredsFile != "":
-		return natsgo.UserCredentials(cfg.CredsFile)(o)
-	case cfg.NKeySeed != "" || cfg.NKeySeedFile != "":
-		return setNKey(o, cfg)
-	case cfg.TokenFile != "":
-		o.TokenHandler = func() string { return readSecret(cfg.TokenFile) }
-	case cfg.Token != "":
-		o.Token = cfg.Token
-	case cfg.PasswordFile != "":
-		o.UserInfo = func() (string, string) { return cfg.Username, readSecret(cfg.PasswordFile) }
-	case cfg.Username != "":
-		o.User, o.Password = cfg.Username, cfg.Password
-	default:
-		setURLCredentials(o, cfg.URLs)
+// name is the connection's name, which the server's monitoring shows.
+func (c *Client) name() string {
+	if c.cfg.ClusterID == "" {
+		return c.cfg.ClientID
 	}
-	return nil
-}
-
-// setURLCredentials makes the credentials in the configured URLs hold for servers that discovery
-// names, whose URLs have none. nats.go prefers a URL's own.
-func setURLCredentials(o *natsgo.Options, urls []string) {
-	for _, raw := range urls {
-		u, err := url.Parse(raw)
-		if err != nil || u.User == nil {
-			continue
-		}
-		if password, ok := u.User.Password(); ok {
-			o.User, o.Password = u.User.Username(), password
-		} else {
-			o.Token = u.User.Username()
-		}
-		return
-	}
-}
-
-func setNKey(o *natsgo.Options, cfg *Config) error {
-	seed := func() (nkeys.KeyPair, error) {
-		text := cfg.NKeySeed
-		if cfg.NKeySeedFile != "" {
-			text = readSecret(cfg.NKeySeedFile)
-		}
-		return nkeys.FromSeed([]byte(text))
-	}
-	pair, err := seed()
-	if err != nil {
-		return fail("connect", "", ErrInvalidConfig, "nkey_seed: %w", err)
-	}
-	defer pair.Wipe()
-	public, err := pair.PublicKey()
-	if err != nil {
-		return fail("connect", "", ErrInvalidConfig, "nkey_seed: %w", err)
-	}
-	return natsgo.Nkey(public, func(nonce []byte) ([]byte, error) {
-		pair, err := seed()
-		if err != nil {
-			return nil, err
-		}
-		defer pair.Wipe()
-		return pair.Sign(nonce)
-	})(o)
-}
-
-// readSecret returns a file's content without the surrounding white space that editors leave. A
-// file that cannot be read is an empty secret: the server's refusal is then reported as such, and
-// the next attempt reads again.
-func readSecret(path string) string {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(content))
-}
-
-// setTLS makes nats.go read the files at every handshake, so that renewed certificates are used
-// without a restart.
-func setTLS(o *natsgo.Options, cfg *Config, base *tls.Config) {
-	enabled := cfg.TLSEnabled || base != nil || cfg.TLSCert != "" || cfg.TLSCA != "" ||
-		cfg.TLSServerName != "" || cfg.TLSHandshakeFirst
-	if !enabled {
-		return
-	}
-	if base == nil {
-		base = &tls.Config{}
-	}
-	t := base.Clone()
-	t.MinVersion = max(t.MinVersion, tls.VersionTLS12)
-	if cfg.TLSServerName != "" {
-		t.ServerName = cfg.TLSServerName
-	}
-	o.Secure = true
-	o.TLSConfig = t
-	o.TLSHandshakeFirst = cfg.TLSHandshakeFirst
-	if cfg.TLSCert != "" {
-		o.TLSCertCB = func() (tls.Certificate, error) { return tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey) }
-	}
-	if cfg.TLSCA != "" {
-		o.RootCAsCB = func() (*x509.CertPool, error) { return readCertPool(cfg.TLSCA) }
-	}
-}
-
-func readCertPool(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate", path)
-	}
-	return pool, nil
+	return c.cfg.ClusterID + "/" + c.cfg.ClientID
 }
 
 // backoff returns pauses with full jitter whose bound doubles with every round over all servers,
@@ -202,80 +170,29 @@ func backoff(wait, limit time.Duration) natsgo.ReconnectDelayHandler {
 	}
 }
 
-// hook puts the client's callbacks in front of those that the user set through WithNATSOptions.
-func (c *Client) hook(o *natsgo.Options) {
-	asyncError, disconnected, reconnected := o.AsyncErrorCB, o.DisconnectedErrCB, o.ReconnectedCB
-	closed, lameDuck := o.ClosedCB, o.LameDuckModeHandler
-	o.AsyncErrorCB = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
-		c.onAsyncError(sub, err)
-		if asyncError != nil {
-			asyncError(nc, sub, err)
-		}
-	}
-	o.DisconnectedErrCB = func(nc *natsgo.Conn, err error) {
-		c.onDisconnected(err)
-		if disconnected != nil {
-			disconnected(nc, err)
-		}
-	}
-	o.ReconnectedCB = func(nc *natsgo.Conn) {
-		c.onReconnected(nc)
-		if reconnected != nil {
-			reconnected(nc)
-		}
-	}
-	o.ClosedCB = func(nc *natsgo.Conn) {
-		c.onClosed(nc)
-		if closed != nil {
-			closed(nc)
-		}
-	}
-	o.LameDuckModeHandler = func(nc *natsgo.Conn) {
-		c.onLameDuck(nc)
-		if lameDuck != nil {
-			lameDuck(nc)
-		}
-	}
-}
-
-// connectError says which servers were tried and why each failed: upstream keeps only
-// "no servers available".
-func (c *Client) connectError(ctx context.Context, err error, urls []string, causes []error) error {
-	kind := sentinelOf(err)
-	if kind == nil || errors.Is(kind, ErrTimeout) {
-		kind = ErrNotConnected
-	}
-	all := make([]error, 0, len(causes)+2)
-	all = append(all, err)
-	all = append(all, causes...)
-	if ctx.Err() != nil {
-		all = append(all, context.Cause(ctx))
-	}
-	return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: kind, cause: joined(all)}
-}
-
-// joined is errors.Join on one line.
-type joined []error
-
-func (j joined) Error() string {
-	texts := make([]string, 0, len(j))
-	for _, err := range j {
-		texts = append(texts, err.Error())
-	}
-	return strings.Join(texts, "; ")
-}
-
-func (j joined) Unwrap() []error { return j }
-
-// dialer dials under the context of NewClientContext until the first connection stands, and
-// remembers why servers could not be reached.
+// dialer dials for nats.go: under a context while the first connection is made, and with the NKey
+// of that moment.
 type dialer struct {
-	timeout time.Duration
+	client *Client
 
-	mu     sync.Mutex
-	ctx    context.Context // nil once released
-	stops  []func() bool
-	causes []error
+	mu    sync.Mutex
+	ctx   context.Context
+	stops []func() bool
+}
+
+// bind makes the dialer obey ctx until the returned function is called.
+func (d *dialer) bind(ctx context.Context) (release func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ctx = ctx
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, stop := range d.stops {
+			stop()
+		}
+		d.ctx, d.stops = nil, nil
+	}
 }
 
 // Dial implements natsgo.CustomDialer.
@@ -283,35 +200,33 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	d.mu.Lock()
 	ctx := d.ctx
 	d.mu.Unlock()
-	connecting := ctx != nil
-	if !connecting {
-		ctx = context.Background()
+	bound := ctx != nil
+	if !bound {
+		ctx = d.client.ctx
 	}
-	nd := net.Dialer{Timeout: d.timeout}
+	d.client.refreshNKey()
+	nd := net.Dialer{Timeout: d.client.cfg.Timeout}
 	conn, err := nd.DialContext(ctx, network, address)
-
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if err != nil {
-		if connecting {
-			d.causes = append(d.causes, err)
-		}
 		return nil, err
 	}
-	if connecting {
+	if bound {
 		// A server that accepts and then says nothing must not outlast the context.
+		d.mu.Lock()
 		d.stops = append(d.stops, context.AfterFunc(ctx, func() { _ = conn.Close() }))
+		d.mu.Unlock()
 	}
 	return conn, nil
 }
 
-// release unties the dialer from the context and returns the causes of failed attempts.
-func (d *dialer) release() []error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, stop := range d.stops {
-		stop()
+// refreshNKey follows a seed file to a new key. Upstream takes the public key once, as an option;
+// it calls the dialer with the connection's lock held, right before it uses the option.
+func (c *Client) refreshNKey() {
+	nc := c.established.Load()
+	if nc == nil || c.cfg.NKeySeedFile == "" {
+		return
 	}
-	d.ctx, d.stops = nil, nil
-	return d.causes
+	if public, err := nkeyPublic(c.cfg); err == nil {
+		nc.Opts.Nkey = public
+	}
 }

@@ -43,7 +43,7 @@ func (c *Client) jetStream(ctx context.Context, op, target string) (jetstream.Je
 	case ctx == nil:
 		return nil, errNilContext(op, target)
 	}
-	return c.js, nil
+	return c.js, c.awaitConnection(ctx, op, target)
 }
 
 // wrapJetStream is wrap for calls to the JetStream API, which has its own way to say that it is

@@ -75,8 +75,8 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 		case errors.Is(err, natsgo.ErrNoResponders):
 			// Nobody listens for pulls: the consumer does not exist, or its leader is changing.
 			_, err := js.Consumer(ctx, stream, consumer)
-			if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
-				return nil, wrap(op, target, err)
+			if err != nil && ctx.Err() == nil && c.nc.IsConnected() {
+				return nil, wrapJetStream(op, target, err)
 			}
 		case errors.Is(err, errPullAgain):
 		default:
@@ -119,6 +119,11 @@ type pull struct {
 // pullOnce sends one pull and collects what it brings. The server holds a pull with both no_wait
 // and expires until the first message and then answers with all there are.
 func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Message, error) {
+	leave, err := c.pulls.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.pulls.exit()
 	if err := c.beginWork(); err != nil {
 		return nil, err
 	}
@@ -146,12 +151,14 @@ func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Me
 	if err := c.nc.PublishRequest(subject, inbox, body); err != nil {
 		return nil, err
 	}
-	return p.collect(ctx, received, breaks)
+	return p.collect(ctx, sub, received, leave, breaks)
 }
 
 // collect receives until the pull is over or ctx ends. What has come is taken before the time is
 // looked at: a message left behind would wait for its redelivery.
-func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks uint64) ([]*Message, error) {
+func (p *pull) collect(
+	ctx context.Context, sub *natsgo.Subscription, received <-chan *natsgo.Msg, leave <-chan struct{}, breaks uint64,
+) ([]*Message, error) {
 	for {
 		select {
 		case m := <-received:
@@ -171,6 +178,9 @@ func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks 
 				return p.messages, p.err
 			}
 		case <-change:
+		case <-leave:
+			p.settle(ctx, sub, received)
+			return p.messages, errPullAgain
 		case <-ctx.Done():
 			if len(received) > 0 {
 				continue
@@ -183,6 +193,23 @@ func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks 
 			return p.messages, ErrClosed
 		}
 	}
+}
+
+// settle ends the pull and takes what was on its way.
+func (p *pull) settle(ctx context.Context, sub *natsgo.Subscription, received <-chan *natsgo.Msg) {
+	drained := make(chan struct{})
+	sub.SetClosedHandler(func(string) { close(drained) })
+	if sub.Drain() != nil {
+		return
+	}
+	select {
+	case <-drained:
+	case <-ctx.Done():
+	}
+	for len(received) > 0 {
+		p.take(<-received)
+	}
+	p.over = true
 }
 
 func (p *pull) take(m *natsgo.Msg) {

@@ -174,7 +174,7 @@ func (c *Client) drainBuffer(ctx context.Context) (int, error) {
 // client's own PINGs: then the server has confirmed every message.
 func (c *Client) unsent() int {
 	n, err := c.nc.Buffered()
-	if err != nil || c.nc.Stats().OutMsgs == c.confirmed.Load() {
+	if err != nil || c.sent.allConfirmed(c.nc.Stats()) {
 		return 0
 	}
 	return n
