@@ -72,6 +72,7 @@ func (c *Client) onConnected(nc *natsgo.Conn) {
 	if !c.owns(nc) {
 		return
 	}
+	c.noteServer()
 	c.link.set(true)
 	c.outage.end()
 	c.log.Info("connected to NATS", "server", nc.ConnectedUrlRedacted(), "name", c.name())
@@ -90,9 +91,10 @@ func (c *Client) onDisconnected(err error) {
 }
 
 func (c *Client) onReconnected() {
+	c.noteServer()
 	c.link.set(true)
 	c.outage.end()
-	c.log.Info("reconnected to NATS", "server", c.nc.ConnectedUrlRedacted())
+	c.log.Info("reconnected to NATS", "server", redactURL(c.serverURL()))
 	c.emit(Event{Type: EventReconnected})
 }
 

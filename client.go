@@ -36,6 +36,7 @@ type Client struct {
 	watching bool     // the resolver tells of changes
 	servers  serverSet
 	moving   sync.Mutex
+	server   atomic.Pointer[string] // the URL of the present server
 	gate     atomic.Pointer[chan struct{}] // closed to publishers while not nil
 	outage   outage
 	sent     sentMark
@@ -307,13 +308,28 @@ func errNilContext(op, target string) error {
 	return fail(op, target, ErrInvalidArgument, "the context is nil")
 }
 
+// noteServer remembers the server at the moment of the connection: after a change of the pool
+// upstream names one that it is not connected to.
+func (c *Client) noteServer() {
+	server := c.nc.ConnectedUrl()
+	c.server.Store(&server)
+}
+
+// serverURL returns the URL of the present or last server.
+func (c *Client) serverURL() string {
+	if server := c.server.Load(); server != nil {
+		return *server
+	}
+	return ""
+}
+
 // emit reports e with the server's name to the event handler.
 func (c *Client) emit(e Event) {
 	if c.events.handler == nil {
 		return
 	}
 	if e.Server == "" && c.nc != nil {
-		e.Server = c.nc.ConnectedUrlRedacted()
+		e.Server = redactURL(c.serverURL())
 	}
 	c.events.push(e)
 }

@@ -54,6 +54,7 @@ func (c *Client) connectRound(ctx context.Context, urls []string) error {
 		nc, err := c.dialOne(ctx, url, share)
 		if err == nil {
 			c.nc = nc
+			c.noteServer()
 			if err := nc.SetServerPool(urls); err != nil {
 				nc.Close()
 				return fail("connect", "", ErrInvalidConfig, "%w", err)
@@ -84,7 +85,9 @@ func (c *Client) dialOne(ctx context.Context, url string, within time.Duration) 
 	}
 	release := c.dialer.bind(ctx)
 	nc, err := o.Connect()
-	release()
+	if refusal := release(); refusal != nil && errors.Is(err, natsgo.ErrNoServers) {
+		err = refusal // upstream forgets it
+	}
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("no welcome within %v: %w", within.Round(time.Millisecond), context.Cause(ctx))
 	}
@@ -175,23 +178,26 @@ func backoff(wait, limit time.Duration) natsgo.ReconnectDelayHandler {
 type dialer struct {
 	client *Client
 
-	mu    sync.Mutex
-	ctx   context.Context
-	stops []func() bool
+	mu      sync.Mutex
+	ctx     context.Context
+	stops   []func() bool
+	refusal error
 }
 
-// bind makes the dialer obey ctx until the returned function is called.
-func (d *dialer) bind(ctx context.Context) (release func()) {
+// bind makes the dialer obey ctx until the returned function is called, which returns why the last
+// dialling failed.
+func (d *dialer) bind(ctx context.Context) (release func() error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.ctx = ctx
-	return func() {
+	d.ctx, d.refusal = ctx, nil
+	return func() error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		for _, stop := range d.stops {
 			stop()
 		}
 		d.ctx, d.stops = nil, nil
+		return d.refusal
 	}
 }
 
@@ -207,14 +213,15 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	d.client.refreshNKey()
 	nd := net.Dialer{Timeout: d.client.cfg.Timeout}
 	conn, err := nd.DialContext(ctx, network, address)
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err != nil {
+		d.refusal = err
 		return nil, err
 	}
 	if bound {
 		// A server that accepts and then says nothing must not outlast the context.
-		d.mu.Lock()
 		d.stops = append(d.stops, context.AfterFunc(ctx, func() { _ = conn.Close() }))
-		d.mu.Unlock()
 	}
 	return conn, nil
 }

@@ -14,9 +14,8 @@ const evacuationBudget = 5 * time.Second
 
 // onLameDuck leaves a server that is about to shut down before it throws the client out.
 func (c *Client) onLameDuck() {
-	server := c.nc.ConnectedUrlRedacted()
-	c.log.Warn("the NATS server is shutting down", "server", server)
-	c.emit(Event{Type: EventLameDuck, Server: server})
+	c.log.Warn("the NATS server is shutting down", "server", redactURL(c.serverURL()))
+	c.emit(Event{Type: EventLameDuck})
 	if c.beginWork() != nil {
 		return
 	}
@@ -55,7 +54,7 @@ func (c *Client) evacuate() {
 
 // otherServers returns the URLs of the pool without the present server's.
 func (c *Client) otherServers() []string {
-	present := c.nc.ConnectedUrl()
+	present := c.serverURL()
 	var others []string
 	for _, server := range c.nc.ServerPool() {
 		if raw := server.URL.String(); !namesServer([]string{raw}, present) {

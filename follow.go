@@ -158,7 +158,7 @@ func (c *Client) setServers(urls []string) {
 	case !up:
 		// The pause before the next attempt was meant for the old servers.
 		_ = c.nc.ForceReconnect()
-	case c.cfg.Consul.Evict && !namesServer(urls, c.nc.ConnectedUrl()):
+	case c.cfg.Consul.Evict && !namesServer(urls, c.serverURL()):
 		c.move(c.ctx)
 	}
 }
