@@ -35,6 +35,7 @@ type Client struct {
 	dropped   atomic.Uint64 // by subscriptions that have ended
 	confirmed atomic.Uint64 // messages sent when the server last answered a PING
 
+	ready   chan struct{} // closed when NewClientContext has ended
 	mu      sync.Mutex
 	closing chan struct{} // closed when Shutdown begins
 	closed  chan struct{} // closed when Shutdown has ended
@@ -64,11 +65,13 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 	c := &Client{
 		cfg:     &own,
 		opts:    options{log: slog.New(slog.DiscardHandler)},
+		ready:   make(chan struct{}),
 		closing: make(chan struct{}),
 		closed:  make(chan struct{}),
 		subs:    make(map[*Subscription]struct{}),
 		closers: make(map[*closer]struct{}),
 	}
+	defer close(c.ready)
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&c.opts)
@@ -119,6 +122,9 @@ func (c *Client) Config() Config { return c.cfg.redacted() }
 
 // String returns the connection's name.
 func (c *Client) String() string { return "nats.Client(" + c.nc.Opts.Name + ")" }
+
+// GoString is String: the fields would be read while they change.
+func (c *Client) GoString() string { return c.String() }
 
 // Conn returns the connection of nats.go, for what this package does not cover. Closing it closes
 // the client without its care.

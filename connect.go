@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,7 +25,7 @@ func (c *Client) connect(ctx context.Context, urls []string) error {
 	if err != nil {
 		return err
 	}
-	d := &dialer{ctx: ctx, timeout: c.cfg.Timeout}
+	d := &dialer{ctx: ctx, life: c.ctx, timeout: opts.Timeout}
 	opts.CustomDialer = d
 	for _, option := range c.opts.nats {
 		if option == nil {
@@ -34,17 +35,49 @@ func (c *Client) connect(ctx context.Context, urls []string) error {
 			return fail("connect", "", ErrInvalidConfig, "option of nats.go: %w", err)
 		}
 	}
+	alone := *opts
 	c.hook(opts)
 
 	nc, err := opts.Connect()
-	causes := d.release()
 	if err != nil {
-		return c.connectError(ctx, err, urls, causes)
+		causes := append([]error{err}, d.causes...)
+		if len(urls) > 1 {
+			causes = append(causes, askEach(ctx, alone, d, urls)...)
+		}
+		d.release()
+		return c.connectError(ctx, urls, causes)
 	}
+	d.release()
 	c.nc = nc
-	c.link.set(true)
+	c.link.set(nc.IsConnected())
 	return nil
 }
+
+// askEach connects to every server alone to learn why those that can be reached cannot be used:
+// upstream tells only about the last one it tried.
+func askEach(ctx context.Context, opts natsgo.Options, d *dialer, urls []string) []error {
+	opts.RetryOnFailedConnect = false
+	opts.AsyncErrorCB = func(*natsgo.Conn, *natsgo.Subscription, error) {}
+	opts.ConnectedCB, opts.DisconnectedCB, opts.DisconnectedErrCB, opts.ClosedCB = nil, nil, nil, nil
+	var causes []error
+	for _, server := range urls {
+		if ctx.Err() != nil {
+			break
+		}
+		opts.Servers = []string{server}
+		unreachable := len(d.causes)
+		nc, err := opts.Connect()
+		if err == nil {
+			nc.Close()
+		} else if len(d.causes) == unreachable {
+			causes = append(causes, fmt.Errorf("%s: %w", redactURL(server), err))
+		}
+	}
+	return causes
+}
+
+// minServerTimeout is what a server gets to welcome the client, however many there are.
+const minServerTimeout = time.Second
 
 // natsOptions translates the Config.
 func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
@@ -55,7 +88,8 @@ func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
 	if cfg.ClusterID != "" {
 		o.Name = cfg.ClusterID + "/" + cfg.ClientID
 	}
-	o.Timeout = cfg.Timeout
+	// A server that hangs must leave time for the others.
+	o.Timeout = max(cfg.Timeout/time.Duration(max(len(urls), 1)), min(cfg.Timeout, minServerTimeout))
 	o.MaxReconnect = cfg.MaxReconnect
 	o.CustomReconnectDelayCB = backoff(cfg.ReconnectWait, cfg.ReconnectMaxWait)
 	o.ReconnectBufSize = cfg.ReconnectBufferSize
@@ -202,35 +236,49 @@ func backoff(wait, limit time.Duration) natsgo.ReconnectDelayHandler {
 	}
 }
 
-// hook puts the client's callbacks in front of those that the user set through WithNATSOptions.
+// hook puts the client's callbacks in front of those that the user set through WithNATSOptions. They
+// wait until the client is complete, which a connection that breaks at once would overtake.
 func (c *Client) hook(o *natsgo.Options) {
+	connected := o.ConnectedCB
+	o.ConnectedCB = func(nc *natsgo.Conn) { // at once, or later with RetryOnFailedConnect
+		<-c.ready
+		c.link.set(true)
+		if connected != nil {
+			connected(nc)
+		}
+	}
 	asyncError, disconnected, reconnected := o.AsyncErrorCB, o.DisconnectedErrCB, o.ReconnectedCB
 	closed, lameDuck := o.ClosedCB, o.LameDuckModeHandler
 	o.AsyncErrorCB = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
+		<-c.ready
 		c.onAsyncError(sub, err)
 		if asyncError != nil {
 			asyncError(nc, sub, err)
 		}
 	}
 	o.DisconnectedErrCB = func(nc *natsgo.Conn, err error) {
+		<-c.ready
 		c.onDisconnected(err)
 		if disconnected != nil {
 			disconnected(nc, err)
 		}
 	}
 	o.ReconnectedCB = func(nc *natsgo.Conn) {
+		<-c.ready
 		c.onReconnected(nc)
 		if reconnected != nil {
 			reconnected(nc)
 		}
 	}
 	o.ClosedCB = func(nc *natsgo.Conn) {
+		<-c.ready
 		c.onClosed(nc)
 		if closed != nil {
 			closed(nc)
 		}
 	}
 	o.LameDuckModeHandler = func(nc *natsgo.Conn) {
+		<-c.ready
 		c.onLameDuck(nc)
 		if lameDuck != nil {
 			lameDuck(nc)
@@ -240,18 +288,21 @@ func (c *Client) hook(o *natsgo.Options) {
 
 // connectError says which servers were tried and why each failed: upstream keeps only
 // "no servers available".
-func (c *Client) connectError(ctx context.Context, err error, urls []string, causes []error) error {
-	kind := sentinelOf(err)
-	if kind == nil || errors.Is(kind, ErrTimeout) {
-		kind = ErrNotConnected
+func (c *Client) connectError(ctx context.Context, urls []string, causes []error) error {
+	kind := ErrNotConnected
+	var all joined
+	for _, err := range causes {
+		if s := sentinelOf(err); s != nil && !errors.Is(s, ErrTimeout) && !errors.Is(s, ErrNotConnected) {
+			kind = s // a server was reached and would not have this client
+		}
+		if !slices.ContainsFunc(all, func(other error) bool { return strings.HasSuffix(other.Error(), err.Error()) }) {
+			all = append(all, err)
+		}
 	}
-	all := make([]error, 0, len(causes)+2)
-	all = append(all, err)
-	all = append(all, causes...)
 	if ctx.Err() != nil {
 		all = append(all, context.Cause(ctx))
 	}
-	return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: kind, cause: joined(all)}
+	return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: kind, cause: all}
 }
 
 // joined is errors.Join on one line.
@@ -271,6 +322,7 @@ func (j joined) Unwrap() []error { return j }
 // remembers why servers could not be reached.
 type dialer struct {
 	timeout time.Duration
+	life    context.Context // of the client
 
 	mu     sync.Mutex
 	ctx    context.Context // nil once released
@@ -285,7 +337,7 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	d.mu.Unlock()
 	connecting := ctx != nil
 	if !connecting {
-		ctx = context.Background()
+		ctx = d.life
 	}
 	nd := net.Dialer{Timeout: d.timeout}
 	conn, err := nd.DialContext(ctx, network, address)
@@ -305,13 +357,12 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	return conn, nil
 }
 
-// release unties the dialer from the context and returns the causes of failed attempts.
-func (d *dialer) release() []error {
+// release unties the dialer from the context.
+func (d *dialer) release() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, stop := range d.stops {
 		stop()
 	}
 	d.ctx, d.stops = nil, nil
-	return d.causes
 }

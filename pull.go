@@ -231,9 +231,10 @@ func pullExpiry(ctx context.Context) time.Duration {
 	return max(left-min(left/10, 50*time.Millisecond), time.Millisecond)
 }
 
-// pullStatus returns the status code of the server's answer to a pull, or "" for a message.
+// pullStatus returns the status code of the server's answer to a pull, or "" for a message, which
+// may have a Status header of its own but always has a reply subject for its acknowledgement.
 func pullStatus(m *natsgo.Msg) string {
-	if m.Header == nil || len(m.Data) > 0 {
+	if m.Header == nil || len(m.Data) > 0 || m.Reply != "" {
 		return ""
 	}
 	return m.Header.Get(statusHeader)

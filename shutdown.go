@@ -155,7 +155,7 @@ func (c *Client) drainAsyncPublishes(ctx context.Context) int {
 // drainBuffer sends what was published and returns how many bytes it could not.
 func (c *Client) drainBuffer(ctx context.Context) (int, error) {
 	up, _, _ := c.link.state()
-	if c.nc.IsClosed() || (!up && c.unsent() == 0) {
+	if c.nc.IsClosed() || c.allConfirmed() || (!up && c.unsent() == 0) {
 		return 0, nil
 	}
 	if up && ctx.Err() != nil {
@@ -174,11 +174,14 @@ func (c *Client) drainBuffer(ctx context.Context) (int, error) {
 // client's own PINGs: then the server has confirmed every message.
 func (c *Client) unsent() int {
 	n, err := c.nc.Buffered()
-	if err != nil || c.nc.Stats().OutMsgs == c.confirmed.Load() {
+	if err != nil || c.allConfirmed() {
 		return 0
 	}
 	return n
 }
+
+// allConfirmed tells whether the server has answered a PING that followed every message.
+func (c *Client) allConfirmed() bool { return c.nc.Stats().OutMsgs == c.confirmed.Load() }
 
 // beginWork registers a call that Shutdown lets end, which is told by work.Done. It returns
 // ErrClosed when Shutdown has begun.
