@@ -58,7 +58,7 @@ func run() (err error) {
 
 	// The mail service stands first: core NATS keeps no event for those who come later.
 	sent, failed := make(chan string, len(users)), make(chan nats.Event, len(users))
-	mailClient, err := connect(urls, "mail-service", nats.WithEventHandler(func(e nats.Event) {
+	mailClient, err := connect(ctx, urls, "mail-service", nats.WithEventHandler(func(e nats.Event) {
 		if e.Type == nats.EventHandlerError {
 			failed <- e
 		}
@@ -81,7 +81,7 @@ func run() (err error) {
 		return err
 	}
 
-	userClient, err := connect(urls, "user-service")
+	userClient, err := connect(ctx, urls, "user-service")
 	if err != nil {
 		return err
 	}
@@ -106,9 +106,9 @@ func run() (err error) {
 }
 
 // connect gives every service a connection under its own name and with its own logger.
-func connect(urls []string, service string, opts ...nats.Option) (*nats.Client, error) {
+func connect(ctx context.Context, urls []string, service string, opts ...nats.Option) (*nats.Client, error) {
 	log := slog.New(slog.NewTextHandler(os.Stdout, nil)).With("service", service)
-	return nats.NewClient(&nats.Config{
+	return nats.NewClientContext(ctx, &nats.Config{
 		URLs:      urls,
 		ClusterID: "isa-cloud-cluster",
 		ClientID:  service,

@@ -41,22 +41,23 @@ func run() (err error) {
 		return err
 	}
 	defer stopServer()
-	client, err := nats.NewClient(&nats.Config{URLs: urls, ClusterID: "isa-cloud-cluster", JetStreamEnabled: true})
+	client, err := nats.NewClientContext(ctx, &nats.Config{URLs: urls, ClusterID: "isa-cloud-cluster", JetStreamEnabled: true})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
 
+	// A service keeps its streams. The example deletes its own, also when Ctrl-C ends ctx.
+	lasting := context.WithoutCancel(ctx)
 	stream, subject := prefix+"-ORDERS", prefix+".orders.created"
-	if _, err := client.CreateStream(ctx, &jetstream.StreamConfig{
+	if _, err := client.CreateStream(lasting, &jetstream.StreamConfig{
 		Name:     stream,
 		Subjects: []string{prefix + ".orders.>"},
 		MaxAge:   30 * 24 * time.Hour,
 	}); err != nil {
 		return err
 	}
-	// A service keeps its streams. The example deletes its own, also after Ctrl-C.
-	defer func() { err = errors.Join(err, client.DeleteStream(context.WithoutCancel(ctx), stream)) }()
+	defer func() { err = errors.Join(err, client.DeleteStream(lasting, stream)) }()
 
 	// PublishToStream returns when the message is stored. The ID lets the server drop a message that
 	// is published twice, such as by a service that repeats its work after a crash.

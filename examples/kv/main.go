@@ -41,19 +41,21 @@ func run() (err error) {
 		return err
 	}
 	defer stopServer()
-	client, err := nats.NewClient(&nats.Config{URLs: urls, ClusterID: "isa-cloud-cluster", JetStreamEnabled: true})
+	client, err := nats.NewClientContext(ctx, &nats.Config{URLs: urls, ClusterID: "isa-cloud-cluster", JetStreamEnabled: true})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
 
-	kv, err := client.CreateKeyValue(ctx, bucket, nats.WithKeyValueConfig(func(cfg *jetstream.KeyValueConfig) {
+	// A service keeps its buckets. The example deletes its own, also when Ctrl-C ends ctx.
+	lasting := context.WithoutCancel(ctx)
+	kv, err := client.CreateKeyValue(lasting, bucket, nats.WithKeyValueConfig(func(cfg *jetstream.KeyValueConfig) {
 		cfg.History = 5 // values kept per key; 1 by default
 	}))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, client.DeleteKeyValue(context.WithoutCancel(ctx), bucket)) }()
+	defer func() { err = errors.Join(err, client.DeleteKeyValue(lasting, bucket)) }()
 
 	for key, value := range map[string]string{
 		"database.url": "postgres://db.internal/app", "api.timeout": "30s", "api.retries": "3",

@@ -43,7 +43,7 @@ func run() (err error) {
 		return err
 	}
 	defer stopServer()
-	client, err := nats.NewClient(&nats.Config{URLs: urls, ClusterID: "isa-cloud-cluster", JetStreamEnabled: true})
+	client, err := nats.NewClientContext(ctx, &nats.Config{URLs: urls, ClusterID: "isa-cloud-cluster", JetStreamEnabled: true})
 	if err != nil {
 		return err
 	}
@@ -55,11 +55,13 @@ func run() (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	store, err := client.CreateObjectStore(ctx, bucket)
+	// A service keeps its buckets. The example deletes its own, also when Ctrl-C ends ctx.
+	lasting := context.WithoutCancel(ctx)
+	store, err := client.CreateObjectStore(lasting, bucket)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, client.DeleteObjectStore(context.WithoutCancel(ctx), bucket)) }()
+	defer func() { err = errors.Join(err, client.DeleteObjectStore(lasting, bucket)) }()
 
 	// The nodes wait for news. A watcher that stands before the upload misses nothing.
 	nodes := []string{"node-1", "node-2", "node-3"}

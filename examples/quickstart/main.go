@@ -50,7 +50,7 @@ func run() (err error) {
 	defer stopServer()
 
 	step(1, "Connect")
-	client, err := nats.NewClient(&nats.Config{
+	client, err := nats.NewClientContext(ctx, &nats.Config{
 		URLs:             urls,
 		ClusterID:        "isa-cloud-cluster",
 		JetStreamEnabled: true,
@@ -163,10 +163,11 @@ func request(ctx context.Context, client *nats.Client) error {
 	return nil
 }
 
-// stream: messages outlast the server and wait for their consumers.
+// stream: messages outlast the server and wait for their consumers. What is created is created in
+// full, whatever Ctrl-C says meanwhile, so that it is known what to delete.
 func stream(ctx context.Context, client *nats.Client) (err error) {
 	name := prefix + "-orders"
-	if _, err := client.CreateStream(ctx, &jetstream.StreamConfig{
+	if _, err := client.CreateStream(context.WithoutCancel(ctx), &jetstream.StreamConfig{
 		Name:     name,
 		Subjects: []string{prefix + ".orders.>"},
 		MaxAge:   30 * 24 * time.Hour,
@@ -211,7 +212,7 @@ func stream(ctx context.Context, client *nats.Client) (err error) {
 // keyValue: the latest value of every key, and news of every change.
 func keyValue(ctx context.Context, client *nats.Client) (err error) {
 	name := prefix + "-config"
-	kv, err := client.CreateKeyValue(ctx, name)
+	kv, err := client.CreateKeyValue(context.WithoutCancel(ctx), name)
 	if err != nil {
 		return err
 	}
@@ -246,7 +247,7 @@ func keyValue(ctx context.Context, client *nats.Client) (err error) {
 // objects: content of any size, checked against its digest.
 func objects(ctx context.Context, client *nats.Client) (err error) {
 	name := prefix + "-artifacts"
-	store, err := client.CreateObjectStore(ctx, name)
+	store, err := client.CreateObjectStore(context.WithoutCancel(ctx), name)
 	if err != nil {
 		return err
 	}

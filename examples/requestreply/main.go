@@ -52,7 +52,7 @@ func run() (err error) {
 		return err
 	}
 	defer stopServer()
-	client, err := nats.NewClient(&nats.Config{URLs: urls, ClusterID: "isa-cloud-cluster"})
+	client, err := nats.NewClientContext(ctx, &nats.Config{URLs: urls, ClusterID: "isa-cloud-cluster"})
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ type result struct{ worker, task string }
 
 // produce submits the tasks and is gone.
 func produce(ctx context.Context, urls []string) (err error) {
-	client, err := nats.NewClient(&nats.Config{URLs: urls, ClusterID: "isa-cloud-cluster", ClientID: "producer"})
+	client, err := nats.NewClientContext(ctx, &nats.Config{URLs: urls, ClusterID: "isa-cloud-cluster", ClientID: "producer"})
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func produce(ctx context.Context, urls []string) (err error) {
 
 // startWorker joins the queue group. WithConcurrency handles two tasks at once.
 func startWorker(ctx context.Context, urls []string, name string, results chan<- result) (*nats.Client, error) {
-	client, err := nats.NewClient(&nats.Config{URLs: urls, ClusterID: "isa-cloud-cluster", ClientID: name})
+	client, err := nats.NewClientContext(ctx, &nats.Config{URLs: urls, ClusterID: "isa-cloud-cluster", ClientID: name})
 	if err != nil {
 		return nil, err
 	}

@@ -61,7 +61,7 @@ func Server() (urls []string, stop func(), err error) {
 func addressOf(raw string) (string, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Hostname() == "" {
-		return "", errors.New("the NATS URL must look like nats://host:4222")
+		return "", errors.New("a NATS URL, from -url or ISA_CLOUD_NATS_URLS, must look like nats://host:4222")
 	}
 	port := map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
 	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port, "4222")), nil
