@@ -62,29 +62,38 @@ func run() (err error) {
 	defer func() { err = errors.Join(err, client.Close()) }()
 	show("connected", "to server %q, %s", client.Conn().ConnectedServerName(), client.Conn().ConnectedUrlRedacted())
 
+	t := &tour{client: client}
+	// What was created is deleted at the end, also when Ctrl-C has ended ctx.
+	defer func() { err = errors.Join(err, t.cleanUp(context.WithoutCancel(ctx))) }()
 	for i, next := range []struct {
 		title string
-		do    func(context.Context, *nats.Client) error
+		do    func(context.Context) error
 	}{
-		{"Publish and receive an event", events},
-		{"Spread tasks over a queue group", tasks},
-		{"Ask a service and get its answer", request},
-		{"Store messages in a stream, pull and acknowledge them", stream},
-		{"Keep configuration in a key-value bucket", keyValue},
-		{"Distribute files by the object store", objects},
+		{"Publish and receive an event", t.events},
+		{"Spread tasks over a queue group", t.tasks},
+		{"Ask a service and get its answer", t.request},
+		{"Store messages in a stream, pull and acknowledge them", t.stream},
+		{"Keep configuration in a key-value bucket", t.keyValue},
+		{"Distribute files by the object store", t.objects},
 	} {
 		step(i+2, next.title)
-		if err := next.do(ctx, client); err != nil {
+		if err := next.do(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// tour is the client that takes the steps, and how to delete what they created.
+type tour struct {
+	client *nats.Client
+	undo   []func(context.Context) error
+}
+
 // events: every subscriber whose subject matches gets every event.
-func events(ctx context.Context, client *nats.Client) error {
+func (t *tour) events(ctx context.Context) error {
 	received := make(chan *nats.Message, 1)
-	sub, err := client.Subscribe(ctx, prefix+".events.>", func(msg *nats.Message) error {
+	sub, err := t.client.Subscribe(ctx, prefix+".events.>", func(msg *nats.Message) error {
 		received <- msg
 		return nil
 	})
@@ -94,7 +103,7 @@ func events(ctx context.Context, client *nats.Client) error {
 	show("subscribed", "to %s", sub.Subject())
 
 	subject := prefix + ".events.user.created"
-	if err := client.Publish(ctx, subject, []byte(`{"user_id":"123"}`)); err != nil {
+	if err := t.client.Publish(ctx, subject, []byte(`{"user_id":"123"}`)); err != nil {
 		return err
 	}
 	show("published", "to %s", subject)
@@ -108,11 +117,11 @@ func events(ctx context.Context, client *nats.Client) error {
 }
 
 // tasks: each message goes to one member of the queue group.
-func tasks(ctx context.Context, client *nats.Client) error {
+func (t *tour) tasks(ctx context.Context) error {
 	const workers, count = 3, 12
 	done := make(chan int, count)
 	for worker := range workers {
-		if _, err := client.QueueSubscribe(ctx, prefix+".tasks", "workers", func(*nats.Message) error {
+		if _, err := t.client.QueueSubscribe(ctx, prefix+".tasks", "workers", func(*nats.Message) error {
 			done <- worker
 			return nil
 		}); err != nil {
@@ -122,7 +131,7 @@ func tasks(ctx context.Context, client *nats.Client) error {
 	show("subscribed", "%d workers in the queue group %q", workers, "workers")
 
 	for i := range count {
-		if err := client.Publish(ctx, prefix+".tasks", fmt.Appendf(nil, "task-%d", i)); err != nil {
+		if err := t.client.Publish(ctx, prefix+".tasks", fmt.Appendf(nil, "task-%d", i)); err != nil {
 			return err
 		}
 	}
@@ -141,21 +150,21 @@ func tasks(ctx context.Context, client *nats.Client) error {
 }
 
 // request: a question with one answer, at once or not at all.
-func request(ctx context.Context, client *nats.Client) error {
-	if _, err := client.Subscribe(ctx, prefix+".service.ping", func(msg *nats.Message) error {
+func (t *tour) request(ctx context.Context) error {
+	if _, err := t.client.Subscribe(ctx, prefix+".service.ping", func(msg *nats.Message) error {
 		return msg.Respond([]byte("pong"))
 	}); err != nil {
 		return err
 	}
 	show("requested", "%q", "hello")
 	begin := time.Now()
-	response, err := client.Request(ctx, prefix+".service.ping", []byte("hello"), 5*time.Second)
+	response, err := t.client.Request(ctx, prefix+".service.ping", []byte("hello"), 5*time.Second)
 	if err != nil {
 		return err
 	}
 	show("answered", "%q after %v", response.Data, time.Since(begin).Round(time.Microsecond))
 
-	_, err = client.Request(ctx, prefix+".service.nobody", nil, 5*time.Second)
+	_, err = t.client.Request(ctx, prefix+".service.nobody", nil, 5*time.Second)
 	if !errors.Is(err, nats.ErrNoResponders) {
 		return fmt.Errorf("a request to nobody returned %v", err)
 	}
@@ -165,43 +174,43 @@ func request(ctx context.Context, client *nats.Client) error {
 
 // stream: messages outlast the server and wait for their consumers. What is created is created in
 // full, whatever Ctrl-C says meanwhile, so that it is known what to delete.
-func stream(ctx context.Context, client *nats.Client) (err error) {
+func (t *tour) stream(ctx context.Context) error {
 	name := prefix + "-orders"
-	if _, err := client.CreateStream(context.WithoutCancel(ctx), &jetstream.StreamConfig{
+	if _, err := t.client.CreateStream(context.WithoutCancel(ctx), &jetstream.StreamConfig{
 		Name:     name,
 		Subjects: []string{prefix + ".orders.>"},
 		MaxAge:   30 * 24 * time.Hour,
 	}); err != nil {
 		return err
 	}
-	defer cleanUp(ctx, &err, name, client.DeleteStream)
+	t.undo = append(t.undo, func(ctx context.Context) error { return t.client.DeleteStream(ctx, name) })
 	show("created", "stream %s", name)
 
 	for i := range 3 {
-		ack, err := client.PublishToStream(ctx, prefix+".orders.created", fmt.Appendf(nil, `{"order_id":"%d"}`, 100+i))
+		ack, err := t.client.PublishToStream(ctx, prefix+".orders.created", fmt.Appendf(nil, `{"order_id":"%d"}`, 100+i))
 		if err != nil {
 			return err
 		}
 		show("stored", "as sequence %d", ack.Sequence)
 	}
 
-	if _, err := client.CreateConsumer(ctx, name, &jetstream.ConsumerConfig{
+	if _, err := t.client.CreateConsumer(ctx, name, &jetstream.ConsumerConfig{
 		Name:      "order-processor",
 		AckPolicy: jetstream.AckExplicitPolicy,
 	}); err != nil {
 		return err
 	}
-	messages, err := client.PullMessages(ctx, name, "order-processor", 10)
+	messages, err := t.client.PullMessages(ctx, name, "order-processor", 10)
 	if err != nil {
 		return err
 	}
 	for _, msg := range messages {
-		if err := client.AckMessage(ctx, msg); err != nil {
+		if err := t.client.AckMessage(ctx, msg); err != nil {
 			return err
 		}
 		show("pulled", "and acknowledged %s", msg.Data)
 	}
-	info, err := client.GetConsumerInfo(ctx, name, "order-processor")
+	info, err := t.client.GetConsumerInfo(ctx, name, "order-processor")
 	if err != nil {
 		return err
 	}
@@ -210,13 +219,13 @@ func stream(ctx context.Context, client *nats.Client) (err error) {
 }
 
 // keyValue: the latest value of every key, and news of every change.
-func keyValue(ctx context.Context, client *nats.Client) (err error) {
+func (t *tour) keyValue(ctx context.Context) error {
 	name := prefix + "-config"
-	kv, err := client.CreateKeyValue(context.WithoutCancel(ctx), name)
+	kv, err := t.client.CreateKeyValue(context.WithoutCancel(ctx), name)
 	if err != nil {
 		return err
 	}
-	defer cleanUp(ctx, &err, name, client.DeleteKeyValue)
+	t.undo = append(t.undo, func(ctx context.Context) error { return t.client.DeleteKeyValue(ctx, name) })
 	show("created", "bucket %s", name)
 
 	revision, err := kv.Put(ctx, "feature.flag", []byte("enabled"))
@@ -245,13 +254,13 @@ func keyValue(ctx context.Context, client *nats.Client) (err error) {
 }
 
 // objects: content of any size, checked against its digest.
-func objects(ctx context.Context, client *nats.Client) (err error) {
+func (t *tour) objects(ctx context.Context) error {
 	name := prefix + "-artifacts"
-	store, err := client.CreateObjectStore(context.WithoutCancel(ctx), name)
+	store, err := t.client.CreateObjectStore(context.WithoutCancel(ctx), name)
 	if err != nil {
 		return err
 	}
-	defer cleanUp(ctx, &err, name, client.DeleteObjectStore)
+	t.undo = append(t.undo, func(ctx context.Context) error { return t.client.DeleteObjectStore(ctx, name) })
 	show("created", "bucket %s", name)
 
 	report := slices.Repeat([]byte("NATS "), 100_000)
@@ -289,9 +298,13 @@ func receive[T any](ctx context.Context, values <-chan T) (T, error) {
 	}
 }
 
-// cleanUp deletes a stream or bucket, also when ctx has ended, and adds the error to err.
-func cleanUp(ctx context.Context, err *error, name string, remove func(context.Context, string) error) {
-	*err = errors.Join(*err, remove(context.WithoutCancel(ctx), name))
+// cleanUp deletes what was created, the last first.
+func (t *tour) cleanUp(ctx context.Context) error {
+	var errs []error
+	for _, undo := range slices.Backward(t.undo) {
+		errs = append(errs, undo(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 func step(n int, title string) { fmt.Printf("%d. %s\n", n, title) }
