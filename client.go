@@ -35,6 +35,8 @@ type Client struct {
 	dropped   atomic.Uint64 // by subscriptions that have ended
 	confirmed atomic.Uint64 // messages sent when the server last answered a PING
 
+	established atomic.Pointer[natsgo.Conn] // nc, for the dialer
+
 	ready   chan struct{} // closed when NewClientContext has ended
 	mu      sync.Mutex
 	closing chan struct{} // closed when Shutdown begins
@@ -100,7 +102,7 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 		c.cancel(ErrClosed)
 		return nil, err
 	}
-	c.log.Info("connected to NATS", "server", c.nc.ConnectedUrlRedacted(), "name", c.nc.Opts.Name)
+	c.log.Info("connected to NATS", "server", redactURL(c.nc.ConnectedUrl()), "name", c.nc.Opts.Name)
 	c.emit(Event{Type: EventConnected})
 	return c, nil
 }
@@ -110,8 +112,14 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 func (c *Client) Ping(ctx context.Context) error { return c.roundTrip(ctx, "ping", "") }
 
 // Flush returns when everything published so far has reached the server. Without a deadline in
-// ctx, Config.RequestTimeout applies. It returns ErrNotConnected when no connection stands by then.
-func (c *Client) Flush(ctx context.Context) error { return c.roundTrip(ctx, "flush", "") }
+// ctx, Config.RequestTimeout applies. It returns ErrNotConnected when no connection stands by then,
+// and ErrPermission, once, when the server has denied a publish: the last one is named.
+func (c *Client) Flush(ctx context.Context) error {
+	if err := c.roundTrip(ctx, "flush", ""); err != nil {
+		return err
+	}
+	return c.deniedPublish()
+}
 
 // IsConnected tells whether a connection to a server stands at this moment.
 func (c *Client) IsConnected() bool { return c.nc.IsConnected() }
@@ -228,7 +236,7 @@ func (c *Client) emit(e Event) {
 		return
 	}
 	if e.Server == "" && c.nc != nil {
-		e.Server = c.nc.ConnectedUrlRedacted()
+		e.Server = redactURL(c.nc.ConnectedUrl())
 	}
 	c.events.push(e)
 }
@@ -246,13 +254,13 @@ func (c *Client) onDisconnected(err error) {
 
 func (c *Client) onReconnected(nc *natsgo.Conn) {
 	c.link.set(true)
-	c.log.Info("reconnected to NATS", "server", nc.ConnectedUrlRedacted())
-	c.emit(Event{Type: EventReconnected, Server: nc.ConnectedUrlRedacted()})
+	c.log.Info("reconnected to NATS", "server", redactURL(nc.ConnectedUrl()))
+	c.emit(Event{Type: EventReconnected, Server: redactURL(nc.ConnectedUrl())})
 }
 
 func (c *Client) onLameDuck(nc *natsgo.Conn) {
-	c.log.Warn("the NATS server is shutting down", "server", nc.ConnectedUrlRedacted())
-	c.emit(Event{Type: EventLameDuck, Server: nc.ConnectedUrlRedacted()})
+	c.log.Warn("the NATS server is shutting down", "server", redactURL(nc.ConnectedUrl()))
+	c.emit(Event{Type: EventLameDuck, Server: redactURL(nc.ConnectedUrl())})
 }
 
 // onClosed also runs when nats.go gives the connection up by itself, with the attempts used up.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
-	"github.com/nats-io/nkeys"
 )
 
 // connect dials the servers and returns once one of them has welcomed the client, or ctx ends.
@@ -25,7 +23,7 @@ func (c *Client) connect(ctx context.Context, urls []string) error {
 	if err != nil {
 		return err
 	}
-	d := &dialer{ctx: ctx, life: c.ctx, timeout: opts.Timeout}
+	d := &dialer{client: c, ctx: ctx, life: c.ctx, timeout: opts.Timeout}
 	opts.CustomDialer = d
 	for _, option := range c.opts.nats {
 		if option == nil {
@@ -49,6 +47,7 @@ func (c *Client) connect(ctx context.Context, urls []string) error {
 	}
 	d.release()
 	c.nc = nc
+	c.established.Store(nc)
 	c.link.set(nc.IsConnected())
 	return nil
 }
@@ -108,87 +107,15 @@ func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
 	return &o, nil
 }
 
-// setAuth sets the one way to authenticate that the Config names. Secrets in files are read at
-// every connect, so that a new one is used without a restart.
-func setAuth(o *natsgo.Options, cfg *Config) error {
-	switch {
-	case cfg.CredsFile != "":
-		return natsgo.UserCredentials(cfg.CredsFile)(o)
-	case cfg.NKeySeed != "" || cfg.NKeySeedFile != "":
-		return setNKey(o, cfg)
-	case cfg.TokenFile != "":
-		o.TokenHandler = func() string { return readSecret(cfg.TokenFile) }
-	case cfg.Token != "":
-		o.Token = cfg.Token
-	case cfg.PasswordFile != "":
-		o.UserInfo = func() (string, string) { return cfg.Username, readSecret(cfg.PasswordFile) }
-	case cfg.Username != "":
-		o.User, o.Password = cfg.Username, cfg.Password
-	default:
-		setURLCredentials(o, cfg.URLs)
-	}
-	return nil
-}
-
-// setURLCredentials makes the credentials in the configured URLs hold for servers that discovery
-// names, whose URLs have none. nats.go prefers a URL's own.
-func setURLCredentials(o *natsgo.Options, urls []string) {
-	for _, raw := range urls {
-		u, err := url.Parse(raw)
-		if err != nil || u.User == nil {
-			continue
-		}
-		if password, ok := u.User.Password(); ok {
-			o.User, o.Password = u.User.Username(), password
-		} else {
-			o.Token = u.User.Username()
-		}
-		return
-	}
-}
-
-func setNKey(o *natsgo.Options, cfg *Config) error {
-	seed := func() (nkeys.KeyPair, error) {
-		text := cfg.NKeySeed
-		if cfg.NKeySeedFile != "" {
-			text = readSecret(cfg.NKeySeedFile)
-		}
-		return nkeys.FromSeed([]byte(text))
-	}
-	pair, err := seed()
-	if err != nil {
-		return fail("connect", "", ErrInvalidConfig, "nkey_seed: %w", err)
-	}
-	defer pair.Wipe()
-	public, err := pair.PublicKey()
-	if err != nil {
-		return fail("connect", "", ErrInvalidConfig, "nkey_seed: %w", err)
-	}
-	return natsgo.Nkey(public, func(nonce []byte) ([]byte, error) {
-		pair, err := seed()
-		if err != nil {
-			return nil, err
-		}
-		defer pair.Wipe()
-		return pair.Sign(nonce)
-	})(o)
-}
-
-// readSecret returns a file's content without the surrounding white space that editors leave. A
-// file that cannot be read is an empty secret: the server's refusal is then reported as such, and
-// the next attempt reads again.
-func readSecret(path string) string {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(content))
-}
-
 // setTLS makes nats.go read the files at every handshake, so that renewed certificates are used
 // without a restart.
 func setTLS(o *natsgo.Options, cfg *Config, base *tls.Config) {
-	enabled := cfg.TLSEnabled || base != nil || cfg.TLSCert != "" || cfg.TLSCA != "" ||
+	// A server that discovery names without a scheme must not get in plain text what was meant for
+	// tls:// URLs.
+	inURLs := slices.ContainsFunc(cfg.URLs, func(u string) bool {
+		return strings.HasPrefix(u, "tls://") || strings.HasPrefix(u, "wss://")
+	})
+	enabled := inURLs || cfg.TLSEnabled || base != nil || cfg.TLSCert != "" || cfg.TLSCA != "" ||
 		cfg.TLSServerName != "" || cfg.TLSHandshakeFirst
 	if !enabled {
 		return
@@ -321,6 +248,7 @@ func (j joined) Unwrap() []error { return j }
 // dialer dials under the context of NewClientContext until the first connection stands, and
 // remembers why servers could not be reached.
 type dialer struct {
+	client  *Client
 	timeout time.Duration
 	life    context.Context // of the client
 
@@ -339,6 +267,7 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	if !connecting {
 		ctx = d.life
 	}
+	d.client.refreshNKey()
 	nd := net.Dialer{Timeout: d.timeout}
 	conn, err := nd.DialContext(ctx, network, address)
 

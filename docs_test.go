@@ -357,7 +357,7 @@ func TestReadmeErrorTable(t *testing.T) {
 func TestReadmesHaveTheSameParts(t *testing.T) {
 	t.Parallel()
 	english, chinese := docOutline(t, readmes[0]), docOutline(t, readmes[1])
-	require.Equal(t, len(english), len(chinese), "number of sections")
+	require.Len(t, chinese, len(english), "number of sections")
 	for i := range english {
 		assert.Equal(t, english[i].shape, chinese[i].shape, "%q and %q", english[i].heading, chinese[i].heading)
 	}

@@ -35,8 +35,8 @@ var (
 
 // Errors of the arguments of a call. They are returned before anything is sent.
 var (
-	// ErrInvalidConfig is returned for a Config or a stream, consumer, bucket or service
-	// configuration that cannot work; the text names every key and the reason.
+	// ErrInvalidConfig is returned for a Config that cannot work; the text names every key and the
+	// reason.
 	ErrInvalidConfig = errors.New("invalid configuration")
 	// ErrInvalidArgument is returned for an argument that no server would accept, such as a nil
 	// handler, a nil message, or a stream name with a dot.
@@ -76,7 +76,8 @@ var (
 // Errors of JetStream, key-value and object stores.
 var (
 	// ErrJetStreamDisabled is returned by every JetStream, key-value and object call when
-	// Config.JetStreamEnabled is false, or when the server or account has no JetStream.
+	// Config.JetStreamEnabled is false, and when the account has no JetStream. Where no server has
+	// it, nobody answers the call: that is ErrNoResponders, and ErrNoStream for a publish.
 	ErrJetStreamDisabled = errors.New("JetStream is not enabled")
 	// ErrNoStream is returned by a publish to a subject that no stream stores.
 	ErrNoStream = errors.New("no stream stores the subject")

@@ -9,8 +9,8 @@ import (
 )
 
 // KeyValue is a key-value bucket: upstream's jetstream.KeyValue, with the errors of this package,
-// watchers that survive what upstream's do not, and keys as a sequence. It is safe for concurrent
-// use.
+// watchers that end with their context, with Stop or with the client and leave nothing behind, and
+// keys as a sequence. It is safe for concurrent use.
 type KeyValue struct {
 	jetstream.KeyValue
 	client *Client

@@ -241,7 +241,7 @@ func writeFile(file string, r io.Reader) (err error) {
 	if target, err := filepath.EvalSymlinks(file); err == nil {
 		file = target // a link stays one
 	}
-	temp, err := os.OpenFile(tempName(file), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	temp, err := os.OpenFile(tempName(file), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // a download is no secret; the umask decides
 	if err != nil {
 		return err
 	}

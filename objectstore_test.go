@@ -125,7 +125,7 @@ func TestObjectRoundTrips(t *testing.T) {
 		require.NoError(t, err)
 		text, err := store.GetString(ctx, "theirs")
 		require.NoError(t, err)
-		assert.True(t, string(content) == text, "theirs by us, %d bytes", size)
+		assert.Equal(t, text, string(content), "theirs by us, %d bytes", size)
 
 		result, err := store.Get(ctx, "theirs")
 		require.NoError(t, err)

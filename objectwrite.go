@@ -54,7 +54,7 @@ func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.R
 		opts = *meta.Opts
 	}
 	if opts.ChunkSize == 0 {
-		opts.ChunkSize = uint32(min(objectChunkSize, max(s.client.nc.MaxPayload(), 1))) //nolint:gosec // at most objectChunkSize
+		opts.ChunkSize = uint32(min(objectChunkSize, max(s.client.nc.MaxPayload(), 1)))
 	}
 	if int64(opts.ChunkSize) > s.client.nc.MaxPayload() {
 		return nil, fmt.Errorf("%w: chunks of %d bytes", natsgo.ErrMaxPayload, opts.ChunkSize)
@@ -80,7 +80,7 @@ func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.R
 func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 	size := int(w.uploaded.Opts.ChunkSize)
 	digest := sha256.New()
-	var buffers [objectWindow + 1][]byte // a chunk may be sent again until it is acknowledged
+	buffers := make([][]byte, objectWindow+1) // a chunk may be sent again until it is acknowledged
 	for i := 0; ; i++ {
 		if err := context.Cause(ctx); err != nil {
 			return err

@@ -75,8 +75,8 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 		case errors.Is(err, natsgo.ErrNoResponders):
 			// Nobody listens for pulls: the consumer does not exist, or its leader is changing.
 			_, err := js.Consumer(ctx, stream, consumer)
-			if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
-				return nil, wrap(op, target, err)
+			if err != nil && ctx.Err() == nil && c.nc.IsConnected() {
+				return nil, wrapJetStream(op, target, err)
 			}
 		case errors.Is(err, errPullAgain):
 		default:
