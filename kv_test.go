@@ -210,7 +210,7 @@ func TestKeyValueKeys(t *testing.T) {
 	assert.Empty(t, keys("c.>"), "deleted")
 
 	read := 0
-	for range kv.Keys(ctx) { // the goroutines of upstream would stay
+	for range kv.Keys(ctx) { //nolint:errcheck // the goroutines of upstream would stay
 		if read++; read == 3 {
 			break
 		}

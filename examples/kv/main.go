@@ -72,7 +72,7 @@ func run() (err error) {
 	}
 	fmt.Printf("read     %s = %s\n", entry.Key(), entry.Value())
 	if _, err := kv.Get(ctx, "api.color"); !errors.Is(err, nats.ErrKeyNotFound) {
-		return fmt.Errorf("reading a key that is not there returned %w", err)
+		return fmt.Errorf("reading a key that is not there returned %v", err) //nolint:errorlint // nil is a fault, too
 	}
 	fmt.Println("read     api.color is not set: the default holds")
 
@@ -122,7 +122,7 @@ func operate(ctx context.Context, kv *nats.KeyValue) error {
 	// Update writes only over the revision that was read, so that no other change is lost.
 	_, err = kv.Update(ctx, "api.timeout", []byte("99s"), before.Revision())
 	if !errors.Is(err, nats.ErrConflict) {
-		return fmt.Errorf("updating an old revision returned %w", err)
+		return fmt.Errorf("updating an old revision returned %v", err) //nolint:errorlint // nil is a fault, too
 	}
 	fmt.Println("refused  api.timeout: 99s,", nats.ErrConflict)
 	return kv.Delete(ctx, "api.retries")

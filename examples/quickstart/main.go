@@ -166,7 +166,7 @@ func (t *tour) request(ctx context.Context) error {
 
 	_, err = t.client.Request(ctx, prefix+".service.nobody", nil, 5*time.Second)
 	if !errors.Is(err, nats.ErrNoResponders) {
-		return fmt.Errorf("a request to nobody returned %v", err)
+		return fmt.Errorf("a request to nobody returned %v", err) //nolint:errorlint // nil is a fault, too
 	}
 	show("refused", "where nobody listens, at once: %v", nats.ErrNoResponders)
 	return nil

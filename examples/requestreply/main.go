@@ -77,7 +77,7 @@ func run() (err error) {
 	// Where nobody listens the answer is an error at once, and not after the timeout.
 	_, err = price(ctx, client, service+".nobody", "apple")
 	if !errors.Is(err, nats.ErrNoResponders) {
-		return fmt.Errorf("a request to nobody returned %v", err)
+		return fmt.Errorf("a request to nobody returned %v", err) //nolint:errorlint // nil is a fault, too
 	}
 	fmt.Println("nobody   no price:", nats.ErrNoResponders)
 	return nil
