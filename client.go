@@ -25,6 +25,9 @@ type Client struct {
 	jsPrefix string              // of the subjects of the JetStream API, with the dot at its end
 	replies  *replyMux
 	denials  denials
+	msgIDs   idSource
+	finder   streamFinder
+	async    *asyncPublisher // nil when JetStream is not enabled
 
 	// ctx ends when the client is closed; received messages and background work hang on it.
 	ctx     context.Context

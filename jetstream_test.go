@@ -129,10 +129,10 @@ func TestPublishToStream(t *testing.T) {
 	require.ErrorIs(t, err, nats.ErrConflict)
 
 	_, err = client.CreateStream(ctx, &jetstream.StreamConfig{
-		Name: "SMALL", Subjects: []string{"small"}, MaxMsgs: 1, MaxMsgSize: 10, Discard: jetstream.DiscardNew,
+		Name: "SMALL", Subjects: []string{"small"}, MaxMsgs: 1, MaxMsgSize: 100, Discard: jetstream.DiscardNew,
 	})
 	require.NoError(t, err)
-	_, err = client.PublishToStream(ctx, "small", make([]byte, 11))
+	_, err = client.PublishToStream(ctx, "small", make([]byte, 101))
 	require.ErrorIs(t, err, nats.ErrPayloadTooLarge)
 	_, err = client.PublishToStream(ctx, "small", nil)
 	require.NoError(t, err)
