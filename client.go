@@ -27,6 +27,7 @@ type Client struct {
 	denials  denials
 	msgIDs   idSource
 	finder   streamFinder
+	ackWaits ackWaits
 	async    *asyncPublisher // nil when JetStream is not enabled
 
 	// ctx ends when the client is closed; received messages and background work hang on it.
