@@ -33,7 +33,7 @@ type Client struct {
 	// ctx ends when the client is closed; received messages and background work hang on it.
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	pulled  *origin // of the messages of requests and pulls
+	pulled  *origin // of the answers to requests
 	failing bool    // publish_when_disconnected: fail
 
 	dropped   atomic.Uint64 // by subscriptions that have ended

@@ -106,13 +106,13 @@ func drifts[T any](live, want T, rules map[string]rule, state *jetstream.StreamS
 func same(a, b any) bool {
 	switch b := b.(type) {
 	case []string: // subjects and filters, whose order means nothing
-		a := slices.Clone(a.([]string)) //nolint:errcheck,forcetypeassert // both are of one field
+		a := slices.Clone(a.([]string))
 		b = slices.Clone(b)
 		slices.Sort(a)
 		slices.Sort(b)
 		return slices.Equal(a, b)
 	case *time.Time:
-		a := a.(*time.Time) //nolint:errcheck,forcetypeassert // both are of one field
+		a := a.(*time.Time)
 		return a != nil && a.Equal(*b)
 	}
 	return reflect.DeepEqual(a, b)

@@ -20,7 +20,7 @@ var streamRules = map[string]rule{
 	"Name":        fixed,
 	"Description": harmless,
 	"Subjects": func(live, want any, _ *jetstream.StreamState) (string, bool) {
-		return listed("no longer stores ", uncovered(want.([]string), live.([]string))), true //nolint:errcheck,forcetypeassert // the field's type
+		return listed("no longer stores ", uncovered(want.([]string), live.([]string))), true
 	},
 	"Retention": func(live, want any, _ *jetstream.StreamState) (string, bool) {
 		if live == jetstream.WorkQueuePolicy || want == jetstream.WorkQueuePolicy {
@@ -30,10 +30,10 @@ var streamRules = map[string]rule{
 	},
 	"MaxConsumers": lower("refuses more consumers"),
 	"MaxMsgs": bounds(func(want int64, state *jetstream.StreamState) string {
-		return deletes(int64(state.Msgs)-want, "messages") //nolint:gosec // a count
+		return deletes(int64(state.Msgs)-want, "messages")
 	}),
 	"MaxBytes": bounds(func(want int64, state *jetstream.StreamState) string {
-		return deletes(int64(state.Bytes)-want, "bytes of messages") //nolint:gosec // a count
+		return deletes(int64(state.Bytes)-want, "bytes of messages")
 	}),
 	"Discard":              harmless,
 	"DiscardNewPerSubject": harmless,
@@ -102,11 +102,11 @@ var consumerRules = map[string]rule{
 	"Replicas":           lower("keeps fewer copies"),
 	"MemoryStorage":      fixed,
 	"FilterSubjects": func(live, want any, _ *jetstream.StreamState) (string, bool) {
-		old := live.([]string) //nolint:errcheck,forcetypeassert // the field's type
+		old := live.([]string)
 		if len(old) == 0 {
 			old = []string{">"}
 		}
-		return listed("no longer delivers ", uncovered(want.([]string), old)), true //nolint:errcheck,forcetypeassert // the field's type
+		return listed("no longer delivers ", uncovered(want.([]string), old)), true
 	},
 	"Metadata":       harmless,
 	"PauseUntil":     harmless,
@@ -145,7 +145,7 @@ func lower(harm string) rule {
 func number(v any) int64 {
 	value := reflect.ValueOf(v)
 	if value.CanUint() {
-		return int64(value.Uint()) //nolint:gosec // bits per second
+		return int64(value.Uint())
 	}
 	return value.Int()
 }
@@ -166,10 +166,10 @@ func listed(harm string, items []string) string {
 
 func sourcesRule(live, want any, _ *jetstream.StreamState) (string, bool) {
 	missing := make(map[string]bool)
-	for _, source := range live.([]*jetstream.StreamSource) { //nolint:errcheck,forcetypeassert // the field's type
+	for _, source := range live.([]*jetstream.StreamSource) {
 		missing[source.Name] = true
 	}
-	for _, source := range want.([]*jetstream.StreamSource) { //nolint:errcheck,forcetypeassert // the field's type
+	for _, source := range want.([]*jetstream.StreamSource) {
 		delete(missing, source.Name)
 	}
 	var names []string
@@ -180,7 +180,7 @@ func sourcesRule(live, want any, _ *jetstream.StreamState) (string, bool) {
 }
 
 func consumerLimitsRule(live, want any, state *jetstream.StreamState) (string, bool) {
-	old, now := live.(jetstream.StreamConsumerLimits), want.(jetstream.StreamConsumerLimits) //nolint:errcheck,forcetypeassert // the field's type
+	old, now := live.(jetstream.StreamConsumerLimits), want.(jetstream.StreamConsumerLimits)
 	check := lower("refuses consumers that it allowed so far")
 	for _, pair := range [][2]any{{old.InactiveThreshold, now.InactiveThreshold}, {old.MaxAckPending, now.MaxAckPending}} {
 		if harm, _ := check(pair[0], pair[1], state); harm != "" {

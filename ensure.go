@@ -24,8 +24,8 @@ func AllowShrink() EnsureOption { return func(o *ensureOptions) { o.shrink = tru
 
 // WithGeneration numbers a configuration: count it up whenever the configuration in the code changes.
 // The number is kept in the metadata of the stream or consumer, and a configuration with a lower one,
-// or with none, leaves it as it is and reports no error. So a pod of an older release that restarts beside newer ones
-// changes nothing, in whatever order they start.
+// or with none, leaves it as it is and reports no error. So a pod of an older release that restarts
+// beside newer ones changes nothing, in whatever order they start.
 //
 // The server has no compare-and-set for configurations: of two pods that change the same thing within
 // the same few milliseconds the later one wins. A pod that restarts has nothing to change, unless the
@@ -219,5 +219,9 @@ func consumerDrifts(live, want jetstream.ConsumerConfig) (jetstream.ConsumerConf
 	if len(want.BackOff) > 0 {
 		want.AckWait = want.BackOff[0] // the server makes it so
 	}
-	return drifts(live, want, consumerRules, nil)
+	merged, found := drifts(live, want, consumerRules, nil)
+	if len(merged.FilterSubjects) == 1 {
+		merged.FilterSubject, merged.FilterSubjects = merged.FilterSubjects[0], nil
+	}
+	return merged, found
 }

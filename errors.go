@@ -240,9 +240,7 @@ func sentinelOf(err error) error {
 					return ErrStreamFull
 				}
 			}
-		case codeAtomicDisabled:
-			return ErrInvalidConfig
-		case codeAtomicHeader, codeAtomicTooLarge:
+		case codeAtomicDisabled, codeAtomicHeader, codeAtomicTooLarge:
 			return ErrInvalidArgument
 		case codeAtomicDuplicate:
 			return ErrAlreadyExists

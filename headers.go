@@ -53,14 +53,14 @@ func checkReserved(op, subject string, header natsgo.Header) error {
 // for PublishToStream, PublishMsgToStream and PublishAsync of this package; upstream's own methods
 // refuse it.
 func WithHeader(name, value string) jetstream.PublishOpt {
-	return failing(jetstream.WithRetryAttempts(0), &headerOption{name: name, value: value})
+	return failing(jetstream.WithRetryAttempts(0), &optionError{name: name, value: value})
 }
 
-// headerOption is how WithHeader travels as one of upstream's options, whose parameter upstream does
-// not export: as the error that the option returns.
-type headerOption struct{ name, value string }
+// optionError is how WithHeader travels as one of upstream's options, whose parameter upstream does
+// not export: it is the error that the option returns.
+type optionError struct{ name, value string }
 
-func (o *headerOption) Error() string {
+func (o *optionError) Error() string {
 	return "nats.WithHeader works with the publish methods of that package only"
 }
 
@@ -97,7 +97,7 @@ func publishHeader(js jetstream.JetStream, op, subject string, header natsgo.Hea
 	// One of ours may be among them; one at a time tells which.
 	for _, opt := range opts {
 		err = apply(opt)
-		var set *headerOption
+		var set *optionError
 		switch {
 		case errors.As(err, &set):
 			own.Set(set.name, set.value)

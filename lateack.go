@@ -10,17 +10,18 @@ import (
 
 // AckMessage acknowledges msg and returns when the server has confirmed it, as Message.AckSync does.
 //
-// Acknowledging a message twice is ErrAlreadyAcked. The server does not tell late
-// acknowledgements from others: it confirms them, and they count, also when it has delivered the message again,
+// Acknowledging a message twice is ErrAlreadyAcked. The server does not tell a late acknowledgement
+// from another: it confirms it, and it counts, also when the server has delivered the message again,
 // and even when somebody else has acknowledged it. So AckMessage goes by the clock: when a message
 // that PullMessages returned was held for longer than its consumer's ack wait, or than the BackOff of
-// its delivery, it returns ErrLateAck. The acknowledgement holds all the same: the message will not come
-// again, but another worker may have got it, and its effects may have happened twice. InProgress
-// starts the time anew. The consumer's ack wait is asked for once in a minute, and only when a
-// message was held for 100 ms.
+// its delivery, it returns ErrLateAck. The acknowledgement holds all the same: the message will not
+// come again, but another worker may have got it, and its effects may have happened twice. InProgress
+// starts the time anew. The consumer's ack wait is asked for once a minute, and only when a message
+// was held for 100 ms or longer.
 //
-// A consumer that is gone is ErrNoResponders: nobody will deliver the message again, and nobody has noted that
-// it is done. The other errors are ErrNotJetStream, ErrTimeout, after which it may be called again, and those of Request.
+// A consumer that is gone is ErrNoResponders: nobody has noted that the message is done. The other
+// errors are ErrNotJetStream, ErrTimeout, after which AckMessage may be called again, and those of
+// Request.
 func (c *Client) AckMessage(ctx context.Context, msg *Message) error {
 	const op = "ack"
 	if msg == nil {
@@ -87,7 +88,7 @@ func (a *ackWaits) of(ctx context.Context, js jetstream.JetStream, meta *jetstre
 		a.mu.Unlock()
 	}
 	if n := len(found.backOff); n > 0 {
-		return found.backOff[min(max(int(meta.NumDelivered), 1), n)-1] //nolint:gosec // deliveries
+		return found.backOff[min(max(int(meta.NumDelivered), 1), n)-1]
 	}
 	return found.wait
 }

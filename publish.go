@@ -32,7 +32,9 @@ const (
 // once; ErrNotConnected when nothing was sent; ErrTimeout and ErrConnectionLost when the message may
 // or may not be stored, so that it is to be repeated with the same ID only; and those of Publish.
 // The options WithRetryWait, WithRetryAttempts and WithStallWait of upstream change nothing. An ID
-// that is made here adds 50 bytes, which count for the server's and the stream's size limits.
+// that is made here adds 50 bytes, which count for the server's and the stream's size limits. Streams
+// are looked for in the client's own account: a stream of another account, behind an import, that
+// does not answer within 500 ms is ErrNoStream, although it may have stored the message.
 func (c *Client) PublishToStream(ctx context.Context, subject string, data []byte, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
 	return c.publishToStream(ctx, subject, nil, data, opts)
 }
@@ -186,24 +188,28 @@ func (c *Client) exchange(ctx context.Context, m *natsgo.Msg, patience time.Dura
 	}
 }
 
-// unstored says why a publish ended without an acknowledgement.
+// unstored says why a publish ended without an acknowledgement: kind is what ended it, last what
+// became of the last attempt.
 func (c *Client) unstored(ctx context.Context, op, subject string, kind, last error, doubted bool) error {
-	if errors.Is(context.Cause(ctx), context.Canceled) {
-		kind = nil
-	}
-	cause := []error{context.Cause(ctx)}
+	var cause joined
 	switch {
 	case errors.Is(kind, ErrClosed):
-		cause = nil
-	case errors.Is(kind, ErrNotConnected) && doubted, errors.Is(last, errBroken) && kind != nil:
-		kind = ErrConnectionLost
-	case errors.Is(kind, ErrNotConnected):
-		last = c.nc.LastError()
+	case errors.Is(context.Cause(ctx), context.Canceled):
+		kind, cause = nil, joined{context.Cause(ctx)}
+	case errors.Is(kind, ErrNotConnected) && !doubted: // nothing was sent
+		return c.unreachable(ctx, op, subject, kind)
+	case errors.Is(kind, ErrNotConnected), errors.Is(last, errBroken):
+		kind, cause = ErrConnectionLost, joined{context.Cause(ctx)}
+	default:
+		cause = joined{context.Cause(ctx)}
 	}
 	if last != nil {
 		cause = append(cause, last)
 	}
-	return &opError{op: op, target: subject, kind: kind, cause: joined(cause)}
+	if cause == nil {
+		return fail(op, subject, kind, "")
+	}
+	return &opError{op: op, target: subject, kind: kind, cause: cause}
 }
 
 // pause waits for d or for the end of ctx.

@@ -37,8 +37,8 @@ func TestPublishAsync(t *testing.T) {
 	select {
 	case <-future.Ok():
 		t.Fatal("resolved twice")
-	case <-future.Err():
-		t.Fatal("resolved twice")
+	case err := <-future.Err():
+		t.Fatal("resolved twice", err)
 	case <-time.After(20 * time.Millisecond):
 	}
 	again, err := client.PublishAsync(ctx, msg, jetstream.WithMsgID("one"))
@@ -83,28 +83,25 @@ func TestPublishAsyncWaitsForRoom(t *testing.T) {
 	var futures []jetstream.PubAckFuture
 	for {
 		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		future, err := client.PublishAsync(short, msg)
-		if err != nil {
+		if _, err := client.PublishAsync(short, msg); err != nil {
 			require.ErrorIs(t, err, nats.ErrTimeout, "it waits under ctx")
 			cancel()
 			break
 		}
 		t.Cleanup(cancel)
-		future, err = client.PublishAsync(ctx, msg)
+		future, err := client.PublishAsync(ctx, msg)
 		require.NoError(t, err)
 		futures = append(futures, future)
 	}
 	assert.Len(t, futures, 512, "1,024 in flight")
-	waiting := make(chan error, 1)
+	waiting := make(chan jetstream.PubAckFuture, 1)
 	go func() {
 		future, err := client.PublishAsync(ctx, msg)
-		if err == nil {
-			err = resolved(t, future)
-		}
-		waiting <- err
+		assert.NoError(t, err)
+		waiting <- future
 	}()
 	proxy.Restore()
-	require.NoError(t, <-waiting)
+	require.NoError(t, resolved(t, <-waiting))
 	for _, future := range futures {
 		require.NoError(t, resolved(t, future))
 	}
@@ -288,7 +285,7 @@ func TestPublishSeq(t *testing.T) {
 	}
 
 	taken := 0
-	for range client.PublishSeq(ctx, func(yield func(*nats.Message) bool) {
+	for _, err := range client.PublishSeq(ctx, func(yield func(*nats.Message) bool) {
 		for m := range sequence("orders.created", 3000) {
 			taken++
 			if !yield(m) {
@@ -296,6 +293,7 @@ func TestPublishSeq(t *testing.T) {
 			}
 		}
 	}) {
+		require.NoError(t, err)
 		break
 	}
 	assert.Less(t, taken, 3000, "leaving the loop takes no more")
@@ -340,9 +338,11 @@ func TestPublishAtomic(t *testing.T) {
 		want error
 	}{
 		"too many":        {batch(1001), nats.ErrInvalidArgument},
-		"not allowed":     {[]*nats.Message{{Subject: "plain"}, {Subject: "plain"}}, nats.ErrInvalidConfig},
-		"one not allowed": {[]*nats.Message{{Subject: "plain"}}, nats.ErrInvalidConfig},
-		"one too large":   {append(batch(3), &nats.Message{Subject: "s.x", Data: make([]byte, 400)}, &nats.Message{Subject: "s.x"}), nats.ErrTimeout},
+		"not allowed":     {[]*nats.Message{{Subject: "plain"}, {Subject: "plain"}}, nats.ErrInvalidArgument},
+		"one not allowed": {[]*nats.Message{{Subject: "plain"}}, nats.ErrInvalidArgument},
+		"one too large":   {append(batch(3), &nats.Message{Subject: "s.x", Data: make([]byte, 400)}, &nats.Message{Subject: "s.x"}), nats.ErrPayloadTooLarge},
+		"two streams":     {append(batch(2), &nats.Message{Subject: "plain"}, &nats.Message{Subject: "s.x"}), nats.ErrInvalidArgument},
+		"no stream":       {append(batch(2), &nats.Message{Subject: "elsewhere"}, &nats.Message{Subject: "s.x"}), nats.ErrNoStream},
 		"last too large":  {append(batch(3), &nats.Message{Subject: "s.x", Data: make([]byte, 400)}), nats.ErrPayloadTooLarge},
 		"wrong sequence":  {append([]*nats.Message{{Subject: "s.1", Header: natsgo.Header{"Nats-Expected-Last-Sequence": {"1"}}}}, batch(2)...), nats.ErrConflict},
 		"stored ID":       {append(batch(2), &nats.Message{Subject: "s.1", Header: natsgo.Header{"Nats-Msg-Id": {"once"}}}), nil},

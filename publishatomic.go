@@ -45,10 +45,12 @@ const opPublishAtomic = "publish atomic"
 //
 // It is sent again until it is stored or refused, or ctx ends, as PublishToStream does, and stored
 // once: every message has an ID. Expected sequences may stand in the headers of the messages; an
-// expected last sequence in that of the first only. The errors are those of PublishToStream,
-// ErrInvalidConfig when the stream does not allow batches, ErrAlreadyExists when the stream has a
-// message with the ID of one of msgs, and ErrInvalidArgument for a batch that is empty or too large or
-// goes to more than one stream. ErrTimeout and ErrConnectionLost leave open whether all or none are stored.
+// expected last sequence of the stream in that of the first only.
+//
+// The errors are those of PublishToStream, ErrAlreadyExists when the stream has a message with the ID
+// of one of msgs, and ErrInvalidArgument for a batch that is empty or too large, or a stream that
+// allows none. ErrTimeout and ErrConnectionLost leave open whether all or none are stored; ErrTimeout
+// is also the error of a batch whose messages go to more than one stream, of which none stores any.
 func (c *Client) PublishAtomic(ctx context.Context, msgs []*Message) (*BatchAck, error) {
 	if len(msgs) == 0 {
 		return nil, fail(opPublishAtomic, "", ErrInvalidArgument, "there are no messages")
@@ -79,12 +81,12 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 		return nil, wrap(opPublishAtomic, subject, err)
 	}
 	var last error
-	var doubted bool
+	var doubted, careful bool
 	for {
 		if err := c.link.wait(ctx); err != nil {
 			return nil, c.unstored(ctx, opPublishAtomic, subject, err, last, doubted)
 		}
-		ack, committing, err := c.attemptAtomic(ctx, batch)
+		ack, at, err := c.attemptAtomic(ctx, batch, careful)
 		var api *jetstream.APIError
 		isAPI := errors.As(err, &api)
 		switch {
@@ -93,15 +95,17 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 		case isAPI && api.ErrorCode == codeAtomicDuplicate && doubted:
 			return c.findAtomic(ctx, batch), nil
 		case errors.Is(err, errUnanswered), errors.Is(err, errBroken):
-			doubted = doubted || committing
+			doubted = doubted || at == len(batch)-1
 		case isAPI && api.ErrorCode == codeAtomicIncomplete:
-			// A leader that changed or a message that was lost on the way; nothing is stored.
+			// The leader has changed, or one of the messages was refused, or lost on the way. Nothing is
+			// stored.
+			careful = true
 		case !passes(err):
-			return nil, wrap(opPublishAtomic, subject, err)
+			return nil, wrap(opPublishAtomic, batch[at].Subject, err)
 		}
 		last = err
-		if !errors.Is(err, errBroken) && c.finder.missing(ctx, subject) {
-			return nil, wrap(opPublishAtomic, subject, jetstream.ErrNoStreamResponse)
+		if !errors.Is(err, errBroken) && c.finder.missing(ctx, batch[at].Subject) {
+			return nil, wrap(opPublishAtomic, batch[at].Subject, jetstream.ErrNoStreamResponse)
 		}
 		pause(ctx, attemptPause)
 		if ctx.Err() != nil {
@@ -111,48 +115,57 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 }
 
 // attemptAtomic sends the batch once, under an ID of its own. The first message is answered, so that
-// a stream that refuses the batch says so before the rest is sent; the last one commits.
-func (c *Client) attemptAtomic(ctx context.Context, batch []*natsgo.Msg) (ack *BatchAck, committing bool, err error) {
+// a stream that refuses the batch says so before the rest is sent; in a careful attempt every message
+// is, so that the one to blame is found. The last one commits. It returns which message the answer
+// or the error belongs to.
+func (c *Client) attemptAtomic(ctx context.Context, batch []*natsgo.Msg, careful bool) (ack *BatchAck, at int, err error) {
 	id := c.msgIDs.next()
 	final := len(batch) - 1
-	for i, m := range batch {
+	for i, m := range batch[:final] {
 		m.Header[batchIDHeader] = []string{id}
-		m.Reply = ""
-		switch i {
-		case final:
-		case 0:
-			answer, err := c.exchange(ctx, m, attemptMin)
-			if err != nil {
-				return nil, false, err
-			}
-			if len(answer.Data) == 0 && !isNoResponders(answer) {
-				continue // the server holds it
-			}
-			if _, err = parsePubAck(answer); err == nil {
-				err = jetstream.ErrInvalidJSAck
-			}
-			return nil, false, err
-		default:
-			if err := c.nc.PublishMsg(m); err != nil {
-				return nil, false, err
-			}
+		if i == 0 || careful {
+			err = c.addToBatch(ctx, m)
+		} else {
+			m.Reply = ""
+			err = c.nc.PublishMsg(m)
+		}
+		if err != nil {
+			return nil, i, err
 		}
 	}
+	batch[final].Header[batchIDHeader] = []string{id}
 	answer, err := c.exchange(ctx, batch[final], attemptMax)
 	if err != nil {
-		return nil, true, err
+		return nil, final, err
 	}
 	if _, err := parsePubAck(answer); err != nil {
-		return nil, true, err
+		return nil, final, err
 	}
 	ack = &BatchAck{}
 	switch err := json.Unmarshal(answer.Data, ack); {
 	case err != nil:
-		return nil, true, err
+		return nil, final, err
 	case ack.BatchID != id || ack.Size != len(batch):
-		return nil, true, jetstream.ErrInvalidJSAck // a stream that knows nothing of batches
+		return nil, final, errNoBatches(batch[final])
 	}
-	return ack, true, nil
+	return ack, final, nil
+}
+
+// errNoBatches is the error for a server before 2.12, which takes the headers for any others.
+func errNoBatches(m *natsgo.Msg) error {
+	return fail(opPublishAtomic, m.Subject, ErrInvalidArgument, "the server knows no atomic batches and has stored the message by itself")
+}
+
+// addToBatch sends a message and waits until the server has it, which then answers with nothing.
+func (c *Client) addToBatch(ctx context.Context, m *natsgo.Msg) error {
+	answer, err := c.exchange(ctx, m, attemptMin)
+	if err != nil || (len(answer.Data) == 0 && !isNoResponders(answer)) {
+		return err
+	}
+	if _, err := parsePubAck(answer); err != nil {
+		return err
+	}
+	return errNoBatches(m)
 }
 
 // findAtomic makes up for an acknowledgement that was lost.
