@@ -25,11 +25,15 @@ type Client struct {
 	jsPrefix string              // of the subjects of the JetStream API, with the dot at its end
 	replies  *replyMux
 	denials  denials
+	msgIDs   idSource
+	finder   streamFinder
+	ackWaits ackWaits
+	async    *asyncPublisher // nil when JetStream is not enabled
 
 	// ctx ends when the client is closed; received messages and background work hang on it.
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	pulled  *origin // of the messages of requests and pulls
+	pulled  *origin // of the answers to requests
 	failing bool    // publish_when_disconnected: fail
 
 	dropped   atomic.Uint64 // by subscriptions that have ended

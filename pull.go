@@ -90,14 +90,6 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 	}
 }
 
-// AckMessage acknowledges msg and returns when the server has confirmed it: see Message.AckSync.
-func (c *Client) AckMessage(ctx context.Context, msg *Message) error {
-	if msg == nil {
-		return fail("ack", "", ErrInvalidArgument, "the message is nil")
-	}
-	return msg.AckSync(ctx)
-}
-
 // The pauses between pulls that ended early.
 const (
 	retryPauseMin = 10 * time.Millisecond
@@ -111,6 +103,7 @@ var errPullAgain = errors.New("the pull ended early")
 type pull struct {
 	client   *Client
 	limit    int
+	origin   *origin // of the messages; made when the first one comes
 	messages []*Message
 	over     bool  // on the server
 	err      error // why it is over; nil is its natural end
@@ -190,7 +183,10 @@ func (p *pull) take(m *natsgo.Msg) {
 		p.over, p.err = true, pullError(status, m)
 		return
 	}
-	p.messages = append(p.messages, p.client.pulled.message(m))
+	if p.origin == nil {
+		p.origin = &origin{client: p.client, ctx: p.client.ctx, received: time.Now()} // they come together
+	}
+	p.messages = append(p.messages, p.origin.message(m))
 	p.over = len(p.messages) == p.limit
 }
 

@@ -135,11 +135,12 @@ func (c *Client) drainSubscriptions(ctx context.Context) []SubscriptionStats {
 }
 
 // drainAsyncPublishes waits for the acknowledgements and returns how many never came. Upstream
-// leaves the futures of those unresolved for ever; here they fail.
+// leaves the futures of those unresolved for ever; here they fail, the client's own and upstream's.
 func (c *Client) drainAsyncPublishes(ctx context.Context) int {
 	if c.js == nil {
 		return 0
 	}
+	left := c.async.shutdown(ctx)
 	if c.js.PublishAsyncPending() > 0 {
 		select {
 		case <-c.js.PublishAsyncComplete():
@@ -149,7 +150,7 @@ func (c *Client) drainAsyncPublishes(ctx context.Context) int {
 	}
 	pending := c.js.PublishAsyncPending()
 	c.js.CleanupPublisher()
-	return pending
+	return left + pending
 }
 
 // drainBuffer sends what was published and returns how many bytes it could not.

@@ -1,11 +1,22 @@
-// Package faults_test holds the tests that take long: restarts, cut connections and elections
-// under load. Run them with `make faults`.
 package faults_test
 
 import (
+	"fmt"
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain fails the package when a test leaves a goroutine behind. The test binary is also the
+// server that publish tests kill: see publishServer.
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(publishServerEnv); spec != "" {
+		if err := publishServe(spec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
