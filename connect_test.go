@@ -217,20 +217,6 @@ func TestConnectionEvents(t *testing.T) {
 	require.ErrorContains(t, err, "broken option")
 }
 
-// Close does not wait for a server that hangs while the client reconnects to it.
-func TestCloseWhileReconnectingToASilentServer(t *testing.T) {
-	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
-	proxy.BlackHole()
-	require.NoError(t, client.Conn().ForceReconnect())
-	eventually(t, "disconnected", func() bool { return !client.IsConnected() })
-	begin := time.Now()
-	require.NoError(t, client.Close())
-	assert.Less(t, time.Since(begin), time.Second)
-}
-
 func TestConnectThroughConsul(t *testing.T) {
 	consultest.ClearEnvironment(t)
 	s := natstest.RunServer(t)
