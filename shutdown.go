@@ -165,8 +165,9 @@ func (c *Client) drainBuffer(ctx context.Context) (int, error) {
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), flushGrace)
 		defer cancel()
 	}
+	before := c.unsent()
 	if err := c.roundTrip(ctx, "flush", ""); err != nil {
-		return c.unsent(), err
+		return min(before, c.unsent()), err // without the flush's own PING
 	}
 	return 0, nil
 }
