@@ -130,10 +130,8 @@ func (c *Client) store(ctx context.Context, op string, m *natsgo.Msg) (*jetstrea
 		case errors.Is(err, errUnanswered):
 			doubted, patience = true, attemptMax
 		case !passes(err):
-			if doubted {
-				if ack := c.storedBefore(ctx, m, err); ack != nil {
-					return ack, nil
-				}
+			if doubted && sentinelOf(err) == ErrConflict { //nolint:errorlint // a sentinel of our own table
+				return c.storedBefore(ctx, op, m, err)
 			}
 			return nil, wrap(op, m.Subject, err)
 		}
@@ -218,37 +216,4 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-time.After(d):
 	case <-ctx.Done():
 	}
-}
-
-// storedBefore returns the acknowledgement of a message that an earlier, unanswered attempt has
-// stored. It is asked when the stream refuses the message for its expected sequence: a server that is
-// not in a cluster looks at that before it looks at the message ID, and the sequence is not the
-// expected one because the message itself is there. Then it is the first one after that sequence.
-func (c *Client) storedBefore(ctx context.Context, m *natsgo.Msg, refusal error) *jetstream.PubAck {
-	if sentinelOf(refusal) != ErrConflict { //nolint:errorlint // a sentinel of our own table
-		return nil
-	}
-	var opts []jetstream.GetMsgOpt
-	expected := m.Header.Get(jetstream.ExpectedLastSeqHeader)
-	if expected == "" {
-		expected = m.Header.Get(jetstream.ExpectedLastSubjSeqHeader)
-		opts = append(opts, jetstream.WithGetMsgSubject(m.Subject))
-	}
-	sequence, err := strconv.ParseUint(expected, 10, 64)
-	if err != nil {
-		return nil
-	}
-	name, err := c.js.StreamNameBySubject(ctx, m.Subject)
-	if err != nil {
-		return nil
-	}
-	stream, err := c.js.Stream(ctx, name)
-	if err != nil {
-		return nil
-	}
-	found, err := stream.GetMsg(ctx, sequence+1, opts...)
-	if err != nil || found.Header.Get(jetstream.MsgIDHeader) != m.Header.Get(jetstream.MsgIDHeader) {
-		return nil
-	}
-	return &jetstream.PubAck{Stream: name, Sequence: found.Sequence, Duplicate: true}
 }

@@ -29,9 +29,9 @@ const opPublishAsync = "publish async"
 // for the connection, under ctx. Messages of one goroutine are stored in order but for those that
 // had to be sent again. Header and payload are copied.
 //
-// The call returns the errors of PublishToStream that are known without the server; the future the
-// others. Upstream's own asynchronous publish stands beside it, in Client.JetStream, with futures that fail at
-// every broken connection.
+// The call returns the errors of PublishToStream that are known without the server, and those of
+// waiting; the future brings the others. Upstream's own asynchronous publish, in Client.JetStream, is
+// another one: its futures fail at every broken connection.
 func (c *Client) PublishAsync(ctx context.Context, msg *Message, opts ...jetstream.PublishOpt) (jetstream.PubAckFuture, error) {
 	f, err := c.publishAsync(ctx, opPublishAsync, msg, opts, true)
 	if err != nil {
@@ -82,7 +82,7 @@ type pubAckFuture struct {
 	resolved bool
 	ack      *jetstream.PubAck
 	err      error
-	okCh     chan *jetstream.PubAck // made when asked for, as are the others
+	okCh     chan *jetstream.PubAck // made when somebody asks, as are the others
 	errCh    chan error
 	done     chan struct{}
 }
@@ -121,9 +121,10 @@ func (f *pubAckFuture) result(wait bool) (ack *jetstream.PubAck, err error, ther
 	p := f.publisher
 	p.mu.Lock()
 	if !f.resolved && wait {
-		f.done = make(chan struct{}) // only PublishSeq waits so, and once
+		done := make(chan struct{})
+		f.done = done // only PublishSeq waits so, and once
 		p.mu.Unlock()
-		<-f.done
+		<-done
 		p.mu.Lock()
 	}
 	defer p.mu.Unlock()

@@ -172,16 +172,14 @@ func (c *Client) addToBatch(ctx context.Context, m *natsgo.Msg) error {
 func (c *Client) findAtomic(ctx context.Context, batch []*natsgo.Msg) *BatchAck {
 	final := batch[len(batch)-1]
 	ack := &BatchAck{Size: len(batch), BatchID: final.Header.Get(batchIDHeader), Duplicate: true}
-	name, err := c.js.StreamNameBySubject(ctx, final.Subject)
+	stream, err := c.streamOf(ctx, final.Subject)
 	if err != nil {
 		return ack
 	}
-	ack.Stream = name
-	stream, err := c.js.Stream(ctx, name)
-	if err != nil {
-		return ack
-	}
-	found, err := stream.GetLastMsgForSubject(ctx, final.Subject)
+	ack.Stream = stream.CachedInfo().Config.Name
+	found, err := persist(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		return stream.GetLastMsgForSubject(ctx, final.Subject)
+	})
 	if err == nil && found.Header.Get(jetstream.MsgIDHeader) == final.Header.Get(jetstream.MsgIDHeader) {
 		ack.Sequence, ack.BatchID = found.Sequence, found.Header.Get(batchIDHeader)
 	}

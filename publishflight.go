@@ -162,11 +162,8 @@ func (p *asyncPublisher) postpone(f *pubAckFuture, d time.Duration, silent bool,
 func (p *asyncPublisher) verify(f *pubAckFuture, refusal error) {
 	ctx, cancel := context.WithDeadline(p.client.ctx, f.deadline)
 	defer cancel()
-	if ack := p.client.storedBefore(ctx, f.msg, refusal); ack != nil {
-		p.resolve(f, ack, nil)
-		return
-	}
-	p.resolve(f, nil, wrap(f.op, f.msg.Subject, refusal))
+	ack, err := p.client.storedBefore(ctx, f.op, f.msg, refusal)
+	p.resolve(f, ack, err)
 }
 
 // resolve ends the flight of f, once.
