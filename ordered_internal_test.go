@@ -51,6 +51,9 @@ func (o *orderedTest) publish(t *testing.T, from, to int) {
 	for i := from; i < to; i++ {
 		_, err := o.observer.js.PublishAsync(fmt.Sprintf("s.%d", i%3), fmt.Appendf(nil, "message %d", i+1))
 		require.NoError(t, err)
+		if i%1000 == 999 { // upstream refuses too many at once
+			<-o.observer.js.PublishAsyncComplete()
+		}
 	}
 	<-o.observer.js.PublishAsyncComplete()
 }
