@@ -103,3 +103,15 @@ func readSecret(path string) string {
 	}
 	return strings.TrimSpace(string(content))
 }
+
+// refreshNKey follows a seed file to a new key. Upstream takes the public key once, as an option;
+// it calls the dialer with the connection's lock held, right before it uses the option.
+func (c *Client) refreshNKey() {
+	nc := c.established.Load()
+	if nc == nil || c.cfg.NKeySeedFile == "" {
+		return
+	}
+	if public, err := nkeyPublic(c.cfg); err == nil {
+		nc.Opts.Nkey = public
+	}
+}

@@ -75,7 +75,7 @@ func (c *Client) onConnected(nc *natsgo.Conn) {
 	c.noteServer()
 	c.link.set(true)
 	c.outage.end()
-	c.log.Info("connected to NATS", "server", nc.ConnectedUrlRedacted(), "name", c.name())
+	c.log.Info("connected to NATS", "server", redactURL(c.serverURL()), "name", c.name())
 	c.emit(Event{Type: EventConnected})
 }
 
@@ -125,8 +125,10 @@ func (c *Client) onAsyncError(sub *natsgo.Subscription, err error) {
 	switch {
 	case c.denials.settle(err):
 		return // the Subscribe that caused it returns it
-	case c.replies != nil && c.replies.deny(err):
+	case c.replies.deny(err):
 		return // the Request that caused it returns it
+	case c.async != nil && c.async.deny(err):
+		return // the futures bring it
 	case errors.Is(err, natsgo.ErrSlowConsumer):
 		c.onSlowConsumer(sub)
 		return

@@ -31,12 +31,16 @@ type Client struct {
 	replies     *replyMux
 	pulls       pullGate
 	denials     denials
+	msgIDs      idSource
+	finder      streamFinder
+	ackWaits    ackWaits
+	async       *asyncPublisher // nil when JetStream is not enabled
 
 	resolver Resolver // nil when there is no discovery
 	watching bool     // the resolver tells of changes
 	servers  serverSet
 	moving   sync.Mutex
-	server   atomic.Pointer[string] // the URL of the present server
+	server   atomic.Pointer[string]        // the URL of the present server
 	gate     atomic.Pointer[chan struct{}] // closed to publishers while not nil
 	outage   outage
 	sent     sentMark
@@ -44,7 +48,7 @@ type Client struct {
 	// ctx ends when the client is closed; received messages and background work hang on it.
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	pulled  *origin // of the messages of requests and pulls
+	pulled  *origin // of the answers to requests
 	failing bool    // publish_when_disconnected: fail
 
 	dropped atomic.Uint64 // by subscriptions that have ended
@@ -148,7 +152,7 @@ func (c *Client) start(ctx context.Context) error {
 	}
 	go c.confirmSent()
 	if !c.opts.background {
-		c.log.Info("connected to NATS", "server", c.nc.ConnectedUrlRedacted(), "name", c.name())
+		c.log.Info("connected to NATS", "server", redactURL(c.serverURL()), "name", c.name())
 		c.emit(Event{Type: EventConnected})
 	}
 	return nil
@@ -169,7 +173,10 @@ func (c *Client) Flush(ctx context.Context) error {
 }
 
 // IsConnected tells whether a connection to a server stands at this moment.
-func (c *Client) IsConnected() bool { return c.nc.IsConnected() }
+func (c *Client) IsConnected() bool {
+	up, _, _ := c.link.state()
+	return up
+}
 
 // Config returns a copy of the configuration in force, with the defaults filled in and every
 // secret blanked.
@@ -177,6 +184,9 @@ func (c *Client) Config() Config { return c.cfg.redacted() }
 
 // String returns the connection's name.
 func (c *Client) String() string { return "nats.Client(" + c.name() + ")" }
+
+// GoString is String: the fields would be read while they change.
+func (c *Client) GoString() string { return c.String() }
 
 // Conn returns the connection of nats.go, for what this package does not cover. Closing it closes
 // the client without its care.
@@ -248,7 +258,7 @@ func (c *Client) awaitConnection(ctx context.Context, op, target string) error {
 	case c.nc.IsClosed():
 		return fail(op, target, ErrClosed, "")
 	case c.failing:
-		return fail(op, target, ErrNotConnected, "publish_when_disconnected is %q", whenDisconnectedFail)
+		return c.refused(op, target)
 	case breaks > 0:
 		var cancel context.CancelFunc
 		ctx, cancel = c.deadline(ctx)
@@ -258,6 +268,11 @@ func (c *Client) awaitConnection(ctx context.Context, op, target string) error {
 		return c.unreachable(ctx, op, target, err)
 	}
 	return nil
+}
+
+// refused is the error of what publish_when_disconnected forbids.
+func (c *Client) refused(op, target string) error {
+	return fail(op, target, ErrNotConnected, "publish_when_disconnected is %q", whenDisconnectedFail)
 }
 
 // roundTrip waits for the connection and for a PONG that follows everything sent before. When the

@@ -47,6 +47,7 @@ func (c *Client) connect(ctx context.Context) error {
 func (c *Client) connectRound(ctx context.Context, urls []string) error {
 	order := slices.Clone(urls)
 	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	kind := ErrNotConnected
 	var causes joined
 	for i, url := range order {
 		deadline, _ := ctx.Deadline()
@@ -62,17 +63,19 @@ func (c *Client) connectRound(ctx context.Context, urls []string) error {
 			c.link.set(true)
 			return nil
 		}
-		cause := fmt.Errorf("%s: %w", redactURL(url), err)
-		if kind := sentinelOf(err); errors.Is(kind, ErrAuthorization) || errors.Is(err, ErrInvalidConfig) {
-			return &opError{op: "connect to", target: redactURL(url), kind: kind, cause: err}
+		if errors.Is(err, ErrInvalidConfig) {
+			return err
 		}
-		causes = append(causes, cause)
+		if s := sentinelOf(err); errors.Is(s, ErrAuthorization) {
+			kind = s // a server was reached and would not have this client; another one may
+		}
+		causes = append(causes, fmt.Errorf("%s: %w", redactURL(url), err))
 		if ctx.Err() != nil {
 			causes = append(causes, context.Cause(ctx))
 			break
 		}
 	}
-	return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: ErrNotConnected, cause: causes}
+	return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: kind, cause: causes}
 }
 
 // dialOne connects to one server within a time.
@@ -224,16 +227,4 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 		d.stops = append(d.stops, context.AfterFunc(ctx, func() { _ = conn.Close() }))
 	}
 	return conn, nil
-}
-
-// refreshNKey follows a seed file to a new key. Upstream takes the public key once, as an option;
-// it calls the dialer with the connection's lock held, right before it uses the option.
-func (c *Client) refreshNKey() {
-	nc := c.established.Load()
-	if nc == nil || c.cfg.NKeySeedFile == "" {
-		return
-	}
-	if public, err := nkeyPublic(c.cfg); err == nil {
-		nc.Opts.Nkey = public
-	}
 }

@@ -9,7 +9,7 @@ import (
 
 // How a service is followed.
 const (
-	consulWait     = 5 * time.Minute        // that Consul holds a query without a change
+	consulWait     = time.Minute            // that Consul holds a query without a change
 	consulInterval = 250 * time.Millisecond // between two queries at least, however often it changes
 	consulRetryMin = 200 * time.Millisecond
 	consulRetryMax = 10 * time.Second
@@ -17,9 +17,11 @@ const (
 
 // Watch calls update with the service's URLs, at once and then after every change, until ctx ends;
 // it returns the error of ctx. It follows the service with blocking queries as Consul's
-// documentation asks (Blocking Queries: an index that goes backwards or is 0 starts afresh). An
-// outage of Consul and an answer without a usable instance are logged and waited out, with pauses
-// that double up to 10 s and have jitter: update is never called with an empty list.
+// documentation asks (Blocking Queries: an index that goes backwards or is 0 starts afresh). A query
+// waits for a minute at most, since a Consul restored from an older snapshot answers one for a later
+// index only when its wait ends. An outage of Consul and an answer without a usable instance are
+// logged and waited out, with pauses that double up to 10 s and have jitter: update is never called
+// with an empty list.
 func (r *ConsulResolver) Watch(ctx context.Context, update func(urls []string)) error {
 	var index uint64
 	failures := 0

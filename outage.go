@@ -102,7 +102,7 @@ const confirmInterval = time.Second
 func (c *Client) confirmSent() {
 	for sleep(c.ctx, confirmInterval) {
 		up, _, _ := c.link.state()
-		if !up || c.sent.allConfirmed(c.nc.Stats()) {
+		if !up || c.allConfirmed() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(c.ctx, confirmInterval)

@@ -65,7 +65,7 @@ func (c *Client) publish(op, subject, reply string, header natsgo.Header, data [
 		}
 	}
 	if c.failing && !c.nc.IsConnected() && !c.nc.IsClosed() {
-		return fail(op, subject, ErrNotConnected, "publish_when_disconnected is %q", whenDisconnectedFail)
+		return c.refused(op, subject)
 	}
 	c.passGate()
 	var err error

@@ -376,6 +376,10 @@ func TestDeniedSubscriptionIsAnError(t *testing.T) {
 	require.NoError(t, client.Publish(ctx, "secret.x", nil))
 	eventually(t, "the denied publish", func() bool { return len(events.of(nats.EventAsyncError)) == 1 })
 	assert.ErrorIs(t, events.of(nats.EventAsyncError)[0].Err, nats.ErrPermission)
+	err := client.Flush(ctx)
+	require.ErrorIs(t, err, nats.ErrPermission)
+	require.ErrorContains(t, err, `publish "secret.x"`)
+	require.NoError(t, client.Flush(ctx), "it is said once")
 }
 
 func TestSlowConsumerIsReported(t *testing.T) {

@@ -90,14 +90,6 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 	}
 }
 
-// AckMessage acknowledges msg and returns when the server has confirmed it: see Message.AckSync.
-func (c *Client) AckMessage(ctx context.Context, msg *Message) error {
-	if msg == nil {
-		return fail("ack", "", ErrInvalidArgument, "the message is nil")
-	}
-	return msg.AckSync(ctx)
-}
-
 // The pauses between pulls that ended early.
 const (
 	retryPauseMin = 10 * time.Millisecond
@@ -111,6 +103,7 @@ var errPullAgain = errors.New("the pull ended early")
 type pull struct {
 	client   *Client
 	limit    int
+	origin   *origin // of the messages; made when the first one comes
 	messages []*Message
 	over     bool  // on the server
 	err      error // why it is over; nil is its natural end
@@ -179,7 +172,7 @@ func (p *pull) collect(
 			}
 		case <-change:
 		case <-leave:
-			p.settle(ctx, sub, received)
+			p.settle(sub, received)
 			return p.messages, errPullAgain
 		case <-ctx.Done():
 			if len(received) > 0 {
@@ -196,15 +189,11 @@ func (p *pull) collect(
 }
 
 // settle ends the pull and takes what was on its way.
-func (p *pull) settle(ctx context.Context, sub *natsgo.Subscription, received <-chan *natsgo.Msg) {
-	drained := make(chan struct{})
-	sub.SetClosedHandler(func(string) { close(drained) })
-	if sub.Drain() != nil {
-		return
-	}
+func (p *pull) settle(sub *natsgo.Subscription, received <-chan *natsgo.Msg) {
 	select {
-	case <-drained:
-	case <-ctx.Done():
+	case <-drained(sub):
+	case <-time.After(abandonTimeout):
+	case <-p.client.ctx.Done():
 	}
 	for len(received) > 0 {
 		p.take(<-received)
@@ -212,12 +201,27 @@ func (p *pull) settle(ctx context.Context, sub *natsgo.Subscription, received <-
 	p.over = true
 }
 
+// drained ends a subscription and returns a channel that is closed when all that was on its way has
+// been received.
+func drained(sub *natsgo.Subscription) <-chan struct{} {
+	done := make(chan struct{})
+	sub.SetClosedHandler(func(string) { close(done) })
+	if sub.Drain() != nil { // it has ended
+		sub.SetClosedHandler(nil)
+		close(done)
+	}
+	return done
+}
+
 func (p *pull) take(m *natsgo.Msg) {
 	if status := pullStatus(m); status != "" {
 		p.over, p.err = true, pullError(status, m)
 		return
 	}
-	p.messages = append(p.messages, p.client.pulled.message(m))
+	if p.origin == nil {
+		p.origin = &origin{client: p.client, ctx: p.client.ctx, received: time.Now()} // they come together
+	}
+	p.messages = append(p.messages, p.origin.message(m))
 	p.over = len(p.messages) == p.limit
 }
 
@@ -227,16 +231,11 @@ const abandonTimeout = 2 * time.Second
 // abandonPull ends a pull that the server may still answer, and hands back what comes of it:
 // otherwise those messages would wait for the ack wait to pass. Shutdown waits for it.
 func (c *Client) abandonPull(sub *natsgo.Subscription, received <-chan *natsgo.Msg) {
-	drained := make(chan struct{})
-	sub.SetClosedHandler(func(string) { close(drained) })
-	if sub.Drain() != nil {
-		c.work.Done()
-		return
-	}
+	done := drained(sub)
 	go func() {
 		defer c.work.Done()
 		select {
-		case <-drained:
+		case <-done:
 		case <-time.After(abandonTimeout):
 			_ = sub.Unsubscribe()
 		case <-c.ctx.Done():
@@ -258,9 +257,10 @@ func pullExpiry(ctx context.Context) time.Duration {
 	return max(left-min(left/10, 50*time.Millisecond), time.Millisecond)
 }
 
-// pullStatus returns the status code of the server's answer to a pull, or "" for a message.
+// pullStatus returns the status code of the server's answer to a pull, or "" for a message, which
+// may have a Status header of its own but always has a reply subject for its acknowledgement.
 func pullStatus(m *natsgo.Msg) string {
-	if m.Header == nil || len(m.Data) > 0 {
+	if m.Header == nil || len(m.Data) > 0 || m.Reply != "" {
 		return ""
 	}
 	return m.Header.Get(statusHeader)

@@ -108,7 +108,7 @@ func (c *Client) openRequest(ctx context.Context, w *waiter, op, subject string)
 		case c.nc.IsClosed():
 			return 0, fail(op, subject, ErrClosed, "")
 		case !up && c.failing:
-			return 0, fail(op, subject, ErrNotConnected, "publish_when_disconnected is %q", whenDisconnectedFail)
+			return 0, c.refused(op, subject)
 		}
 		select {
 		case <-wait:
