@@ -46,7 +46,7 @@ func (c *Client) connect(ctx context.Context) error {
 // One at a time, because upstream forgets why all but the last of them failed.
 func (c *Client) connectRound(ctx context.Context, urls []string) error {
 	order := slices.Clone(urls)
-	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] }) //nolint:gosec // not a secret
 	kind := ErrNotConnected
 	var causes joined
 	for i, url := range order {

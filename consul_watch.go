@@ -34,13 +34,12 @@ func (r *ConsulResolver) Watch(ctx context.Context, update func(urls []string)) 
 		if answered < index {
 			answered = 0
 		}
-		switch {
-		case err == nil:
+		if err == nil {
 			if answered != index || failures > 0 {
 				update(urls)
 			}
 			failures = 0
-		default:
+		} else {
 			// An empty answer has an index: the next query waits for the change. Without one Consul
 			// is away.
 			if failures == 0 {
