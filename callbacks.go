@@ -142,20 +142,3 @@ func (c *Client) onAsyncError(sub *natsgo.Subscription, err error) {
 	c.log.Warn("error on the NATS connection", "error", err, "subject", e.Subject, "queue", e.Queue)
 	c.emit(e)
 }
-
-// onSlowConsumer runs at the first message that a subscription drops after it had room.
-func (c *Client) onSlowConsumer(sub *natsgo.Subscription) {
-	for _, s := range c.subscriptions() {
-		if s.has(sub) {
-			s.reportDropped()
-			return
-		}
-	}
-	// One of upstream's own: a watcher's or of the user's.
-	dropped, _ := sub.Dropped()
-	c.log.Warn("slow consumer: messages are being dropped", "subject", sub.Subject, "queue", sub.Queue, "dropped", dropped)
-	c.emit(Event{
-		Type: EventSlowConsumer, Subject: sub.Subject, Queue: sub.Queue, Messages: uint64(dropped),
-		Err: wrap("subscription", sub.Subject, natsgo.ErrSlowConsumer),
-	})
-}

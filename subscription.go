@@ -54,6 +54,7 @@ type Subscription struct {
 	attached []*attachment // one, but for the time in which the client leaves its server
 	dropped  uint64        // by attachments that have ended
 	reported uint64        // of all dropped, in events
+	slow     *time.Timer   // runs while the subscription drops messages; nil otherwise
 
 	ended sync.Once
 	done  chan struct{} // closed when the last handler has returned
@@ -267,38 +268,6 @@ func (s *Subscription) Stats() SubscriptionStats {
 	return stats
 }
 
-// countDropped returns how many messages were dropped so far. It is called with the lock held.
-func (s *Subscription) countDropped() uint64 {
-	total := s.dropped
-	for _, a := range s.attached {
-		if n, err := a.sub.Dropped(); err == nil {
-			a.dropped = uint64(n)
-		}
-		total += a.dropped
-	}
-	return total
-}
-
-// reportDropped reports what was dropped since the last report, so that the reports add up to all
-// that was dropped.
-func (s *Subscription) reportDropped() {
-	s.mu.Lock()
-	total := s.countDropped()
-	n := total - s.reported
-	s.reported = total
-	s.mu.Unlock()
-	if n == 0 {
-		return
-	}
-	stats := s.Stats()
-	s.client.log.Warn("slow consumer: messages are being dropped", "subject", s.subject, "queue", s.queue,
-		"pending", stats.Pending, "dropped", n)
-	s.client.emit(Event{
-		Type: EventSlowConsumer, Subject: s.subject, Queue: s.queue, Messages: n,
-		Err: wrap("subscription", s.subject, natsgo.ErrSlowConsumer),
-	})
-}
-
 // has tells whether sub is one of the subscription's attachments.
 func (s *Subscription) has(sub *natsgo.Subscription) bool {
 	s.mu.Lock()
@@ -398,7 +367,7 @@ func (s *Subscription) finish() {
 		close(s.quit)
 		s.workers.Wait()
 		s.cancel(s.endCause())
-		s.reportDropped()
+		s.endSlow()
 		s.client.removeSubscription(s)
 		close(s.done)
 	})
