@@ -199,7 +199,7 @@ func TestObjectCalls(t *testing.T) {
 	info, err = store.GetInfo(ctx, "put", jetstream.GetObjectInfoShowDeleted())
 	require.NoError(t, err)
 	assert.True(t, info.Deleted)
-	content, err := store.GetBytes(ctx, "put", jetstream.GetObjectShowDeleted())
+	content, err := store.GetBytes(ctx, "put", nats.WithDeletedObject())
 	require.NoError(t, err, "as upstream has it")
 	assert.Empty(t, content)
 

@@ -69,6 +69,7 @@ type pubAckFuture struct {
 	op        string
 	ctx       context.Context
 	deadline  time.Time
+	lasting   bool // it stays in flight until deadline, even when ctx ends
 	msg       *natsgo.Msg
 	sequence  uint64
 	reply     string // the subject of the answers to all attempts
@@ -116,19 +117,49 @@ func (f *pubAckFuture) Err() <-chan error {
 // Msg returns the message as it was sent, with its ID.
 func (f *pubAckFuture) Msg() *natsgo.Msg { return f.msg }
 
+// settled returns a channel that is closed when there is a result.
+func (f *pubAckFuture) settled() <-chan struct{} {
+	f.publisher.mu.Lock()
+	defer f.publisher.mu.Unlock()
+	if f.done == nil {
+		f.done = make(chan struct{})
+		if f.resolved {
+			close(f.done)
+		}
+	}
+	return f.done
+}
+
 // result returns what came of the message; when nothing has yet, it waits or says so.
 func (f *pubAckFuture) result(wait bool) (ack *jetstream.PubAck, err error, there bool) { //nolint:revive // the error belongs to the acknowledgement
-	p := f.publisher
-	p.mu.Lock()
-	if !f.resolved && wait {
-		done := make(chan struct{})
-		f.done = done // only PublishSeq waits so, and once
-		p.mu.Unlock()
-		<-done
-		p.mu.Lock()
+	if ack, err, there = f.peek(); there || !wait {
+		return ack, err, there
 	}
-	defer p.mu.Unlock()
+	<-f.settled()
+	return f.peek()
+}
+
+// peek returns the result, if there is one.
+func (f *pubAckFuture) peek() (ack *jetstream.PubAck, err error, there bool) { //nolint:revive // as for result
+	f.publisher.mu.Lock()
+	defer f.publisher.mu.Unlock()
 	return f.ack, f.err, f.resolved
+}
+
+// repeated tells whether the message was sent more than once.
+func (f *pubAckFuture) repeated() bool {
+	f.publisher.mu.Lock()
+	defer f.publisher.mu.Unlock()
+	return f.attempts > 1
+}
+
+// hasten lets the message stay in flight for at most d from now on.
+func (f *pubAckFuture) hasten(d time.Duration) {
+	f.publisher.mu.Lock()
+	defer f.publisher.mu.Unlock()
+	if at := time.Now().Add(d); at.Before(f.deadline) {
+		f.deadline = at
+	}
 }
 
 // settle records the result. The caller holds the publisher's lock.

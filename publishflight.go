@@ -196,7 +196,7 @@ func (p *asyncPublisher) tick() {
 	p.mu.Lock()
 	for _, f := range p.flying {
 		switch {
-		case f.ctx.Err() != nil, now.After(f.deadline), c.ctx.Err() != nil:
+		case f.ctx.Err() != nil && !f.lasting, now.After(f.deadline), c.ctx.Err() != nil:
 			ended = append(ended, f)
 		case up && (now.After(f.due) || f.breaks != breaks):
 			overdue = append(overdue, f)
