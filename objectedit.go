@@ -132,7 +132,8 @@ func (s *ObjectStore) rename(ctx context.Context, op, name string, meta jetstrea
 		}
 		return err
 	}
-	return s.purgeSubject(ctx, objectMetaSubject(s.bucket, name), gone) // as upstream leaves no trace of it
+	_, err = s.purgeSubject(ctx, objectMetaSubject(s.bucket, name), gone) // as upstream leaves no trace of it
+	return err
 }
 
 // AddLink makes name stand for the object that info describes, in this or another bucket. It returns

@@ -211,9 +211,9 @@ func (s *ObjectStore) changeObject(ctx context.Context, op, name string, change 
 	}
 }
 
-// purgeSubject removes the messages of a subject up to a sequence, all of them when it is 0. What it fails
-// to remove only takes up room, until a Sweep. It works also when ctx has ended.
-func (s *ObjectStore) purgeSubject(ctx context.Context, subject string, upTo uint64) error {
+// purgeSubject removes the messages of a subject up to a sequence, all of them when it is 0, and returns how
+// many. It works also when ctx has ended.
+func (s *ObjectStore) purgeSubject(ctx context.Context, subject string, upTo uint64) (int, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), objectCleanup)
 	defer cancel()
 	question := struct {
@@ -223,14 +223,18 @@ func (s *ObjectStore) purgeSubject(ctx context.Context, subject string, upTo uin
 	if upTo > 0 {
 		question.Sequence = upTo + 1
 	}
-	var answer struct{ apiRefusal }
-	return s.client.askAPI(ctx, "STREAM.PURGE."+objectStreamPrefix+s.bucket, question, &answer)
+	var answer struct {
+		apiRefusal
+		Purged int `json:"purged"`
+	}
+	err := s.client.askAPI(ctx, "STREAM.PURGE."+objectStreamPrefix+s.bucket, question, &answer)
+	return answer.Purged, err
 }
 
 // purge removes chunks that no object needs.
 func (s *ObjectStore) purge(ctx context.Context, nuid string) {
 	subject := objectChunks(s.bucket, nuid)
-	err := s.purgeSubject(ctx, subject, 0)
+	_, err := s.purgeSubject(ctx, subject, 0)
 	if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return
 	}

@@ -371,5 +371,5 @@ func TestObjectAfterClose(t *testing.T) {
 	require.ErrorIs(t, err, nats.ErrClosed)
 	assert.Less(t, time.Since(begin), 5*time.Second)
 	other := connect(t, s, nil)
-	assert.Zero(t, consumers(t, other, "OBJ_files"), "the client took its consumer with it")
+	eventually(t, "the client takes its consumer with it", func() bool { return consumers(t, other, "OBJ_files") == 0 })
 }

@@ -25,8 +25,8 @@ const (
 	// outcome is not known.
 	objectCleanup = 5 * time.Second
 	// objectUnwatched is how long an upload may last before it looks whether its chunks are still there:
-	// a Sweep may have taken a slow one for an orphan.
-	objectUnwatched = 10 * time.Second
+	// a Sweep, which leaves alone what is younger, may have taken a slow one for an orphan.
+	objectUnwatched = time.Second
 )
 
 const opPutObject = "put object"
