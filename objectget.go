@@ -48,7 +48,7 @@ func (s *ObjectStore) GetString(ctx context.Context, name string, opts ...Object
 }
 
 // objectRestarts bounds how often a download starts anew.
-const objectRestarts = 20
+const objectRestarts = 10
 
 // transfer lets read have the object, and the new one when it was replaced meanwhile.
 func (s *ObjectStore) transfer(ctx context.Context, name string, opts []ObjectOption, read func(*objectReader) error) error {

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -20,10 +21,13 @@ const objectAhead = 4 << 20
 
 // objectHeartbeat is how soon the server says that it has nothing to deliver. Only chunks that there
 // are are asked for, so it says so only when some are missing.
-const objectHeartbeat = 200 * time.Millisecond
+const objectHeartbeat = 100 * time.Millisecond
+
+// objectPause is how soon chunks that are not there yet are looked for again.
+const objectPause = 20 * time.Millisecond
 
 // objectPatience is how many heartbeats a replica has to catch up.
-const objectPatience = 5
+const objectPatience = 10
 
 const opReadObject = "read object"
 
@@ -35,6 +39,7 @@ type objectReader struct {
 	info   *jetstream.ObjectInfo // where links led
 	reader *orderedReader        // nil when the object is empty
 	idle   time.Duration         // 0 when the context has a deadline
+	timer  *time.Timer           // ends the reading when nothing comes for idle
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	forget func()
@@ -65,10 +70,7 @@ func (s *ObjectStore) open(ctx context.Context, name string, opts objectOptions)
 		if !errors.Is(failed, ErrObjectCorrupt) {
 			return nil, failed
 		}
-		if info, err = s.reopen(opening, name, info, opts, failed); err == nil {
-			pause(opening, objectHeartbeat/10)
-			err = context.Cause(opening)
-		}
+		info, err = s.reopen(opening, name, info, opts, failed)
 	}
 	return nil, err
 }
@@ -81,10 +83,11 @@ func (s *ObjectStore) reopen(ctx context.Context, name string, old *jetstream.Ob
 		return info, err
 	}
 	stored, err := s.client.storedChunks(ctx, info.Bucket, info.NUID)
-	if err == nil && stored != uint64(info.Chunks) {
-		err = failed
+	if err != nil || stored != uint64(info.Chunks) {
+		return nil, cmp.Or(err, failed)
 	}
-	return info, err
+	pause(ctx, objectPause)
+	return s.resolve(ctx, name, opts)
 }
 
 // openChunks begins the transfer of the object that info describes.
@@ -222,13 +225,15 @@ func (o *objectReader) fill() error {
 		o.release()
 		return io.EOF
 	}
-	ctx := o.ctx
 	if o.idle > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.idle)
-		defer cancel()
+		if o.timer == nil { // one for all chunks
+			o.timer = time.AfterFunc(o.idle, func() { o.cancel(context.DeadlineExceeded) })
+		} else {
+			o.timer.Reset(o.idle)
+		}
+		defer o.timer.Stop()
 	}
-	m, _, err := o.reader.next(ctx)
+	m, _, err := o.reader.next(o.ctx)
 	if err != nil {
 		return o.fail(err)
 	}
@@ -251,6 +256,8 @@ func (o *objectReader) fail(err error) error {
 	o.release()
 	switch {
 	case cause != nil && !errors.Is(cause, context.DeadlineExceeded):
+		err = cause
+	case cause != nil && errors.Is(err, context.Canceled): // by the timer
 		err = cause
 	case errors.Is(err, ErrNotConnected): // all the time
 		return &opError{op: opReadObject, target: o.target, kind: ErrNotConnected, cause: o.client.nc.LastError()}

@@ -43,6 +43,7 @@ type objectWriter struct {
 	begun    time.Time
 
 	flying []objectChunk // in the order of the object
+	free   [][]byte      // buffers of chunks that are stored
 	last   uint64        // sequence of the last chunk that is stored
 	done   int64         // bytes that are stored
 	doubt  bool          // a chunk was sent more than once
@@ -109,21 +110,20 @@ func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.Object
 func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 	size := int(w.uploaded.Opts.ChunkSize)
 	digest := sha256.New()
-	buffers := make([][]byte, objectWindow+1) // a chunk may be sent again until it is acknowledged
-	for i := 0; ; i++ {
+	for {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		buffer := &buffers[i%len(buffers)]
-		if *buffer == nil {
-			*buffer = make([]byte, size)
+		buffer, err := w.buffer(ctx, size)
+		if err != nil {
+			return err
 		}
-		n, err := io.ReadFull(r, *buffer)
+		n, err := io.ReadFull(r, buffer)
 		if n > 0 {
-			if err := w.send(ctx, (*buffer)[:n]); err != nil {
+			if err := w.send(ctx, buffer[:n]); err != nil {
 				return err
 			}
-			_, _ = digest.Write((*buffer)[:n]) // while the chunk is on its way
+			_, _ = digest.Write(buffer[:n]) // while the chunk is on its way
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			break
@@ -136,13 +136,27 @@ func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 	return nil
 }
 
-// send publishes a chunk, after the oldest one is acknowledged when too many are not.
-func (w *objectWriter) send(ctx context.Context, data []byte) error {
-	for len(w.flying) >= objectWindow {
+// buffer returns the buffer of a chunk that is acknowledged, and waits for one when too many are not.
+func (w *objectWriter) buffer(ctx context.Context, size int) ([]byte, error) {
+	for len(w.flying) > 0 {
+		if _, _, there := w.flying[0].future.peek(); !there && len(w.flying) < objectWindow {
+			break
+		}
 		if err := w.acked(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
+	last := len(w.free) - 1
+	if last < 0 {
+		return make([]byte, size), nil
+	}
+	buffer := w.free[last]
+	w.free = w.free[:last]
+	return buffer, nil
+}
+
+// send publishes a chunk.
+func (w *objectWriter) send(ctx context.Context, data []byte) error {
 	future, err := w.publish(ctx, data)
 	if err != nil {
 		return err
@@ -205,7 +219,9 @@ func (w *objectWriter) await(ctx context.Context, f *pubAckFuture) (uint64, erro
 // stored takes the oldest chunk off the list.
 func (w *objectWriter) stored(sequence uint64) {
 	w.last = sequence
-	w.done += int64(len(w.flying[0].data))
+	data := w.flying[0].data
+	w.done += int64(len(data))
+	w.free = append(w.free, data[:cap(data)])
 	w.flying = w.flying[1:]
 	if w.done < w.total || w.total < 0 {
 		w.opts.report(w.done, w.total)

@@ -269,7 +269,7 @@ func (r *orderedReader) drop() {
 		return
 	}
 	_ = r.sub.Unsubscribe()
-	if up, _, _ := r.client.link.state(); up { // or Close would have something to send
+	if r.client.nc.IsConnected() { // or Close would have something to send
 		_ = r.client.nc.Publish(r.api("DELETE"), nil)
 	}
 	r.name, r.sub = "", nil
