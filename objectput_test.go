@@ -217,3 +217,25 @@ func TestObjectPutCancelled(t *testing.T) {
 		eventually(t, "no chunks are left", func() bool { return len(chunkCounts(t, observer, "files")) == 0 })
 	}
 }
+
+// A slow link does not pass for one that loses chunks: sending them again would make it slower still.
+func TestObjectPutSlowLink(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	observer := connect(t, s, nil)
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	store := newObjects(t, observer, "files")
+	ctx := within(t, time.Minute)
+	throttled, err := client.GetObjectStore(ctx, "files")
+	require.NoError(t, err)
+	content := noise(2 << 20)
+	proxy.Throttle(512 << 10)
+	sent := client.Stats().OutBytes
+	_, err = throttled.PutBytes(ctx, "x", content)
+	require.NoError(t, err)
+	assert.Less(t, client.Stats().OutBytes-sent, uint64(len(content)*3/2), "the chunks are sent again and again")
+	got, err := store.GetBytes(ctx, "x")
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(content, got))
+}

@@ -19,7 +19,7 @@ const (
 	objectChunkSize = 128 << 10
 	// objectHeaderRoom is what the message ID of a chunk may take of the server's max_payload.
 	objectHeaderRoom = 64
-	// objectWindow is how many chunks may wait for their acknowledgement.
+	// objectWindow is how many chunks may wait for their acknowledgement, on a link that is fast enough.
 	objectWindow = 16
 	// objectCleanup bounds the removal of chunks that no object needs, and the end of an upload whose
 	// outcome is not known.
@@ -42,6 +42,7 @@ type objectWriter struct {
 	total    int64  // bytes of the source; -1 when it does not tell
 	begun    time.Time
 
+	pace   pace
 	flying []objectChunk // in the order of the object
 	free   [][]byte      // buffers of chunks that are stored
 	last   uint64        // sequence of the last chunk that is stored
@@ -101,6 +102,7 @@ func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.Object
 		store:    s,
 		uploaded: jetstream.ObjectInfo{ObjectMeta: meta, Bucket: s.bucket, NUID: rand.Text()},
 		begun:    time.Now(),
+		pace:     pace{window: chunksAtFirst, patience: chunkPatienceMin},
 	}
 	w.subject = objectChunks(s.bucket, w.uploaded.NUID)
 	return w, nil
@@ -139,7 +141,7 @@ func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 // buffer returns the buffer of a chunk that is acknowledged, and waits for one when too many are not.
 func (w *objectWriter) buffer(ctx context.Context, size int) ([]byte, error) {
 	for len(w.flying) > 0 {
-		if _, _, there := w.flying[0].future.peek(); !there && len(w.flying) < objectWindow {
+		if _, _, there := w.flying[0].future.peek(); !there && len(w.flying) < w.pace.window {
 			break
 		}
 		if err := w.acked(ctx); err != nil {
@@ -173,8 +175,9 @@ func (w *objectWriter) send(ctx context.Context, data []byte) error {
 func (w *objectWriter) publish(ctx context.Context, data []byte) (*pubAckFuture, error) {
 	c := w.store.client
 	f := &pubAckFuture{
-		publisher: c.async, op: opPutObject, ctx: ctx, lasting: true,
-		msg: &natsgo.Msg{Subject: w.subject, Header: natsgo.Header{jetstream.MsgIDHeader: {c.msgIDs.next()}}, Data: data},
+		publisher: c.async, op: opPutObject, ctx: ctx,
+		chunk: &chunkFlight{patience: w.pace.patience, sent: time.Now()},
+		msg:   &natsgo.Msg{Subject: w.subject, Header: natsgo.Header{jetstream.MsgIDHeader: {c.msgIDs.next()}}, Data: data},
 	}
 	var ok bool
 	if f.deadline, ok = ctx.Deadline(); !ok {
@@ -212,7 +215,7 @@ func (w *objectWriter) await(ctx context.Context, f *pubAckFuture) (uint64, erro
 	if err != nil {
 		return 0, err
 	}
-	w.doubt = w.doubt || f.repeated()
+	w.doubt = w.pace.learn(f) || w.doubt
 	return ack.Sequence, nil
 }
 

@@ -69,7 +69,7 @@ type pubAckFuture struct {
 	op        string
 	ctx       context.Context
 	deadline  time.Time
-	lasting   bool // it stays in flight until deadline, even when ctx ends
+	chunk     *chunkFlight // nil but for a chunk of an object
 	msg       *natsgo.Msg
 	sequence  uint64
 	reply     string // the subject of the answers to all attempts
@@ -146,22 +146,6 @@ func (f *pubAckFuture) peek() (ack *jetstream.PubAck, err error, there bool) { /
 	return f.ack, f.err, f.resolved
 }
 
-// repeated tells whether the message was sent more than once.
-func (f *pubAckFuture) repeated() bool {
-	f.publisher.mu.Lock()
-	defer f.publisher.mu.Unlock()
-	return f.attempts > 1
-}
-
-// hasten lets the message stay in flight for at most d from now on.
-func (f *pubAckFuture) hasten(d time.Duration) {
-	f.publisher.mu.Lock()
-	defer f.publisher.mu.Unlock()
-	if at := time.Now().Add(d); at.Before(f.deadline) {
-		f.deadline = at
-	}
-}
-
 // settle records the result. The caller holds the publisher's lock.
 func (f *pubAckFuture) settle(ack *jetstream.PubAck, err error) {
 	f.resolved, f.ack, f.err = true, ack, err
@@ -173,5 +157,8 @@ func (f *pubAckFuture) settle(ack *jetstream.PubAck, err error) {
 	}
 	if f.done != nil {
 		close(f.done)
+	}
+	if f.chunk != nil {
+		f.chunk.ended = time.Now()
 	}
 }
