@@ -3,7 +3,6 @@ package nats
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"iter"
 	"slices"
@@ -18,68 +17,6 @@ type ObjectStore struct {
 	jetstream.ObjectStore
 	client *Client
 	bucket string
-}
-
-// ObjectStoreOption changes the configuration of a bucket that is created.
-type ObjectStoreOption func(*jetstream.ObjectStoreConfig)
-
-// WithObjectStoreConfig lets set change the whole of upstream's configuration: TTL, MaxBytes,
-// Replicas, Storage and the rest. The bucket's name is filled in already and stays.
-func WithObjectStoreConfig(set func(*jetstream.ObjectStoreConfig)) ObjectStoreOption {
-	return ObjectStoreOption(set)
-}
-
-// CreateObjectStore creates a bucket and returns its handle. Creating it again with the same
-// configuration is no error, with another one it is ErrAlreadyExists. Replicas and Storage come
-// from Config.DefaultStreamReplicas and DefaultStorageType where no option sets them. A bucket's
-// name consists of letters, digits, - and _; another one is ErrInvalidArgument.
-func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...ObjectStoreOption) (*ObjectStore, error) {
-	const op = "create object store"
-	js, err := c.jetStream(ctx, op, bucket)
-	if err != nil {
-		return nil, err
-	}
-	cfg := jetstream.ObjectStoreConfig{Bucket: bucket}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&cfg)
-		}
-	}
-	cfg.Bucket = bucket
-	cfg.Replicas, cfg.Storage = c.streamDefaults(cfg.Replicas, cfg.Storage)
-	store, err := js.CreateObjectStore(ctx, cfg)
-	if err != nil {
-		return nil, wrapJetStream(op, bucket, err)
-	}
-	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
-}
-
-// GetObjectStore returns the handle of a bucket, or ErrBucketNotFound.
-func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStore, error) {
-	const op = "get object store"
-	js, err := c.jetStream(ctx, op, bucket)
-	if err != nil {
-		return nil, err
-	}
-	store, err := js.ObjectStore(ctx, bucket)
-	if err != nil {
-		return nil, wrapJetStream(op, bucket, err)
-	}
-	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
-}
-
-// DeleteObjectStore deletes a bucket with all its objects, or returns ErrBucketNotFound.
-func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
-	const op = "delete object store"
-	js, err := c.jetStream(ctx, op, bucket)
-	if err != nil {
-		return err
-	}
-	err = js.DeleteObjectStore(ctx, bucket)
-	if errors.Is(err, jetstream.ErrStreamNotFound) { // upstream's text is of two lines
-		err = joined{jetstream.ErrBucketNotFound, jetstream.ErrStreamNotFound}
-	}
-	return wrapJetStream(op, bucket, err)
 }
 
 func (s *ObjectStore) wrap(op, name string, err error) error {

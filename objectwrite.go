@@ -268,5 +268,5 @@ func (w *objectWriter) reorder(ctx context.Context) error {
 // isDeleted tells whether a deletion failed because an earlier, unanswered one has succeeded.
 func isDeleted(err error) bool {
 	var api *jetstream.APIError
-	return errors.As(err, &api) && api.ErrorCode == codeDeleteFailed
+	return errors.As(err, &api) && (api.ErrorCode == codeSequenceNotFound || api.ErrorCode == codeDeleteFailed)
 }
