@@ -48,6 +48,7 @@ func (l *objectLoad) put(name string, version uint64) error {
 	if err != nil {
 		l.failed.Add(1)
 		l.t.Logf("put of %s, version %d: %v", name, version, err)
+		assert.True(l.t, errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrConnectionLost) || errors.Is(err, nats.ErrNotConnected), err)
 		return err
 	}
 	l.puts.Add(1)
