@@ -87,10 +87,10 @@ func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...O
 	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
 }
 
-// objectStoreDrift says which fields of a bucket that exists differ.
-type objectStoreDrift struct{ *DriftError }
+// objectStoreError says which fields of a bucket that exists differ.
+type objectStoreError struct{ *DriftError }
 
-func (e objectStoreDrift) Error() string {
+func (e objectStoreError) Error() string {
 	texts := make([]string, len(e.Drifts))
 	for i, drift := range e.Drifts {
 		texts[i] = drift.String()
@@ -98,7 +98,7 @@ func (e objectStoreDrift) Error() string {
 	return "it differs: " + strings.Join(texts, ", ")
 }
 
-func (e objectStoreDrift) Unwrap() []error { return []error{jetstream.ErrBucketExists, e.DriftError} }
+func (e objectStoreError) Unwrap() []error { return []error{jetstream.ErrBucketExists, e.DriftError} }
 
 // objectStoreDiffers returns how the bucket that exists differs from cfg in all of its fields.
 func (c *Client) objectStoreDiffers(ctx context.Context, cfg jetstream.ObjectStoreConfig) error {
@@ -123,7 +123,7 @@ func (c *Client) objectStoreDiffers(ctx context.Context, cfg jetstream.ObjectSto
 	if len(found.Drifts) == 0 { // in what only the stream has
 		return joined{jetstream.ErrBucketExists, jetstream.ErrStreamNameAlreadyInUse}
 	}
-	return objectStoreDrift{found}
+	return objectStoreError{found}
 }
 
 // liveObjectStoreConfig returns the bucket's configuration as its stream has it.
@@ -184,7 +184,7 @@ func (c *Client) adaptObjectStore(ctx context.Context, want jetstream.ObjectStor
 	merged, found := drifts(live, want, objectStoreRules, nil)
 	switch {
 	case slices.ContainsFunc(found, func(d Drift) bool { return !d.Changeable || d.Shrinks }):
-		return nil, objectStoreDrift{&DriftError{Stream: objectStreamPrefix + want.Bucket, Drifts: found}}
+		return nil, objectStoreError{&DriftError{Stream: objectStreamPrefix + want.Bucket, Drifts: found}}
 	case len(found) == 0:
 		return c.js.ObjectStore(ctx, want.Bucket)
 	}

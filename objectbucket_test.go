@@ -59,7 +59,8 @@ func TestObjectStoreOptions(t *testing.T) {
 		found[status.Bucket()] = true
 	}
 	assert.Equal(t, map[string]bool{"files": true, "compressed": true}, found)
-	for range client.ObjectStores(ctx) {
+	for _, err := range client.ObjectStores(ctx) {
+		require.NoError(t, err)
 		break // goleak looks for what is left
 	}
 }

@@ -145,11 +145,11 @@ func (s *ObjectStore) resolve(ctx context.Context, name string, opts objectOptio
 		if err != nil {
 			return nil, err
 		}
-		info, err := version.live()
-		if err != nil && (version.info == nil || !opts.showDeleted) {
+		info := version.info
+		if _, err := version.live(); err != nil && (info == nil || !opts.showDeleted) {
 			return nil, err
 		}
-		if info = version.info; !version.isLink() {
+		if !version.isLink() {
 			if info.NUID == "" {
 				return nil, fmt.Errorf("%w: %w", ErrObjectCorrupt, jetstream.ErrBadObjectMeta)
 			}
@@ -291,7 +291,7 @@ func (o *objectReader) missing(ctx context.Context) error {
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			return err
 		}
-		return nil //nolint:nilerr // it is asked again
+		return nil // it is asked again
 	}
 	info, err := version.live()
 	switch {
@@ -302,7 +302,7 @@ func (o *objectReader) missing(ctx context.Context) error {
 	}
 	stored, err := c.storedChunks(ctx, o.info.Bucket, o.info.NUID)
 	if err != nil {
-		return nil //nolint:nilerr // it is asked again
+		return nil // it is asked again
 	}
 	if stored == uint64(o.info.Chunks) { // the consumer's replica is behind; another consumer may not be
 		if o.behind++; o.behind%objectPatience == 0 {

@@ -262,9 +262,9 @@ func (f objectReader) Read(p []byte) (int, error) { return f(p) }
 
 // Nothing is in memory but what is on its way.
 func TestObjectLargerThanMemory(t *testing.T) {
-	size := 1 << 30
+	size := 256 << 20
 	if testing.Short() {
-		size = 256 << 20
+		size = 64 << 20
 	}
 	client := publishClient(t, publishServers(t, 1)) // its memory is not this process's
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
