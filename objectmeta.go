@@ -90,6 +90,18 @@ func (c *Client) lastMessage(ctx context.Context, stream, subject string) (store
 	return answer.Message, err
 }
 
+// lastSequence returns the sequence of the stream's last message.
+func (c *Client) lastSequence(ctx context.Context, stream string) (uint64, error) {
+	var answer struct {
+		apiRefusal
+		State struct {
+			Last uint64 `json:"last_seq"`
+		} `json:"state"`
+	}
+	err := c.askAPI(ctx, "STREAM.INFO."+stream, struct{}{}, &answer)
+	return answer.State.Last, err
+}
+
 // storedChunks returns how many chunks of an object the leader of the bucket's stream has.
 func (c *Client) storedChunks(ctx context.Context, bucket, nuid string) (uint64, error) {
 	subject := objectChunks(bucket, nuid)

@@ -84,16 +84,3 @@ func (s *ObjectStore) List(ctx context.Context, opts ...jetstream.ListObjectsOpt
 	}
 	return slices.Values(objects), nil
 }
-
-// Watch reports the present objects, then a nil, then every change, until the watcher is stopped,
-// ctx ends, or the client is closed: then Updates is closed. Ctx is the watcher's life, not the
-// time of the call. The options are upstream's.
-func (s *ObjectStore) Watch(ctx context.Context, opts ...jetstream.WatchOpt) (jetstream.ObjectWatcher, error) {
-	w, err := watch(s.client, ctx, func(ctx context.Context) (upstreamWatcher[*jetstream.ObjectInfo], error) {
-		return s.ObjectStore.Watch(ctx, opts...)
-	})
-	if err != nil {
-		return nil, s.wrap("watch", "", err)
-	}
-	return w, nil
-}
