@@ -23,12 +23,12 @@ func (w *objectWriter) commit(ctx context.Context) error {
 			err = w.verify(ctx)
 		}
 		if err != nil {
-			w.abandon(ctx)
+			w.abandon()
 			return err
 		}
 		m, err := c.objectMetaMessage(info, old.sequence)
 		if err != nil {
-			w.abandon(ctx)
+			w.abandon()
 			return err
 		}
 		_, err = c.storeObjectMessage(ctx, opPutObject, info, m)
@@ -43,10 +43,10 @@ func (w *objectWriter) commit(ctx context.Context) error {
 		case errors.Is(err, ErrConflict) && race < objectRaces:
 			continue
 		case isDoubtful(ctx, err):
-			w.settle(ctx, m, old)
+			w.settle(m, old)
 			return err
 		}
-		w.abandon(ctx)
+		w.abandon()
 		return err
 	}
 }
@@ -79,29 +79,27 @@ func (w *objectWriter) removeReplaced(ctx context.Context, old objectVersion) {
 }
 
 // abandon removes what was uploaded, without keeping the caller waiting; Shutdown waits for it.
-func (w *objectWriter) abandon(ctx context.Context) {
-	w.afterwards(func() error {
+func (w *objectWriter) abandon() {
+	w.afterwards(func(ctx context.Context) error {
 		for _, chunk := range w.flying { // what is still on its way would miss the purge
 			chunk.future.hasten(objectCleanup)
 		}
 		for _, chunk := range w.flying {
 			_, _, _ = chunk.future.result(true)
 		}
-		w.store.purge(ctx, w.uploaded.NUID)
+		w.store.purgeWithin(ctx, w.uploaded.NUID)
 		return nil
 	})
 }
 
 // settle finds out, without keeping the caller waiting, whether the metadata is stored: it sends it again
 // under the same ID. So the object is there as a whole, or nothing is left of it.
-func (w *objectWriter) settle(ctx context.Context, m *natsgo.Msg, old objectVersion) {
-	w.afterwards(func() error {
-		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), objectCleanup)
-		defer cancel()
+func (w *objectWriter) settle(m *natsgo.Msg, old objectVersion) {
+	w.afterwards(func(ctx context.Context) error {
 		c, info := w.store.client, &w.uploaded
-		_, err := c.storeObjectMessage(detached, opPutObject, info, m)
+		_, err := c.storeObjectMessage(ctx, opPutObject, info, m)
 		if errors.Is(err, ErrConflict) { // perhaps with itself
-			now, lookup := c.objectVersion(detached, info.Bucket, info.Name)
+			now, lookup := c.objectVersion(ctx, info.Bucket, info.Name)
 			if lookup == nil && now.info != nil && now.info.NUID == info.NUID {
 				err = nil
 			}
@@ -109,25 +107,37 @@ func (w *objectWriter) settle(ctx context.Context, m *natsgo.Msg, old objectVers
 		switch {
 		case err == nil:
 			w.removeReplaced(ctx, old)
-		case isDoubtful(detached, err), errors.Is(err, ErrConflict):
+		case isDoubtful(ctx, err), errors.Is(err, ErrConflict):
 			return err
 		default:
-			w.store.purge(ctx, info.NUID)
+			w.store.purgeWithin(ctx, info.NUID)
 		}
 		return nil
 	})
 }
 
-// afterwards runs f beside the caller. When it fails, or the client is closed, chunks may be left behind.
-func (w *objectWriter) afterwards(f func() error) {
+// afterwards runs f beside the caller. Shutdown waits for it, unless there is no connection. When it fails,
+// or the client is closed already, chunks may be left behind.
+func (w *objectWriter) afterwards(f func(context.Context) error) {
 	c := w.store.client
 	if err := c.beginWork(); err != nil {
 		w.store.leaveBehind(w.subject, err)
 		return
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), objectAftermath)
+	forget, err := c.onClose(func() {
+		if !c.IsConnected() {
+			cancel()
+		}
+	})
+	if err != nil { // Shutdown has begun in between
+		forget = func() {}
+	}
 	go func() {
 		defer c.work.Done()
-		if err := f(); err != nil {
+		defer cancel()
+		defer forget()
+		if err := f(ctx); err != nil {
 			w.store.leaveBehind(w.subject, err)
 		}
 	}()

@@ -224,10 +224,8 @@ func (s *ObjectStore) changeObject(ctx context.Context, op, name string, change 
 }
 
 // purgeSubject removes the messages of a subject up to a sequence, all of them when it is 0, and returns how
-// many. It works also when ctx has ended.
+// many.
 func (s *ObjectStore) purgeSubject(ctx context.Context, subject string, upTo uint64) (int, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), objectCleanup)
-	defer cancel()
 	question := struct {
 		Filter   string `json:"filter"`
 		Sequence uint64 `json:"seq,omitempty"`
@@ -243,8 +241,15 @@ func (s *ObjectStore) purgeSubject(ctx context.Context, subject string, upTo uin
 	return answer.Purged, err
 }
 
-// purge removes chunks that no object needs.
+// purge removes chunks that no object needs, also when ctx has ended.
 func (s *ObjectStore) purge(ctx context.Context, nuid string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), objectCleanup)
+	defer cancel()
+	s.purgeWithin(ctx, nuid)
+}
+
+// purgeWithin is purge for as long as ctx lasts.
+func (s *ObjectStore) purgeWithin(ctx context.Context, nuid string) {
 	subject := objectChunks(s.bucket, nuid)
 	_, err := s.purgeSubject(ctx, subject, 0)
 	if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {

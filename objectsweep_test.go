@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"testing"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -112,4 +114,61 @@ func TestObjectChunksInOrder(t *testing.T) {
 	require.NoError(t, err, "the chunks are in a wrong order")
 	assert.True(t, bytes.Equal(content, got))
 	assert.Equal(t, liveChunks(t, store, "files"), chunkCounts(t, client, "files"))
+}
+
+// The connection is lost in the moment in which the new version takes the old one's place. Whatever came of
+// it, one of them is there as a whole, and nothing else.
+func TestObjectPutInDoubt(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	observer := connect(t, s, nil)
+	client := connect(t, s, func(c *nats.Config) { c.URLs, c.Timeout = []string{proxy.URL()}, time.Second })
+	store := newObjects(t, observer, "files")
+	doubtful, err := client.GetObjectStore(within(t, patience), "files")
+	require.NoError(t, err)
+	before := noise(5000)
+	_, err = store.Put(within(t, patience), chunked("x", 1000), bytes.NewReader(before))
+	require.NoError(t, err)
+
+	lose := make(chan struct{}, 1)
+	sub, err := raw(t, s).Subscribe("$O.files.M.>", func(*natsgo.Msg) {
+		select {
+		case lose <- struct{}{}:
+		default: // sent again, to settle the doubt
+		}
+	})
+	require.NoError(t, err)
+	require.NoError(t, sub.SetPendingLimits(-1, -1))
+	failed := 0
+	for i := range 10 {
+		after := bytes.Repeat([]byte{byte(i)}, 5000)
+		ctx, cancel := context.WithCancel(within(t, time.Minute))
+		go func() {
+			<-lose
+			proxy.BlackHole()
+			if i%2 == 0 {
+				proxy.Cut()
+			}
+			cancel()
+		}()
+		_, err := doubtful.Put(ctx, chunked("x", 1000), bytes.NewReader(after))
+		<-ctx.Done()
+		proxy.Restore()
+		eventually(t, "the connection stands", client.IsConnected)
+		eventually(t, "nothing else is there", func() bool {
+			return maps.Equal(liveChunks(t, store, "files"), chunkCounts(t, observer, "files"))
+		})
+		got, broken := store.GetBytes(within(t, patience), "x")
+		require.NoError(t, broken)
+		if err != nil {
+			failed++
+			require.ErrorIs(t, err, context.Canceled)
+			require.True(t, bytes.Equal(got, before) || bytes.Equal(got, after), "neither the old nor the new")
+		} else {
+			require.True(t, bytes.Equal(got, after))
+		}
+		before = got
+	}
+	t.Logf("%d of 10 uploads failed in the end", failed)
 }

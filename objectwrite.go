@@ -21,9 +21,11 @@ const (
 	objectHeaderRoom = 64
 	// objectWindow is how many chunks may wait for their acknowledgement, on a link that is fast enough.
 	objectWindow = 16
-	// objectCleanup bounds the removal of chunks that no object needs, and the end of an upload whose
-	// outcome is not known.
+	// objectCleanup bounds the removal of chunks that no object needs while the caller waits.
 	objectCleanup = 5 * time.Second
+	// objectAftermath bounds, beside the caller, the removal of the chunks of an upload that failed and
+	// finding out what became of one whose outcome is not known.
+	objectAftermath = 30 * time.Second
 	// objectUnwatched is how long an upload may last before it looks whether its chunks are still there:
 	// a Sweep, which leaves alone what is younger, may have taken a slow one for an orphan.
 	objectUnwatched = time.Second
@@ -65,7 +67,7 @@ func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.R
 	}
 	w.opts, w.total = objectOptionsOf(opts), sizeOf(r)
 	if err := w.upload(ctx, r); err != nil {
-		w.abandon(ctx)
+		w.abandon()
 		return nil, err
 	}
 	if err := w.commit(ctx); err != nil {
