@@ -80,22 +80,21 @@ func (w *objectWriter) removeReplaced(ctx context.Context, old objectVersion) {
 
 // abandon removes what was uploaded, without keeping the caller waiting; Shutdown waits for it.
 func (w *objectWriter) abandon() {
-	w.afterwards(func(ctx context.Context) error {
+	w.store.afterwards(w.subject, func(ctx context.Context) error {
 		for _, chunk := range w.flying { // what is still on its way would miss the purge
 			chunk.future.hasten(objectCleanup)
 		}
 		for _, chunk := range w.flying {
 			_, _, _ = chunk.future.result(true)
 		}
-		w.store.purgeWithin(ctx, w.uploaded.NUID)
-		return nil
+		return w.store.purgeWithin(ctx, w.uploaded.NUID)
 	})
 }
 
 // settle finds out, without keeping the caller waiting, whether the metadata is stored: it sends it again
 // under the same ID. So the object is there as a whole, or nothing is left of it.
 func (w *objectWriter) settle(m *natsgo.Msg, old objectVersion) {
-	w.afterwards(func(ctx context.Context) error {
+	w.store.afterwards(w.subject, func(ctx context.Context) error {
 		c, info := w.store.client, &w.uploaded
 		_, err := c.storeObjectMessage(ctx, opPutObject, info, m)
 		if errors.Is(err, ErrConflict) { // perhaps with itself
@@ -110,7 +109,7 @@ func (w *objectWriter) settle(m *natsgo.Msg, old objectVersion) {
 		case isDoubtful(ctx, err), errors.Is(err, ErrConflict):
 			return err
 		default:
-			w.store.purgeWithin(ctx, info.NUID)
+			return w.store.purgeWithin(ctx, info.NUID)
 		}
 		return nil
 	})
@@ -118,10 +117,10 @@ func (w *objectWriter) settle(m *natsgo.Msg, old objectVersion) {
 
 // afterwards runs f beside the caller. Shutdown waits for it, unless there is no connection. When it fails,
 // or the client is closed already, chunks may be left behind.
-func (w *objectWriter) afterwards(f func(context.Context) error) {
-	c := w.store.client
+func (s *ObjectStore) afterwards(subject string, f func(context.Context) error) {
+	c := s.client
 	if err := c.beginWork(); err != nil {
-		w.store.leaveBehind(w.subject, err)
+		s.leaveBehind(subject, err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), objectAftermath)
@@ -138,7 +137,7 @@ func (w *objectWriter) afterwards(f func(context.Context) error) {
 		defer cancel()
 		defer forget()
 		if err := f(ctx); err != nil {
-			w.store.leaveBehind(w.subject, err)
+			s.leaveBehind(subject, err)
 		}
 	}()
 }

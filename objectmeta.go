@@ -241,21 +241,23 @@ func (s *ObjectStore) purgeSubject(ctx context.Context, subject string, upTo uin
 	return answer.Purged, err
 }
 
-// purge removes chunks that no object needs, also when ctx has ended.
+// purge removes chunks that no object needs, also when ctx has ended: beside the caller when it takes long.
 func (s *ObjectStore) purge(ctx context.Context, nuid string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), objectCleanup)
 	defer cancel()
-	s.purgeWithin(ctx, nuid)
+	if s.purgeWithin(ctx, nuid) == nil {
+		return
+	}
+	s.afterwards(objectChunks(s.bucket, nuid), func(ctx context.Context) error { return s.purgeWithin(ctx, nuid) })
 }
 
 // purgeWithin is purge for as long as ctx lasts.
-func (s *ObjectStore) purgeWithin(ctx context.Context, nuid string) {
-	subject := objectChunks(s.bucket, nuid)
-	_, err := s.purgeSubject(ctx, subject, 0)
-	if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
-		return
+func (s *ObjectStore) purgeWithin(ctx context.Context, nuid string) error {
+	_, err := s.purgeSubject(ctx, objectChunks(s.bucket, nuid), 0)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
 	}
-	s.leaveBehind(subject, err)
+	return err
 }
 
 // leaveBehind reports chunks that only a Sweep will remove.

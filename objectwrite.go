@@ -22,7 +22,7 @@ const (
 	// objectWindow is how many chunks may wait for their acknowledgement, on a link that is fast enough.
 	objectWindow = 16
 	// objectCleanup bounds the removal of chunks that no object needs while the caller waits.
-	objectCleanup = 5 * time.Second
+	objectCleanup = time.Second
 	// objectAftermath bounds, beside the caller, the removal of the chunks of an upload that failed and
 	// finding out what became of one whose outcome is not known.
 	objectAftermath = 30 * time.Second
