@@ -39,6 +39,7 @@ fmt: ## fail when a file is not formatted
 
 vet: ## run go vet
 	$(GO) vet ./...
+	$(GO) vet -C examples/filedistribution ./...
 
 deps: ## fail when the library itself depends on a server or on testify
 	@found=$$($(GO) list -deps . | grep -E '^github.com/(nats-io/nats-server|stretchr/testify)'); \

@@ -2,7 +2,6 @@ package nats_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -289,30 +288,4 @@ func BenchmarkKeyValue(b *testing.B) {
 			}
 		}
 	})
-}
-
-func BenchmarkObjectGetBytes(b *testing.B) {
-	x, ctx := newBench(b), context.Background()
-	store, err := x.client.CreateObjectStore(ctx, "bench")
-	require.NoError(b, err)
-	upstream, err := x.js.ObjectStore(ctx, "bench")
-	require.NoError(b, err)
-	for _, size := range []int{1 << 20, 16 << 20} {
-		data := bytes.Repeat([]byte("0123456789abcdef"), size/16)
-		_, err = store.PutBytes(ctx, "object", data)
-		require.NoError(b, err)
-		pair(b, fmt.Sprintf("size=%d/", size), size, func(b *testing.B) {
-			for b.Loop() {
-				if got, err := upstream.GetBytes(ctx, "object"); err != nil || len(got) != size {
-					b.Fatal(len(got), err)
-				}
-			}
-		}, func(b *testing.B) {
-			for b.Loop() {
-				if got, err := store.GetBytes(ctx, "object"); err != nil || len(got) != size {
-					b.Fatal(len(got), err)
-				}
-			}
-		})
-	}
 }

@@ -76,8 +76,10 @@
 //
 // [Client.CreateObjectStore] and [Client.GetObjectStore] return an [ObjectStore] for content of any size.
 // [ObjectStore.Get], [ObjectStore.GetBytes] and [ObjectStore.GetFile] check the digest:
-// [ErrObjectCorrupt] comes in the place of wrong bytes. Without a deadline in its context,
-// Config.RequestTimeout bounds an upload in all, and a download only from one chunk to the next.
+// [ErrObjectCorrupt] comes in the place of wrong bytes. [ObjectStore.Put] replaces an object only when the
+// new version is stored as a whole, over elections and restarts. Without a deadline in its context,
+// Config.RequestTimeout bounds both from one chunk to the next. [ObjectStore.Sweep] removes what killed
+// processes leave behind.
 //
 // # Discovery
 //

@@ -229,6 +229,8 @@ var upstreamSentinels = []struct{ upstream, ours error }{
 // (nats-server, server/errors.json).
 const (
 	codeMessageTooLarge    jetstream.ErrorCode = 10054
+	codeSequenceNotFound   jetstream.ErrorCode = 10043
+	codeDeleteFailed       jetstream.ErrorCode = 10057
 	codeWrongStream        jetstream.ErrorCode = 10060
 	codeWrongLastMsgID     jetstream.ErrorCode = 10070
 	codeWrongLastSequence  jetstream.ErrorCode = 10071

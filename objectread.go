@@ -1,46 +1,45 @@
 package nats
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// The layout of an object store (ADR-20): the stream of a bucket and the subject of an object's
-// chunks.
-const (
-	objectStreamPrefix = "OBJ_"
-	objectChunkFormat  = "$O.%s.C.%s"
-)
-
-// objectBatch is how many chunks, of 128 KiB unless the uploader chose otherwise, are asked for at
-// once.
-const objectBatch = 32
+// objectAhead is how many bytes are asked for at once, and so at most in memory; it makes at least 2 and at
+// most 256 chunks.
+const objectAhead = 4 << 20
 
 // objectHeartbeat is how soon the server says that it has nothing to deliver. Only chunks that there
 // are are asked for, so it says so only when some are missing.
-const objectHeartbeat = 200 * time.Millisecond
+const objectHeartbeat = 100 * time.Millisecond
+
+// objectPause is how soon chunks that are not there yet are looked for again.
+const objectPause = 20 * time.Millisecond
+
+// objectPatience is how many heartbeats a replica has to catch up.
+const objectPatience = 10
 
 const opReadObject = "read object"
 
 // objectReader implements jetstream.ObjectResult on the ordered reader.
 type objectReader struct {
 	client *Client
-	target string                // bucket/name, as the caller called it
-	store  jetstream.ObjectStore // that holds the object, where links led
-	info   *jetstream.ObjectInfo
-	reader *orderedReader // nil when the object is empty
-	idle   time.Duration  // 0 when the context has a deadline
+	target string // bucket/name, as the caller called it
+	opts   objectOptions
+	info   *jetstream.ObjectInfo // where links led
+	reader *orderedReader        // nil when the object is empty
+	idle   time.Duration         // 0 when the context has a deadline
+	timer  *time.Timer           // ends the reading when nothing comes for idle
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	forget func()
@@ -48,53 +47,61 @@ type objectReader struct {
 
 	mu     sync.Mutex
 	chunk  []byte // received and not yet read
+	fresh  bool   // the chunk's progress is not reported
 	got    uint64
 	chunks uint32
+	behind int   // how often the server had nothing to deliver though all chunks are stored
 	err    error // of the next Read, once set
 }
 
 // open follows links and opens the object's chunks.
-func (s *ObjectStore) open(ctx context.Context, name string, opts []jetstream.GetObjectOpt) (*objectReader, error) {
-	if ctx == nil {
-		return nil, errNilContext("get object", path(s.bucket, name))
+func (s *ObjectStore) open(ctx context.Context, name string, opts objectOptions) (*objectReader, error) {
+	if err := s.check(ctx, opGetObject, name); err != nil {
+		return nil, err
 	}
 	opening, cancel := s.client.deadline(ctx)
 	defer cancel()
-	store, info, err := s.resolve(opening, name, opts)
+	info, err := s.resolve(opening, name, opts)
 	for err == nil {
-		var o *objectReader
-		if o, err = s.openChunks(ctx, name, store, info); err == nil {
+		o, failed := s.openChunks(ctx, name, info, opts)
+		if failed == nil {
 			return o, nil
 		}
-		if !errors.Is(err, ErrObjectCorrupt) {
-			break
+		if !errors.Is(failed, ErrObjectCorrupt) {
+			return nil, failed
 		}
-		// A faster writer may have replaced the object in between.
-		old := info.NUID
-		var again error
-		if store, info, again = s.resolve(opening, name, opts); again != nil {
-			return nil, again
-		}
-		if info.NUID == old {
-			break
-		}
-		err = nil
+		info, err = s.reopen(opening, name, info, opts, failed)
 	}
 	return nil, err
 }
 
+// reopen tells whether it is worth to try again after chunks were missing, and with which object: a faster
+// writer may have replaced it, or the replica that was asked may not have them yet.
+func (s *ObjectStore) reopen(ctx context.Context, name string, old *jetstream.ObjectInfo, opts objectOptions, failed error) (*jetstream.ObjectInfo, error) {
+	info, err := s.resolve(ctx, name, opts)
+	if err != nil || info.NUID != old.NUID {
+		return info, err
+	}
+	stored, err := s.client.storedChunks(ctx, info.Bucket, info.NUID)
+	if err != nil || stored != uint64(info.Chunks) {
+		return nil, cmp.Or(err, failed)
+	}
+	pause(ctx, objectPause)
+	return s.resolve(ctx, name, opts)
+}
+
 // openChunks begins the transfer of the object that info describes.
-func (s *ObjectStore) openChunks(ctx context.Context, name string, store jetstream.ObjectStore, info *jetstream.ObjectInfo) (*objectReader, error) {
+func (s *ObjectStore) openChunks(ctx context.Context, name string, info *jetstream.ObjectInfo, opts objectOptions) (*objectReader, error) {
 	c := s.client
-	o := &objectReader{client: c, target: path(s.bucket, name), store: store, info: info, hash: sha256.New()}
+	o := &objectReader{client: c, target: path(s.bucket, name), info: info, opts: opts, hash: sha256.New()}
 	if _, ok := ctx.Deadline(); !ok {
 		o.idle = c.cfg.RequestTimeout
 	}
 	o.ctx, o.cancel = context.WithCancelCause(ctx)
 	if info.Chunks > 0 {
 		o.reader = c.newOrderedReader(objectStreamPrefix+info.Bucket, jetstream.ConsumerConfig{
-			FilterSubject: fmt.Sprintf(objectChunkFormat, info.Bucket, info.NUID),
-		}, objectBatch)
+			FilterSubject: objectChunks(info.Bucket, info.NUID),
+		}, objectBatch(info))
 		o.reader.left = int64(info.Chunks)
 		o.reader.heartbeat, o.reader.idle = objectHeartbeat, o.missing
 		if err := o.reader.start(ctx); err != nil {
@@ -130,57 +137,82 @@ func (s *ObjectStore) openChunks(ctx context.Context, name string, store jetstre
 // linkDepth bounds a chain of links, which may be a circle.
 const linkDepth = 8
 
-// resolve returns the information of the object that name leads to and the bucket that holds it.
-func (s *ObjectStore) resolve(ctx context.Context, name string, opts []jetstream.GetObjectOpt) (jetstream.ObjectStore, *jetstream.ObjectInfo, error) {
-	store, bucket := s.ObjectStore, s.bucket
-	var infoOpts []jetstream.GetObjectInfoOpt
-	if len(opts) > 0 { // upstream's only option
-		infoOpts = append(infoOpts, jetstream.GetObjectInfoShowDeleted())
-	}
+// resolve returns the information of the object that name leads to.
+func (s *ObjectStore) resolve(ctx context.Context, name string, opts objectOptions) (*jetstream.ObjectInfo, error) {
+	bucket := s.bucket
 	for range linkDepth {
-		info, err := store.GetInfo(ctx, name, infoOpts...)
+		version, err := s.client.objectVersion(ctx, bucket, name)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		if info.Opts == nil || info.Opts.Link == nil {
+		info := version.info
+		if _, err := version.live(); err != nil && (info == nil || !opts.showDeleted) {
+			return nil, err
+		}
+		if !version.isLink() {
 			if info.NUID == "" {
-				return nil, nil, fmt.Errorf("%w: %w", ErrObjectCorrupt, jetstream.ErrBadObjectMeta)
+				return nil, fmt.Errorf("%w: %w", ErrObjectCorrupt, jetstream.ErrBadObjectMeta)
 			}
-			info.Bucket = bucket // the one that was asked
-			return store, info, nil
+			return info, nil
 		}
 		link := info.Opts.Link
 		if link.Name == "" {
-			return nil, nil, jetstream.ErrCantGetBucket
+			return nil, jetstream.ErrCantGetBucket
 		}
-		if link.Bucket != bucket {
-			if store, err = s.client.js.ObjectStore(ctx, link.Bucket); err != nil {
-				return nil, nil, err
-			}
+		if err := checkName(opGetObject, "bucket", link.Bucket); err != nil {
+			return nil, err
 		}
 		bucket, name = link.Bucket, link.Name
 	}
-	return nil, nil, fmt.Errorf("more than %d links in a row", linkDepth)
+	return nil, fmt.Errorf("more than %d links in a row", linkDepth)
+}
+
+// objectBatch returns how many chunks to ask for at once.
+func objectBatch(info *jetstream.ObjectInfo) int {
+	chunk := max(info.Size/uint64(info.Chunks), 1)
+	return int(min(max(objectAhead/chunk, 2), 256))
 }
 
 // Read implements io.Reader. The last chunk is handed out only when the whole fits the digest.
 func (o *objectReader) Read(p []byte) (int, error) {
+	n := 0
+	err := o.take(len(p) == 0, func() {
+		n = copy(p, o.chunk)
+		o.chunk = o.chunk[n:]
+	})
+	return n, err
+}
+
+// next returns what is left of a chunk, or the next one.
+func (o *objectReader) next() (chunk []byte, err error) {
+	err = o.take(false, func() { chunk, o.chunk = o.chunk, nil })
+	return chunk, err
+}
+
+// take lets use have the chunk, which it fetches when none is there and one is wanted, and reports the
+// progress afterwards.
+func (o *objectReader) take(nothing bool, use func()) error {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if len(p) == 0 {
-		return 0, o.err
-	}
-	for len(o.chunk) == 0 {
+	for len(o.chunk) == 0 && !nothing {
 		if o.err == nil {
 			o.err = o.fill()
 		}
 		if o.err != nil {
-			return 0, o.err
+			break
 		}
 	}
-	n := copy(p, o.chunk)
-	o.chunk = o.chunk[n:]
-	return n, nil
+	err := o.err
+	if len(o.chunk) > 0 { // also beside the error that ends it
+		err = nil
+		use()
+	}
+	fresh, done := o.fresh, o.got
+	o.fresh = false
+	o.mu.Unlock()
+	if fresh { // unlocked, for it may close the reader
+		o.opts.report(int64(done), int64(o.info.Size))
+	}
+	return err
 }
 
 // fill fetches the next chunk and, with the last one, checks the whole.
@@ -189,16 +221,19 @@ func (o *objectReader) fill() error {
 		if o.info.Size > o.got { // with no chunks at all
 			return o.fail(o.verify())
 		}
+		o.fresh = o.info.Chunks == 0
 		o.release()
 		return io.EOF
 	}
-	ctx := o.ctx
 	if o.idle > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.idle)
-		defer cancel()
+		if o.timer == nil { // one for all chunks
+			o.timer = time.AfterFunc(o.idle, func() { o.cancel(context.DeadlineExceeded) })
+		} else {
+			o.timer.Reset(o.idle)
+		}
+		defer o.timer.Stop()
 	}
-	m, _, err := o.reader.next(ctx)
+	m, _, err := o.reader.next(o.ctx)
 	if err != nil {
 		return o.fail(err)
 	}
@@ -211,7 +246,7 @@ func (o *objectReader) fill() error {
 		}
 		o.release()
 	}
-	o.chunk = m.Data
+	o.chunk, o.fresh = m.Data, true
 	return nil
 }
 
@@ -221,6 +256,8 @@ func (o *objectReader) fail(err error) error {
 	o.release()
 	switch {
 	case cause != nil && !errors.Is(cause, context.DeadlineExceeded):
+		err = cause
+	case cause != nil && errors.Is(err, context.Canceled): // by the timer
 		err = cause
 	case errors.Is(err, ErrNotConnected): // all the time
 		return &opError{op: opReadObject, target: o.target, kind: ErrNotConnected, cause: o.client.nc.LastError()}
@@ -246,23 +283,34 @@ func (o *objectReader) verify() error {
 // missing is asked when the server has nothing to deliver though chunks are outstanding. It returns
 // why they will not come, and nil when they may.
 func (o *objectReader) missing(ctx context.Context) error {
-	info, err := o.store.GetInfo(ctx, o.info.Name)
+	c := o.client
+	ctx, cancel := context.WithTimeout(ctx, apiPatienceMin) // the heartbeats go on, and it is asked again
+	defer cancel()
+	version, err := c.objectVersion(ctx, o.info.Bucket, o.info.Name)
+	if err != nil {
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return err
+		}
+		return nil // it is asked again
+	}
+	info, err := version.live()
 	switch {
-	case errors.Is(err, jetstream.ErrObjectNotFound):
-		return fmt.Errorf("deleted while it was read: %w", err)
 	case err != nil:
-		return nil //nolint:nilerr // it is asked again
+		return fmt.Errorf("deleted while it was read: %w", err)
 	case info.NUID != o.info.NUID:
 		return fmt.Errorf("%w: replaced while it was read", ErrConflict)
 	}
-	consumer, err := o.client.js.Consumer(ctx, o.reader.stream, o.reader.name)
+	stored, err := c.storedChunks(ctx, o.info.Bucket, o.info.NUID)
 	if err != nil {
-		return nil //nolint:nilerr // it is asked again
+		return nil // it is asked again
 	}
-	if state := consumer.CachedInfo(); state.NumPending > 0 || state.Delivered.Consumer != o.reader.delivered {
+	if stored == uint64(o.info.Chunks) { // the consumer's replica is behind; another consumer may not be
+		if o.behind++; o.behind%objectPatience == 0 {
+			o.reader.drop()
+		}
 		return nil
 	}
-	return fmt.Errorf("%w: %d of its %d chunks are stored", ErrObjectCorrupt, o.chunks, o.info.Chunks)
+	return fmt.Errorf("%w: %d of its %d chunks are stored", ErrObjectCorrupt, stored, o.info.Chunks)
 }
 
 // release ends the transfer.
@@ -306,20 +354,4 @@ func (o *objectReader) Error() error {
 		return nil
 	}
 	return o.err
-}
-
-// tempName returns a name beside file that no other download uses. It has nothing of file's own
-// name, which may be as long as names can be.
-func tempName(file string) string {
-	return filepath.Join(filepath.Dir(file), ".nats-"+rand.Text()+".part")
-}
-
-// syncDir makes a rename in dir outlast a crash.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = d.Close() }()
-	return d.Sync()
 }

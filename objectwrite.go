@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,32 +14,74 @@ import (
 )
 
 const (
-	objectMetaFormat = "$O.%s.M.%s"
 	// objectChunkSize is how large chunks are unless the uploader chooses otherwise, or the server
 	// takes no messages of that size.
 	objectChunkSize = 128 << 10
-	// objectWindow is how many chunks may wait for their acknowledgement.
+	// objectHeaderRoom is what the message ID of a chunk may take of the server's max_payload.
+	objectHeaderRoom = 64
+	// objectWindow is how many chunks may wait for their acknowledgement, on a link that is fast enough.
 	objectWindow = 16
-	// objectCleanup bounds the removal of chunks that no object needs.
-	objectCleanup = 5 * time.Second
+	// objectCleanup bounds the removal of chunks that no object needs while the caller waits.
+	objectCleanup = time.Second
+	// objectAftermath bounds, beside the caller, the removal of the chunks of an upload that failed and
+	// finding out what became of one whose outcome is not known.
+	objectAftermath = 30 * time.Second
+	// objectUnwatched is how long an upload may last before it looks whether its chunks are still there:
+	// a Sweep, which leaves alone what is younger, may have taken a slow one for an orphan.
+	objectUnwatched = time.Second
 )
 
-// objectWriter puts one object. Upstream's Put makes a JetStream context of its own for every
-// object, whose goroutine may stay for ever; stores the metadata before all chunks are known to be
-// stored; and leaves the chunks behind when its context is cancelled.
+const opPutObject = "put object"
+
+// objectWriter puts one object. Upstream's Put sends a chunk again from a buffer that holds the next one
+// already; stores the metadata before all chunks are known to be stored; and leaves the chunks behind
+// when its context is cancelled.
 type objectWriter struct {
 	store    *ObjectStore
-	subject  string // of the chunks
-	unacked  []jetstream.PubAckFuture
+	opts     objectOptions
 	uploaded jetstream.ObjectInfo
+	subject  string // of the chunks
+	total    int64  // bytes of the source; -1 when it does not tell
+	begun    time.Time
+
+	pace   pace
+	flying []objectChunk // in the order of the object
+	free   [][]byte      // buffers of chunks that are stored
+	last   uint64        // sequence of the last chunk that is stored
+	done   int64         // bytes that are stored
+	doubt  bool          // a chunk was sent more than once
+}
+
+// objectChunk is a chunk in flight. Its data must not change until it is acknowledged.
+type objectChunk struct {
+	future *pubAckFuture
+	data   []byte
 }
 
 // put stores what r yields as chunks, then the metadata that makes them the object, and at last
 // removes the chunks of the object that was replaced.
-func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader) (*jetstream.ObjectInfo, error) {
+func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader, opts []ObjectOption) (*jetstream.ObjectInfo, error) {
+	w, err := s.newObjectWriter(ctx, meta, r)
+	if err != nil {
+		return nil, err
+	}
+	w.opts, w.total = objectOptionsOf(opts), sizeOf(r)
+	if err := w.upload(ctx, r); err != nil {
+		w.abandon()
+		return nil, err
+	}
+	if err := w.commit(ctx); err != nil {
+		return nil, err
+	}
+	w.opts.report(w.done, w.done)
+	return &w.uploaded, nil
+}
+
+// newObjectWriter checks the arguments of a Put.
+func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader) (*objectWriter, error) {
 	switch {
 	case ctx == nil:
-		return nil, errNilContext("put object", path(s.bucket, meta.Name))
+		return nil, errNilContext(opPutObject, path(s.bucket, meta.Name))
 	case meta.Name == "":
 		return nil, jetstream.ErrBadObjectMeta
 	case meta.Opts != nil && meta.Opts.Link != nil:
@@ -54,47 +94,40 @@ func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.R
 		opts = *meta.Opts
 	}
 	if opts.ChunkSize == 0 {
-		opts.ChunkSize = uint32(min(objectChunkSize, max(s.client.nc.MaxPayload(), 1)))
-	}
-	if int64(opts.ChunkSize) > s.client.nc.MaxPayload() {
+		opts.ChunkSize = objectChunkSize
+	} else if int64(opts.ChunkSize) > s.client.nc.MaxPayload() {
 		return nil, fmt.Errorf("%w: chunks of %d bytes", natsgo.ErrMaxPayload, opts.ChunkSize)
 	}
+	opts.ChunkSize = uint32(min(int64(opts.ChunkSize), max(s.client.nc.MaxPayload()-objectHeaderRoom, 1)))
 	meta.Opts = &opts
-
-	old, err := s.ObjectStore.GetInfo(ctx, meta.Name, jetstream.GetObjectInfoShowDeleted())
-	if err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
-		return nil, err
+	w := &objectWriter{
+		store:    s,
+		uploaded: jetstream.ObjectInfo{ObjectMeta: meta, Bucket: s.bucket, NUID: rand.Text()},
+		begun:    time.Now(),
+		pace:     pace{window: chunksAtFirst, patience: chunkPatienceMin},
 	}
-	w := &objectWriter{store: s, uploaded: jetstream.ObjectInfo{ObjectMeta: meta, Bucket: s.bucket, NUID: rand.Text()}}
-	w.subject = fmt.Sprintf(objectChunkFormat, s.bucket, w.uploaded.NUID)
-	if err := w.upload(ctx, r); err != nil {
-		w.abandon(ctx)
-		return nil, err
-	}
-	if old != nil && !old.Deleted && old.Chunks > 0 {
-		w.purge(ctx, fmt.Sprintf(objectChunkFormat, s.bucket, old.NUID))
-	}
-	return &w.uploaded, nil
+	w.subject = objectChunks(s.bucket, w.uploaded.NUID)
+	return w, nil
 }
 
+// upload stores the chunks and looks up, meanwhile, what the object is going to replace.
 func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 	size := int(w.uploaded.Opts.ChunkSize)
 	digest := sha256.New()
-	buffers := make([][]byte, objectWindow+1) // a chunk may be sent again until it is acknowledged
-	for i := 0; ; i++ {
+	for {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		buffer := &buffers[i%len(buffers)]
-		if *buffer == nil {
-			*buffer = make([]byte, size)
+		buffer, err := w.buffer(ctx, size)
+		if err != nil {
+			return err
 		}
-		n, err := io.ReadFull(r, *buffer)
+		n, err := io.ReadFull(r, buffer)
 		if n > 0 {
-			_, _ = digest.Write((*buffer)[:n])
-			if err := w.send(ctx, (*buffer)[:n]); err != nil {
+			if err := w.send(ctx, buffer[:n]); err != nil {
 				return err
 			}
+			_, _ = digest.Write(buffer[:n]) // while the chunk is on its way
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			break
@@ -103,89 +136,139 @@ func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 			return fmt.Errorf("the source failed: %w", err)
 		}
 	}
-	for len(w.unacked) > 0 {
-		if err := w.acked(ctx); err != nil {
-			return err
-		}
-	}
 	w.uploaded.Digest = jetstream.GetObjectDigestValue(digest)
-	return w.publishMeta(ctx)
+	return nil
 }
 
-// send publishes a chunk, after the oldest one is acknowledged when too many are not.
-func (w *objectWriter) send(ctx context.Context, chunk []byte) error {
-	if len(w.unacked) == objectWindow {
+// buffer returns the buffer of a chunk that is acknowledged, and waits for one when too many are not.
+func (w *objectWriter) buffer(ctx context.Context, size int) ([]byte, error) {
+	for len(w.flying) > 0 {
+		if _, _, there := w.flying[0].future.peek(); !there && len(w.flying) < w.pace.window {
+			break
+		}
 		if err := w.acked(ctx); err != nil {
+			return nil, err
+		}
+	}
+	last := len(w.free) - 1
+	if last < 0 {
+		return make([]byte, size), nil
+	}
+	buffer := w.free[last]
+	w.free = w.free[:last]
+	return buffer, nil
+}
+
+// send publishes a chunk.
+func (w *objectWriter) send(ctx context.Context, data []byte) error {
+	future, err := w.publish(ctx, data)
+	if err != nil {
+		return err
+	}
+	w.flying = append(w.flying, objectChunk{future, data})
+	w.uploaded.Chunks++
+	w.uploaded.Size += uint64(len(data))
+	return nil
+}
+
+// publish sends a chunk under a message ID of its own, again and again until it is stored or ctx's
+// deadline has passed. Cancelling ctx does not take it back: what is on its way is waited for, so that
+// nothing comes after the chunks were purged.
+func (w *objectWriter) publish(ctx context.Context, data []byte) (*pubAckFuture, error) {
+	c := w.store.client
+	f := &pubAckFuture{
+		publisher: c.async, op: opPutObject, ctx: ctx,
+		chunk: &chunkFlight{patience: w.pace.patience, sent: time.Now()},
+		msg:   &natsgo.Msg{Subject: w.subject, Header: natsgo.Header{jetstream.MsgIDHeader: {c.msgIDs.next()}}, Data: data},
+	}
+	var ok bool
+	if f.deadline, ok = ctx.Deadline(); !ok {
+		f.deadline = time.Now().Add(c.cfg.RequestTimeout)
+	}
+	return f, c.async.publish(f)
+}
+
+// acked waits for the oldest chunk. A chunk that had to be sent again may be stored behind its
+// successors, and then those are stored anew.
+func (w *objectWriter) acked(ctx context.Context) error {
+	oldest := w.flying[0]
+	sequence, err := w.await(ctx, oldest.future)
+	if err != nil {
+		return err
+	}
+	if sequence < w.last {
+		return w.reorder(ctx)
+	}
+	w.stored(sequence)
+	return nil
+}
+
+// await waits for the acknowledgement of a chunk and returns its sequence.
+func (w *objectWriter) await(ctx context.Context, f *pubAckFuture) (uint64, error) {
+	ack, err, there := f.peek()
+	if !there {
+		select {
+		case <-f.settled():
+			ack, err, _ = f.peek()
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	w.doubt = w.pace.learn(f) || w.doubt
+	return ack.Sequence, nil
+}
+
+// stored takes the oldest chunk off the list.
+func (w *objectWriter) stored(sequence uint64) {
+	w.last = sequence
+	data := w.flying[0].data
+	w.done += int64(len(data))
+	w.free = append(w.free, data[:cap(data)])
+	w.flying = w.flying[1:]
+	if w.done < w.total || w.total < 0 {
+		w.opts.report(w.done, w.total)
+	}
+}
+
+// reorder deletes the chunks in flight, which are stored in a wrong order, and stores them one by one.
+func (w *objectWriter) reorder(ctx context.Context) error {
+	c := w.store.client
+	for _, chunk := range w.flying {
+		sequence, err := w.await(ctx, chunk.future)
+		if err != nil {
+			return err
+		}
+		question := struct {
+			Sequence uint64 `json:"seq"`
+			NoErase  bool   `json:"no_erase"`
+		}{sequence, true}
+		var answer struct{ apiRefusal }
+		err = c.askAPI(ctx, "STREAM.MSG.DELETE."+objectStreamPrefix+w.store.bucket, question, &answer)
+		if err != nil && !isDeleted(err) {
 			return err
 		}
 	}
-	future, err := w.store.client.js.PublishAsync(w.subject, chunk)
-	if err != nil {
-		return err
-	}
-	w.unacked = append(w.unacked, future)
-	w.uploaded.Chunks++
-	w.uploaded.Size += uint64(len(chunk))
-	return nil
-}
-
-// acked waits for the oldest chunk.
-func (w *objectWriter) acked(ctx context.Context) error {
-	oldest := w.unacked[0]
-	select {
-	case <-oldest.Ok():
-		w.unacked = w.unacked[1:]
-		return nil
-	case err := <-oldest.Err():
-		w.unacked = w.unacked[1:]
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// abandon removes what was uploaded, without keeping the caller waiting; Shutdown waits for it.
-func (w *objectWriter) abandon(ctx context.Context) {
-	c := w.store.client
-	if c.beginWork() != nil {
-		return
-	}
-	ctx = context.WithoutCancel(ctx)
-	go func() {
-		defer c.work.Done()
-		// What is still on its way would miss the purge. Every future resolves within
-		// Config.RequestTimeout.
-		for len(w.unacked) > 0 {
-			_ = w.acked(ctx)
+	w.doubt = true
+	for len(w.flying) > 0 {
+		chunk := &w.flying[0]
+		var err error
+		if chunk.future, err = w.publish(ctx, chunk.data); err != nil {
+			return err
 		}
-		w.purge(ctx, w.subject)
-	}()
-}
-
-func (w *objectWriter) publishMeta(ctx context.Context) error {
-	body, err := json.Marshal(&w.uploaded)
-	if err != nil {
-		return err
+		sequence, err := w.await(ctx, chunk.future)
+		if err != nil {
+			return err
+		}
+		w.stored(sequence)
 	}
-	m := natsgo.NewMsg(fmt.Sprintf(objectMetaFormat, w.store.bucket, base64.URLEncoding.EncodeToString([]byte(w.uploaded.Name))))
-	m.Header.Set(natsgo.MsgRollup, natsgo.MsgRollupSubject)
-	m.Data = body
-	if _, err := w.store.client.js.PublishMsg(ctx, m); err != nil {
-		return err
-	}
-	w.uploaded.ModTime = time.Now().UTC() // about the server's
 	return nil
 }
 
-// purge removes chunks, also when ctx has ended. What it fails to remove only takes up room.
-func (w *objectWriter) purge(ctx context.Context, chunks string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), objectCleanup)
-	defer cancel()
-	stream, err := w.store.client.js.Stream(ctx, objectStreamPrefix+w.store.bucket)
-	if err == nil {
-		err = stream.Purge(ctx, jetstream.WithPurgeSubject(chunks))
-	}
-	if err != nil {
-		w.store.client.log.Warn("object chunks are left behind", "bucket", w.store.bucket, "subject", chunks, "error", err)
-	}
+// isDeleted tells whether a deletion failed because an earlier, unanswered one has succeeded.
+func isDeleted(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == codeSequenceNotFound || api.ErrorCode == codeDeleteFailed)
 }

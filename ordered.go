@@ -51,10 +51,11 @@ type orderedReader struct {
 
 	pending   uint64 // on the server when the first consumer was made
 	started   bool
-	delivered uint64 // consumer sequence of the last message
-	last      uint64 // stream sequence of the last message
-	asked     int    // messages asked for and not yet received
-	failures  int    // in a row
+	delivered uint64      // consumer sequence of the last message
+	last      uint64      // stream sequence of the last message
+	asked     int         // messages asked for and not yet received
+	failures  int         // in a row
+	alarm     *time.Timer // goes off when the server is silent
 }
 
 func (c *Client) newOrderedReader(stream string, config jetstream.ConsumerConfig, batch int) *orderedReader {
@@ -72,7 +73,11 @@ func (r *orderedReader) start(ctx context.Context) error {
 // next returns the next message and its metadata. It returns when ctx ends, the client is closed,
 // or the stream is gone; everything else it waits out.
 func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, error) {
-	silence := time.NewTimer(orderedSilence)
+	if r.alarm == nil { // one for all messages
+		r.alarm = time.NewTimer(orderedSilence)
+	}
+	silence := r.alarm
+	silence.Reset(orderedSilence)
 	defer silence.Stop()
 	var probe <-chan error
 	for {
@@ -269,7 +274,7 @@ func (r *orderedReader) drop() {
 		return
 	}
 	_ = r.sub.Unsubscribe()
-	if up, _, _ := r.client.link.state(); up { // or Close would have something to send
+	if r.client.nc.IsConnected() { // or Close would have something to send
 		_ = r.client.nc.Publish(r.api("DELETE"), nil)
 	}
 	r.name, r.sub = "", nil

@@ -69,6 +69,7 @@ type pubAckFuture struct {
 	op        string
 	ctx       context.Context
 	deadline  time.Time
+	chunk     *chunkFlight // nil but for a chunk of an object
 	msg       *natsgo.Msg
 	sequence  uint64
 	reply     string // the subject of the answers to all attempts
@@ -116,18 +117,32 @@ func (f *pubAckFuture) Err() <-chan error {
 // Msg returns the message as it was sent, with its ID.
 func (f *pubAckFuture) Msg() *natsgo.Msg { return f.msg }
 
+// settled returns a channel that is closed when there is a result.
+func (f *pubAckFuture) settled() <-chan struct{} {
+	f.publisher.mu.Lock()
+	defer f.publisher.mu.Unlock()
+	if f.done == nil {
+		f.done = make(chan struct{})
+		if f.resolved {
+			close(f.done)
+		}
+	}
+	return f.done
+}
+
 // result returns what came of the message; when nothing has yet, it waits or says so.
 func (f *pubAckFuture) result(wait bool) (ack *jetstream.PubAck, err error, there bool) { //nolint:revive // the error belongs to the acknowledgement
-	p := f.publisher
-	p.mu.Lock()
-	if !f.resolved && wait {
-		done := make(chan struct{})
-		f.done = done // only PublishSeq waits so, and once
-		p.mu.Unlock()
-		<-done
-		p.mu.Lock()
+	if ack, err, there = f.peek(); there || !wait {
+		return ack, err, there
 	}
-	defer p.mu.Unlock()
+	<-f.settled()
+	return f.peek()
+}
+
+// peek returns the result, if there is one.
+func (f *pubAckFuture) peek() (ack *jetstream.PubAck, err error, there bool) { //nolint:revive // as for result
+	f.publisher.mu.Lock()
+	defer f.publisher.mu.Unlock()
 	return f.ack, f.err, f.resolved
 }
 
@@ -142,5 +157,8 @@ func (f *pubAckFuture) settle(ack *jetstream.PubAck, err error) {
 	}
 	if f.done != nil {
 		close(f.done)
+	}
+	if f.chunk != nil {
+		f.chunk.ended = time.Now()
 	}
 }

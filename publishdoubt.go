@@ -36,7 +36,8 @@ func (c *Client) storedBefore(ctx context.Context, op string, m *natsgo.Msg, ref
 	case err == nil && found.Header.Get(jetstream.MsgIDHeader) == m.Header.Get(jetstream.MsgIDHeader):
 		return &jetstream.PubAck{Stream: stream.CachedInfo().Config.Name, Sequence: found.Sequence, Duplicate: true}, nil
 	case err == nil, errors.Is(err, jetstream.ErrMsgNotFound):
-		return nil, wrap(op, m.Subject, refusal)
+		// Or it was stored and another writer has replaced it already.
+		return nil, wrap(op, m.Subject, joined{refusal, errUnanswered})
 	}
 	return nil, c.unstored(ctx, op, m.Subject, ErrTimeout, refusal, true)
 }

@@ -103,7 +103,7 @@ func (p *asyncPublisher) admit(f *pubAckFuture) (<-chan struct{}, error) {
 	p.last++
 	reply := make([]byte, 0, 64) // on the stack
 	f.sequence, f.reply = p.last, string(strconv.AppendUint(append(reply, p.prefix...), p.last, 36))
-	f.due, f.breaks, f.attempts = time.Now().Add(attemptMin), breaks, 1
+	f.due, f.breaks, f.attempts = time.Now().Add(f.patience(attemptMin)), breaks, 1
 	p.flying[f.sequence] = f
 	p.bytes += len(f.msg.Data)
 	if !p.ticking {
@@ -217,7 +217,7 @@ func (p *asyncPublisher) tick() {
 	p.mu.Lock()
 	for _, f := range p.flying {
 		switch {
-		case f.ctx.Err() != nil, now.After(f.deadline), c.ctx.Err() != nil:
+		case f.ctx.Err() != nil && f.chunk == nil, now.After(f.deadline), c.ctx.Err() != nil:
 			ended = append(ended, f)
 		case up && (now.After(f.due) || f.breaks != breaks):
 			overdue = append(overdue, f)
@@ -257,7 +257,7 @@ func (p *asyncPublisher) retry(overdue []*pubAckFuture, breaks uint64) {
 		p.mu.Lock()
 		flying := p.flying[f.sequence] == f
 		f.attempts++
-		f.breaks, f.due, f.silent = breaks, time.Now().Add(attemptMax), false
+		f.breaks, f.due, f.silent = breaks, time.Now().Add(f.patience(attemptMax)), false
 		p.mu.Unlock()
 		if !flying {
 			continue

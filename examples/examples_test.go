@@ -34,6 +34,12 @@ var expected = map[string][]string{
 		"one of the configured URLs.",
 	},
 	"events": {"welcomed ada@example.com", "welcomed grace@example.com"},
+	"filedistribution": {
+		"publisher  upload 100% |██████████████████████████████|",
+		"publisher  stored v1.2.3, 33554432 bytes in 256 chunks",
+		"installed v1.2.3, digest verified",
+		"installed v1.2.3, digest verified",
+	},
 	"jetstream": {
 		"stored    order-5 as sequence 5",
 		"duplicate true",
@@ -69,6 +75,9 @@ var expected = map[string][]string{
 	"taskqueue":    {"worker-1", "worker-4", "100 different tasks handled"},
 }
 
+// modules are the examples that are modules of their own, for what the library must not depend on.
+var modules = []string{"filedistribution"}
+
 // The examples are built once for all that is to be seen of them.
 func TestExamples(t *testing.T) {
 	t.Parallel()
@@ -76,6 +85,12 @@ func TestExamples(t *testing.T) {
 	output, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./...").CombinedOutput()
 	if err != nil {
 		t.Fatalf("go build: %v\n%s", err, output)
+	}
+	for _, name := range modules {
+		output, err := exec.CommandContext(t.Context(), "go", "build", "-C", name, "-o", filepath.Join(bin, name), ".").CombinedOutput()
+		if err != nil {
+			t.Fatalf("go build: %v\n%s", err, output)
+		}
 	}
 	t.Run("alone", func(t *testing.T) {
 		t.Parallel()

@@ -9,10 +9,18 @@ import (
 )
 
 // TestMain fails the package when a test leaves a goroutine behind. The test binary is also the
-// server that publish tests kill: see publishServer.
+// server that publish tests kill, see publishServer, and the uploader that an object test kills, see
+// objectUpload.
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(publishServerEnv); spec != "" {
 		if err := publishServe(spec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if url := os.Getenv(objectUploaderEnv); url != "" {
+		if err := objectUpload(url); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

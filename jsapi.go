@@ -1,0 +1,78 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// How long one question to the JetStream API waits for its answer: doubled with every one that is lost.
+const (
+	apiPatienceMin = 500 * time.Millisecond
+	apiPatienceMax = 4 * time.Second
+)
+
+// apiAnswer is an answer of the JetStream API: it embeds an apiRefusal.
+type apiAnswer interface{ refused() error }
+
+// apiRefusal is what all answers have in common.
+type apiRefusal struct {
+	Error *jetstream.APIError `json:"error"`
+}
+
+// refused takes the error out, for the next answer to be decoded into the same struct.
+func (r *apiRefusal) refused() error {
+	if err := r.Error; err != nil {
+		r.Error = nil
+		return err
+	}
+	return nil
+}
+
+// askAPI puts a question to the JetStream API and decodes the answer. It asks again when the answer is
+// lost or says "not now", until ctx ends: the question must be one that may be asked twice. Upstream asks
+// once and waits for as long as ctx lasts. Without a deadline in ctx, Config.RequestTimeout applies.
+func (c *Client) askAPI(ctx context.Context, verb string, question any, answer apiAnswer) error {
+	body, err := json.Marshal(question)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	for patience := apiPatienceMin; ; patience = min(2*patience, apiPatienceMax) {
+		if err := c.link.wait(ctx); err != nil {
+			return err
+		}
+		err := c.askOnce(ctx, verb, body, answer, patience)
+		switch {
+		case err == nil:
+			return nil
+		case c.nc.IsClosed():
+			return ErrClosed
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, natsgo.ErrNoResponders): // JetStream is not there at all
+			return err
+		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, natsgo.ErrDisconnected) && !passes(err):
+			return err
+		}
+		pause(ctx, attemptPause)
+	}
+}
+
+func (c *Client) askOnce(ctx context.Context, verb string, body []byte, answer apiAnswer, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	m, err := c.nc.RequestWithContext(ctx, c.jsPrefix+verb, body)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(m.Data, answer); err != nil {
+		return err
+	}
+	return answer.refused()
+}

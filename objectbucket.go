@@ -1,0 +1,250 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ObjectStoreOption changes the configuration of a bucket that is created.
+type ObjectStoreOption func(*jetstream.ObjectStoreConfig)
+
+// WithObjectStoreConfig lets set change the whole of upstream's configuration: TTL, MaxBytes,
+// Replicas, Storage and the rest. The bucket's name is filled in already and stays.
+func WithObjectStoreConfig(set func(*jetstream.ObjectStoreConfig)) ObjectStoreOption {
+	return ObjectStoreOption(set)
+}
+
+// WithObjectStoreTTL lets objects expire so long after they were stored. 0 keeps them for ever.
+func WithObjectStoreTTL(d time.Duration) ObjectStoreOption {
+	return func(c *jetstream.ObjectStoreConfig) { c.TTL = d }
+}
+
+// WithObjectStoreMaxBytes bounds the bucket's size, in bytes with all that goes with them. A Put beyond is
+// ErrStreamFull. 0 sets no bound.
+func WithObjectStoreMaxBytes(n int64) ObjectStoreOption {
+	return func(c *jetstream.ObjectStoreConfig) { c.MaxBytes = n }
+}
+
+// WithObjectStoreReplicas stores the bucket on n servers of the cluster: 1, 3 or 5. The default is
+// Config.DefaultStreamReplicas.
+func WithObjectStoreReplicas(n int) ObjectStoreOption {
+	return func(c *jetstream.ObjectStoreConfig) { c.Replicas = n }
+}
+
+// WithObjectStoreStorage stores the bucket in files or in memory. The default is
+// Config.DefaultStorageType.
+func WithObjectStoreStorage(storage jetstream.StorageType) ObjectStoreOption {
+	return func(c *jetstream.ObjectStoreConfig) { c.Storage = storage }
+}
+
+// WithObjectStoreCompression compresses the bucket's files.
+func WithObjectStoreCompression() ObjectStoreOption {
+	return func(c *jetstream.ObjectStoreConfig) { c.Compression = true }
+}
+
+// objectStoreConfig returns what the options set and the same with the client's defaults.
+func (c *Client) objectStoreConfig(bucket string, opts []ObjectStoreOption) (set, full jetstream.ObjectStoreConfig) {
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&set)
+		}
+	}
+	set.Bucket = bucket
+	full = set
+	full.Replicas, full.Storage = c.streamDefaults(set.Replicas, set.Storage)
+	full.Replicas = max(full.Replicas, 1)
+	return set, full
+}
+
+// CreateObjectStore creates a bucket and returns its handle. Creating it again with the same
+// configuration is no error, with another one it is ErrAlreadyExists, with the fields that differ in the
+// text and in a *DriftError. A bucket's name consists of letters, digits, - and _; another one is
+// ErrInvalidArgument.
+func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...ObjectStoreOption) (*ObjectStore, error) {
+	const op = "create object store"
+	js, err := c.jetStream(ctx, op, bucket)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	_, cfg := c.objectStoreConfig(bucket, opts)
+	store, err := js.CreateObjectStore(ctx, cfg)
+	if errors.Is(err, jetstream.ErrBucketExists) {
+		err = c.objectStoreDiffers(ctx, cfg)
+	}
+	if err != nil {
+		return nil, wrapJetStream(op, bucket, err)
+	}
+	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
+}
+
+// objectStoreError says which fields of a bucket that exists differ.
+type objectStoreError struct{ *DriftError }
+
+func (e objectStoreError) Error() string {
+	texts := make([]string, len(e.Drifts))
+	for i, drift := range e.Drifts {
+		texts[i] = drift.String()
+	}
+	return "it differs: " + strings.Join(texts, ", ")
+}
+
+func (e objectStoreError) Unwrap() []error { return []error{jetstream.ErrBucketExists, e.DriftError} }
+
+// objectStoreDiffers returns how the bucket that exists differs from cfg in all of its fields.
+func (c *Client) objectStoreDiffers(ctx context.Context, cfg jetstream.ObjectStoreConfig) error {
+	stream, err := c.js.Stream(ctx, objectStreamPrefix+cfg.Bucket)
+	if err != nil {
+		return joined{jetstream.ErrBucketExists, err}
+	}
+	live := liveObjectStoreConfig(cfg.Bucket, stream.CachedInfo().Config)
+	found := &DriftError{Stream: objectStreamPrefix + cfg.Bucket}
+	a, b := reflect.ValueOf(live), reflect.ValueOf(cfg)
+	for i := range a.NumField() {
+		x, y := a.Field(i), b.Field(i)
+		name := a.Type().Field(i).Name
+		if reflect.DeepEqual(x.Interface(), y.Interface()) || (name == "Metadata" && x.Len() == 0 && y.Len() == 0) {
+			continue
+		}
+		effect, changeable := objectStoreRules[name](x.Interface(), y.Interface(), nil)
+		found.Drifts = append(found.Drifts, Drift{
+			Field: name, Live: x.Interface(), Want: y.Interface(), Changeable: changeable, Shrinks: effect != "", Effect: effect,
+		})
+	}
+	if len(found.Drifts) == 0 { // in what only the stream has
+		return joined{jetstream.ErrBucketExists, jetstream.ErrStreamNameAlreadyInUse}
+	}
+	return objectStoreError{found}
+}
+
+// liveObjectStoreConfig returns the bucket's configuration as its stream has it.
+func liveObjectStoreConfig(bucket string, cfg jetstream.StreamConfig) jetstream.ObjectStoreConfig {
+	metadata := maps.Clone(cfg.Metadata)
+	maps.DeleteFunc(metadata, func(key, _ string) bool { return strings.HasPrefix(key, "_nats.") }) // the server's own
+	return jetstream.ObjectStoreConfig{
+		Bucket: bucket, Description: cfg.Description, TTL: cfg.MaxAge, MaxBytes: max(cfg.MaxBytes, 0),
+		Storage: cfg.Storage, Replicas: cfg.Replicas, Placement: cfg.Placement,
+		Compression: cfg.Compression != jetstream.NoCompression, Metadata: metadata,
+	}
+}
+
+// objectStoreRules has a rule for each field of a bucket's configuration.
+var objectStoreRules = map[string]rule{
+	"Bucket":      fixed,
+	"Description": harmless,
+	"TTL":         lower("deletes objects sooner"),
+	"MaxBytes":    lower("refuses objects sooner"),
+	"Storage":     fixed,
+	"Replicas":    lower("keeps fewer copies"),
+	"Placement":   harmless,
+	"Compression": harmless,
+	"Metadata":    harmless,
+}
+
+// EnsureObjectStore creates a bucket, or changes the one there is to what the options say. What they leave
+// at zero stays as it is, so no field can be set to zero here. A change that lowers a limit, or cannot be
+// made, is not made: it is ErrAlreadyExists, with every field that differs as CreateObjectStore has it. The
+// other errors are those of CreateObjectStore.
+func (c *Client) EnsureObjectStore(ctx context.Context, bucket string, opts ...ObjectStoreOption) (*ObjectStore, error) {
+	const op = "ensure object store"
+	js, err := c.jetStream(ctx, op, bucket)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	want, fresh := c.objectStoreConfig(bucket, opts)
+	store, err := js.CreateObjectStore(ctx, fresh)
+	if errors.Is(err, jetstream.ErrBucketExists) {
+		store, err = c.adaptObjectStore(ctx, want)
+	}
+	if err != nil {
+		return nil, wrapJetStream(op, bucket, err)
+	}
+	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
+}
+
+// adaptObjectStore changes a bucket that exists.
+func (c *Client) adaptObjectStore(ctx context.Context, want jetstream.ObjectStoreConfig) (jetstream.ObjectStore, error) {
+	stream, err := c.js.Stream(ctx, objectStreamPrefix+want.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	live := liveObjectStoreConfig(want.Bucket, stream.CachedInfo().Config)
+	want.Metadata = mergedMetadata(live.Metadata, want.Metadata)
+	merged, found := drifts(live, want, objectStoreRules, nil)
+	switch {
+	case slices.ContainsFunc(found, func(d Drift) bool { return !d.Changeable || d.Shrinks }):
+		return nil, objectStoreError{&DriftError{Stream: objectStreamPrefix + want.Bucket, Drifts: found}}
+	case len(found) == 0:
+		return c.js.ObjectStore(ctx, want.Bucket)
+	}
+	return c.js.UpdateObjectStore(ctx, merged)
+}
+
+// GetObjectStore returns the handle of a bucket, or ErrBucketNotFound.
+func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStore, error) {
+	const op = "get object store"
+	js, err := c.jetStream(ctx, op, bucket)
+	if err != nil {
+		return nil, err
+	}
+	store, err := js.ObjectStore(ctx, bucket)
+	if err != nil {
+		return nil, wrapJetStream(op, bucket, err)
+	}
+	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
+}
+
+// DeleteObjectStore deletes a bucket with all its objects, or returns ErrBucketNotFound.
+func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
+	const op = "delete object store"
+	js, err := c.jetStream(ctx, op, bucket)
+	if err != nil {
+		return err
+	}
+	err = js.DeleteObjectStore(ctx, bucket)
+	if errors.Is(err, jetstream.ErrStreamNotFound) { // upstream's text is of two lines
+		err = joined{jetstream.ErrBucketNotFound, jetstream.ErrStreamNotFound}
+	}
+	return wrapJetStream(op, bucket, err)
+}
+
+// ObjectStores returns the state of every bucket of objects in the account. An error ends the sequence.
+// Without a deadline in ctx, Config.RequestTimeout bounds the whole loop.
+func (c *Client) ObjectStores(ctx context.Context) iter.Seq2[jetstream.ObjectStoreStatus, error] {
+	const op = "list object stores"
+	return func(yield func(jetstream.ObjectStoreStatus, error) bool) {
+		js, err := c.jetStream(ctx, op, "")
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		ctx, cancel := c.deadline(ctx)
+		defer cancel()
+		ctx, abandon := context.WithCancel(ctx)
+		list := js.ObjectStores(ctx)
+		defer func() { // for a loop that is left early: upstream's goroutine hangs on what nobody takes
+			abandon()
+			for range list.Status() {
+			}
+		}()
+		for status := range list.Status() {
+			if !yield(status, nil) {
+				return
+			}
+		}
+		if err := list.Error(); err != nil {
+			yield(nil, wrapJetStream(op, "", err))
+		}
+	}
+}

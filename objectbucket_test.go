@@ -1,0 +1,99 @@
+package nats_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+func TestObjectStoreOptions(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, func(c *nats.Config) { c.DefaultStorageType = "memory" })
+	ctx := context.Background()
+	opts := []nats.ObjectStoreOption{
+		nats.WithObjectStoreTTL(time.Hour), nats.WithObjectStoreMaxBytes(1 << 20), nats.WithObjectStoreReplicas(1), nil,
+		nats.WithObjectStoreConfig(func(c *jetstream.ObjectStoreConfig) { c.Metadata = map[string]string{"a": "1"} }),
+	}
+	for range 2 { // the same again is no error
+		store, err := client.CreateObjectStore(ctx, "files", opts...)
+		require.NoError(t, err)
+		status, err := store.Status(ctx)
+		require.NoError(t, err)
+		assert.Equal(t, time.Hour, status.TTL())
+		assert.Equal(t, jetstream.MemoryStorage, status.Storage(), "the default of the Config")
+		assert.Equal(t, 1, status.Replicas())
+		assert.False(t, status.IsCompressed())
+	}
+	other := connect(t, s, nil)
+	store, err := other.CreateObjectStore(ctx, "compressed", nats.WithObjectStoreStorage(jetstream.FileStorage), nats.WithObjectStoreCompression())
+	require.NoError(t, err)
+	status, err := store.Status(ctx)
+	require.NoError(t, err)
+	assert.True(t, status.IsCompressed())
+	assert.Equal(t, jetstream.FileStorage, status.Storage())
+
+	_, err = other.CreateObjectStore(ctx, "files", nats.WithObjectStoreTTL(2*time.Hour))
+	require.ErrorIs(t, err, nats.ErrAlreadyExists)
+	require.ErrorIs(t, err, jetstream.ErrBucketExists)
+	require.ErrorContains(t, err, `"files"`)
+	var drift *nats.DriftError
+	require.ErrorAs(t, err, &drift)
+	fields := make([]string, len(drift.Drifts))
+	for i, d := range drift.Drifts {
+		fields[i] = d.Field
+		assert.ErrorContains(t, err, d.String())
+	}
+	assert.Equal(t, []string{"TTL", "MaxBytes", "Storage", "Metadata"}, fields)
+
+	found := map[string]bool{}
+	for status, err := range client.ObjectStores(ctx) {
+		require.NoError(t, err)
+		found[status.Bucket()] = true
+	}
+	assert.Equal(t, map[string]bool{"files": true, "compressed": true}, found)
+	for _, err := range client.ObjectStores(ctx) {
+		require.NoError(t, err)
+		break // goleak looks for what is left
+	}
+}
+
+func TestEnsureObjectStore(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	ctx := context.Background()
+	ensure := func(opts ...nats.ObjectStoreOption) (jetstream.ObjectStoreStatus, error) {
+		store, err := client.EnsureObjectStore(ctx, "files", opts...)
+		if err != nil {
+			return nil, err
+		}
+		return store.Status(ctx)
+	}
+	_, err := ensure(nats.WithObjectStoreTTL(time.Hour))
+	require.NoError(t, err)
+	status, err := ensure(nats.WithObjectStoreTTL(2 * time.Hour))
+	require.NoError(t, err)
+	assert.Equal(t, 2*time.Hour, status.TTL(), "more is granted")
+	status, err = ensure()
+	require.NoError(t, err)
+	assert.Equal(t, 2*time.Hour, status.TTL(), "zero is as it is")
+	for _, opt := range []nats.ObjectStoreOption{
+		nats.WithObjectStoreTTL(time.Minute), nats.WithObjectStoreStorage(jetstream.MemoryStorage), nats.WithObjectStoreMaxBytes(1000),
+	} {
+		_, err = ensure(opt)
+		require.ErrorIs(t, err, nats.ErrAlreadyExists)
+		var drift *nats.DriftError
+		require.ErrorAs(t, err, &drift)
+		assert.Len(t, drift.Drifts, 1)
+	}
+	_, err = client.EnsureObjectStore(ctx, "a b")
+	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+}

@@ -1,0 +1,169 @@
+package nats
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// GetInfo returns what is known of an object, or ErrObjectNotFound. It asks the leader of the bucket's
+// stream, so that it sees what any Put has stored before. A link is described itself, not what it leads to.
+func (s *ObjectStore) GetInfo(ctx context.Context, name string, opts ...jetstream.GetObjectInfoOpt) (*jetstream.ObjectInfo, error) {
+	const op = "object info"
+	if err := s.check(ctx, op, name); err != nil {
+		return nil, err
+	}
+	version, err := s.client.objectVersion(ctx, s.bucket, name)
+	if err != nil {
+		return nil, s.wrap(op, name, err)
+	}
+	if version.info != nil && len(opts) > 0 { // upstream's only option shows the deleted ones
+		return version.info, nil
+	}
+	info, err := version.live()
+	return info, s.wrap(op, name, err)
+}
+
+// check refuses what no object can be called, and a nil context.
+func (s *ObjectStore) check(ctx context.Context, op, name string) error {
+	switch {
+	case ctx == nil:
+		return errNilContext(op, path(s.bucket, name))
+	case name == "":
+		return s.wrap(op, name, jetstream.ErrNameRequired)
+	}
+	return nil
+}
+
+// Delete deletes an object, or returns ErrObjectNotFound. It deletes what is there when the server gets to
+// it, and removes the chunks of that very version.
+func (s *ObjectStore) Delete(ctx context.Context, name string) error {
+	const op = "delete object"
+	if err := s.check(ctx, op, name); err != nil {
+		return err
+	}
+	old, _, err := s.changeObject(ctx, op, name, func(old objectVersion) (*jetstream.ObjectInfo, error) {
+		info, err := old.live()
+		if err != nil {
+			return nil, err
+		}
+		return tombstone(info), nil
+	})
+	if err != nil {
+		return s.wrap(op, name, err)
+	}
+	if old.info.Chunks > 0 {
+		s.purge(ctx, old.info.NUID)
+	}
+	return nil
+}
+
+// tombstone returns the metadata of a deleted object.
+func tombstone(info *jetstream.ObjectInfo) *jetstream.ObjectInfo {
+	gone := *info
+	gone.Deleted, gone.Size, gone.Chunks, gone.Digest = true, 0, 0, ""
+	return &gone
+}
+
+// UpdateMeta changes the name, description, headers or metadata of an object. It returns
+// ErrObjectNotFound when there is none, ErrAlreadyExists when the new name is taken, and ErrConflict when
+// the object was replaced while it was renamed. Upstream's may name chunks that a Put has removed meanwhile.
+func (s *ObjectStore) UpdateMeta(ctx context.Context, name string, meta jetstream.ObjectMeta) error {
+	const op = "update object"
+	if err := s.check(ctx, op, name); err != nil {
+		return err
+	}
+	if err := s.check(ctx, op, meta.Name); err != nil {
+		return err
+	}
+	if meta.Name != name {
+		return s.wrap(op, name, s.rename(ctx, op, name, meta))
+	}
+	_, _, err := s.changeObject(ctx, op, name, func(old objectVersion) (*jetstream.ObjectInfo, error) {
+		return described(old, meta)
+	})
+	return s.wrap(op, name, err)
+}
+
+// described returns a copy of the object's metadata with what a user may change.
+func described(old objectVersion, meta jetstream.ObjectMeta) (*jetstream.ObjectInfo, error) {
+	if _, err := old.live(); err != nil {
+		return nil, jetstream.ErrUpdateMetaDeleted
+	}
+	info := *old.info
+	info.Name, info.Description, info.Headers, info.Metadata = meta.Name, meta.Description, meta.Headers, meta.Metadata
+	return &info, nil
+}
+
+// rename stores the metadata under the new name and removes it from the old one. When the old one was
+// replaced meanwhile, its chunks are gone, and so the new one goes as well.
+func (s *ObjectStore) rename(ctx context.Context, op, name string, meta jetstream.ObjectMeta) error {
+	c := s.client
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	old, err := c.objectVersion(ctx, s.bucket, name)
+	if err != nil {
+		return err
+	}
+	info, err := described(old, meta)
+	if err != nil {
+		return err
+	}
+	taken, err := c.objectVersion(ctx, s.bucket, meta.Name)
+	if err != nil {
+		return err
+	}
+	if _, err := taken.live(); err == nil {
+		return jetstream.ErrObjectAlreadyExists
+	}
+	renamed, err := c.storeMeta(ctx, op, info, taken.sequence)
+	if err != nil {
+		return err
+	}
+	gone, err := c.storeMeta(ctx, op, tombstone(old.info), old.sequence)
+	if err != nil {
+		if errors.Is(err, ErrConflict) {
+			if _, undone := c.storeMeta(ctx, op, tombstone(info), renamed); undone != nil {
+				err = joined{err, undone}
+			}
+		}
+		return err
+	}
+	_, err = s.purgeSubject(ctx, objectMetaSubject(s.bucket, name), gone) // as upstream leaves no trace of it
+	return err
+}
+
+// AddLink makes name stand for the object that info describes, in this or another bucket. It returns
+// ErrAlreadyExists when name is that of an object that is not a link.
+func (s *ObjectStore) AddLink(ctx context.Context, name string, info *jetstream.ObjectInfo) (*jetstream.ObjectInfo, error) {
+	const op = "add link"
+	if err := s.check(ctx, op, name); err != nil {
+		return nil, err
+	}
+	switch {
+	case info == nil, info.Name == "":
+		return nil, s.wrap(op, name, jetstream.ErrObjectRequired)
+	case info.Deleted:
+		return nil, s.wrap(op, name, jetstream.ErrNoLinkToDeleted)
+	case objectVersion{info: info}.isLink():
+		return nil, s.wrap(op, name, jetstream.ErrNoLinkToLink)
+	}
+	_, link, err := s.changeObject(ctx, op, name, func(old objectVersion) (*jetstream.ObjectInfo, error) {
+		if _, err := old.live(); err == nil && !old.isLink() {
+			return nil, jetstream.ErrObjectAlreadyExists
+		}
+		return &jetstream.ObjectInfo{
+			ObjectMeta: jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{
+				Link: &jetstream.ObjectLink{Bucket: info.Bucket, Name: info.Name},
+			}},
+			Bucket: s.bucket, NUID: rand.Text(), ModTime: time.Now().UTC(),
+		}, nil
+	})
+	if err != nil {
+		return nil, s.wrap(op, name, err)
+	}
+	return link, nil
+}

@@ -1,0 +1,165 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// objectWatchBatch is how many updates are asked for at once.
+const objectWatchBatch = 256
+
+// objectWatcher implements jetstream.ObjectWatcher on the ordered reader. Upstream's is silent for up to 20 s
+// after a restart, and for ever when nobody reads it to the end.
+type objectWatcher struct {
+	store   *ObjectStore
+	options watchOptions
+	reader  *orderedReader
+	updates chan *jetstream.ObjectInfo
+	cancel  context.CancelFunc
+	marked  bool // the end of the present state was told
+}
+
+// Watch reports the present objects, then a nil, then every change, until the watcher is stopped,
+// ctx ends, or the client is closed: then Updates is closed. Ctx is the watcher's life, not the
+// time of the call. The options are upstream's. It goes on over reconnects, restarts and elections, after the
+// last update that it has reported; of several changes meanwhile of one object it reports the last. When the
+// bucket is deleted it ends, which the logger and an EventAsyncError tell.
+func (s *ObjectStore) Watch(ctx context.Context, opts ...jetstream.WatchOpt) (jetstream.ObjectWatcher, error) {
+	const op = "watch"
+	if ctx == nil {
+		return nil, errNilContext(op, s.bucket)
+	}
+	options, err := watchOptionsOf(opts)
+	if err != nil {
+		return nil, fail(op, s.bucket, ErrInvalidArgument, "%w", err)
+	}
+	w := &objectWatcher{store: s, options: options, updates: make(chan *jetstream.ObjectInfo)}
+	ctx, w.cancel = context.WithCancel(ctx)
+	forget, err := s.client.onClose(w.cancel)
+	if err != nil {
+		w.cancel()
+		return nil, s.wrap(op, "", err)
+	}
+	if err := w.open(ctx); err != nil {
+		forget()
+		w.cancel()
+		return nil, objectError(op, s.bucket, "", err)
+	}
+	go func() {
+		defer close(w.updates)
+		defer forget()
+		defer w.cancel()
+		defer w.reader.close()
+		w.run(ctx)
+	}()
+	return w, nil
+}
+
+// Updates implements jetstream.ObjectWatcher.
+func (w *objectWatcher) Updates() <-chan *jetstream.ObjectInfo { return w.updates }
+
+// Stop implements jetstream.ObjectWatcher. It may be called more than once.
+func (w *objectWatcher) Stop() error {
+	w.cancel()
+	return nil
+}
+
+// errObjectsIdle makes the reader return when the server has nothing to deliver.
+var errObjectsIdle = errors.New("nothing to deliver")
+
+func (w *objectWatcher) open(ctx context.Context) error {
+	c := w.store.client
+	cfg := jetstream.ConsumerConfig{FilterSubject: objectMetaSubject(w.store.bucket, "") + ">"}
+	switch {
+	case w.options.updatesOnly:
+		// By number, so that a consumer made after a restart misses nothing.
+		last, err := c.lastSequence(ctx, objectStreamPrefix+w.store.bucket)
+		if err != nil {
+			return err
+		}
+		w.marked = true // upstream has no nil then
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, last+1
+	case !w.options.includeHistory:
+		cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
+	}
+	w.reader = c.newOrderedReader(objectStreamPrefix+w.store.bucket, cfg, objectWatchBatch)
+	w.reader.idle = func(context.Context) error {
+		if w.marked {
+			return nil
+		}
+		return errObjectsIdle // what was to come was removed meanwhile
+	}
+	return w.reader.start(ctx)
+}
+
+func (w *objectWatcher) run(ctx context.Context) {
+	if w.reader.pending == 0 && !w.mark(ctx) {
+		return
+	}
+	for {
+		m, meta, err := w.reader.next(ctx)
+		switch {
+		case errors.Is(err, errObjectsIdle):
+			if !w.mark(ctx) {
+				return
+			}
+			continue
+		case err != nil:
+			w.end(ctx, err)
+			return
+		}
+		if info := w.decode(m, meta.Timestamp); info != nil && (!info.Deleted || !w.options.ignoreDeletes) {
+			if !w.send(ctx, info) {
+				return
+			}
+		}
+		if meta.NumPending == 0 && !w.mark(ctx) {
+			return
+		}
+	}
+}
+
+// decode returns nil for metadata that nobody can read.
+func (w *objectWatcher) decode(m *natsgo.Msg, at time.Time) *jetstream.ObjectInfo {
+	info := &jetstream.ObjectInfo{}
+	if err := json.Unmarshal(m.Data, info); err != nil {
+		w.store.client.log.Warn("an object's metadata cannot be read", "bucket", w.store.bucket, "subject", m.Subject, "error", err)
+		return nil
+	}
+	info.ModTime = at
+	return info
+}
+
+// mark tells once that the present state is reported.
+func (w *objectWatcher) mark(ctx context.Context) bool {
+	if w.marked {
+		return true
+	}
+	w.marked = true
+	return w.send(ctx, nil)
+}
+
+func (w *objectWatcher) send(ctx context.Context, info *jetstream.ObjectInfo) bool {
+	select {
+	case w.updates <- info:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// end reports what no caller sees.
+func (w *objectWatcher) end(ctx context.Context, err error) {
+	c := w.store.client
+	if ctx.Err() != nil || errors.Is(err, ErrClosed) {
+		return
+	}
+	err = objectError("watch", w.store.bucket, "", err)
+	c.log.Error("the watcher of an object store ended", "bucket", w.store.bucket, "error", err)
+	c.emit(Event{Type: EventAsyncError, Subject: w.reader.config.FilterSubject, Err: err})
+}
