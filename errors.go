@@ -219,6 +219,7 @@ const (
 	codeWrongStream        jetstream.ErrorCode = 10060
 	codeWrongLastMsgID     jetstream.ErrorCode = 10070
 	codeWrongLastSequence  jetstream.ErrorCode = 10071
+	codeSequenceInProcess  jetstream.ErrorCode = 10164
 	codeStoreFailed        jetstream.ErrorCode = 10077
 	codeDuplicateInProcess jetstream.ErrorCode = 10158
 	codeAtomicDisabled     jetstream.ErrorCode = 10174
@@ -242,7 +243,7 @@ func sentinelOf(err error) error {
 			return ErrPayloadTooLarge
 		case codeWrongStream:
 			return ErrNoStream
-		case codeWrongLastSequence, codeWrongLastMsgID:
+		case codeWrongLastSequence, codeSequenceInProcess, codeWrongLastMsgID:
 			return ErrConflict
 		case codeStoreFailed:
 			for _, text := range fullTexts {

@@ -10,3 +10,4 @@ var SubjectFault = subjectFault
 
 func StreamRuleFields() []string   { return slices.Collect(maps.Keys(streamRules)) }
 func ConsumerRuleFields() []string { return slices.Collect(maps.Keys(consumerRules)) }
+func KeyValueRuleFields() []string { return slices.Collect(maps.Keys(keyValueRules)) }
