@@ -138,6 +138,8 @@ func (f *keyFollower) opened(ctx context.Context) error {
 	f.breaks.Store(f.reader.breaks)
 	asking, cancel := context.WithTimeout(ctx, followAttempt)
 	defer cancel()
+	asking, leave := f.kv.client.link.whileUp(asking)
+	defer leave()
 	stream, err := f.kv.client.js.Stream(asking, f.kv.stream)
 	if err != nil {
 		f.reader.drop() // and try again

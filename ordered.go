@@ -20,7 +20,7 @@ const (
 	orderedProbe     = 30 * time.Second // of the link at most
 	orderedExpires   = 30 * time.Second // of one pull
 	orderedAttempt   = 2 * time.Second  // to create a consumer, unless the reader has another; doubled
-	orderedTries     = 2                // after as many failures
+	orderedTries     = 10               // after as many failures, an election's worth
 	orderedPatience  = 4                // times at most
 	orderedInactive  = time.Minute      // before the server drops a consumer that nobody pulls
 )
@@ -209,6 +209,8 @@ func isRefusal(err error) bool {
 func (r *orderedReader) open(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, r.attempt<<min((r.failures-1)/orderedTries, orderedPatience))
 	defer cancel()
+	ctx, leave := r.client.link.whileUp(ctx)
+	defer leave()
 	cfg := r.config
 	cfg.Name = rand.Text()
 	cfg.AckPolicy = jetstream.AckNonePolicy
