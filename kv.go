@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -20,6 +21,7 @@ type KeyValue struct {
 	prefix      string // of the subjects of keys
 	writePrefix string // of the subjects to which they are written
 	direct      bool   // every replica answers reads
+	ttl         time.Duration
 }
 
 // newKeyValue asks the server what a handle has to know of its bucket.
@@ -33,7 +35,7 @@ func (c *Client) newKeyValue(ctx context.Context, upstream jetstream.KeyValue) (
 	if err != nil {
 		return nil, err
 	}
-	kv.direct = cfg.AllowDirect || cfg.MirrorDirect
+	kv.direct, kv.ttl = cfg.AllowDirect || cfg.MirrorDirect, cfg.MaxAge
 	source := kv.bucket
 	if cfg.Mirror != nil {
 		source = strings.TrimPrefix(cfg.Mirror.Name, kvStreamPrefix)
