@@ -147,7 +147,7 @@ func (c *KeyValueCache) Get(key string) (jetstream.KeyValueEntry, error) {
 	return e, nil
 }
 
-// Len returns the number of keys.
+// Len returns the number of keys. In a bucket with a time to live it may count some that have expired.
 func (c *KeyValueCache) Len() int {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
