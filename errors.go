@@ -106,6 +106,9 @@ var (
 	// ErrAlreadyExists is returned when a stream, consumer or bucket of that name exists with
 	// another configuration, or a key exists that was to be created.
 	ErrAlreadyExists = errors.New("already exists")
+	// ErrLockLost is returned by Lock.Unlock, and is the cause of Lock.Context's end, when the lease
+	// ended before: somebody else may have held the lock meanwhile.
+	ErrLockLost = errors.New("lock is lost")
 	// ErrConflict is returned when an expected sequence, revision or message ID is no longer the last
 	// one: another writer was faster.
 	ErrConflict = errors.New("conflicting revision")
@@ -221,6 +224,7 @@ const (
 	codeWrongLastSequence  jetstream.ErrorCode = 10071
 	codeSequenceInProcess  jetstream.ErrorCode = 10164
 	codeStoreFailed        jetstream.ErrorCode = 10077
+	codeTTLDisabled        jetstream.ErrorCode = 10166
 	codeDuplicateInProcess jetstream.ErrorCode = 10158
 	codeAtomicDisabled     jetstream.ErrorCode = 10174
 	codeAtomicIncomplete   jetstream.ErrorCode = 10176

@@ -33,6 +33,9 @@ const (
 	EventWatchStale EventType = "watch_stale"
 	// EventWatchFresh: the watcher or cache knows every update again.
 	EventWatchFresh EventType = "watch_fresh"
+	// EventLeadershipLost: a leader elected by Elect lost its leadership while it ran; Subject is the
+	// bucket and the key, and Err is why.
+	EventLeadershipLost EventType = "leadership_lost"
 	// EventAsyncError: an error that no call could return, such as a publish that the server denied.
 	EventAsyncError EventType = "async_error"
 )
