@@ -17,7 +17,7 @@ const (
 	followBatch     = 512
 	followHeartbeat = 500 * time.Millisecond
 	followSilence   = 1100 * time.Millisecond // two heartbeats and a little
-	followAttempt   = time.Second
+	followAttempt   = 500 * time.Millisecond
 	followExpiry    = 3 * time.Second // without a sign of life, whatever the reader is doing
 )
 
@@ -136,16 +136,13 @@ func (f *keyFollower) name() string { return strings.Join(f.filters, ",") }
 // writes counts some of them twice: both are read from the beginning.
 func (f *keyFollower) opened(ctx context.Context) error {
 	f.breaks.Store(f.reader.breaks)
-	asking, cancel := context.WithTimeout(ctx, followAttempt)
-	defer cancel()
-	asking, leave := f.kv.client.link.whileUp(asking)
+	up, leave := f.kv.client.link.whileUp(ctx)
 	defer leave()
-	stream, err := f.kv.client.js.Stream(asking, f.kv.stream)
+	info, err := f.info(up)
 	if err != nil {
 		f.reader.drop() // and try again
 		return ctx.Err()
 	}
-	info := stream.CachedInfo()
 	switch {
 	case f.created.IsZero():
 		f.created = info.Created
@@ -161,6 +158,21 @@ func (f *keyFollower) opened(ctx context.Context) error {
 	}
 	f.left = f.reader.pending
 	return errFollow
+}
+
+// info asks for the stream's state until the stream's leader answers: an election may be on.
+func (f *keyFollower) info(ctx context.Context) (*jetstream.StreamInfo, error) {
+	for patience := followAttempt; ; patience += followAttempt / 4 {
+		asking, cancel := context.WithTimeout(ctx, patience)
+		stream, err := f.kv.client.js.Stream(asking, f.kv.stream)
+		cancel()
+		switch {
+		case err == nil:
+			return stream.CachedInfo(), nil
+		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
+			return nil, err
+		}
+	}
 }
 
 // next returns the next step. It returns an error when ctx ends, when the client is closed and, of a

@@ -64,6 +64,7 @@ type orderedReader struct {
 	last      uint64 // stream sequence of the last message
 	asked     int    // messages asked for and not yet received
 	failures  int    // in a row
+	tried     time.Time
 }
 
 func (c *Client) newOrderedReader(stream string, config jetstream.ConsumerConfig, batch int) *orderedReader {
@@ -174,9 +175,9 @@ func (r *orderedReader) probe() <-chan error {
 // gone, or the server refuses the first consumer.
 func (r *orderedReader) reopen(ctx context.Context) error {
 	for {
-		if r.failures > 0 {
+		if r.failures > 0 { // counted from the last attempt, which may have waited long already
 			select {
-			case <-time.After(min(retryPauseMin<<min(r.failures, 10), retryPauseMax)):
+			case <-time.After(min(retryPauseMin<<min(r.failures, 10), retryPauseMax) - time.Since(r.tried)):
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-r.client.ctx.Done():
@@ -184,6 +185,7 @@ func (r *orderedReader) reopen(ctx context.Context) error {
 			}
 		}
 		r.failures++
+		r.tried = time.Now()
 		if err := r.client.link.wait(ctx); err != nil {
 			return err
 		}

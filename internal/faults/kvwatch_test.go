@@ -166,7 +166,9 @@ func TestWatchOverKilledLeaders(t *testing.T) {
 		leader.kill()
 		time.Sleep(time.Second) // nobody leads
 		leader.start()
+		publishLeader(t, writer, servers, "KV_conf")
+		publishEventually(t, "the watcher is fresh", func() bool { return !w.watcher.Stale() })
+		time.Sleep(time.Second) // the load
 	}
-	publishLeader(t, writer, servers, "KV_conf")
 	assert.Less(t, w.end(), 2*time.Second)
 }

@@ -9,10 +9,18 @@ import (
 )
 
 // TestMain fails the package when a test leaves a goroutine behind. The test binary is also the
-// server that publish tests kill: see publishServer.
+// server that publish tests kill, see publishServer, and the holder of locks that lock tests do, see
+// lockerRun.
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(publishServerEnv); spec != "" {
 		if err := publishServe(spec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if spec := os.Getenv(lockerEnv); spec != "" {
+		if err := lockerRun(spec); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
