@@ -77,9 +77,9 @@ func lockerRun(text string) error {
 					if lock.Context().Err() != nil {
 						break
 					}
-					time.Sleep(2 * time.Millisecond) // the work
+					time.Sleep(20 * time.Millisecond) // the work
 					report(lockerWrites, key, lock.Token(), at)
-					time.Sleep(50 * time.Millisecond)
+					time.Sleep(30 * time.Millisecond)
 				}
 				report(lockerEnds, key, lock.Token(), time.Now())
 				_ = lock.Unlock(context.Background())
