@@ -205,6 +205,9 @@ func (l *Lock) keep() {
 			return
 		case <-l.ctx.Done():
 			return
+		case <-l.kv.client.ctx.Done(): // the connection is closed for good
+			l.lose(ErrClosed)
+			return
 		}
 		from := time.Since(l.begun)
 		ctx, cancel := context.WithTimeout(l.ctx, l.left())
