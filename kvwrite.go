@@ -198,8 +198,8 @@ func (kv *KeyValue) remove(ctx context.Context, op, key, operation string, opts 
 
 // The pauses of Modify after a lost race: random, up to a bound that doubles.
 const (
-	modifyPause    = 500 * time.Microsecond
-	modifyPauseMax = 50 * time.Millisecond
+	modifyPause    = 2 * time.Millisecond
+	modifyPauseMax = 100 * time.Millisecond
 )
 
 // Modify sets key to what f makes of its value, and begins again with the new value when another
