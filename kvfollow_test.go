@@ -202,7 +202,7 @@ func TestKeyValueChanges(t *testing.T) {
 		}
 	}
 	assert.Equal(t, []string{"KeyValuePutOp a.1 1", "KeyValuePutOp c 2", "KeyValueDeleteOp a.1 "}, got)
-	for range kv.Changes(context.Background()) {
+	for range kv.Changes(context.Background()) { //nolint:errcheck // it is left at once
 		break
 	}
 	for _, err := range kv.Changes(context.Background(), "a..b") {

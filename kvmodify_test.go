@@ -90,7 +90,7 @@ func TestKeyValueConflict(t *testing.T) {
 		var conflict *nats.ConflictError
 		require.ErrorAs(t, err, &conflict)
 		assert.Equal(t, "conf", conflict.Bucket)
-		assert.Equal(t, first, conflict.Expected)
+		assert.Equal(t, conflict.Expected, first)
 		assert.Equal(t, latest, conflict.Revision)
 		require.ErrorIs(t, err, nats.ErrConflict)
 		require.ErrorIs(t, err, jetstream.ErrKeyRevisionMismatch)

@@ -240,7 +240,7 @@ func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) (
 		if !errors.As(err, &conflict) || ctx.Err() != nil {
 			return revision, err
 		}
-		read = kv.latest // a replica that lags would cost another race
-		pause(ctx, rand.N(bound))
+		read = kv.latest          // a replica that lags would cost another race
+		pause(ctx, rand.N(bound)) //nolint:gosec // not a secret
 	}
 }

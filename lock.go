@@ -149,7 +149,7 @@ func (kv *KeyValue) tryLock(ctx context.Context, op, key string, holder []byte, 
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, ErrConflict):
-		return nil, nil //nolint:nilerr // somebody was faster
+		return nil, nil // somebody was faster
 	case errors.As(err, &api) && api.ErrorCode == codeTTLDisabled:
 		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket does not allow keys with a time to live; create it with WithKeyTTLs: %w", err)
 	case err != nil:

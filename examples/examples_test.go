@@ -50,7 +50,7 @@ var expected = map[string][]string{
 		"handled   order-3, delivery 2",
 		"left      0 to pull, 0 to acknowledge",
 	},
-	"leader": {"elected   ", "left the elections", "took over ", `refused   "too late": its token is not the latest`, "stored    second"},
+	"leader":      {"elected   ", "left the elections", "took over ", `refused   "too late": its token is not the latest`, "stored    second"},
 	"objectstore": {"uploaded  v1.2.3, 2097152 bytes", "has v1.2.3", "has v1.2.3", "has v1.2.3", "listed    v1.2.3"},
 	"pubsub": {
 		"events.user.created", "-> events.>", "-> events.*.created",
