@@ -29,22 +29,28 @@ func TestKeyValueWatchOverRestarts(t *testing.T) {
 	w, err := kv.WatchAll(ctx)
 	require.NoError(t, err)
 	assert.Equal(t, "nil", update(t, w))
-	late, err := kv.WatchAll(ctx, jetstream.UpdatesOnly()) // nothing is in the bucket yet
+	empty, err := kv.WatchAll(ctx, jetstream.UpdatesOnly()) // nothing is in the bucket yet
+	require.NoError(t, err)
+	put(t, kv, "z", "0")
+	assert.Equal(t, "z=0", update(t, w))
+	assert.Equal(t, "z=0", update(t, empty))
+	late, err := kv.WatchAll(ctx, jetstream.UpdatesOnly())
 	require.NoError(t, err)
 	for i := range 3 {
 		s.Restart()
 		put(t, kv, "a", fmt.Sprint(i))
 		put(t, kv, "b", fmt.Sprint(i))
-		for _, watcher := range []*nats.KeyWatcher{w, late} {
+		for _, watcher := range []*nats.KeyWatcher{w, empty, late} {
 			// The first of both may be found by the new consumer or the old one, but not by both.
 			assert.Equal(t, fmt.Sprint("a=", i), update(t, watcher))
 			assert.Equal(t, fmt.Sprint("b=", i), update(t, watcher))
 		}
 	}
-	eventually(t, "the watchers are fresh", func() bool { return !w.Stale() && !late.Stale() })
-	eventually(t, "one consumer for each watcher", func() bool { return consumers(t, client, "KV_conf") == 2 })
+	eventually(t, "the watchers are fresh", func() bool { return !w.Stale() && !empty.Stale() && !late.Stale() })
+	eventually(t, "one consumer for each watcher", func() bool { return consumers(t, client, "KV_conf") == 3 })
 	require.NoError(t, w.Stop())
 	require.NoError(t, late.Stop())
+	require.NoError(t, empty.Stop())
 	eventually(t, "no consumers", func() bool { return consumers(t, client, "KV_conf") == 0 })
 }
 
@@ -161,7 +167,7 @@ func TestKeyValueAllOverReconnects(t *testing.T) {
 	kv := newKeys(t, client, "conf")
 	const n = 3000
 	for i := range n {
-		put(t, kv, fmt.Sprintf("k.%d", i%1500), fmt.Sprint(i))
+		put(t, kv, fmt.Sprintf("k.%d", i/2), fmt.Sprint(i)) // each key twice in a row
 	}
 	seen, read := map[string]string{}, 0
 	for entry, err := range kv.All(context.Background()) {
@@ -174,7 +180,7 @@ func TestKeyValueAllOverReconnects(t *testing.T) {
 	}
 	assert.Len(t, seen, n/2)
 	for i := range n / 2 {
-		assert.Equal(t, fmt.Sprint(n/2+i), seen[fmt.Sprintf("k.%d", i)])
+		assert.Equal(t, fmt.Sprint(2*i+1), seen[fmt.Sprintf("k.%d", i)])
 	}
 	eventually(t, "no consumers", func() bool { return consumers(t, client, "KV_conf") == 0 })
 }

@@ -76,6 +76,34 @@ func TestLock(t *testing.T) {
 	eventually(t, "no consumers", func() bool { return consumers(t, client, "KV_locks") == 0 })
 }
 
+// A waiter hears of an Unlock from its watcher, sooner than it would ask.
+func TestLockIsHandedOver(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client, other := connect(t, s, nil), connect(t, s, nil)
+	kv, theirs := newLocks(t, client), newLocks(t, other)
+	best := time.Hour
+	for range 8 { // the machine may be busy
+		held := lock(t, kv, "k", time.Minute)
+		got := make(chan time.Time)
+		go func() {
+			l, err := theirs.Lock(within(t, patience), "k", time.Minute)
+			at := time.Now()
+			if assert.NoError(t, err) {
+				assert.NoError(t, l.Unlock(context.Background()))
+			}
+			got <- at
+		}()
+		eventually(t, "it waits", func() bool { return consumers(t, client, "KV_locks") == 1 })
+		time.Sleep(20 * time.Millisecond) // some of the time to the next question
+		begin := time.Now()
+		require.NoError(t, held.Unlock(context.Background()))
+		best = min(best, (<-got).Sub(begin))
+		eventually(t, "it waits no more", func() bool { return consumers(t, client, "KV_locks") == 0 })
+	}
+	assert.Less(t, best, 200*time.Millisecond)
+}
+
 func TestLockRefusals(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
@@ -219,7 +247,7 @@ func TestElect(t *testing.T) {
 	lead := func(ctx context.Context) error {
 		led <- nats.FencingToken(ctx)
 		<-ctx.Done()
-		return context.Cause(ctx)
+		return nil
 	}
 	go func() { ended <- kv.Elect(ctx, "leader", lead, nats.WithLease(time.Second)) }()
 	first := <-led
