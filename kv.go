@@ -72,11 +72,52 @@ func (kv *KeyValue) History(ctx context.Context, key string, opts ...jetstream.W
 	return entries, kv.fault(op, key, err)
 }
 
-// PurgeDeletes removes the markers of deleted keys, those of the last 30 minutes excepted unless an
-// option says otherwise.
+// PurgeDeletes removes the history of deleted keys, and the markers of their deletion, those of the last
+// 30 minutes excepted unless an option says otherwise. A key that is written meanwhile keeps what was
+// written; upstream's deletes that, too.
 func (kv *KeyValue) PurgeDeletes(ctx context.Context, opts ...jetstream.KVPurgeOpt) error {
-	return kv.fault("purge deletes of", "", kv.KeyValue.PurgeDeletes(ctx, opts...))
+	const op = "purge deletes of"
+	age := purgeAge
+	for _, opt := range opts {
+		switch opt := opt.(type) {
+		case nil:
+		case jetstream.DeleteMarkersOlderThan: // upstream has no other
+			if opt != 0 {
+				age = time.Duration(opt)
+			}
+		default:
+			return fail(op, kv.bucket, ErrInvalidArgument, "%w: unknown option %T", jetstream.ErrInvalidOption, opt)
+		}
+	}
+	var deleted []*keyEntry
+	for entry, err := range kv.present(ctx, nil, watchOptions{metaOnly: true}) {
+		if err != nil {
+			return err
+		}
+		if entry.deleted() {
+			deleted = append(deleted, entry)
+		}
+	}
+	ctx, cancel := kv.client.deadline(ctx)
+	defer cancel()
+	stream, err := kv.client.js.Stream(ctx, kv.stream)
+	if err != nil {
+		return kv.fault(op, "", err)
+	}
+	for _, entry := range deleted {
+		end := entry.revision // what is written from now on stays
+		if age < 0 || time.Since(entry.Created()) > age {
+			end++ // and the marker goes, too
+		}
+		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(kv.prefix+entry.key), jetstream.WithPurgeSequence(end)); err != nil {
+			return kv.fault(op, entry.key, err)
+		}
+	}
+	return nil
 }
+
+// purgeAge is how old a deletion is whose marker PurgeDeletes removes unless an option says otherwise.
+const purgeAge = 30 * time.Minute
 
 // Status asks the server for the bucket's configuration and size.
 func (kv *KeyValue) Status(ctx context.Context) (jetstream.KeyValueStatus, error) {

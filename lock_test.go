@@ -50,8 +50,9 @@ func TestLock(t *testing.T) {
 	const waiters = 5
 	tokens := make(chan uint64, waiters)
 	var holding sync.Mutex
+	var waiting sync.WaitGroup
 	for range waiters {
-		go func() {
+		waiting.Go(func() {
 			l, err := theirs.Lock(within(t, patience), "k", 10*time.Second)
 			if !assert.NoError(t, err) {
 				tokens <- 0
@@ -61,7 +62,7 @@ func TestLock(t *testing.T) {
 			tokens <- l.Token()
 			holding.Unlock()
 			assert.NoError(t, l.Unlock(ctx))
-		}()
+		})
 	}
 	eventually(t, "they wait", func() bool { return consumers(t, client, "KV_locks") == waiters })
 	require.NoError(t, first.Unlock(ctx))
@@ -73,6 +74,7 @@ func TestLock(t *testing.T) {
 		assert.Greater(t, token, last)
 		last = token
 	}
+	waiting.Wait()
 	eventually(t, "no consumers", func() bool { return consumers(t, client, "KV_locks") == 0 })
 }
 
