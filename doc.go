@@ -70,9 +70,18 @@
 //
 // # Key-value and object stores
 //
-// [Client.CreateKeyValue] and [Client.GetKeyValue] return a [KeyValue]: upstream's interface with the
-// errors of this package. [KeyValue.Update] returns [ErrConflict] when another writer was faster;
-// [KeyValue.Watch] follows keys, and [KeyValue.Keys] ranges over them.
+// [Client.CreateKeyValue], [Client.EnsureKeyValue] and [Client.GetKeyValue] return a [KeyValue]:
+// upstream's interface with the errors of this package. A write whose error is nil is written once.
+// [KeyValue.Update] returns a [ConflictError] when another writer was faster, and [KeyValue.Modify]
+// begins again then.
+//
+// [KeyValue.Watch] and [KeyValue.Changes] follow keys over reconnects, restarts and elections, and
+// [KeyWatcher.Stale] tells when they may not know everything. [KeyValue.All] and [KeyValue.Keys] range
+// over the keys in one pass, [KeyValue.GetMany] reads some, and [KeyValue.Cached] keeps them in memory:
+// a [KeyValueCache]. [GetJSON], [KeyValue.PutJSON] and [ChangesJSON] are for values that are JSON.
+//
+// [KeyValue.Lock] acquires a [Lock], a lease with a fencing token, and [KeyValue.Elect] runs a function on
+// one process at a time. The comment of Lock says what a lease cannot promise.
 //
 // [Client.CreateObjectStore] and [Client.GetObjectStore] return an [ObjectStore] for content of any size.
 // [ObjectStore.Get], [ObjectStore.GetBytes] and [ObjectStore.GetFile] check the digest:

@@ -159,6 +159,7 @@ var fragmentImports = map[string]string{
 	"natsgo":    `natsgo "github.com/nats-io/nats.go"`,
 	"natstest":  strconv.Quote(docsModule + "/natstest"),
 	"slog":      `"log/slog"`,
+	"strconv":   `"strconv"`,
 	"tls":       `"crypto/tls"`,
 
 	"context": `"context"`,

@@ -10,20 +10,25 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// DriftError is returned by EnsureStream and EnsureConsumer when what the server has differs from
-// what is wanted in a way that they do not mend by themselves. It is ErrAlreadyExists.
+// DriftError is returned by EnsureStream, EnsureConsumer and EnsureKeyValue when what the server has
+// differs from what is wanted in a way that they do not mend by themselves, and by CreateKeyValue when
+// it differs at all. It is ErrAlreadyExists.
 type DriftError struct {
+	// Bucket that differs, when it is a key-value bucket.
+	Bucket string
 	// Stream that differs, or whose consumer does.
 	Stream string
 	// Consumer that differs; empty when the stream does.
 	Consumer string
 	// Drifts has every field that differs, those included that could be changed without harm.
 	Drifts []Drift
+
+	create bool // the call changes nothing
 }
 
 // Drift is one field of a configuration that differs.
 type Drift struct {
-	// Field is the name of the field in jetstream.StreamConfig or jetstream.ConsumerConfig.
+	// Field is the name of the field in jetstream.StreamConfig, ConsumerConfig or KeyValueConfig.
 	Field string
 	// Live is what the server has.
 	Live any
@@ -65,18 +70,28 @@ func (e *DriftError) Error() string {
 		texts[i] = drift.String()
 		fixed = fixed || !drift.Changeable
 	}
-	op, advice := "ensure stream", "AllowShrink goes ahead"
-	if e.Consumer != "" {
+	op, target, advice := "ensure stream", path(e.Stream, e.Consumer), "AllowShrink goes ahead"
+	switch {
+	case e.create:
+		op, target, advice = "create key-value bucket", e.Bucket, "EnsureKeyValue adapts a bucket"
+	case e.Bucket != "":
+		op, target, advice = "ensure key-value bucket", e.Bucket, "upstream's UpdateKeyValue goes ahead"
+	case e.Consumer != "":
 		op = "ensure consumer"
 	}
 	if fixed {
 		advice = "it has to be deleted and created anew, or the configuration adapted"
 	}
-	return fmt.Sprintf("%s %q: differs: %s; %s", op, path(e.Stream, e.Consumer), strings.Join(texts, ", "), advice)
+	return fmt.Sprintf("%s %q: differs: %s; %s", op, target, strings.Join(texts, ", "), advice)
 }
 
-// Unwrap returns ErrAlreadyExists.
-func (*DriftError) Unwrap() error { return ErrAlreadyExists }
+// Unwrap returns ErrAlreadyExists and, for a bucket, upstream's error of the same meaning.
+func (e *DriftError) Unwrap() []error {
+	if e.Bucket != "" {
+		return []error{ErrAlreadyExists, jetstream.ErrBucketExists}
+	}
+	return []error{ErrAlreadyExists}
+}
 
 // drifts compares the fields of live and want, two configurations of the same type, and returns live
 // with what want sets, and how the two differ. A field that want leaves at zero means "as it is".

@@ -119,6 +119,25 @@ var consumerRules = map[string]rule{
 	"IdleHeartbeat":  fixed,
 }
 
+// keyValueRules has a rule for each field of a bucket's configuration.
+var keyValueRules = map[string]rule{
+	"Bucket":         fixed,
+	"Description":    harmless,
+	"MaxValueSize":   lower("refuses values that it took so far"),
+	"History":        lower("deletes values beyond the limit of their key"),
+	"TTL":            lower("deletes values sooner"),
+	"MaxBytes":       lower("refuses values sooner"),
+	"Storage":        fixed,
+	"Replicas":       lower("keeps fewer copies"),
+	"Placement":      harmless,
+	"RePublish":      harmless,
+	"Mirror":         fixed,
+	"Sources":        sourcesRule,
+	"Compression":    harmless,
+	"Metadata":       harmless,
+	"LimitMarkerTTL": lower("forgets deletions sooner"),
+}
+
 func harmless(_, _ any, _ *jetstream.StreamState) (string, bool) { return "", true }
 
 func fixed(_, _ any, _ *jetstream.StreamState) (string, bool) { return "", false }

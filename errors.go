@@ -106,6 +106,9 @@ var (
 	// ErrAlreadyExists is returned when a stream, consumer or bucket of that name exists with
 	// another configuration, or a key exists that was to be created.
 	ErrAlreadyExists = errors.New("already exists")
+	// ErrLockLost is returned by Lock.Unlock, and is the cause of Lock.Context's end, when the lease
+	// ended before: somebody else may have held the lock meanwhile.
+	ErrLockLost = errors.New("lock is lost")
 	// ErrConflict is returned when an expected sequence, revision or message ID is no longer the last
 	// one: another writer was faster.
 	ErrConflict = errors.New("conflicting revision")
@@ -234,7 +237,9 @@ const (
 	codeWrongStream        jetstream.ErrorCode = 10060
 	codeWrongLastMsgID     jetstream.ErrorCode = 10070
 	codeWrongLastSequence  jetstream.ErrorCode = 10071
+	codeSequenceInProcess  jetstream.ErrorCode = 10164
 	codeStoreFailed        jetstream.ErrorCode = 10077
+	codeTTLDisabled        jetstream.ErrorCode = 10166
 	codeDuplicateInProcess jetstream.ErrorCode = 10158
 	codeAtomicDisabled     jetstream.ErrorCode = 10174
 	codeAtomicIncomplete   jetstream.ErrorCode = 10176
@@ -257,7 +262,7 @@ func sentinelOf(err error) error {
 			return ErrPayloadTooLarge
 		case codeWrongStream:
 			return ErrNoStream
-		case codeWrongLastSequence, codeWrongLastMsgID:
+		case codeWrongLastSequence, codeSequenceInProcess, codeWrongLastMsgID:
 			return ErrConflict
 		case codeStoreFailed:
 			for _, text := range fullTexts {

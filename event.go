@@ -35,6 +35,14 @@ const (
 	EventSlowConsumer EventType = "slow_consumer"
 	// EventHandlerError: a handler returned an error or panicked.
 	EventHandlerError EventType = "handler_error"
+	// EventWatchStale: watched keys may have updates that their watcher or cache does not know of;
+	// Subject is the bucket and the filters, and Err is why when it is known.
+	EventWatchStale EventType = "watch_stale"
+	// EventWatchFresh: the watcher or cache knows every update again.
+	EventWatchFresh EventType = "watch_fresh"
+	// EventLeadershipLost: a leader elected by Elect lost its leadership while it ran; Subject is the
+	// bucket and the key, and Err is why.
+	EventLeadershipLost EventType = "leadership_lost"
 	// EventAsyncError: an error that no call could return, such as a publish that the server denied.
 	EventAsyncError EventType = "async_error"
 )

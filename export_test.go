@@ -13,3 +13,4 @@ var Backoff = backoff
 
 func StreamRuleFields() []string   { return slices.Collect(maps.Keys(streamRules)) }
 func ConsumerRuleFields() []string { return slices.Collect(maps.Keys(consumerRules)) }
+func KeyValueRuleFields() []string { return slices.Collect(maps.Keys(keyValueRules)) }

@@ -145,6 +145,16 @@ func TestKeyValueCalls(t *testing.T) {
 	history, err = kv.History(ctx, "k")
 	require.NoError(t, err)
 	assert.Len(t, history, 1)
+	put(t, kv, "l", "old")
+	require.NoError(t, kv.Delete(ctx, "l"))
+	put(t, kv, "stays", "1")
+	put(t, kv, "stays", "2")
+	require.NoError(t, kv.PurgeDeletes(ctx))
+	for key, n := range map[string]int{"k": 1, "l": 1, "stays": 2} { // young markers stay, without what was before
+		history, err = kv.History(ctx, key)
+		require.NoError(t, err)
+		assert.Len(t, history, n, key)
+	}
 	require.NoError(t, kv.PurgeDeletes(ctx, jetstream.DeleteMarkersOlderThan(-1)))
 	_, err = kv.History(ctx, "k")
 	require.ErrorIs(t, err, nats.ErrKeyNotFound)

@@ -4,120 +4,222 @@ import (
 	"context"
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
+
+// KeyWatcher implements jetstream.KeyWatcher. It is safe for concurrent use.
+type KeyWatcher struct {
+	follower *keyFollower
+	updates  chan jetstream.KeyValueEntry
+	cancel   context.CancelFunc
+}
+
+// Updates returns the channel of the updates. It is closed when the watcher ends.
+func (w *KeyWatcher) Updates() <-chan jetstream.KeyValueEntry { return w.updates }
+
+// Stop ends the watcher. It returns nil always, and may be called more than once.
+func (w *KeyWatcher) Stop() error {
+	w.cancel()
+	return nil
+}
+
+// Stale tells whether the bucket may have updates that the watcher does not know of: while the present
+// values are not all received, the connection is down, the server is silent for more than a second or
+// two, or the bucket is gone. EventWatchStale and EventWatchFresh tell of the changes. It is true, too,
+// while the updates that the watcher has are not taken for some seconds.
+func (w *KeyWatcher) Stale() bool { return w.follower.isStale() }
 
 // Watch reports the present values of the keys that match filter, which may have wildcards, then a
 // nil, then every change, until the watcher is stopped, ctx ends, or the client is closed: then
 // Updates is closed. Ctx is the watcher's life, not the time of the call. The options are
 // upstream's.
-func (kv *KeyValue) Watch(ctx context.Context, filter string, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
+//
+// A watcher goes on over reconnects, restarts and elections, after the last revision that it has
+// reported, so that it misses no key's last value and reports none twice; of a key that changed more
+// than once meanwhile it reports what the bucket's history still has. When the bucket is deleted and
+// created again, all its values are reported, and a deletion, with a revision of 0, for each key that
+// is gone.
+//
+// The errors are ErrBucketNotFound, ErrInvalidArgument for a filter or an option, and ErrNotConnected.
+func (kv *KeyValue) Watch(ctx context.Context, filter string, opts ...jetstream.WatchOpt) (*KeyWatcher, error) {
 	return kv.WatchFiltered(ctx, []string{filter}, opts...)
 }
 
 // WatchAll is Watch of all keys.
-func (kv *KeyValue) WatchAll(ctx context.Context, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
+func (kv *KeyValue) WatchAll(ctx context.Context, opts ...jetstream.WatchOpt) (*KeyWatcher, error) {
 	return kv.WatchFiltered(ctx, nil, opts...)
 }
 
 // WatchFiltered is Watch of the keys that match one of the filters; without filters, of all keys.
-func (kv *KeyValue) WatchFiltered(ctx context.Context, filters []string, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
-	filters = slices.Clone(filters) // upstream writes into the slice
-	for _, filter := range filters {
-		if fault := subjectFault(filter, true); fault != "" {
-			return nil, fail("watch", path(kv.Bucket(), filter), ErrInvalidArgument, "%w: %s", jetstream.ErrInvalidKey, fault)
-		}
+func (kv *KeyValue) WatchFiltered(ctx context.Context, filters []string, opts ...jetstream.WatchOpt) (*KeyWatcher, error) {
+	const op = "watch"
+	if ctx == nil {
+		return nil, errNilContext(op, kv.bucket)
 	}
-	w, err := watch(kv.client, ctx, func(ctx context.Context) (upstreamWatcher[jetstream.KeyValueEntry], error) {
-		return kv.KeyValue.WatchFiltered(ctx, filters, opts...)
-	})
+	options, err := watchOptionsOf(opts)
 	if err != nil {
-		return nil, kv.wrap("watch", "", err)
+		return nil, fail(op, kv.bucket, ErrInvalidArgument, "%w", err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	forget, err := kv.client.onClose(cancel)
+	if err != nil {
+		cancel()
+		return nil, kv.fault(op, "", err)
+	}
+	follower, err := kv.follow(ctx, slices.Clone(filters), options, false)
+	if err != nil {
+		forget()
+		cancel()
+		return nil, err
+	}
+	w := &KeyWatcher{follower: follower, updates: make(chan jetstream.KeyValueEntry), cancel: cancel}
+	go func() {
+		defer close(w.updates)
+		defer forget()
+		defer cancel()
+		defer follower.close()
+		w.run(ctx)
+	}()
 	return w, nil
 }
 
-// Keys returns the keys that exist and match one of the filters, which may have wildcards; without
-// filters, all keys. An empty bucket is an empty sequence. An error is yielded once, as the last
+// run hands out the updates. It knows which keys exist, for the deletions when the bucket is replaced.
+func (w *KeyWatcher) run(ctx context.Context) {
+	known, gone := make(map[string]struct{}), map[string]struct{}(nil)
+	told := w.follower.options.updatesOnly // upstream has no nil then
+	send := func(entry jetstream.KeyValueEntry) bool {
+		select {
+		case w.updates <- entry:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	for {
+		step, err := w.follower.next(ctx)
+		switch {
+		case err != nil:
+			return
+		case step.entry != nil:
+			if step.entry.deleted() {
+				delete(known, step.entry.key)
+			} else {
+				known[step.entry.key] = struct{}{}
+			}
+			delete(gone, step.entry.key)
+			if !send(step.entry) {
+				return
+			}
+		case step.replaced:
+			if gone == nil {
+				gone = known
+			}
+			for key := range known {
+				gone[key] = struct{}{}
+			}
+			known = make(map[string]struct{})
+		default:
+			for key := range gone {
+				if !w.follower.options.ignoreDeletes && !send(w.follower.kv.goneEntry(key)) {
+					return
+				}
+			}
+			gone = nil
+			if !told && !send(nil) {
+				return
+			}
+			told = true
+		}
+	}
+}
+
+// goneEntry is the deletion of a key that the bucket's replacement does not have.
+func (kv *KeyValue) goneEntry(key string) *keyEntry {
+	return &keyEntry{kv: kv, key: key, created: time.Now().UnixNano(), operation: jetstream.KeyValueDelete}
+}
+
+// All returns the keys that exist and match one of the filters, which may have wildcards, with their
+// values, in one pass; without filters, all keys. An empty bucket is an empty sequence. A key that is
+// written meanwhile may come twice, the later revision last. An error is yielded once, as the last
 // pair. Without a deadline in ctx, the time between two keys is not bounded.
+func (kv *KeyValue) All(ctx context.Context, filters ...string) iter.Seq2[jetstream.KeyValueEntry, error] {
+	return func(yield func(jetstream.KeyValueEntry, error) bool) {
+		for entry, err := range kv.present(ctx, filters, watchOptions{ignoreDeletes: true}) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(entry, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Keys is All without the values.
 func (kv *KeyValue) Keys(ctx context.Context, filters ...string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		watcher, err := kv.WatchFiltered(ctx, filters, jetstream.IgnoreDeletes(), jetstream.MetaOnly())
+		for entry, err := range kv.present(ctx, filters, watchOptions{ignoreDeletes: true, metaOnly: true}) {
+			if err != nil {
+				yield("", err)
+				return
+			}
+			if !yield(entry.key, nil) {
+				return
+			}
+		}
+	}
+}
+
+// present yields the present entries.
+func (kv *KeyValue) present(ctx context.Context, filters []string, options watchOptions) iter.Seq2[*keyEntry, error] {
+	const op = "list keys of"
+	return func(yield func(*keyEntry, error) bool) {
+		if ctx == nil {
+			yield(nil, errNilContext(op, kv.bucket))
+			return
+		}
+		follower, err := kv.follow(ctx, slices.Clone(filters), options, true)
 		if err != nil {
-			yield("", err)
+			yield(nil, err)
+			return
+		}
+		defer follower.close()
+		for {
+			step, err := follower.next(ctx)
+			switch {
+			case err != nil:
+				yield(nil, kv.fault(op, "", err))
+				return
+			case step.entry != nil:
+				if !yield(step.entry, nil) {
+					return
+				}
+			case !step.replaced:
+				return
+			}
+		}
+	}
+}
+
+// Changes returns the present values of the keys that match one of the filters, and then every change,
+// deletions included, for as long as the loop runs: a Watch to range over, with the same promises. The
+// end of ctx or of the client ends the sequence without an error. A watcher that cannot be made yields
+// one error, as Watch returns it.
+func (kv *KeyValue) Changes(ctx context.Context, filters ...string) iter.Seq2[jetstream.KeyValueEntry, error] {
+	return func(yield func(jetstream.KeyValueEntry, error) bool) {
+		watcher, err := kv.WatchFiltered(ctx, filters)
+		if err != nil {
+			yield(nil, err)
 			return
 		}
 		defer func() { _ = watcher.Stop() }()
 		for entry := range watcher.Updates() {
-			if entry == nil {
-				return
-			}
-			if !yield(entry.Key(), nil) {
+			if entry != nil && !yield(entry, nil) {
 				return
 			}
 		}
-		// The updates ended before the nil that follows the last key.
-		yield("", kv.wrap("list keys of", "", ended(ctx)))
 	}
-}
-
-// ListKeys is Keys as upstream has it; the lister ends with its ctx, with Stop, or with the client.
-func (kv *KeyValue) ListKeys(ctx context.Context, opts ...jetstream.WatchOpt) (jetstream.KeyLister, error) {
-	watcher, err := kv.WatchAll(ctx, slices.Concat(opts, []jetstream.WatchOpt{jetstream.IgnoreDeletes(), jetstream.MetaOnly()})...)
-	if err != nil {
-		return nil, err
-	}
-	return kv.newKeyLister(ctx, watcher), nil
-}
-
-// ListKeysFiltered is ListKeys of the keys that match one of the filters.
-func (kv *KeyValue) ListKeysFiltered(ctx context.Context, filters ...string) (jetstream.KeyLister, error) {
-	watcher, err := kv.WatchFiltered(ctx, filters, jetstream.IgnoreDeletes(), jetstream.MetaOnly())
-	if err != nil {
-		return nil, err
-	}
-	return kv.newKeyLister(ctx, watcher), nil
-}
-
-// keyLister implements jetstream.KeyLister. Upstream's leaves goroutines behind when its keys are
-// not all read.
-type keyLister struct {
-	keys chan string
-	stop func()
-}
-
-func (kv *KeyValue) newKeyLister(ctx context.Context, watcher jetstream.KeyWatcher) *keyLister {
-	ctx, cancel := context.WithCancel(ctx)
-	l := &keyLister{keys: make(chan string), stop: cancel}
-	go func() {
-		defer close(l.keys)
-		defer cancel()
-		defer func() { _ = watcher.Stop() }()
-		for {
-			select {
-			case entry := <-watcher.Updates():
-				if entry == nil { // the end of the keys, or of the watcher
-					return
-				}
-				select {
-				case l.keys <- entry.Key():
-				case <-ctx.Done():
-					return
-				case <-kv.client.ctx.Done():
-					return
-				}
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return l
-}
-
-func (l *keyLister) Keys() <-chan string { return l.keys }
-
-func (l *keyLister) Stop() error {
-	l.stop()
-	return nil
 }

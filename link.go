@@ -102,3 +102,27 @@ func (l *link) wait(ctx context.Context) error {
 		}
 	}
 }
+
+// whileUp returns a context that ends with ctx and when the connection breaks: upstream waits for
+// answers that a server which is gone cannot give any more.
+func (l *link) whileUp(ctx context.Context) (context.Context, context.CancelFunc) {
+	up, breaks, change := l.state()
+	ctx, cancel := context.WithCancelCause(ctx)
+	if !up {
+		cancel(ErrConnectionLost)
+	}
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-change:
+			}
+			var now uint64
+			if up, now, change = l.state(); !up || now != breaks {
+				cancel(ErrConnectionLost)
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}

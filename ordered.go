@@ -19,8 +19,9 @@ const (
 	orderedSilence   = 2 * time.Second  // without a sign of life before the link is probed
 	orderedProbe     = 30 * time.Second // of the link at most
 	orderedExpires   = 30 * time.Second // of one pull
-	orderedAttempt   = 2 * time.Second  // to create a consumer, doubled with every failure
-	orderedPatience  = 4                // doublings at most
+	orderedAttempt   = 2 * time.Second  // to create a consumer, unless the reader has another; doubled
+	orderedTries     = 10               // after as many failures, an election's worth
+	orderedPatience  = 4                // times at most
 	orderedInactive  = time.Minute      // before the server drops a consumer that nobody pulls
 )
 
@@ -38,28 +39,40 @@ type orderedReader struct {
 	batch  int                      // messages asked for at once
 
 	heartbeat time.Duration // of the server while it has no message
+	silence   time.Duration // without a sign of life before the link is probed
+	attempt   time.Duration // for the first attempts to create a consumer
 	left      int64         // messages to ask for in all; negative for no end
+	whole     bool          // the next consumer is like the first, and does not start after the last message
 
 	// idle, when set, is called whenever the server says that it has nothing to deliver; its error
 	// ends the reading.
 	idle func(ctx context.Context) error
+	// opened, when set, is called by next for every consumer that it created; its error is next's.
+	opened func(ctx context.Context) error
+	// observe, when set, is told whether all that the stream has is known to be read.
+	observe func(fresh bool)
 
 	name     string // of the consumer; empty while there is none
 	sub      *natsgo.Subscription
 	received chan *natsgo.Msg
 	breaks   uint64 // of the connection, when the consumer was made
 
-	pending   uint64 // on the server when the first consumer was made
+	orphans   []string // consumers that may have been made by attempts without an answer
+	pending   uint64   // on the server when the consumer was made
 	started   bool
-	delivered uint64      // consumer sequence of the last message
-	last      uint64      // stream sequence of the last message
-	asked     int         // messages asked for and not yet received
-	failures  int         // in a row
-	alarm     *time.Timer // goes off when the server is silent
+	delivered uint64 // consumer sequence of the last message
+	last      uint64 // stream sequence of the last message
+	asked     int    // messages asked for and not yet received
+	failures  int    // in a row
+	tried     time.Time
+	alarm     *time.Timer // goes off when the server is silent; one for all messages
 }
 
 func (c *Client) newOrderedReader(stream string, config jetstream.ConsumerConfig, batch int) *orderedReader {
-	return &orderedReader{client: c, stream: stream, config: config, batch: batch, heartbeat: orderedHeartbeat, left: -1}
+	return &orderedReader{
+		client: c, stream: stream, config: config, batch: batch, left: -1,
+		heartbeat: orderedHeartbeat, silence: orderedSilence, attempt: orderedAttempt,
+	}
 }
 
 // start creates the first consumer, so that a wrong stream or filter is an error of the call that
@@ -73,11 +86,11 @@ func (r *orderedReader) start(ctx context.Context) error {
 // next returns the next message and its metadata. It returns when ctx ends, the client is closed,
 // or the stream is gone; everything else it waits out.
 func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, error) {
-	if r.alarm == nil { // one for all messages
-		r.alarm = time.NewTimer(orderedSilence)
+	if r.alarm == nil {
+		r.alarm = time.NewTimer(r.silence)
 	}
 	silence := r.alarm
-	silence.Reset(orderedSilence)
+	silence.Reset(r.silence)
 	defer silence.Stop()
 	var probe <-chan error
 	for {
@@ -85,11 +98,18 @@ func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetad
 			if err := r.reopen(ctx); err != nil {
 				return nil, nil, err
 			}
-			silence.Reset(orderedSilence)
+			silence.Reset(r.silence)
 			probe = nil
+			if r.opened != nil {
+				if err := r.opened(ctx); err != nil {
+					return nil, nil, err
+				}
+				continue
+			}
 		}
 		up, breaks, change := r.client.link.state()
 		if !up || breaks != r.breaks {
+			r.mark(false)
 			// The server that comes back may still have the consumer, and is then told to drop it.
 			if err := r.client.link.wait(ctx); err != nil {
 				return nil, nil, err
@@ -99,7 +119,7 @@ func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetad
 		}
 		select {
 		case m := <-r.received:
-			silence.Reset(orderedSilence)
+			silence.Reset(r.silence)
 			probe = nil
 			if status := pullStatus(m); status != "" {
 				if err := r.onStatus(ctx, status, m); err != nil {
@@ -121,16 +141,20 @@ func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetad
 			if r.asked <= r.batch/2 {
 				r.ask(r.batch - r.asked)
 			}
+			if meta.NumPending == 0 {
+				r.mark(true)
+			}
 			return m, meta, nil
 		case <-change:
 		case <-silence.C:
+			r.mark(false)
 			probe = r.probe()
 		case err := <-probe:
 			probe = nil
 			if err == nil && len(r.received) == 0 {
 				r.drop() // what the consumer had to say would have come before the answer
 			}
-			silence.Reset(orderedSilence)
+			silence.Reset(r.silence)
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
 		case <-r.client.ctx.Done():
@@ -156,9 +180,9 @@ func (r *orderedReader) probe() <-chan error {
 // gone, or the server refuses the first consumer.
 func (r *orderedReader) reopen(ctx context.Context) error {
 	for {
-		if r.failures > 0 {
+		if r.failures > 0 { // counted from the last attempt, which may have waited long already
 			select {
-			case <-time.After(min(retryPauseMin<<min(r.failures, 10), retryPauseMax)):
+			case <-time.After(min(retryPauseMin<<min(r.failures, 10), retryPauseMax) - time.Since(r.tried)):
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-r.client.ctx.Done():
@@ -166,6 +190,7 @@ func (r *orderedReader) reopen(ctx context.Context) error {
 			}
 		}
 		r.failures++
+		r.tried = time.Now()
 		if err := r.client.link.wait(ctx); err != nil {
 			return err
 		}
@@ -189,24 +214,31 @@ func isRefusal(err error) bool {
 
 // open makes a consumer that starts after the last message and asks it for the first batch.
 func (r *orderedReader) open(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, orderedAttempt<<min(r.failures-1, orderedPatience))
+	ctx, cancel := context.WithTimeout(ctx, r.attempt<<min((r.failures-1)/orderedTries, orderedPatience))
 	defer cancel()
+	ctx, leave := r.client.link.whileUp(ctx)
+	defer leave()
 	cfg := r.config
 	cfg.Name = rand.Text()
 	cfg.AckPolicy = jetstream.AckNonePolicy
 	cfg.MemoryStorage = true
 	cfg.Replicas = 1
 	cfg.InactiveThreshold = orderedInactive
-	if r.last > 0 {
+	if r.last > 0 && !r.whole {
 		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, r.last+1, nil
 	}
 	_, r.breaks, _ = r.client.link.state()
 	consumer, err := r.client.js.CreateConsumer(ctx, r.stream, cfg)
 	if err != nil {
+		if !isRefusal(err) {
+			r.orphans = append(r.orphans, cfg.Name)
+		}
 		return err
 	}
-	if !r.started {
-		r.started, r.pending = true, consumer.CachedInfo().NumPending
+	info := consumer.CachedInfo()
+	r.started, r.pending = true, info.NumPending
+	if cfg.DeliverPolicy == jetstream.DeliverNewPolicy {
+		r.last = info.Delivered.Stream // the next consumer goes on from here
 	}
 	// The messages that were asked for and the statuses of all pulls, should nobody read for long.
 	r.received = make(chan *natsgo.Msg, r.batch+4*int(orderedExpires/r.heartbeat))
@@ -216,7 +248,21 @@ func (r *orderedReader) open(ctx context.Context) error {
 	}
 	r.name, r.sub, r.delivered, r.asked = cfg.Name, sub, 0, 0
 	r.ask(r.batch)
+	for _, name := range r.orphans {
+		r.discard(name)
+	}
+	r.orphans = nil
+	if r.pending == 0 {
+		r.mark(true)
+	}
 	return nil
+}
+
+// mark tells the observer.
+func (r *orderedReader) mark(fresh bool) {
+	if r.observe != nil {
+		r.observe(fresh)
+	}
 }
 
 // ask asks for n more messages. What goes wrong shows as silence.
@@ -231,13 +277,13 @@ func (r *orderedReader) ask(n int) {
 	if err != nil {
 		return
 	}
-	if r.client.nc.PublishRequest(r.api("MSG.NEXT"), r.sub.Subject, body) == nil {
+	if r.client.nc.PublishRequest(r.api("MSG.NEXT", r.name), r.sub.Subject, body) == nil {
 		r.asked += n
 	}
 }
 
-func (r *orderedReader) api(verb string) string {
-	return r.client.jsPrefix + "CONSUMER." + verb + "." + r.stream + "." + r.name
+func (r *orderedReader) api(verb, consumer string) string {
+	return r.client.jsPrefix + "CONSUMER." + verb + "." + r.stream + "." + consumer
 }
 
 // pendingMessagesHeader tells how many messages of a pull that ended were not delivered (ADR-37).
@@ -252,7 +298,10 @@ func (r *orderedReader) onStatus(ctx context.Context, status string, m *natsgo.M
 	case statusHeartbeat:
 		if m.Header.Get(lastConsumerHeader) != strconv.FormatUint(r.delivered, 10) {
 			r.drop() // the last messages were lost on their way
-		} else if r.idle != nil {
+			return nil
+		}
+		r.mark(true)
+		if r.idle != nil {
 			return r.idle(ctx)
 		}
 	case statusTimeout:
@@ -273,11 +322,17 @@ func (r *orderedReader) drop() {
 	if r.name == "" {
 		return
 	}
+	r.mark(false)
 	_ = r.sub.Unsubscribe()
-	if r.client.nc.IsConnected() { // or Close would have something to send
-		_ = r.client.nc.Publish(r.api("DELETE"), nil)
-	}
+	r.discard(r.name)
 	r.name, r.sub = "", nil
+}
+
+// discard tells the server to delete a consumer.
+func (r *orderedReader) discard(name string) {
+	if up, _, _ := r.client.link.state(); up { // or Close would have something to send
+		_ = r.client.nc.Publish(r.api("DELETE", name), nil)
+	}
 }
 
 // close ends the reading.

@@ -64,6 +64,13 @@ func parsePlainAck(data []byte) *jetstream.PubAck {
 	return &jetstream.PubAck{Stream: string(stream), Sequence: sequence}
 }
 
+// isInProcess tells whether the server refuses an expected sequence because another message on the
+// subject is on its way to the replicas: its sequence is not known yet.
+func isInProcess(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == codeSequenceInProcess
+}
+
 // passes tells whether the server's answer to a publish is about its own state, so that the same
 // message may be stored a moment later.
 func passes(err error) bool {

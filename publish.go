@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,19 +112,24 @@ var (
 
 // store publishes m until it is stored or refused, or ctx ends, which must have a deadline.
 func (c *Client) store(ctx context.Context, op string, m *natsgo.Msg) (*jetstream.PubAck, error) {
+	ack, _, err := c.storeOnce(ctx, op, m)
+	return ack, err
+}
+
+// storeOnce is store that also tells whether an attempt went unanswered: it may have stored the message.
+func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *jetstream.PubAck, doubted bool, _ error) {
 	if err := ctx.Err(); err != nil {
-		return nil, wrap(op, m.Subject, err)
+		return nil, false, wrap(op, m.Subject, err)
 	}
-	var last error   // why the last attempt failed
-	var doubted bool // an attempt went unanswered: it may have stored the message
+	var last error // why the last attempt failed
 	patience := attemptMin
 	for {
 		if err := c.link.wait(ctx); err != nil {
-			return nil, c.unstored(ctx, op, m.Subject, err, last, doubted)
+			return nil, doubted, c.unstored(ctx, op, m.Subject, err, last, doubted)
 		}
 		ack, err := c.attempt(ctx, m, patience)
 		if err == nil {
-			return ack, nil
+			return ack, doubted, nil
 		}
 		last = err
 		switch {
@@ -132,20 +138,23 @@ func (c *Client) store(ctx context.Context, op string, m *natsgo.Msg) (*jetstrea
 			continue // the next connection is waited for
 		case errors.Is(err, errUnanswered):
 			doubted, patience = true, attemptMax
+		case doubted && isInProcess(err): // perhaps by the message itself
+			pause(ctx, attemptPause)
 		case !passes(err):
 			if doubted && sentinelOf(err) == ErrConflict { //nolint:errorlint // a sentinel of our own table
-				return c.storedBefore(ctx, op, m, err)
+				ack, err = c.storedBefore(ctx, op, m, err)
+				return ack, doubted, err
 			}
-			return nil, wrap(op, m.Subject, err)
+			return nil, doubted, wrap(op, m.Subject, err)
 		}
-		if c.finder.missing(ctx, m.Subject) {
-			return nil, wrap(op, m.Subject, jetstream.ErrNoStreamResponse)
+		if c.finder.missing(ctx, strings.TrimPrefix(m.Subject, c.jsPrefix)) { // keys of a domain have it
+			return nil, doubted, wrap(op, m.Subject, jetstream.ErrNoStreamResponse)
 		}
 		if !errors.Is(err, errUnanswered) {
 			pause(ctx, attemptPause)
 		}
 		if ctx.Err() != nil {
-			return nil, c.unstored(ctx, op, m.Subject, ErrTimeout, last, doubted)
+			return nil, doubted, c.unstored(ctx, op, m.Subject, ErrTimeout, last, doubted)
 		}
 	}
 }

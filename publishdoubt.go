@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,7 +20,7 @@ func (c *Client) storedBefore(ctx context.Context, op string, m *natsgo.Msg, ref
 	expected := m.Header.Get(jetstream.ExpectedLastSeqHeader)
 	if expected == "" {
 		expected = m.Header.Get(jetstream.ExpectedLastSubjSeqHeader)
-		opts = append(opts, jetstream.WithGetMsgSubject(m.Subject))
+		opts = append(opts, jetstream.WithGetMsgSubject(strings.TrimPrefix(m.Subject, c.jsPrefix)))
 	}
 	sequence, err := strconv.ParseUint(expected, 10, 64)
 	if err != nil {
@@ -45,7 +46,7 @@ func (c *Client) storedBefore(ctx context.Context, op string, m *natsgo.Msg, ref
 // streamOf returns upstream's handle of the stream that stores subject.
 func (c *Client) streamOf(ctx context.Context, subject string) (jetstream.Stream, error) {
 	return persist(ctx, func(ctx context.Context) (jetstream.Stream, error) {
-		name, err := c.js.StreamNameBySubject(ctx, subject)
+		name, err := c.js.StreamNameBySubject(ctx, strings.TrimPrefix(subject, c.jsPrefix))
 		if err != nil {
 			return nil, err
 		}

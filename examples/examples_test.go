@@ -28,6 +28,15 @@ var expected = map[string][]string{
 		`as "isa-cloud-cluster/configfile"`,
 		`did you mean "ISA_CLOUD_NATS_USERNAME"?`,
 	},
+	"configcentre": {
+		"loaded   3 keys in one pass, stale: false",
+		"read     database.url = postgres://db.internal/app",
+		"read     api.color is not set: the default holds",
+		"a million times",
+		"refused  api.timeout = 99s",
+		"in force api.timeout = 20s",
+		"limits   {Requests:100 Burst:20}", "changed  {Requests:200 Burst:20}", "deleted  api.limits",
+	},
 	"consul": {
 		`for the service "nats-service"`,
 		"Falling back to the configured URLs",
@@ -47,12 +56,7 @@ var expected = map[string][]string{
 		"handled   order-3, delivery 2",
 		"left      0 to pull, 0 to acknowledge",
 	},
-	"kv": {
-		"read     database.url = postgres://db.internal/app",
-		"refused  api.timeout: 99s, conflicting revision",
-		"changed  api.timeout: 10s, was 30s",
-		"in force map[api.timeout:10s]",
-	},
+	"leader":      {"elected   ", "left the elections", "took over ", `refused   "too late": its token is not the latest`, "stored    second"},
 	"objectstore": {"uploaded  v1.2.3, 2097152 bytes", "has v1.2.3", "has v1.2.3", "has v1.2.3", "listed    v1.2.3"},
 	"pubsub": {
 		"events.user.created", "-> events.>", "-> events.*.created",

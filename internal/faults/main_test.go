@@ -9,8 +9,8 @@ import (
 )
 
 // TestMain fails the package when a test leaves a goroutine behind. The test binary is also the
-// server that publish tests kill, see publishServer, and the uploader that an object test kills, see
-// objectUpload.
+// server that publish tests kill, see publishServer, the uploader that an object test kills, see
+// objectUpload, and the holder of locks that lock tests do, see lockerRun.
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(publishServerEnv); spec != "" {
 		if err := publishServe(spec); err != nil {
@@ -21,6 +21,13 @@ func TestMain(m *testing.M) {
 	}
 	if url := os.Getenv(objectUploaderEnv); url != "" {
 		if err := objectUpload(url); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if spec := os.Getenv(lockerEnv); spec != "" {
+		if err := lockerRun(spec); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -1,0 +1,210 @@
+package faults_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// keyWrites is a writer of keys and a watcher of them, and when each revision was acknowledged and
+// arrived.
+type keyWrites struct {
+	t       *testing.T
+	writer  *nats.Client
+	kv      *nats.KeyValue
+	watcher *nats.KeyWatcher
+	stop    chan struct{}
+	writing sync.WaitGroup
+	reading sync.WaitGroup
+
+	mu      sync.Mutex
+	acked   map[string][]keyMoment
+	arrived map[string][]keyMoment
+	outages []keyOutage
+}
+
+// keyOutage is the time between a kill and the next write that was acknowledged.
+type keyOutage struct{ begin, end time.Time }
+
+type keyMoment struct {
+	revision uint64
+	at       time.Time
+}
+
+func startKeyWrites(t *testing.T, writer, reader *nats.Client, bucket string) *keyWrites {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	t.Cleanup(cancel)
+	kv, err := writer.GetKeyValue(ctx, bucket)
+	require.NoError(t, err)
+	watched, err := reader.GetKeyValue(ctx, bucket)
+	require.NoError(t, err)
+	w := &keyWrites{
+		t: t, writer: writer, kv: kv, stop: make(chan struct{}),
+		acked: make(map[string][]keyMoment), arrived: make(map[string][]keyMoment),
+	}
+	w.watcher, err = watched.WatchAll(ctx)
+	require.NoError(t, err)
+	w.reading.Go(func() {
+		for entry := range w.watcher.Updates() {
+			if entry != nil {
+				w.note(w.arrived, entry.Key(), entry.Revision())
+			}
+		}
+	})
+	for i := range 4 {
+		w.writing.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-w.stop:
+					return
+				case <-time.After(5 * time.Millisecond):
+				}
+				key := fmt.Sprintf("k%d.%d", i, n%5)
+				if revision, err := kv.Put(ctx, key, fmt.Append(nil, n)); assert.NoError(t, err) {
+					w.note(w.acked, key, revision)
+				}
+			}
+		})
+	}
+	return w
+}
+
+func (w *keyWrites) note(moments map[string][]keyMoment, key string, revision uint64) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	moments[key] = append(moments[key], keyMoment{revision, now})
+}
+
+// measureOutages sets the ends of the outages to the first write that was acknowledged afterwards.
+func (w *keyWrites) measureOutages() {
+	const read = 50 * time.Millisecond // an acknowledgement that was on its way may take so long
+	for i, outage := range w.outages {
+		var first time.Time
+		for _, acked := range w.acked {
+			for _, ack := range acked {
+				if ack.at.After(outage.end.Add(read)) && (first.IsZero() || ack.at.Before(first)) {
+					first = ack.at
+				}
+			}
+		}
+		w.outages[i].end = first
+	}
+}
+
+// since returns from when on a write that was acknowledged could arrive: an election that began before
+// its arrival takes its time, as for everything that the cluster does.
+func (w *keyWrites) since(acked, arrived time.Time) time.Time {
+	for _, outage := range w.outages {
+		if outage.begin.Before(arrived) && outage.end.After(acked) {
+			acked = outage.end
+		}
+	}
+	return acked
+}
+
+// end stops the writers, waits until the last revision has arrived, and returns the longest time from
+// an acknowledgement, or from the end of an election since, to the arrival of that revision or of a later
+// one of the same key.
+func (w *keyWrites) end() time.Duration {
+	w.t.Helper()
+	close(w.stop)
+	w.writing.Wait()
+	publishEventually(w.t, "the final values have arrived", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for key, acked := range w.acked {
+			arrived := w.arrived[key]
+			if len(arrived) == 0 || arrived[len(arrived)-1].revision < acked[len(acked)-1].revision {
+				return false
+			}
+		}
+		return true
+	})
+	publishEventually(w.t, "the watcher is fresh", func() bool { return !w.watcher.Stale() })
+	publishEventually(w.t, "one consumer is left", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		info, err := w.writer.GetStreamInfo(ctx, "KV_"+w.kv.Bucket())
+		return err == nil && info.State.Consumers == 1
+	})
+	_ = w.watcher.Stop()
+	w.reading.Wait()
+	w.measureOutages()
+	var plain, worst time.Duration
+	writes, updates := 0, 0
+	for key, acked := range w.acked {
+		arrived := w.arrived[key]
+		writes, updates = writes+len(acked), updates+len(arrived)
+		for i := 1; i < len(arrived); i++ {
+			require.Greater(w.t, arrived[i].revision, arrived[i-1].revision, "in order and none twice")
+		}
+		next := 0
+		for _, ack := range acked {
+			for arrived[next].revision < ack.revision {
+				next++
+			}
+			plain, worst = max(plain, arrived[next].at.Sub(ack.at)), max(worst, arrived[next].at.Sub(w.since(ack.at, arrived[next].at)))
+		}
+	}
+	w.t.Logf("%d writes, %d updates, worst gap %v, elections included %v", writes, updates,
+		worst.Round(time.Millisecond), plain.Round(time.Millisecond))
+	return worst
+}
+
+// Upstream's watcher is silent for 12 to 20 s after a restart.
+func TestWatchOverRestarts(t *testing.T) {
+	restarts := 20
+	if testing.Short() {
+		restarts = 3
+	}
+	s := natstest.RunServer(t)
+	writer, reader := connect(t, s.URL()), connect(t, s.URL())
+	_, err := writer.CreateKeyValue(context.Background(), "conf")
+	require.NoError(t, err)
+	w := startKeyWrites(t, writer, reader, "conf")
+	for range restarts {
+		s.Restart()
+		require.NoError(t, reader.Ping(context.Background()))
+		time.Sleep(300 * time.Millisecond) // the load
+	}
+	assert.Less(t, w.end(), 2*time.Second)
+}
+
+// Upstream's watcher is silent for 18 s after the leader of the bucket is killed.
+func TestWatchOverKilledLeaders(t *testing.T) {
+	kills := 20
+	if testing.Short() {
+		kills = 2
+	}
+	servers := publishServers(t, 3)
+	writer, reader := publishClient(t, servers), publishClient(t, servers)
+	publishEventually(t, "the bucket is created", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		_, err := writer.EnsureKeyValue(ctx, "conf", nats.WithKeyValueReplicas(3))
+		return err == nil
+	})
+	w := startKeyWrites(t, writer, reader, "conf")
+	for range kills {
+		leader := publishLeader(t, writer, servers, "KV_conf")
+		begin := time.Now()
+		leader.kill()
+		w.outages = append(w.outages, keyOutage{begin: begin, end: time.Now()})
+		time.Sleep(time.Second) // nobody leads
+		leader.start()
+		publishLeader(t, writer, servers, "KV_conf")
+		publishEventually(t, "the watcher is fresh", func() bool { return !w.watcher.Stale() })
+		time.Sleep(time.Second) // the load
+	}
+	assert.Less(t, w.end(), 2*time.Second)
+}

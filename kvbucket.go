@@ -1,0 +1,236 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// bucketCall checks what every call on buckets needs and waits for the connection. The context that
+// it returns has a deadline.
+func (c *Client) bucketCall(ctx context.Context, op, bucket string) (jetstream.JetStream, context.Context, context.CancelFunc, error) {
+	js, err := c.jetStream(ctx, op, bucket)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ctx, cancel := c.deadline(ctx)
+	if err := c.link.wait(ctx); err != nil {
+		defer cancel()
+		return nil, nil, nil, c.unreachable(ctx, op, bucket, err)
+	}
+	return js, ctx, cancel, nil
+}
+
+// CreateKeyValue creates a bucket and returns its handle. Creating it again with the same
+// configuration is no error, with another one it is a *DriftError, which names the fields that differ
+// and is ErrAlreadyExists; EnsureKeyValue adapts the bucket. Replicas and Storage come from
+// Config.DefaultStreamReplicas and DefaultStorageType where no option sets them. A bucket's name
+// consists of letters, digits, - and _; another one is ErrInvalidArgument.
+func (c *Client) CreateKeyValue(ctx context.Context, bucket string, opts ...KeyValueOption) (*KeyValue, error) {
+	const op = "create key-value bucket"
+	js, ctx, cancel, err := c.bucketCall(ctx, op, bucket)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	_, cfg := c.keyValueConfig(bucket, opts)
+	upstream, err := js.CreateKeyValue(ctx, cfg)
+	if errors.Is(err, jetstream.ErrBucketExists) {
+		if found := c.differs(ctx, cfg); found != nil {
+			return nil, found
+		}
+		err = joined{jetstream.ErrBucketExists, jetstream.ErrStreamNameAlreadyInUse} // upstream's text is of two lines
+	}
+	if err != nil {
+		return nil, bucketFault(op, bucket, err)
+	}
+	kv, err := c.newKeyValue(ctx, upstream)
+	return kv, bucketFault(op, bucket, err)
+}
+
+// keyValueConfig returns what the options set, and the same with the client's defaults.
+func (c *Client) keyValueConfig(bucket string, opts []KeyValueOption) (set, full jetstream.KeyValueConfig) {
+	set.Bucket = bucket
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&set)
+		}
+	}
+	set.Bucket = bucket
+	full = set
+	full.Replicas, full.Storage = c.streamDefaults(set.Replicas, set.Storage)
+	return set, full
+}
+
+// differs returns how the bucket there is differs from cfg, or nil when that is not known.
+func (c *Client) differs(ctx context.Context, cfg jetstream.KeyValueConfig) error {
+	upstream, err := c.js.KeyValue(ctx, cfg.Bucket)
+	if err != nil {
+		return nil //nolint:nilerr // the bucket's existence is the error that counts
+	}
+	status, err := upstream.Status(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // likewise
+	}
+	live := liveKeyValueConfig(status)
+	cfg.History, cfg.Replicas = max(cfg.History, 1), max(cfg.Replicas, 1)
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = -1
+	}
+	if cfg.MaxValueSize == 0 {
+		cfg.MaxValueSize = -1
+	}
+	var found []Drift
+	a, b := reflect.ValueOf(live), reflect.ValueOf(cfg)
+	for i := range a.NumField() {
+		x, y := a.Field(i), b.Field(i)
+		if same(x.Interface(), y.Interface()) || isEmpty(x) && isEmpty(y) {
+			continue
+		}
+		name := a.Type().Field(i).Name
+		effect, changeable := keyValueRules[name](x.Interface(), y.Interface(), nil)
+		found = append(found, Drift{
+			Field: name, Live: x.Interface(), Want: y.Interface(), Changeable: changeable, Shrinks: effect != "", Effect: effect,
+		})
+	}
+	if found == nil {
+		return nil
+	}
+	return &DriftError{Bucket: cfg.Bucket, Drifts: found, create: true}
+}
+
+// isEmpty tells whether a field is unset: nil and empty mean the same.
+func isEmpty(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Map, reflect.Slice:
+		return v.Len() == 0
+	default:
+		return v.IsZero()
+	}
+}
+
+// liveKeyValueConfig returns a bucket's configuration without what the server writes into it.
+func liveKeyValueConfig(status jetstream.KeyValueStatus) jetstream.KeyValueConfig {
+	cfg := status.Config()
+	own := make(map[string]string, len(cfg.Metadata))
+	for key, value := range cfg.Metadata {
+		if !strings.HasPrefix(key, serverMetadata) {
+			own[key] = value
+		}
+	}
+	cfg.Metadata = own
+	return cfg
+}
+
+// serverMetadata begins the names of the metadata that the server sets.
+const serverMetadata = "_nats."
+
+// EnsureKeyValue creates a bucket, or changes the one there is to what the options say, by the rules of
+// EnsureStream: a field at zero means "as it is", metadata is merged, and what would delete values,
+// lower a limit or cannot be changed is a *DriftError that lists every field that differs. Two calls
+// that change the same bucket at once both succeed, and the later one wins. The other errors are those
+// of CreateKeyValue.
+func (c *Client) EnsureKeyValue(ctx context.Context, bucket string, opts ...KeyValueOption) (*KeyValue, error) {
+	const op = "ensure key-value bucket"
+	js, ctx, cancel, err := c.bucketCall(ctx, op, bucket)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	want, fresh := c.keyValueConfig(bucket, opts)
+	for range ensureAttempts {
+		upstream, err := js.KeyValue(ctx, bucket)
+		if errors.Is(err, jetstream.ErrBucketNotFound) {
+			if upstream, err = js.CreateKeyValue(ctx, fresh); errors.Is(err, jetstream.ErrBucketExists) {
+				continue // somebody was faster
+			}
+		}
+		if err != nil {
+			return nil, bucketFault(op, bucket, err)
+		}
+		status, err := upstream.Status(ctx)
+		if err != nil {
+			return nil, bucketFault(op, bucket, err)
+		}
+		live := liveKeyValueConfig(status)
+		own := want
+		own.Metadata = mergedMetadata(live.Metadata, want.Metadata)
+		merged, found := drifts(live, own, keyValueRules, nil)
+		if slices.ContainsFunc(found, func(d Drift) bool { return !d.Changeable || d.Shrinks }) {
+			return nil, &DriftError{Bucket: bucket, Drifts: found}
+		}
+		if len(found) > 0 {
+			if upstream, err = js.UpdateKeyValue(ctx, merged); err != nil {
+				return nil, bucketFault(op, bucket, err)
+			}
+		}
+		kv, err := c.newKeyValue(ctx, upstream)
+		return kv, bucketFault(op, bucket, err)
+	}
+	return nil, fail(op, bucket, ErrConflict, "others keep deleting and creating it")
+}
+
+// GetKeyValue returns the handle of a bucket, or ErrBucketNotFound.
+func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, error) {
+	const op = "get key-value bucket"
+	js, ctx, cancel, err := c.bucketCall(ctx, op, bucket)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	upstream, err := js.KeyValue(ctx, bucket)
+	if err != nil {
+		return nil, bucketFault(op, bucket, err)
+	}
+	kv, err := c.newKeyValue(ctx, upstream)
+	return kv, bucketFault(op, bucket, err)
+}
+
+// DeleteKeyValue deletes a bucket with all its keys, or returns ErrBucketNotFound.
+func (c *Client) DeleteKeyValue(ctx context.Context, bucket string) error {
+	const op = "delete key-value bucket"
+	js, ctx, cancel, err := c.bucketCall(ctx, op, bucket)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	err = js.DeleteKeyValue(ctx, bucket)
+	if errors.Is(err, jetstream.ErrStreamNotFound) { // upstream's text is of two lines
+		err = jetstream.ErrStreamNotFound
+	}
+	return bucketFault(op, bucket, err)
+}
+
+// KeyValues returns the account's buckets, asking the server for a page of them at a time. An error
+// ends the sequence. Without a deadline in ctx, Config.RequestTimeout bounds the whole loop.
+func (c *Client) KeyValues(ctx context.Context) iter.Seq2[jetstream.KeyValueStatus, error] {
+	const op = "list key-value buckets"
+	return func(yield func(jetstream.KeyValueStatus, error) bool) {
+		js, ctx, cancel, err := c.bucketCall(ctx, op, "")
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer cancel()
+		ctx, abandon := context.WithCancel(ctx)
+		list := js.KeyValueStores(ctx)
+		defer func() { // for a loop that is left early: upstream's goroutine hangs on what nobody takes
+			abandon()
+			for range list.Status() {
+			}
+		}()
+		for status := range list.Status() {
+			if !yield(status, nil) {
+				return
+			}
+		}
+		if err := list.Error(); err != nil {
+			yield(nil, wrapJetStream(op, "", err))
+		}
+	}
+}

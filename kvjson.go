@@ -1,0 +1,68 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"iter"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// GetJSON returns the value of key, decoded from JSON, and its revision. A value that does not decode
+// is an error of encoding/json in the chain. The other errors are those of KeyValue.Get.
+func GetJSON[T any](ctx context.Context, kv *KeyValue, key string) (value T, revision uint64, err error) {
+	const op = "get key"
+	if kv == nil {
+		return value, 0, fail(op, key, ErrInvalidArgument, "the bucket is nil")
+	}
+	entry, err := kv.Get(ctx, key)
+	if err != nil {
+		return value, 0, err
+	}
+	value, err = decodeEntry[T](entry)
+	return value, entry.Revision(), err
+}
+
+func decodeEntry[T any](entry jetstream.KeyValueEntry) (value T, err error) {
+	if err := json.Unmarshal(entry.Value(), &value); err != nil {
+		var zero T
+		return zero, fail("decode JSON of", path(entry.Bucket(), entry.Key()), nil, "%w", err)
+	}
+	return value, nil
+}
+
+// Change is an update of a key whose values are JSON.
+type Change[T any] struct {
+	Key string
+	// Value is zero when Deleted is set.
+	Value T
+	// Revision is 0 for a key that is gone because its bucket was replaced.
+	Revision uint64
+	// Deleted tells that the key was deleted, purged or has expired.
+	Deleted bool
+}
+
+// ChangesJSON is KeyValue.Changes with the values decoded from JSON. A value that does not decode comes
+// as a change with its key and revision beside the error, and the sequence goes on.
+func ChangesJSON[T any](ctx context.Context, kv *KeyValue, filters ...string) iter.Seq2[Change[T], error] {
+	const op = "watch"
+	return func(yield func(Change[T], error) bool) {
+		if kv == nil {
+			yield(Change[T]{}, fail(op, "", ErrInvalidArgument, "the bucket is nil"))
+			return
+		}
+		for entry, err := range kv.Changes(ctx, filters...) {
+			if err != nil {
+				yield(Change[T]{}, err)
+				return
+			}
+			change := Change[T]{Key: entry.Key(), Revision: entry.Revision(), Deleted: entry.Operation() != jetstream.KeyValuePut}
+			if !change.Deleted {
+				change.Value, err = decodeEntry[T](entry)
+			}
+			if !yield(change, err) {
+				return
+			}
+		}
+	}
+}

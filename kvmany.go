@@ -1,0 +1,162 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// What one request for many keys asks for: the server allows 1024 keys, and the request must not be
+// larger than its max_payload.
+const (
+	manyKeys  = 512
+	manyBytes = 64 << 10
+)
+
+// statusEndOfBatch ends the answers to a request for many messages (ADR-31).
+const statusEndOfBatch = "204"
+
+// errIncomplete says that the server has not sent all messages that it was asked for.
+var errIncomplete = errors.New("the answer is incomplete")
+
+// GetMany returns the latest values of the keys, by key, in one round trip for some hundreds of them.
+// Keys that do not exist are not in the map: none of them does is no error. The errors are those of
+// Get. It needs server 2.11.
+func (kv *KeyValue) GetMany(ctx context.Context, keys ...string) (map[string]jetstream.KeyValueEntry, error) {
+	const op = "get keys"
+	for _, key := range keys {
+		if err := kv.checkKey(ctx, op, key); err != nil {
+			return nil, err
+		}
+	}
+	if ctx == nil {
+		return nil, errNilContext(op, kv.bucket)
+	}
+	ctx, cancel := kv.client.deadline(ctx)
+	defer cancel()
+	entries := make(map[string]jetstream.KeyValueEntry, len(keys))
+	for rest := keys; len(rest) > 0; {
+		n, size := 0, 0
+		for n < len(rest) && n < manyKeys && (n == 0 || size+len(kv.prefix)+len(rest[n]) < manyBytes) {
+			size += len(kv.prefix) + len(rest[n])
+			n++
+		}
+		if err := kv.getMany(ctx, rest[:n], entries); err != nil {
+			return nil, kv.fault(op, "", err)
+		}
+		rest = rest[n:]
+	}
+	return entries, nil
+}
+
+// getMany adds the entries of keys, and asks again for what the server leaves out or what is lost.
+func (kv *KeyValue) getMany(ctx context.Context, keys []string, entries map[string]jetstream.KeyValueEntry) error {
+	if !kv.direct { // then only one at a time can be asked for
+		for _, key := range keys {
+			entry, err := kv.last(ctx, key)
+			switch {
+			case errors.Is(err, jetstream.ErrKeyNotFound):
+			case err != nil:
+				return err
+			case !entry.deleted():
+				entries[key] = entry
+			}
+		}
+		return nil
+	}
+	c, done := kv.client, make(map[string]bool, len(keys))
+	var last error
+	for {
+		if ctx.Err() != nil {
+			return kv.unanswered(ctx, ErrTimeout, last)
+		}
+		if err := c.link.wait(ctx); err != nil {
+			return kv.unanswered(ctx, err, last)
+		}
+		left := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return done[key] })
+		if len(left) == 0 {
+			return nil
+		}
+		err := kv.askMany(ctx, left, func(entry *keyEntry) {
+			done[entry.key] = true
+			if !entry.deleted() {
+				entries[entry.key] = entry
+			}
+		})
+		switch {
+		case err == nil, errors.Is(err, jetstream.ErrKeyNotFound):
+			return nil
+		case errors.Is(err, errUnanswered), errors.Is(err, errBroken), errors.Is(err, errIncomplete):
+		case !passes(err):
+			return err
+		case c.finder.missing(ctx, kv.prefix+keys[0]):
+			return jetstream.ErrStreamNotFound
+		default:
+			pause(ctx, attemptPause)
+		}
+		last = err
+	}
+}
+
+// askMany asks once and takes the answers as they come.
+func (kv *KeyValue) askMany(ctx context.Context, keys []string, take func(*keyEntry)) error {
+	request := getRequest{LastOf: make([]string, len(keys))}
+	for i, key := range keys {
+		request.LastOf[i] = kv.prefix + key
+	}
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	c := kv.client
+	ctx, leave := c.link.whileUp(ctx)
+	defer leave()
+	answers := make(chan *natsgo.Msg, len(keys)+1)
+	inbox := c.nc.NewInbox()
+	sub, err := c.nc.ChanSubscribe(inbox, answers)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := c.nc.PublishRequest(c.jsPrefix+"DIRECT.GET."+kv.stream, inbox, body); err != nil {
+		return err
+	}
+	for {
+		waiting, cancel := context.WithTimeout(ctx, attemptMax)
+		select {
+		case m := <-answers:
+			cancel()
+			if m.Header.Get(directSequenceHeader) == "" && m.Header.Get(statusHeader) == statusEndOfBatch {
+				if m.Header.Get(directPendingHeader) != "0" {
+					return errIncomplete // the server sends so many bytes at once, and no more
+				}
+				return nil
+			}
+			entry, err := kv.directEntry(m)
+			switch {
+			case errors.Is(err, jetstream.ErrKeyNotFound) && m.Header.Get(descriptionHeader) == descriptionVanished:
+				return errIncomplete
+			case err != nil:
+				return err
+			}
+			take(entry)
+		case <-waiting.Done():
+			cancel()
+			if errors.Is(context.Cause(ctx), ErrConnectionLost) {
+				return errBroken
+			}
+			return errUnanswered
+		}
+	}
+}
+
+// directPendingHeader tells how many messages are left to send.
+const directPendingHeader = "Nats-Num-Pending"
+
+// descriptionVanished is the text of status 404 for a message that was replaced or deleted between
+// being found and being read.
+const descriptionVanished = "Message Not Found"

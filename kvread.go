@@ -1,0 +1,212 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The headers in which a direct answer describes the message (ADR-31).
+const (
+	directSubjectHeader  = "Nats-Subject"
+	directSequenceHeader = "Nats-Sequence"
+	directTimeHeader     = "Nats-Time-Stamp"
+)
+
+// Get returns the latest value of key. It returns ErrKeyNotFound when there is none or it was
+// deleted, and ErrInvalidArgument for a key that cannot be: keys are tokens of letters, digits and
+// -/_= joined by dots. While disconnected it waits for the connection, and an answer that is lost is
+// asked for again, until ctx ends: then it is ErrNotConnected or ErrTimeout. Any replica answers: right
+// after a write, one that lags can return the value before.
+func (kv *KeyValue) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
+	const op = "get key"
+	if err := kv.checkKey(ctx, op, key); err != nil {
+		return nil, err
+	}
+	ctx, cancel := kv.client.deadline(ctx)
+	defer cancel()
+	entry, err := kv.last(ctx, key)
+	if err == nil && entry.deleted() {
+		err = jetstream.ErrKeyNotFound
+	}
+	if err != nil {
+		return nil, kv.fault(op, key, err)
+	}
+	return entry, nil
+}
+
+// GetRevision returns the value that key had at a revision, or ErrKeyNotFound. The other errors are
+// those of Get.
+func (kv *KeyValue) GetRevision(ctx context.Context, key string, revision uint64) (jetstream.KeyValueEntry, error) {
+	const op = "get key"
+	if revision == 0 {
+		return kv.Get(ctx, key)
+	}
+	if err := kv.checkKey(ctx, op, key); err != nil {
+		return nil, err
+	}
+	ctx, cancel := kv.client.deadline(ctx)
+	defer cancel()
+	entry, err := kv.ask(ctx, key, getRequest{Sequence: revision})
+	if err == nil && (entry.deleted() || entry.key != key) {
+		err = jetstream.ErrKeyNotFound
+	}
+	if err != nil {
+		return nil, kv.fault(op, key, err)
+	}
+	return entry, nil
+}
+
+// last returns the latest entry of key, which may be its deletion, or jetstream.ErrKeyNotFound.
+func (kv *KeyValue) last(ctx context.Context, key string) (*keyEntry, error) {
+	if !kv.direct {
+		return kv.latest(ctx, key)
+	}
+	return kv.request(ctx, kv.prefix+key, kv.client.jsPrefix+"DIRECT.GET."+kv.stream+"."+kv.prefix+key, nil, kv.directEntry)
+}
+
+// latest is last as the leader knows it.
+func (kv *KeyValue) latest(ctx context.Context, key string) (*keyEntry, error) {
+	return kv.asked(ctx, key, "STREAM.MSG.GET.", getRequest{LastFor: kv.prefix + key}, kv.storedEntry)
+}
+
+// getRequest is the body of a request for a message.
+type getRequest struct {
+	Sequence uint64   `json:"seq,omitempty"`
+	LastFor  string   `json:"last_by_subj,omitempty"`
+	LastOf   []string `json:"multi_last,omitempty"`
+}
+
+func (kv *KeyValue) ask(ctx context.Context, key string, body getRequest) (*keyEntry, error) {
+	if !kv.direct {
+		return kv.asked(ctx, key, "STREAM.MSG.GET.", body, kv.storedEntry)
+	}
+	return kv.asked(ctx, key, "DIRECT.GET.", body, kv.directEntry)
+}
+
+func (kv *KeyValue) asked(ctx context.Context, key, verb string, body getRequest, parse func(*natsgo.Msg) (*keyEntry, error)) (*keyEntry, error) {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	return kv.request(ctx, kv.prefix+key, kv.client.jsPrefix+verb+kv.stream, data, parse)
+}
+
+// request asks the server for an entry until it answers or ctx ends, which must have a deadline.
+func (kv *KeyValue) request(ctx context.Context, subject, api string, body []byte, parse func(*natsgo.Msg) (*keyEntry, error)) (*keyEntry, error) {
+	c, m := kv.client, &natsgo.Msg{Subject: api, Data: body}
+	var last error
+	for patience := attemptMin; ; patience *= 2 {
+		if err := ctx.Err(); err != nil {
+			return nil, kv.unanswered(ctx, ErrTimeout, last)
+		}
+		if err := c.link.wait(ctx); err != nil {
+			return nil, kv.unanswered(ctx, err, last)
+		}
+		answer, err := c.exchange(ctx, m, patience)
+		if err == nil {
+			var entry *keyEntry
+			if entry, err = parse(answer); err == nil {
+				return entry, nil
+			}
+		}
+		switch {
+		case errors.Is(err, errUnanswered), errors.Is(err, errBroken):
+		case !passes(err):
+			return nil, err
+		case c.finder.missing(ctx, subject):
+			return nil, jetstream.ErrStreamNotFound
+		default:
+			pause(ctx, attemptPause)
+		}
+		last = err
+	}
+}
+
+// unanswered says why a question ended without an answer.
+func (kv *KeyValue) unanswered(ctx context.Context, kind, last error) error {
+	switch {
+	case errors.Is(kind, ErrNotConnected):
+		return kv.client.unreachable(ctx, "", "", kind)
+	case errors.Is(kind, ErrClosed):
+		return kind
+	case last == nil, errors.Is(context.Cause(ctx), context.Canceled):
+		return context.Cause(ctx)
+	}
+	return joined{context.Cause(ctx), last}
+}
+
+// directEntry reads a message that a replica sent as it is, its description in headers.
+func (kv *KeyValue) directEntry(m *natsgo.Msg) (*keyEntry, error) {
+	sequence := m.Header.Get(directSequenceHeader)
+	if sequence == "" {
+		switch status := m.Header.Get(statusHeader); status {
+		case statusNoResponders:
+			return nil, natsgo.ErrNoResponders
+		case statusNoMessages:
+			return nil, jetstream.ErrKeyNotFound
+		default:
+			return nil, fmt.Errorf("the server answers %s %s", status, m.Header.Get(descriptionHeader))
+		}
+	}
+	revision, err := strconv.ParseUint(sequence, 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	created, err := time.Parse(time.RFC3339Nano, m.Header.Get(directTimeHeader))
+	if err != nil {
+		return nil, err
+	}
+	return kv.found(m.Header.Get(directSubjectHeader), m.Data, revision, created, m.Header), nil
+}
+
+// storedEntry reads a message that the leader sent as JSON.
+func (kv *KeyValue) storedEntry(m *natsgo.Msg) (*keyEntry, error) {
+	if isNoResponders(m) {
+		return nil, natsgo.ErrNoResponders
+	}
+	var answer struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message *struct {
+			Subject  string    `json:"subject"`
+			Sequence uint64    `json:"seq"`
+			Header   []byte    `json:"hdrs"`
+			Data     []byte    `json:"data"`
+			Time     time.Time `json:"time"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return nil, err
+	}
+	switch {
+	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return nil, jetstream.ErrKeyNotFound
+	case answer.Error != nil:
+		return nil, answer.Error
+	case answer.Message == nil:
+		return nil, errors.New("the server's answer has no message")
+	}
+	var header natsgo.Header
+	if len(answer.Message.Header) > 0 {
+		var err error
+		if header, err = natsgo.DecodeHeadersMsg(answer.Message.Header); err != nil {
+			return nil, err
+		}
+	}
+	one := answer.Message
+	return kv.found(one.Subject, one.Data, one.Sequence, one.Time, header), nil
+}
+
+func (kv *KeyValue) found(subject string, data []byte, revision uint64, created time.Time, header natsgo.Header) *keyEntry {
+	e := &keyEntry{kv: kv, value: data, revision: revision, created: created.UnixNano(), operation: operationOf(header)}
+	if len(subject) > len(kv.prefix) {
+		e.key = subject[len(kv.prefix):]
+	}
+	return e
+}

@@ -1,0 +1,246 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// keyWrite is what a write demands and does beside its value.
+type keyWrite struct {
+	expect   bool // that the key's latest revision is this one:
+	revision uint64
+	ttl      time.Duration // 0 for none
+	delete   string        // the value of kvOperationHeader
+}
+
+// write publishes a write until it is stored or refused, and returns the new revision: stored once, as
+// Client.PublishToStream has it.
+func (kv *KeyValue) write(ctx context.Context, op, key string, value []byte, w keyWrite) (uint64, error) {
+	if err := kv.checkKey(ctx, op, key); err != nil {
+		return 0, err
+	}
+	c := kv.client
+	header := natsgo.Header{jetstream.MsgIDHeader: {c.msgIDs.next()}}
+	if w.expect {
+		header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(w.revision, 10)}
+	}
+	if w.ttl > 0 {
+		header[jetstream.MsgTTLHeader] = []string{w.ttl.String()}
+	}
+	if w.delete != "" {
+		header[kvOperationHeader] = []string{w.delete}
+	}
+	if w.delete == kvOperationPurge {
+		header[jetstream.MsgRollup] = []string{jetstream.MsgRollupSubject}
+	}
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	ack, doubted, err := c.storeOnce(ctx, op, &natsgo.Msg{Subject: kv.writePrefix + key, Header: header, Data: value})
+	switch {
+	case err == nil:
+		return ack.Sequence, nil
+	case w.expect && sentinelOf(err) == ErrConflict: //nolint:errorlint // a sentinel of our own table
+		return 0, kv.refused(ctx, op, key, w, doubted, err)
+	}
+	return 0, kv.fault(op, key, err)
+}
+
+// refused makes the error of a write whose expected revision is not the latest.
+func (kv *KeyValue) refused(ctx context.Context, op, key string, w keyWrite, doubted bool, err error) error {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return kv.fault(op, key, err)
+	}
+	target := path(kv.bucket, key)
+	if doubted {
+		// An earlier attempt may have been stored, and another write has replaced it since.
+		return &opError{op: op, target: target, kind: ErrTimeout, cause: joined{errUnanswered, api}}
+	}
+	conflict := &ConflictError{Bucket: kv.bucket, Key: key, Expected: w.revision, cause: api}
+	if _, err := fmt.Sscanf(api.Description, lastSequenceText, &conflict.Revision); err != nil {
+		if entry, err := kv.latest(ctx, key); err == nil {
+			conflict.Revision = entry.revision
+		}
+	}
+	return &opError{op: op, target: target, cause: conflict}
+}
+
+// lastSequenceText is how a server that is not in a cluster names the latest revision (nats-server,
+// server/errors.json).
+const lastSequenceText = "wrong last sequence: %d"
+
+// Put sets key and returns the new revision. A nil error means written once: a write is repeated under
+// the same message ID, over restarts, elections and lost answers, until ctx ends. Then the error is
+// ErrNotConnected when nothing was sent, and ErrTimeout or ErrConnectionLost when the write may or may
+// not be stored. The others are ErrBucketNotFound, ErrPayloadTooLarge, ErrStreamFull for a bucket that
+// has no room, and ErrInvalidArgument for a bad key.
+func (kv *KeyValue) Put(ctx context.Context, key string, value []byte) (uint64, error) {
+	return kv.write(ctx, "put key", key, value, keyWrite{})
+}
+
+// PutString is Put of a string.
+func (kv *KeyValue) PutString(ctx context.Context, key, value string) (uint64, error) {
+	return kv.Put(ctx, key, []byte(value))
+}
+
+// PutJSON is Put of the JSON of v. What cannot be encoded is ErrInvalidArgument.
+func (kv *KeyValue) PutJSON(ctx context.Context, key string, v any) (uint64, error) {
+	const op = "put key"
+	data, err := json.Marshal(v)
+	if err != nil {
+		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
+	}
+	return kv.write(ctx, op, key, data, keyWrite{})
+}
+
+// Create sets key only if it does not exist or was deleted, and returns the new revision; otherwise
+// it returns ErrAlreadyExists. With jetstream.KeyTTL the key is deleted after a time of whole seconds:
+// the bucket must allow it, see WithKeyTTLs. The other errors are those of Put.
+func (kv *KeyValue) Create(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
+	const op = "create key"
+	var ttl time.Duration
+	if err := readOptions(opts, map[string]any{"ttl": &ttl}); err != nil {
+		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
+	}
+	if err := kv.checkTTL(op, key, ttl); err != nil {
+		return 0, err
+	}
+	revision, err := kv.create(ctx, op, key, value, ttl)
+	var conflict *ConflictError
+	if errors.As(err, &conflict) {
+		cause := joined{jetstream.ErrKeyExists, conflict.cause}
+		return 0, &opError{op: op, target: path(kv.bucket, key), kind: ErrAlreadyExists, cause: cause}
+	}
+	return revision, err
+}
+
+// create writes key unless it exists, and then returns a *ConflictError.
+func (kv *KeyValue) create(ctx context.Context, op, key string, value []byte, ttl time.Duration) (uint64, error) {
+	if err := kv.checkKey(ctx, op, key); err != nil {
+		return 0, err
+	}
+	ctx, cancel := kv.client.deadline(ctx)
+	defer cancel()
+	w := keyWrite{expect: true, ttl: ttl}
+	for {
+		revision, err := kv.write(ctx, op, key, value, w)
+		var conflict *ConflictError
+		if !errors.As(err, &conflict) {
+			return revision, err
+		}
+		entry, lookup := kv.latest(ctx, key)
+		switch {
+		case errors.Is(lookup, jetstream.ErrKeyNotFound):
+			w.revision = 0
+		case lookup != nil:
+			return 0, kv.fault(op, key, lookup)
+		case !entry.deleted():
+			return 0, err
+		default:
+			w.revision = entry.revision
+		}
+	}
+}
+
+// checkTTL refuses a time to live that the server would round: it counts in seconds.
+func (kv *KeyValue) checkTTL(op, key string, ttl time.Duration) error {
+	if ttl < 0 || ttl%time.Second != 0 {
+		return fail(op, path(kv.bucket, key), ErrInvalidArgument, "a time to live must be of whole seconds, not %v", ttl)
+	}
+	return nil
+}
+
+// Update sets key only if its latest revision is the given one, and returns the new revision;
+// otherwise it returns a *ConflictError with the latest one, which is ErrConflict. A revision of 0 is
+// that of a key that has never been, or whose deletion is forgotten. The other errors are those of Put.
+func (kv *KeyValue) Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	return kv.write(ctx, "update key", key, value, keyWrite{expect: true, revision: revision})
+}
+
+// Delete marks key as deleted and keeps its history. Deleting a key that does not exist is no
+// error. With jetstream.LastRevision it returns a *ConflictError when key has another revision. The
+// other errors are those of Put.
+func (kv *KeyValue) Delete(ctx context.Context, key string, opts ...jetstream.KVDeleteOpt) error {
+	return kv.remove(ctx, "delete key", key, kvOperationDelete, opts)
+}
+
+// Purge is Delete that drops the history as well. With jetstream.PurgeTTL the mark is deleted after a
+// time of whole seconds.
+func (kv *KeyValue) Purge(ctx context.Context, key string, opts ...jetstream.KVDeleteOpt) error {
+	return kv.remove(ctx, "purge key", key, kvOperationPurge, opts)
+}
+
+func (kv *KeyValue) remove(ctx context.Context, op, key, operation string, opts []jetstream.KVDeleteOpt) error {
+	w := keyWrite{delete: operation}
+	var purge bool
+	err := readOptions(opts, map[string]any{"revision": &w.revision, "ttl": &w.ttl, "purge": &purge})
+	if err == nil && w.ttl > 0 && operation == kvOperationDelete {
+		err = jetstream.ErrTTLOnDeleteNotSupported
+	}
+	if err != nil {
+		return fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
+	}
+	if err := kv.checkTTL(op, key, w.ttl); err != nil {
+		return err
+	}
+	w.expect = w.revision != 0
+	_, err = kv.write(ctx, op, key, nil, w)
+	return err
+}
+
+// The pauses of Modify after a lost race: random, up to a bound that doubles.
+const (
+	modifyPause    = 2 * time.Millisecond
+	modifyPauseMax = 100 * time.Millisecond
+)
+
+// Modify sets key to what f makes of its value, and begins again with the new value when another
+// writer was faster, until ctx ends: no change is lost. The value is nil when there is none. An error
+// of f ends it and is returned as it is; f must not change old and may be called many times. Modify
+// returns the new revision. An error that is ErrTimeout or ErrConnectionLost leaves open whether the
+// change was made. The other errors are those of Put.
+func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) ([]byte, error)) (uint64, error) {
+	const op = "modify key"
+	if err := kv.checkKey(ctx, op, key); err != nil {
+		return 0, err
+	}
+	if f == nil {
+		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the function is nil")
+	}
+	ctx, cancel := kv.client.deadline(ctx)
+	defer cancel()
+	read := kv.last
+	for bound := modifyPause; ; bound = min(2*bound, modifyPauseMax) {
+		w := keyWrite{expect: true}
+		var old []byte
+		entry, err := read(ctx, key)
+		switch {
+		case errors.Is(err, jetstream.ErrKeyNotFound):
+		case err != nil:
+			return 0, kv.fault(op, key, err)
+		default:
+			if w.revision = entry.revision; !entry.deleted() {
+				old = entry.value
+			}
+		}
+		value, err := f(old)
+		if err != nil {
+			return 0, err
+		}
+		revision, err := kv.write(ctx, op, key, value, w)
+		var conflict *ConflictError
+		if !errors.As(err, &conflict) || ctx.Err() != nil {
+			return revision, err
+		}
+		read = kv.latest          // a replica that lags would cost another race
+		pause(ctx, rand.N(bound)) //nolint:gosec // not a secret
+	}
+}
