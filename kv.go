@@ -63,7 +63,7 @@ func bucketConfig(status jetstream.KeyValueStatus) (*jetstream.StreamConfig, err
 // History returns the values that the bucket keeps of key, oldest first, or ErrKeyNotFound.
 func (kv *KeyValue) History(ctx context.Context, key string, opts ...jetstream.WatchOpt) ([]jetstream.KeyValueEntry, error) {
 	const op = "history of key"
-	entries, err := collect(ctx, kv.client, func(ctx context.Context) (upstreamWatcher[jetstream.KeyValueEntry], error) {
+	entries, err := collect(ctx, kv.client, func(ctx context.Context) (watcher[jetstream.KeyValueEntry], error) {
 		return kv.Watch(ctx, key, slices.Concat(opts, []jetstream.WatchOpt{jetstream.IncludeHistory()})...)
 	})
 	if err == nil && len(entries) == 0 {

@@ -76,7 +76,7 @@ func (s *ObjectStore) List(ctx context.Context, opts ...jetstream.ListObjectsOpt
 	if len(opts) == 0 { // upstream's only option shows the deleted ones
 		watchOpts = append(watchOpts, jetstream.IgnoreDeletes())
 	}
-	objects, err := collect(ctx, s.client, func(ctx context.Context) (upstreamWatcher[*jetstream.ObjectInfo], error) {
+	objects, err := collect(ctx, s.client, func(ctx context.Context) (watcher[*jetstream.ObjectInfo], error) {
 		return s.Watch(ctx, watchOpts...)
 	})
 	if err != nil {
