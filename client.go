@@ -40,7 +40,9 @@ type Client struct {
 	closed  chan struct{} // closed when Shutdown has ended
 	subs    map[*Subscription]struct{}
 	closers map[*closer]struct{}
-	work    sync.WaitGroup // calls that Shutdown lets end
+
+	consumptions map[*Consumption]struct{}
+	work         sync.WaitGroup // calls that Shutdown lets end
 }
 
 // NewClient connects to the servers that cfg names and returns the client, or an error that says
@@ -68,6 +70,8 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 		closed:  make(chan struct{}),
 		subs:    make(map[*Subscription]struct{}),
 		closers: make(map[*closer]struct{}),
+
+		consumptions: make(map[*Consumption]struct{}),
 	}
 	for _, opt := range opts {
 		if opt != nil {

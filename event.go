@@ -28,6 +28,15 @@ const (
 	EventSlowConsumer EventType = "slow_consumer"
 	// EventHandlerError: a handler returned an error or panicked.
 	EventHandlerError EventType = "handler_error"
+	// EventDeadLetter: a message went to the dead letters; Err is why, Subject is its own.
+	EventDeadLetter EventType = "dead_letter"
+	// EventUnconfirmedAck: the server did not confirm an acknowledgement, so the message may be
+	// delivered again.
+	EventUnconfirmedAck EventType = "unconfirmed_ack"
+	// EventConsumerUnavailable: a Consumption gets nothing from its consumer; Err is why.
+	EventConsumerUnavailable EventType = "consumer_unavailable"
+	// EventConsumerAvailable: it gets messages again.
+	EventConsumerAvailable EventType = "consumer_available"
 	// EventAsyncError: an error that no call could return, such as a publish that the server denied.
 	EventAsyncError EventType = "async_error"
 )
@@ -40,7 +49,10 @@ type Event struct {
 	Server  string // the server's URL, without credentials
 	Subject string
 	Queue   string
-	Err     error
+	// Stream and Consumer name a Consumption.
+	Stream   string
+	Consumer string
+	Err      error
 	// Dropped is how many events were lost before this one because the handler was too slow.
 	Dropped int
 }

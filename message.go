@@ -29,9 +29,10 @@ type Message struct {
 	// Data is the payload; it may be nil.
 	Data []byte
 
-	msg    *natsgo.Msg // as received; nil on a message that the caller made
-	origin *origin     // nil on a message that the caller made
-	acked  uint32      // 1 once a final acknowledgement was sent
+	msg    *natsgo.Msg            // as received; nil on a message that the caller made
+	origin *origin                // nil on a message that the caller made
+	meta   *jetstream.MsgMetadata // of a message that comes from the retry stream; else nil
+	acked  uint32                 // 1 once a final acknowledgement was sent
 }
 
 // origin is what all the messages of one subscription, or of one client's pulls, share.
@@ -152,6 +153,10 @@ func (m *Message) InProgress() error {
 func (m *Message) Metadata() (*jetstream.MsgMetadata, error) {
 	if !m.isJetStream() {
 		return nil, fail("metadata", m.Subject, ErrNotJetStream, "")
+	}
+	if m.meta != nil {
+		meta := *m.meta
+		return &meta, nil
 	}
 	meta, err := m.msg.Metadata()
 	if err != nil {

@@ -1,0 +1,250 @@
+package nats
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// delivery is a message that a Consumption holds, from its arrival to its acknowledgement.
+type delivery struct {
+	msg        Message
+	from       *puller
+	seq        uint64    // in the stream it was published to
+	stored     int64     // when, in nanoseconds
+	deliveries int       // of it, this one included
+	key        string    // of WithKey
+	arrived    uint64    // tick
+	started    uint64    // tick, in a worker
+	expired    bool      // its handler took too long; the server may deliver it to others
+	reason     string    // why it is dead and waits for the dead-letter stream
+	attempts   int       // to store it there
+	until      time.Time // when its wait is over
+	state      deliveryState
+
+	prev, next *delivery // of all that are held, oldest first
+	after      *delivery // of those that are ready
+}
+
+type deliveryState uint8
+
+const (
+	stateBlocked deliveryState = iota // behind another one of its key
+	stateReady                        // for a worker
+	stateRunning                      // in one
+	stateWaiting                      // for its next try
+	stateGone
+)
+
+// The acknowledgements of a JetStream message (ADR-15).
+var (
+	verbAck      = []byte("+ACK")
+	verbNak      = []byte("-NAK")
+	verbProgress = []byte("+WPI")
+)
+
+// finish sends a final acknowledgement, unless the handler has sent one.
+func (d *delivery) finish(verb []byte) bool {
+	if !atomic.CompareAndSwapUint32(&d.msg.acked, 0, 1) {
+		return false
+	}
+	return d.msg.origin.client.nc.Publish(d.msg.msg.Reply, verb) == nil
+}
+
+// finished tells whether a final acknowledgement was sent.
+func (d *delivery) finished() bool { return atomic.LoadUint32(&d.msg.acked) == 1 }
+
+// verbNakAfter asks for the message again after delay, the server's own back-off taken into account:
+// it counts a delay from when the message's current deadline would end, not from now.
+func (r *consumerRules) verbNakAfter(delay time.Duration, deliveries int) []byte {
+	if n := len(r.backOff); n > 0 {
+		delay -= r.backOff[min(max(deliveries, 1), n)-1] - r.ackWait
+	}
+	return append(strconv.AppendInt([]byte(`-NAK {"delay": `), delay.Nanoseconds(), 10), '}')
+}
+
+// parseAck reads the acknowledgement subject of a delivered message: how often it was delivered,
+// its sequence in the stream, and when it was stored there (ADR-15; upstream's own parser allocates).
+func parseAck(reply string) (deliveries int, seq uint64, stored int64, ok bool) {
+	skip := 4 // $JS.ACK.<stream>.<consumer>.
+	if strings.Count(reply, ".") >= 10 {
+		skip = 6 // $JS.ACK.<domain>.<account hash>.<stream>.<consumer>.
+	}
+	var tokens [4]string
+	for i := range skip + len(tokens) {
+		token, rest, found := strings.Cut(reply, ".")
+		if !found {
+			return 0, 0, 0, false
+		}
+		if i >= skip {
+			tokens[i-skip] = token
+		}
+		reply = rest
+	}
+	deliveries, err1 := strconv.Atoi(tokens[0])
+	seq, err2 := strconv.ParseUint(tokens[1], 10, 64)
+	stored, err3 := strconv.ParseInt(tokens[3], 10, 64) // tokens[2] is the consumer's sequence
+	return deliveries, seq, stored, err1 == nil && err2 == nil && err3 == nil
+}
+
+// heldList is all that a Consumption holds. The Consumption's lock guards it.
+type heldList struct {
+	root  delivery // of the list of all
+	count int
+
+	first, last *delivery // of those that are ready
+	ready       int
+
+	lanes map[string]*lane // nil without WithKey
+}
+
+// lane is the messages of one key. The first of them is ready, running or waiting; the others are
+// blocked, in the order of their sequences.
+type lane struct{ queue []*delivery }
+
+func (l *heldList) init() { l.root.prev, l.root.next = &l.root, &l.root }
+
+// all calls f for every message, oldest first; f may remove the one it is called with.
+func (l *heldList) all(f func(*delivery)) {
+	for d := l.root.next; d != &l.root; {
+		next := d.next
+		f(d)
+		d = next
+	}
+}
+
+// add takes a message in and tells whether it is ready.
+func (l *heldList) add(d *delivery) bool {
+	d.prev, d.next = l.root.prev, &l.root
+	d.prev.next, l.root.prev = d, d
+	l.count++
+	if l.lanes != nil {
+		ln := l.lanes[d.key]
+		if ln != nil {
+			// One that comes again may be older than those that wait.
+			at, _ := slices.BinarySearchFunc(ln.queue[1:], d.seq, func(d *delivery, seq uint64) int {
+				return int(d.seq - seq) //nolint:gosec // sequences in one lane lie close together
+			})
+			ln.queue = slices.Insert(ln.queue, at+1, d)
+			return false
+		}
+		l.lanes[d.key] = &lane{queue: []*delivery{d}}
+	}
+	l.makeReady(d)
+	return true
+}
+
+func (l *heldList) makeReady(d *delivery) {
+	d.state = stateReady
+	d.from.active++
+	if l.first == nil {
+		l.first = d
+	} else {
+		l.last.after = d
+	}
+	l.last = d
+	l.ready++
+}
+
+// next hands a ready message to a worker, or returns nil.
+func (l *heldList) next() *delivery {
+	for l.first != nil {
+		d := l.first
+		l.first, d.after = d.after, nil
+		if d.state == stateReady {
+			d.state = stateRunning
+			l.ready--
+			return d
+		}
+	}
+	return nil
+}
+
+// suspend makes a running message wait.
+func (l *heldList) suspend(d *delivery) {
+	d.state = stateWaiting
+	d.from.active--
+}
+
+// remove lets a message go and tells whether another one of its key became ready.
+func (l *heldList) remove(d *delivery) bool {
+	d.prev.next, d.next.prev = d.next, d.prev
+	d.prev, d.next = nil, nil
+	l.count--
+	if d.state == stateReady || d.state == stateRunning {
+		d.from.active--
+	}
+	if d.state == stateReady {
+		l.ready--
+	}
+	d.state = stateGone
+	if l.lanes == nil {
+		return false
+	}
+	ln := l.lanes[d.key]
+	at := slices.Index(ln.queue, d)
+	ln.queue = slices.Delete(ln.queue, at, at+1)
+	switch {
+	case len(ln.queue) == 0:
+		delete(l.lanes, d.key)
+	case at == 0:
+		l.makeReady(ln.queue[0])
+		return true
+	}
+	return false
+}
+
+// twin returns a held message that the server has delivered once more, because its deadline passed
+// while the connection was down.
+func (l *heldList) twin(seq uint64) *delivery {
+	for d := l.root.next; d != &l.root; d = d.next {
+		if d.seq == seq && !d.expired && !d.finished() {
+			return d
+		}
+	}
+	return nil
+}
+
+// pace is how fast the handlers are, and what follows for fetching ahead. The Consumption's lock
+// guards it.
+type pace struct {
+	workers  int
+	tick     uint64        // a coarse clock, of extend
+	handling time.Duration // average; 0 while unknown
+	handled  uint
+}
+
+// How much is fetched ahead: as much as the workers do in a moment. That hides the way to the
+// server and leaves nothing to wait for behind slow handlers, where other instances may be idle.
+const (
+	aheadTime = 100 * time.Millisecond
+	aheadMax  = 512
+)
+
+// sample tells whether to time the next handler: not all of the fast ones, for the clock costs.
+func (p *pace) sample() bool {
+	p.handled++
+	return p.handling == 0 || p.handling > time.Millisecond || p.handled%16 == 0
+}
+
+func (p *pace) observe(took time.Duration) {
+	switch {
+	case took <= 0:
+	case p.handling == 0:
+		p.handling = took
+	default:
+		p.handling += (took - p.handling) / 8
+	}
+}
+
+// target is how many messages to hold and to have asked for. Nothing is fetched ahead before the
+// first message is handled: should the process die on it, no other has been delivered in vain.
+func (p *pace) target() int {
+	if p.handling == 0 {
+		return p.workers
+	}
+	each := min(max(int(aheadTime/p.handling), 1), aheadMax)
+	return p.workers + min(p.workers*each, max(p.workers, aheadMax))
+}
