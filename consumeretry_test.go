@@ -31,7 +31,7 @@ func deadLettersOf(t testing.TB, client *nats.Client, stream string) []*nats.Dea
 	}
 	require.NoError(t, err)
 	var letters []*nats.DeadLetter
-	for seq := s.CachedInfo().State.FirstSeq; seq <= s.CachedInfo().State.LastSeq; seq++ {
+	for seq := max(s.CachedInfo().State.FirstSeq, 1); seq <= s.CachedInfo().State.LastSeq; seq++ {
 		m, err := s.GetMsg(ctx, seq)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			continue

@@ -3,7 +3,6 @@ package nats
 import (
 	"context"
 	"errors"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -52,21 +51,13 @@ func ReadDeadLetter(msg *Message) (*DeadLetter, error) {
 }
 
 func readDeadLetter(subject string, h natsgo.Header, data []byte) (*DeadLetter, error) {
-	letter := &DeadLetter{
-		Subject:  h.Get(HeaderOriginSubject),
-		Header:   originalHeader(h),
-		Data:     data,
-		Stream:   h.Get(HeaderOriginStream),
-		Consumer: h.Get(HeaderOriginConsumer),
-		Reason:   h.Get(HeaderDeadLetterReason),
+	letter, err := readCopy(h, data)
+	if err == nil {
+		letter.Reason = h.Get(HeaderDeadLetterReason)
+		letter.Time, err = time.Parse(time.RFC3339Nano, h.Get(HeaderDeadLetterTime))
 	}
-	var errs [4]error
-	letter.Sequence, errs[0] = strconv.ParseUint(h.Get(HeaderOriginSequence), 10, 64)
-	letter.Deliveries, errs[1] = strconv.Atoi(h.Get(HeaderOriginDeliveries))
-	letter.Stored, errs[2] = time.Parse(time.RFC3339Nano, h.Get(HeaderOriginTime))
-	letter.Time, errs[3] = time.Parse(time.RFC3339Nano, h.Get(HeaderDeadLetterTime))
-	if err := errors.Join(errs[:]...); err != nil || letter.Subject == "" {
-		return nil, fail("read dead letter", subject, ErrInvalidArgument, "its headers are not those of a dead letter")
+	if err != nil {
+		return nil, fail("read dead letter", subject, ErrInvalidArgument, "its headers are not those of a dead letter: %w", err)
 	}
 	return letter, nil
 }

@@ -140,15 +140,14 @@ func (c *Client) replay(ctx context.Context, letters jetstream.Stream, raw *jets
 		return false, err
 	}
 	err := letters.DeleteMsg(ctx, raw.Sequence)
-	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == codeSequenceNotFound {
+	if err == nil {
+		return true, nil
+	}
+	if _, gone := letters.GetMsg(ctx, raw.Sequence); errors.Is(gone, jetstream.ErrMsgNotFound) {
 		return false, nil // another call was faster; this one's copy was recognised
 	}
-	return err == nil, err
+	return false, err
 }
-
-// codeSequenceNotFound is the error code of the JetStream API for a message that does not exist.
-const codeSequenceNotFound jetstream.ErrorCode = 10043
 
 // replayPace spreads replays evenly; nil does not.
 type replayPace struct{ ticker *time.Ticker }

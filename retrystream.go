@@ -10,6 +10,9 @@ import (
 
 func retryStreamOf(stream string) string { return stream + "_RETRY" }
 
+// foreignDelay is how often a message in the retry stream is mentioned that nobody can handle.
+const foreignDelay = 10 * time.Minute
+
 // newRetries describes the retry stream: a work queue with a consumer of the same name for each
 // consumer of the original, whose acknowledgements are not limited.
 func (s *Consumption) newRetries() *sideStream {
@@ -41,8 +44,8 @@ func (s *Consumption) park(d *delivery, delay time.Duration) bool {
 			"stream", s.stream, "consumer", s.consumer, "subject", d.msg.Subject, "sequence", d.seq, "error", err)
 		return false
 	}
-	s.settle(d, "+ACK")
 	s.count(&s.stats.Parked)
+	s.settle(d, "+ACK")
 	select {
 	case s.parked.poke <- struct{}{}:
 	default:
@@ -54,12 +57,15 @@ func (s *Consumption) park(d *delivery, delay time.Duration) bool {
 // server is told when to deliver it again.
 func (s *Consumption) unpark(d *delivery) bool {
 	h := d.msg.Header
-	letter, err := readDeadLetter(d.msg.Subject, h, d.msg.Data)
-	due, err2 := time.Parse(time.RFC3339Nano, h.Get(headerRetryTime))
-	if err != nil || err2 != nil {
-		s.client.log.Error("a message in the retry stream is not one of ours", "stream", retryStreamOf(s.stream),
-			"sequence", d.seq, "error", err)
-		_ = d.msg.Term("not a message that waits for a retry")
+	letter, err := readCopy(h, d.msg.Data)
+	var due time.Time
+	if err == nil {
+		due, err = time.Parse(time.RFC3339Nano, h.Get(headerRetryTime))
+	}
+	if err != nil {
+		s.client.log.Error("a message in the retry stream was not put there by Consume; it is left alone",
+			"stream", retryStreamOf(s.stream), "consumer", s.consumer, "sequence", d.seq, "error", err)
+		_ = d.msg.NakWithDelay(foreignDelay)
 		return false
 	}
 	if left := time.Until(due); left > 0 {

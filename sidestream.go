@@ -77,6 +77,27 @@ func originalHeader(h natsgo.Header) natsgo.Header {
 	return original
 }
 
+// readCopy undoes copyHeader as far as a copy in either stream goes.
+func readCopy(h natsgo.Header, data []byte) (*DeadLetter, error) {
+	letter := &DeadLetter{
+		Subject:  h.Get(HeaderOriginSubject),
+		Header:   originalHeader(h),
+		Data:     data,
+		Stream:   h.Get(HeaderOriginStream),
+		Consumer: h.Get(HeaderOriginConsumer),
+	}
+	var errs [3]error
+	letter.Sequence, errs[0] = strconv.ParseUint(h.Get(HeaderOriginSequence), 10, 64)
+	letter.Deliveries, errs[1] = strconv.Atoi(h.Get(HeaderOriginDeliveries))
+	letter.Stored, errs[2] = time.Parse(time.RFC3339Nano, h.Get(HeaderOriginTime))
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return letter, nil
+}
+
 // copyID is the same for every copy that is made of a message for the same purpose. The time tells
 // it from the message of the same number in a stream that was made again.
 func (s *Consumption) copyID(purpose string, d *delivery) string {
