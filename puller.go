@@ -200,14 +200,30 @@ func (ps *pullSession) watch(breaks uint64, change <-chan struct{}) error {
 				silent = 0
 			}
 			signs = ps.signs
+			unknown := ps.asked == 0 && !ps.p.healthy && !ps.p.optional
 			s.mu.Unlock()
 			if silent >= pullSilent {
 				return errPullSilent
+			}
+			if unknown { // all workers are busy, so there is no pull to hear of
+				ps.inquire()
 			}
 			if checks++; checks%floorChecks == 0 {
 				ps.p.noteFloor()
 			}
 		}
+	}
+}
+
+// inquire asks for the consumer where no pull does.
+func (ps *pullSession) inquire() {
+	s := ps.p.s
+	ctx, cancel := context.WithTimeout(s.quit, apiAttempt)
+	defer cancel()
+	if ps.p.find(ctx) == nil {
+		s.mu.Lock()
+		ps.alive()
+		s.mu.Unlock()
 	}
 }
 
@@ -240,7 +256,10 @@ func (p *puller) ask() {
 		target = s.opts.workers // those that come back, beside the many that are new
 	}
 	want := target - p.active - session.asked
-	if 2*want < target || s.hung() || s.held.count-s.held.ready-s.stats.InFlight >= blockedMax {
+	if 2*want < target && p.active+session.asked >= s.opts.workers {
+		return // later, and more at once
+	}
+	if want < 1 || s.hung() || s.held.count-s.held.ready-s.stats.InFlight >= blockedMax {
 		return
 	}
 	if s.rules.maxBatch > 0 {
