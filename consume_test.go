@@ -459,3 +459,24 @@ func TestKeyOrderAcrossRetries(t *testing.T) {
 	}
 	assert.Greater(t, most, 1, "different keys at once")
 }
+
+// A worker that is free gets a message, however long the others take with theirs.
+func TestFreeWorkerIsFed(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 0)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	release := make(chan struct{})
+	defer close(release)
+	var running atomic.Int64
+	consume(t, client, func(*nats.Message) error {
+		running.Add(1)
+		<-release
+		return nil
+	}, nats.WithWorkers(5))
+	for i := range 5 {
+		_, err := client.PublishToStream(context.Background(), "orders.created", nil)
+		require.NoError(t, err)
+		eventually(t, "it is in a handler", func() bool { return running.Load() == int64(i+1) })
+	}
+}

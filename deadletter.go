@@ -82,13 +82,14 @@ func (s *Consumption) bury(d *delivery, reason string) (kept bool) {
 	s.mu.Lock()
 	d.started = s.pace.tick // the time for the handler is over, and that for this begins
 	s.mu.Unlock()
-	d.reason = reason
+	trial := d.again()
+	trial.reason = reason
 	header := s.copyHeader(d)
 	header[HeaderDeadLetterReason] = []string{oneLine(reason, deadLetterReasonMax)}
 	header[HeaderDeadLetterTime] = []string{timeText(time.Now())}
 	if err := s.deadLetters.store(s.copyID("dead", d), header, d.msg.Data); err != nil {
-		pause := min(time.Second<<min(d.attempts, 10), deadLetterPauseMax)
-		d.attempts++
+		pause := min(time.Second<<min(trial.attempts, 10), deadLetterPauseMax)
+		trial.attempts++
 		s.client.log.Error("a dead letter cannot be stored; its message stays and is tried again",
 			"stream", s.stream, "consumer", s.consumer, "subject", d.msg.Subject, "sequence", d.seq,
 			"pause", pause, "error", err)

@@ -12,20 +12,33 @@ import (
 type delivery struct {
 	msg        Message
 	from       *puller
-	seq        uint64    // in the stream it was published to
-	stored     int64     // when, in nanoseconds
-	deliveries int       // of it, this one included
-	key        string    // of WithKey
-	arrived    uint64    // tick
-	started    uint64    // tick, in a worker
-	expired    bool      // its handler took too long; the server may deliver it to others
-	reason     string    // why it is dead and waits for the dead-letter stream
-	attempts   int       // to store it there
-	until      time.Time // when its wait is over
+	seq        uint64 // in the stream it was published to
+	stored     int64  // when, in nanoseconds
+	deliveries int    // of it, this one included
+	key        string // of WithKey
+	arrived    uint64 // tick
+	started    uint64 // tick, in a worker
 	state      deliveryState
+	expired    bool   // its handler took too long; the server may deliver it to others
+	trial      *trial // nil for the many that need no second one
 
 	prev, next *delivery // of all that are held, oldest first
 	after      *delivery // of those that are ready
+}
+
+// trial is what is known of a message that waits here for its next try.
+type trial struct {
+	until    time.Time
+	reason   string // why it is dead and waits for the dead-letter stream, if it is
+	attempts int    // to store it there
+}
+
+// again returns the message's trial.
+func (d *delivery) again() *trial {
+	if d.trial == nil {
+		d.trial = &trial{}
+	}
+	return d.trial
 }
 
 type deliveryState uint8
@@ -68,25 +81,30 @@ func (r *consumerRules) verbNakAfter(delay time.Duration, deliveries int) []byte
 // parseAck reads the acknowledgement subject of a delivered message: how often it was delivered,
 // its sequence in the stream, and when it was stored there (ADR-15; upstream's own parser allocates).
 func parseAck(reply string) (deliveries int, seq uint64, stored int64, ok bool) {
-	skip := 4 // $JS.ACK.<stream>.<consumer>.
-	if strings.Count(reply, ".") >= 10 {
-		skip = 6 // $JS.ACK.<domain>.<account hash>.<stream>.<consumer>.
-	}
-	var tokens [4]string
-	for i := range skip + len(tokens) {
-		token, rest, found := strings.Cut(reply, ".")
-		if !found {
-			return 0, 0, 0, false
+	var starts [11]int // of the tokens after the first
+	n := 0
+	for i := range len(reply) {
+		if reply[i] == '.' && n < len(starts) {
+			starts[n] = i + 1
+			n++
 		}
-		if i >= skip {
-			tokens[i-skip] = token
-		}
-		reply = rest
 	}
-	deliveries, err1 := strconv.Atoi(tokens[0])
-	seq, err2 := strconv.ParseUint(tokens[1], 10, 64)
-	stored, err3 := strconv.ParseInt(tokens[3], 10, 64) // tokens[2] is the consumer's sequence
-	return deliveries, seq, stored, err1 == nil && err2 == nil && err3 == nil
+	first := 3 // $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<time>.<pending>
+	switch {
+	case n >= 10:
+		first = 5 // $JS.ACK.<domain>.<account hash>.<stream> and so on
+	case n < 8:
+		return 0, 0, 0, false
+	}
+	number := func(token int) (v uint64) {
+		for _, c := range []byte(reply[starts[token] : starts[token+1]-1]) {
+			ok = ok && '0' <= c && c <= '9'
+			v = 10*v + uint64(c-'0')
+		}
+		return v
+	}
+	ok = true
+	return int(number(first)), number(first + 1), int64(number(first + 3)), ok
 }
 
 // heldList is all that a Consumption holds. The Consumption's lock guards it.

@@ -70,8 +70,8 @@ func (s *Consumption) maxDeliver() int {
 // doomed returns why a message is not to be handled: it waits for the dead-letter stream, or it was
 // delivered as often as it may be and comes again, which means that nobody lived to say anything.
 func (s *Consumption) doomed(d *delivery) string {
-	if d.reason != "" {
-		return d.reason
+	if d.trial != nil && d.trial.reason != "" {
+		return d.trial.reason
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +156,7 @@ func (s *Consumption) wait(d *delivery, delay time.Duration) (kept bool) {
 		d.finish(s.rules.verbNakAfter(delay, d.deliveries))
 		return false
 	}
-	d.until = time.Now().Add(delay)
+	d.again().until = time.Now().Add(delay)
 	s.held.suspend(d)
 	s.waiting.waiting = append(s.waiting.waiting, d)
 	s.armWait()
@@ -170,8 +170,8 @@ func (s *Consumption) armWait() {
 	if len(w.waiting) == 0 {
 		return
 	}
-	first := slices.MinFunc(w.waiting, func(a, b *delivery) int { return a.until.Compare(b.until) })
-	left := time.Until(first.until)
+	first := slices.MinFunc(w.waiting, func(a, b *delivery) int { return a.trial.until.Compare(b.trial.until) })
+	left := time.Until(first.trial.until)
 	if w.timer == nil {
 		w.timer = time.AfterFunc(left, s.wake)
 	} else {
@@ -188,7 +188,7 @@ func (s *Consumption) wake() {
 		if d.state != stateWaiting { // handed back meanwhile
 			return true
 		}
-		if d.until.After(now) {
+		if d.trial.until.After(now) {
 			return false
 		}
 		s.held.makeReady(d)
