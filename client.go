@@ -25,16 +25,23 @@ type Client struct {
 	jsPrefix string              // of the subjects of the JetStream API, with the dot at its end
 	replies  *replyMux
 	denials  denials
+	msgIDs   idSource
+	finder   streamFinder
+	ackWaits ackWaits
+	async    *asyncPublisher // nil when JetStream is not enabled
 
 	// ctx ends when the client is closed; received messages and background work hang on it.
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	pulled  *origin // of the messages of requests and pulls
+	pulled  *origin // of the answers to requests
 	failing bool    // publish_when_disconnected: fail
 
 	dropped   atomic.Uint64 // by subscriptions that have ended
 	confirmed atomic.Uint64 // messages sent when the server last answered a PING
 
+	established atomic.Pointer[natsgo.Conn] // nc, for the dialer
+
+	ready   chan struct{} // closed when NewClientContext has ended
 	mu      sync.Mutex
 	closing chan struct{} // closed when Shutdown begins
 	closed  chan struct{} // closed when Shutdown has ended
@@ -66,6 +73,7 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 	c := &Client{
 		cfg:     &own,
 		opts:    options{log: slog.New(slog.DiscardHandler)},
+		ready:   make(chan struct{}),
 		closing: make(chan struct{}),
 		closed:  make(chan struct{}),
 		subs:    make(map[*Subscription]struct{}),
@@ -73,6 +81,7 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 
 		consumptions: make(map[*Consumption]struct{}),
 	}
+	defer close(c.ready)
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&c.opts)
@@ -101,7 +110,7 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 		c.cancel(ErrClosed)
 		return nil, err
 	}
-	c.log.Info("connected to NATS", "server", c.nc.ConnectedUrlRedacted(), "name", c.nc.Opts.Name)
+	c.log.Info("connected to NATS", "server", redactURL(c.nc.ConnectedUrl()), "name", c.nc.Opts.Name)
 	c.emit(Event{Type: EventConnected})
 	return c, nil
 }
@@ -111,8 +120,14 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 func (c *Client) Ping(ctx context.Context) error { return c.roundTrip(ctx, "ping", "") }
 
 // Flush returns when everything published so far has reached the server. Without a deadline in
-// ctx, Config.RequestTimeout applies. It returns ErrNotConnected when no connection stands by then.
-func (c *Client) Flush(ctx context.Context) error { return c.roundTrip(ctx, "flush", "") }
+// ctx, Config.RequestTimeout applies. It returns ErrNotConnected when no connection stands by then,
+// and ErrPermission, once, when the server has denied a publish: the last one is named.
+func (c *Client) Flush(ctx context.Context) error {
+	if err := c.roundTrip(ctx, "flush", ""); err != nil {
+		return err
+	}
+	return c.deniedPublish()
+}
 
 // IsConnected tells whether a connection to a server stands at this moment.
 func (c *Client) IsConnected() bool { return c.nc.IsConnected() }
@@ -123,6 +138,9 @@ func (c *Client) Config() Config { return c.cfg.redacted() }
 
 // String returns the connection's name.
 func (c *Client) String() string { return "nats.Client(" + c.nc.Opts.Name + ")" }
+
+// GoString is String: the fields would be read while they change.
+func (c *Client) GoString() string { return c.String() }
 
 // Conn returns the connection of nats.go, for what this package does not cover. Closing it closes
 // the client without its care.
@@ -226,7 +244,7 @@ func (c *Client) emit(e Event) {
 		return
 	}
 	if e.Server == "" && c.nc != nil {
-		e.Server = c.nc.ConnectedUrlRedacted()
+		e.Server = redactURL(c.nc.ConnectedUrl())
 	}
 	c.events.push(e)
 }
@@ -244,13 +262,13 @@ func (c *Client) onDisconnected(err error) {
 
 func (c *Client) onReconnected(nc *natsgo.Conn) {
 	c.link.set(true)
-	c.log.Info("reconnected to NATS", "server", nc.ConnectedUrlRedacted())
-	c.emit(Event{Type: EventReconnected, Server: nc.ConnectedUrlRedacted()})
+	c.log.Info("reconnected to NATS", "server", redactURL(nc.ConnectedUrl()))
+	c.emit(Event{Type: EventReconnected, Server: redactURL(nc.ConnectedUrl())})
 }
 
 func (c *Client) onLameDuck(nc *natsgo.Conn) {
-	c.log.Warn("the NATS server is shutting down", "server", nc.ConnectedUrlRedacted())
-	c.emit(Event{Type: EventLameDuck, Server: nc.ConnectedUrlRedacted()})
+	c.log.Warn("the NATS server is shutting down", "server", redactURL(nc.ConnectedUrl()))
+	c.emit(Event{Type: EventLameDuck, Server: redactURL(nc.ConnectedUrl())})
 }
 
 // onClosed also runs when nats.go gives the connection up by itself, with the attempts used up.

@@ -8,14 +8,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
-	"github.com/nats-io/nkeys"
 )
 
 // connect dials the servers and returns once one of them has welcomed the client, or ctx ends.
@@ -24,7 +23,7 @@ func (c *Client) connect(ctx context.Context, urls []string) error {
 	if err != nil {
 		return err
 	}
-	d := &dialer{ctx: ctx, timeout: c.cfg.Timeout}
+	d := &dialer{client: c, ctx: ctx, life: c.ctx, timeout: opts.Timeout}
 	opts.CustomDialer = d
 	for _, option := range c.opts.nats {
 		if option == nil {
@@ -34,17 +33,50 @@ func (c *Client) connect(ctx context.Context, urls []string) error {
 			return fail("connect", "", ErrInvalidConfig, "option of nats.go: %w", err)
 		}
 	}
+	alone := *opts
 	c.hook(opts)
 
 	nc, err := opts.Connect()
-	causes := d.release()
 	if err != nil {
-		return c.connectError(ctx, err, urls, causes)
+		causes := append([]error{err}, d.causes...)
+		if len(urls) > 1 {
+			causes = append(causes, askEach(ctx, alone, d, urls)...)
+		}
+		d.release()
+		return c.connectError(ctx, urls, causes)
 	}
+	d.release()
 	c.nc = nc
-	c.link.set(true)
+	c.established.Store(nc)
+	c.link.set(nc.IsConnected())
 	return nil
 }
+
+// askEach connects to every server alone to learn why those that can be reached cannot be used:
+// upstream tells only about the last one it tried.
+func askEach(ctx context.Context, opts natsgo.Options, d *dialer, urls []string) []error {
+	opts.RetryOnFailedConnect = false
+	opts.AsyncErrorCB = func(*natsgo.Conn, *natsgo.Subscription, error) {}
+	opts.ConnectedCB, opts.DisconnectedCB, opts.DisconnectedErrCB, opts.ClosedCB = nil, nil, nil, nil
+	var causes []error
+	for _, server := range urls {
+		if ctx.Err() != nil {
+			break
+		}
+		opts.Servers = []string{server}
+		unreachable := len(d.causes)
+		nc, err := opts.Connect()
+		if err == nil {
+			nc.Close()
+		} else if len(d.causes) == unreachable {
+			causes = append(causes, fmt.Errorf("%s: %w", redactURL(server), err))
+		}
+	}
+	return causes
+}
+
+// minServerTimeout is what a server gets to welcome the client, however many there are.
+const minServerTimeout = time.Second
 
 // natsOptions translates the Config.
 func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
@@ -55,7 +87,8 @@ func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
 	if cfg.ClusterID != "" {
 		o.Name = cfg.ClusterID + "/" + cfg.ClientID
 	}
-	o.Timeout = cfg.Timeout
+	// A server that hangs must leave time for the others.
+	o.Timeout = max(cfg.Timeout/time.Duration(max(len(urls), 1)), min(cfg.Timeout, minServerTimeout))
 	o.MaxReconnect = cfg.MaxReconnect
 	o.CustomReconnectDelayCB = backoff(cfg.ReconnectWait, cfg.ReconnectMaxWait)
 	o.ReconnectBufSize = cfg.ReconnectBufferSize
@@ -74,87 +107,15 @@ func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
 	return &o, nil
 }
 
-// setAuth sets the one way to authenticate that the Config names. Secrets in files are read at
-// every connect, so that a new one is used without a restart.
-func setAuth(o *natsgo.Options, cfg *Config) error {
-	switch {
-	case cfg.CredsFile != "":
-		return natsgo.UserCredentials(cfg.CredsFile)(o)
-	case cfg.NKeySeed != "" || cfg.NKeySeedFile != "":
-		return setNKey(o, cfg)
-	case cfg.TokenFile != "":
-		o.TokenHandler = func() string { return readSecret(cfg.TokenFile) }
-	case cfg.Token != "":
-		o.Token = cfg.Token
-	case cfg.PasswordFile != "":
-		o.UserInfo = func() (string, string) { return cfg.Username, readSecret(cfg.PasswordFile) }
-	case cfg.Username != "":
-		o.User, o.Password = cfg.Username, cfg.Password
-	default:
-		setURLCredentials(o, cfg.URLs)
-	}
-	return nil
-}
-
-// setURLCredentials makes the credentials in the configured URLs hold for servers that discovery
-// names, whose URLs have none. nats.go prefers a URL's own.
-func setURLCredentials(o *natsgo.Options, urls []string) {
-	for _, raw := range urls {
-		u, err := url.Parse(raw)
-		if err != nil || u.User == nil {
-			continue
-		}
-		if password, ok := u.User.Password(); ok {
-			o.User, o.Password = u.User.Username(), password
-		} else {
-			o.Token = u.User.Username()
-		}
-		return
-	}
-}
-
-func setNKey(o *natsgo.Options, cfg *Config) error {
-	seed := func() (nkeys.KeyPair, error) {
-		text := cfg.NKeySeed
-		if cfg.NKeySeedFile != "" {
-			text = readSecret(cfg.NKeySeedFile)
-		}
-		return nkeys.FromSeed([]byte(text))
-	}
-	pair, err := seed()
-	if err != nil {
-		return fail("connect", "", ErrInvalidConfig, "nkey_seed: %w", err)
-	}
-	defer pair.Wipe()
-	public, err := pair.PublicKey()
-	if err != nil {
-		return fail("connect", "", ErrInvalidConfig, "nkey_seed: %w", err)
-	}
-	return natsgo.Nkey(public, func(nonce []byte) ([]byte, error) {
-		pair, err := seed()
-		if err != nil {
-			return nil, err
-		}
-		defer pair.Wipe()
-		return pair.Sign(nonce)
-	})(o)
-}
-
-// readSecret returns a file's content without the surrounding white space that editors leave. A
-// file that cannot be read is an empty secret: the server's refusal is then reported as such, and
-// the next attempt reads again.
-func readSecret(path string) string {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(content))
-}
-
 // setTLS makes nats.go read the files at every handshake, so that renewed certificates are used
 // without a restart.
 func setTLS(o *natsgo.Options, cfg *Config, base *tls.Config) {
-	enabled := cfg.TLSEnabled || base != nil || cfg.TLSCert != "" || cfg.TLSCA != "" ||
+	// A server that discovery names without a scheme must not get in plain text what was meant for
+	// tls:// URLs.
+	inURLs := slices.ContainsFunc(cfg.URLs, func(u string) bool {
+		return strings.HasPrefix(u, "tls://") || strings.HasPrefix(u, "wss://")
+	})
+	enabled := inURLs || cfg.TLSEnabled || base != nil || cfg.TLSCert != "" || cfg.TLSCA != "" ||
 		cfg.TLSServerName != "" || cfg.TLSHandshakeFirst
 	if !enabled {
 		return
@@ -202,35 +163,49 @@ func backoff(wait, limit time.Duration) natsgo.ReconnectDelayHandler {
 	}
 }
 
-// hook puts the client's callbacks in front of those that the user set through WithNATSOptions.
+// hook puts the client's callbacks in front of those that the user set through WithNATSOptions. They
+// wait until the client is complete, which a connection that breaks at once would overtake.
 func (c *Client) hook(o *natsgo.Options) {
+	connected := o.ConnectedCB
+	o.ConnectedCB = func(nc *natsgo.Conn) { // at once, or later with RetryOnFailedConnect
+		<-c.ready
+		c.link.set(true)
+		if connected != nil {
+			connected(nc)
+		}
+	}
 	asyncError, disconnected, reconnected := o.AsyncErrorCB, o.DisconnectedErrCB, o.ReconnectedCB
 	closed, lameDuck := o.ClosedCB, o.LameDuckModeHandler
 	o.AsyncErrorCB = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
+		<-c.ready
 		c.onAsyncError(sub, err)
 		if asyncError != nil {
 			asyncError(nc, sub, err)
 		}
 	}
 	o.DisconnectedErrCB = func(nc *natsgo.Conn, err error) {
+		<-c.ready
 		c.onDisconnected(err)
 		if disconnected != nil {
 			disconnected(nc, err)
 		}
 	}
 	o.ReconnectedCB = func(nc *natsgo.Conn) {
+		<-c.ready
 		c.onReconnected(nc)
 		if reconnected != nil {
 			reconnected(nc)
 		}
 	}
 	o.ClosedCB = func(nc *natsgo.Conn) {
+		<-c.ready
 		c.onClosed(nc)
 		if closed != nil {
 			closed(nc)
 		}
 	}
 	o.LameDuckModeHandler = func(nc *natsgo.Conn) {
+		<-c.ready
 		c.onLameDuck(nc)
 		if lameDuck != nil {
 			lameDuck(nc)
@@ -240,18 +215,21 @@ func (c *Client) hook(o *natsgo.Options) {
 
 // connectError says which servers were tried and why each failed: upstream keeps only
 // "no servers available".
-func (c *Client) connectError(ctx context.Context, err error, urls []string, causes []error) error {
-	kind := sentinelOf(err)
-	if kind == nil || errors.Is(kind, ErrTimeout) {
-		kind = ErrNotConnected
+func (c *Client) connectError(ctx context.Context, urls []string, causes []error) error {
+	kind := ErrNotConnected
+	var all joined
+	for _, err := range causes {
+		if s := sentinelOf(err); s != nil && !errors.Is(s, ErrTimeout) && !errors.Is(s, ErrNotConnected) {
+			kind = s // a server was reached and would not have this client
+		}
+		if !slices.ContainsFunc(all, func(other error) bool { return strings.HasSuffix(other.Error(), err.Error()) }) {
+			all = append(all, err)
+		}
 	}
-	all := make([]error, 0, len(causes)+2)
-	all = append(all, err)
-	all = append(all, causes...)
 	if ctx.Err() != nil {
 		all = append(all, context.Cause(ctx))
 	}
-	return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: kind, cause: joined(all)}
+	return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: kind, cause: all}
 }
 
 // joined is errors.Join on one line.
@@ -270,7 +248,9 @@ func (j joined) Unwrap() []error { return j }
 // dialer dials under the context of NewClientContext until the first connection stands, and
 // remembers why servers could not be reached.
 type dialer struct {
+	client  *Client
 	timeout time.Duration
+	life    context.Context // of the client
 
 	mu     sync.Mutex
 	ctx    context.Context // nil once released
@@ -285,8 +265,9 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	d.mu.Unlock()
 	connecting := ctx != nil
 	if !connecting {
-		ctx = context.Background()
+		ctx = d.life
 	}
+	d.client.refreshNKey()
 	nd := net.Dialer{Timeout: d.timeout}
 	conn, err := nd.DialContext(ctx, network, address)
 
@@ -305,13 +286,12 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	return conn, nil
 }
 
-// release unties the dialer from the context and returns the causes of failed attempts.
-func (d *dialer) release() []error {
+// release unties the dialer from the context.
+func (d *dialer) release() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, stop := range d.stops {
 		stop()
 	}
 	d.ctx, d.stops = nil, nil
-	return d.causes
 }

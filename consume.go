@@ -32,7 +32,7 @@ type Consumption struct {
 	changed  *sync.Cond // a message became ready, or no more will
 	held     heldList
 	waiting  waitList
-	rules    consumerRules
+	rules    ackRules
 	pace     pace
 	stopping bool
 	err      error // why it ended
@@ -324,8 +324,8 @@ func (s *Consumption) Stats() ConsumeStats {
 	return stats
 }
 
-// consumerRules is what the consumer's configuration means for those who consume.
-type consumerRules struct {
+// ackRules is what the consumer's configuration means for those who consume.
+type ackRules struct {
 	ackWait       time.Duration
 	backOff       []time.Duration // the server's own, between deliveries that nobody answered
 	maxDeliver    int             // 0: no limit
@@ -335,9 +335,9 @@ type consumerRules struct {
 }
 
 // rulesOf checks that a consumer can be consumed.
-func rulesOf(info *jetstream.ConsumerInfo) (consumerRules, error) {
+func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
 	cfg := info.Config
-	r := consumerRules{
+	r := ackRules{
 		ackWait: cfg.AckWait, backOff: cfg.BackOff, maxDeliver: max(cfg.MaxDeliver, 0),
 		maxAckPending: max(cfg.MaxAckPending, 0), maxBatch: cfg.MaxRequestBatch, expires: pullExpires,
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -35,8 +36,8 @@ var (
 
 // Errors of the arguments of a call. They are returned before anything is sent.
 var (
-	// ErrInvalidConfig is returned for a Config or a stream, consumer, bucket or service
-	// configuration that cannot work; the text names every key and the reason.
+	// ErrInvalidConfig is returned for a Config that cannot work; the text names every key and the
+	// reason.
 	ErrInvalidConfig = errors.New("invalid configuration")
 	// ErrInvalidArgument is returned for an argument that no server would accept, such as a nil
 	// handler, a nil message, or a stream name with a dot.
@@ -45,6 +46,9 @@ var (
 	ErrInvalidSubject = errors.New("invalid subject")
 	// ErrInvalidHeader is returned for a header name or value that would break the protocol.
 	ErrInvalidHeader = errors.New("invalid header")
+	// ErrReservedHeader is returned by a publish to a stream for a header that the server takes for
+	// a command, such as Nats-Rollup, when no option asks for it; see WithHeader.
+	ErrReservedHeader = errors.New("header is a command to the server")
 	// ErrPayloadTooLarge is returned for a message over the server's max_payload or the stream's
 	// or bucket's message size limit.
 	ErrPayloadTooLarge = errors.New("payload too large")
@@ -64,6 +68,9 @@ var (
 	// ErrAlreadyAcked is returned by the second final acknowledgement (Ack, AckSync, Nak,
 	// NakWithDelay, Term) of a message.
 	ErrAlreadyAcked = errors.New("message is already acknowledged")
+	// ErrLateAck is returned by AckMessage when the message was held for longer than its consumer's
+	// ack wait: the acknowledgement holds, but another consumer may have got the message as well.
+	ErrLateAck = errors.New("acknowledged after the ack wait")
 	// ErrSlowConsumer is reported when a subscription's pending limits are exceeded and messages
 	// are dropped.
 	ErrSlowConsumer = errors.New("slow consumer, messages dropped")
@@ -78,7 +85,8 @@ var (
 // Errors of JetStream, key-value and object stores.
 var (
 	// ErrJetStreamDisabled is returned by every JetStream, key-value and object call when
-	// Config.JetStreamEnabled is false, or when the server or account has no JetStream.
+	// Config.JetStreamEnabled is false, and when the account has no JetStream. Where no server has
+	// it, nobody answers the call: that is ErrNoResponders, and ErrNoStream for a publish.
 	ErrJetStreamDisabled = errors.New("JetStream is not enabled")
 	// ErrNoStream is returned by a publish to a subject that no stream stores.
 	ErrNoStream = errors.New("no stream stores the subject")
@@ -100,8 +108,8 @@ var (
 	// ErrAlreadyExists is returned when a stream, consumer or bucket of that name exists with
 	// another configuration, or a key exists that was to be created.
 	ErrAlreadyExists = errors.New("already exists")
-	// ErrConflict is returned when an expected sequence or revision is no longer the last one:
-	// another writer was faster.
+	// ErrConflict is returned when an expected sequence, revision or message ID is no longer the last
+	// one: another writer was faster.
 	ErrConflict = errors.New("conflicting revision")
 )
 
@@ -181,6 +189,14 @@ var upstreamSentinels = []struct{ upstream, ours error }{
 	{jetstream.ErrInvalidKey, ErrInvalidArgument},
 	{jetstream.ErrInvalidBucketName, ErrInvalidArgument},
 	{jetstream.ErrInvalidStoreName, ErrInvalidArgument},
+	{jetstream.ErrNameRequired, ErrInvalidArgument},
+	{jetstream.ErrObjectRequired, ErrInvalidArgument},
+	{jetstream.ErrBadObjectMeta, ErrInvalidArgument},
+	{jetstream.ErrLinkNotAllowed, ErrInvalidArgument},
+	{jetstream.ErrNoLinkToDeleted, ErrInvalidArgument},
+	{jetstream.ErrNoLinkToLink, ErrInvalidArgument},
+	{jetstream.ErrCantGetBucket, ErrInvalidArgument},
+	{jetstream.ErrObjectAlreadyExists, ErrAlreadyExists},
 	{jetstream.ErrBucketNotFound, ErrBucketNotFound},
 	{jetstream.ErrBucketExists, ErrAlreadyExists},
 	{jetstream.ErrStreamNotFound, ErrStreamNotFound},
@@ -190,6 +206,7 @@ var upstreamSentinels = []struct{ upstream, ours error }{
 	{jetstream.ErrConsumerDeleted, ErrConsumerNotFound},
 	{jetstream.ErrConsumerExists, ErrAlreadyExists},
 	{jetstream.ErrObjectNotFound, ErrObjectNotFound},
+	{jetstream.ErrUpdateMetaDeleted, ErrObjectNotFound},
 	{jetstream.ErrDigestMismatch, ErrObjectCorrupt},
 	{jetstream.ErrKeyNotFound, ErrKeyNotFound},
 	{natsgo.ErrNoResponders, ErrNoResponders},
@@ -200,10 +217,23 @@ var upstreamSentinels = []struct{ upstream, ours error }{
 // Error codes of the JetStream API that upstream has no error value for
 // (nats-server, server/errors.json).
 const (
-	codeMessageTooLarge   jetstream.ErrorCode = 10054
-	codeWrongLastSequence jetstream.ErrorCode = 10071
-	codeStoreFailed       jetstream.ErrorCode = 10077
+	codeMessageTooLarge    jetstream.ErrorCode = 10054
+	codeWrongStream        jetstream.ErrorCode = 10060
+	codeWrongLastMsgID     jetstream.ErrorCode = 10070
+	codeWrongLastSequence  jetstream.ErrorCode = 10071
+	codeStoreFailed        jetstream.ErrorCode = 10077
+	codeDuplicateInProcess jetstream.ErrorCode = 10158
+	codeAtomicDisabled     jetstream.ErrorCode = 10174
+	codeAtomicIncomplete   jetstream.ErrorCode = 10176
+	codeAtomicHeader       jetstream.ErrorCode = 10177
+	codeAtomicTooLarge     jetstream.ErrorCode = 10199
+	codeAtomicDuplicate    jetstream.ErrorCode = 10201
+	codeAtomicInFlight     jetstream.ErrorCode = 10210
 )
+
+// What a full stream says: 10077 has the store's own text, and other failures have it too, such as
+// that of a server that is shutting down (nats-server, server/store.go).
+var fullTexts = []string{"maximum messages", "maximum bytes"}
 
 // sentinelOf sorts an upstream error; nil when none of this package's sentinels fits.
 func sentinelOf(err error) error {
@@ -212,10 +242,20 @@ func sentinelOf(err error) error {
 		switch api.ErrorCode {
 		case codeMessageTooLarge:
 			return ErrPayloadTooLarge
-		case codeWrongLastSequence:
+		case codeWrongStream:
+			return ErrNoStream
+		case codeWrongLastSequence, codeWrongLastMsgID:
 			return ErrConflict
 		case codeStoreFailed:
-			return ErrStreamFull
+			for _, text := range fullTexts {
+				if strings.HasPrefix(api.Description, text) {
+					return ErrStreamFull
+				}
+			}
+		case codeAtomicDisabled, codeAtomicHeader, codeAtomicTooLarge:
+			return ErrInvalidArgument
+		case codeAtomicDuplicate:
+			return ErrAlreadyExists
 		}
 	}
 	for _, pair := range upstreamSentinels {

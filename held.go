@@ -3,7 +3,6 @@ package nats
 import (
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -71,7 +70,7 @@ func (d *delivery) finished() bool { return atomic.LoadUint32(&d.msg.acked) == 1
 
 // verbNakAfter asks for the message again after delay, the server's own back-off taken into account:
 // it counts a delay from when the message's current deadline would end, not from now.
-func (r *consumerRules) verbNakAfter(delay time.Duration, deliveries int) []byte {
+func (r *ackRules) verbNakAfter(delay time.Duration, deliveries int) []byte {
 	if n := len(r.backOff); n > 0 {
 		delay -= r.backOff[min(max(deliveries, 1), n)-1] - r.ackWait
 	}

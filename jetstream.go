@@ -3,8 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
+	"iter"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,6 +31,8 @@ func (c *Client) setupJetStream() error {
 	if err != nil {
 		return fail("connect", "", ErrInvalidConfig, "jetstream: %w", err)
 	}
+	c.finder.client = c
+	c.async = newAsyncPublisher(c)
 	return nil
 }
 
@@ -163,139 +164,28 @@ func (c *Client) DeleteStream(ctx context.Context, name string) error {
 	return wrapJetStream(op, name, js.DeleteStream(ctx, name))
 }
 
-// PublishToStream publishes data to the stream that stores subject and waits until it is stored.
-// Without a deadline in ctx, Config.RequestTimeout applies. The errors are ErrNoStream when no
-// stream stores the subject, ErrStreamFull, ErrPayloadTooLarge, ErrConflict when an expected
-// sequence or message ID is not the last, ErrTimeout, and those of Publish. After ErrTimeout and
-// ErrConnectionLost the message may be stored: give it an ID (jetstream.WithMsgID) to publish it
-// again without storing it twice.
-func (c *Client) PublishToStream(ctx context.Context, subject string, data []byte, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
-	return c.publishToStream(ctx, &natsgo.Msg{Subject: subject, Data: data}, opts)
-}
-
-// PublishMsgToStream is PublishToStream with headers. It ignores msg.Reply, and neither changes nor
-// keeps msg.
-func (c *Client) PublishMsgToStream(ctx context.Context, msg *Message, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
-	if msg == nil {
-		return nil, fail("publish to stream", "", ErrInvalidArgument, "the message is nil")
-	}
-	m := &natsgo.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data}
-	if len(opts) > 0 {
-		m.Header = maps.Clone(msg.Header) // the options are written into it
-	}
-	return c.publishToStream(ctx, m, opts)
-}
-
-func (c *Client) publishToStream(ctx context.Context, m *natsgo.Msg, opts []jetstream.PublishOpt) (*jetstream.PubAck, error) {
-	const op = "publish to stream"
-	js, err := c.jetStream(ctx, op, m.Subject)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkPublishSubject(op, m.Subject); err != nil {
-		return nil, err
-	}
-	if err := checkHeader(op, m.Subject, m.Header); err != nil {
-		return nil, err
-	}
-	ack, err := js.PublishMsg(ctx, m, opts...)
-	return ack, wrap(op, m.Subject, err)
-}
-
-// CreateConsumer creates a consumer on a stream and returns upstream's handle of it. A consumer
-// with a Name is durable: it keeps its progress until it is deleted. Upstream makes it ephemeral,
-// and the server drops it 5 s after the last pull. For an ephemeral one leave the Name empty or set
-// InactiveThreshold. Creating it again with the same configuration is no error, with another one it
-// is ErrAlreadyExists. The other errors are ErrStreamNotFound and, for a nil cfg or bad names,
-// ErrInvalidArgument.
-func (c *Client) CreateConsumer(ctx context.Context, stream string, cfg *jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	const op = "create consumer"
-	if cfg == nil {
-		return nil, fail(op, stream, ErrInvalidArgument, "the ConsumerConfig is nil")
-	}
-	own := *cfg
-	if own.Name != "" && own.Durable == "" && own.InactiveThreshold == 0 {
-		own.Durable = own.Name
-	}
-	name := own.Name
-	if name == "" {
-		name = own.Durable
-	}
-	js, err := c.consumerAPI(ctx, op, stream, name)
-	if err != nil {
-		return nil, err
-	}
-	for _, filter := range slices.Concat(own.FilterSubjects, []string{own.FilterSubject}) {
-		if filter == "" {
-			continue
+// Streams returns the account's streams, asking the server for a page of them at a time. An error
+// ends the sequence. Without a deadline in ctx, Config.RequestTimeout bounds the whole loop.
+func (c *Client) Streams(ctx context.Context) iter.Seq2[*jetstream.StreamInfo, error] {
+	const op = "list streams"
+	return func(yield func(*jetstream.StreamInfo, error) bool) {
+		js, err := c.jetStream(ctx, op, "")
+		if err != nil {
+			yield(nil, err)
+			return
 		}
-		if fault := subjectFault(filter, true); fault != "" {
-			return nil, fail(op, path(stream, name), ErrInvalidSubject, "filter %q: %s", filter, fault)
+		ctx, cancel := c.deadline(ctx)
+		defer cancel()
+		ctx, abandon := context.WithCancel(ctx) // for a loop that is left early
+		defer abandon()
+		list := js.ListStreams(ctx)
+		for info := range list.Info() {
+			if !yield(info, nil) {
+				return
+			}
+		}
+		if err := list.Err(); err != nil {
+			yield(nil, wrapJetStream(op, "", err))
 		}
 	}
-	consumer, err := js.CreateConsumer(ctx, stream, own)
-	return consumer, wrapJetStream(op, path(stream, name), err)
-}
-
-// GetConsumer returns upstream's handle of a consumer, or ErrStreamNotFound or ErrConsumerNotFound.
-func (c *Client) GetConsumer(ctx context.Context, stream, consumer string) (jetstream.Consumer, error) {
-	const op = "get consumer"
-	if err := checkName(op, "consumer", consumer); err != nil {
-		return nil, err
-	}
-	js, err := c.consumerAPI(ctx, op, stream, consumer)
-	if err != nil {
-		return nil, err
-	}
-	handle, err := js.Consumer(ctx, stream, consumer)
-	return handle, wrapJetStream(op, path(stream, consumer), err)
-}
-
-// GetConsumerInfo asks the server for a consumer's configuration and progress. It returns
-// ErrStreamNotFound or ErrConsumerNotFound when there is no such consumer.
-func (c *Client) GetConsumerInfo(ctx context.Context, stream, consumer string) (*jetstream.ConsumerInfo, error) {
-	handle, err := c.GetConsumer(ctx, stream, consumer) // it asks the server
-	if err != nil {
-		return nil, err
-	}
-	return handle.CachedInfo(), nil
-}
-
-// DeleteConsumer deletes a consumer and its progress. It returns ErrStreamNotFound or
-// ErrConsumerNotFound when there is no such consumer.
-func (c *Client) DeleteConsumer(ctx context.Context, stream, consumer string) error {
-	const op = "delete consumer"
-	if err := checkName(op, "consumer", consumer); err != nil {
-		return err
-	}
-	js, err := c.consumerAPI(ctx, op, stream, consumer)
-	if err != nil {
-		return err
-	}
-	return wrapJetStream(op, path(stream, consumer), js.DeleteConsumer(ctx, stream, consumer))
-}
-
-// consumerAPI checks the names of a stream and, unless it is empty, of a consumer.
-func (c *Client) consumerAPI(ctx context.Context, op, stream, consumer string) (jetstream.JetStream, error) {
-	js, err := c.jetStream(ctx, op, path(stream, consumer))
-	if err != nil {
-		return nil, err
-	}
-	if err := checkName(op, "stream", stream); err != nil {
-		return nil, err
-	}
-	if consumer != "" {
-		if err := checkName(op, "consumer", consumer); err != nil {
-			return nil, err
-		}
-	}
-	return js, nil
-}
-
-// path names a consumer in error texts.
-func path(stream, consumer string) string {
-	if consumer == "" {
-		return stream
-	}
-	return stream + "/" + consumer
 }

@@ -129,10 +129,10 @@ func TestPublishToStream(t *testing.T) {
 	require.ErrorIs(t, err, nats.ErrConflict)
 
 	_, err = client.CreateStream(ctx, &jetstream.StreamConfig{
-		Name: "SMALL", Subjects: []string{"small"}, MaxMsgs: 1, MaxMsgSize: 10, Discard: jetstream.DiscardNew,
+		Name: "SMALL", Subjects: []string{"small"}, MaxMsgs: 1, MaxMsgSize: 100, Discard: jetstream.DiscardNew,
 	})
 	require.NoError(t, err)
-	_, err = client.PublishToStream(ctx, "small", make([]byte, 11))
+	_, err = client.PublishToStream(ctx, "small", make([]byte, 101))
 	require.ErrorIs(t, err, nats.ErrPayloadTooLarge)
 	_, err = client.PublishToStream(ctx, "small", nil)
 	require.NoError(t, err)
@@ -417,6 +417,13 @@ func TestJetStreamDisabled(t *testing.T) {
 		"DeleteStream":       client.DeleteStream(ctx, "S"),
 		"PublishToStream":    second(client.PublishToStream(ctx, "s", nil)),
 		"PublishMsgToStream": second(client.PublishMsgToStream(ctx, &nats.Message{Subject: "s"})),
+		"PublishAsync":       second(client.PublishAsync(ctx, &nats.Message{Subject: "s"})),
+		"PublishBatch":       second(client.PublishBatch(ctx, []*nats.Message{{Subject: "s"}})),
+		"PublishAtomic":      second(client.PublishAtomic(ctx, []*nats.Message{{Subject: "s"}})),
+		"EnsureStream":       second(client.EnsureStream(ctx, &jetstream.StreamConfig{Name: "S"})),
+		"EnsureConsumer":     second(client.EnsureConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c"})),
+		"PauseConsumer":      client.PauseConsumer(ctx, "S", "c", time.Now()),
+		"ResumeConsumer":     client.ResumeConsumer(ctx, "S", "c"),
 		"CreateConsumer":     second(client.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c"})),
 		"GetConsumer":        second(client.GetConsumer(ctx, "S", "c")),
 		"GetConsumerInfo":    second(client.GetConsumerInfo(ctx, "S", "c")),

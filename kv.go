@@ -3,13 +3,14 @@ package nats
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
 // KeyValue is a key-value bucket: upstream's jetstream.KeyValue, with the errors of this package,
-// watchers that survive what upstream's do not, and keys as a sequence. It is safe for concurrent
-// use.
+// watchers that end with their context, with Stop or with the client and leave nothing behind, and
+// keys as a sequence. It is safe for concurrent use.
 type KeyValue struct {
 	jetstream.KeyValue
 	client *Client
@@ -71,8 +72,8 @@ func (c *Client) DeleteKeyValue(ctx context.Context, bucket string) error {
 		return err
 	}
 	err = js.DeleteKeyValue(ctx, bucket)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		err = errors.Join(jetstream.ErrBucketNotFound, err)
+	if errors.Is(err, jetstream.ErrStreamNotFound) { // upstream's text is of two lines
+		err = joined{jetstream.ErrBucketNotFound, jetstream.ErrStreamNotFound}
 	}
 	return wrapJetStream(op, bucket, err)
 }
@@ -81,7 +82,7 @@ func (kv *KeyValue) wrap(op, key string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return wrapJetStream(op, kv.Bucket()+"/"+key, err)
+	return wrapJetStream(op, path(kv.Bucket(), key), err)
 }
 
 // Get returns the latest value of key. It returns ErrKeyNotFound when there is none or it was
@@ -139,8 +140,20 @@ func (kv *KeyValue) Purge(ctx context.Context, key string, opts ...jetstream.KVD
 
 // History returns the values that the bucket keeps of key, oldest first, or ErrKeyNotFound.
 func (kv *KeyValue) History(ctx context.Context, key string, opts ...jetstream.WatchOpt) ([]jetstream.KeyValueEntry, error) {
-	entries, err := kv.KeyValue.History(ctx, key, opts...)
-	return entries, kv.wrap("history of key", key, err)
+	const op = "history of key"
+	entries, err := collect(ctx, kv.client, func(ctx context.Context) (upstreamWatcher[jetstream.KeyValueEntry], error) {
+		return kv.Watch(ctx, key, slices.Concat(opts, []jetstream.WatchOpt{jetstream.IncludeHistory()})...)
+	})
+	if err == nil && len(entries) == 0 {
+		err = jetstream.ErrKeyNotFound
+	}
+	return entries, kv.wrap(op, key, err)
+}
+
+// PurgeDeletes removes the markers of deleted keys, those of the last 30 minutes excepted unless an
+// option says otherwise.
+func (kv *KeyValue) PurgeDeletes(ctx context.Context, opts ...jetstream.KVPurgeOpt) error {
+	return kv.wrap("purge deletes of", "", kv.KeyValue.PurgeDeletes(ctx, opts...))
 }
 
 // Status asks the server for the bucket's configuration and size.

@@ -24,6 +24,11 @@ func (kv *KeyValue) WatchAll(ctx context.Context, opts ...jetstream.WatchOpt) (j
 // WatchFiltered is Watch of the keys that match one of the filters; without filters, of all keys.
 func (kv *KeyValue) WatchFiltered(ctx context.Context, filters []string, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
 	filters = slices.Clone(filters) // upstream writes into the slice
+	for _, filter := range filters {
+		if fault := subjectFault(filter, true); fault != "" {
+			return nil, fail("watch", path(kv.Bucket(), filter), ErrInvalidArgument, "%w: %s", jetstream.ErrInvalidKey, fault)
+		}
+	}
 	w, err := watch(kv.client, ctx, func(ctx context.Context) (upstreamWatcher[jetstream.KeyValueEntry], error) {
 		return kv.KeyValue.WatchFiltered(ctx, filters, opts...)
 	})
@@ -53,11 +58,7 @@ func (kv *KeyValue) Keys(ctx context.Context, filters ...string) iter.Seq2[strin
 			}
 		}
 		// The updates ended before the nil that follows the last key.
-		err = ctx.Err()
-		if err == nil {
-			err = ErrClosed
-		}
-		yield("", kv.wrap("list keys of", "", err))
+		yield("", kv.wrap("list keys of", "", ended(ctx)))
 	}
 }
 
@@ -67,7 +68,7 @@ func (kv *KeyValue) ListKeys(ctx context.Context, opts ...jetstream.WatchOpt) (j
 	if err != nil {
 		return nil, err
 	}
-	return newKeyLister(watcher), nil
+	return kv.newKeyLister(ctx, watcher), nil
 }
 
 // ListKeysFiltered is ListKeys of the keys that match one of the filters.
@@ -76,7 +77,7 @@ func (kv *KeyValue) ListKeysFiltered(ctx context.Context, filters ...string) (je
 	if err != nil {
 		return nil, err
 	}
-	return newKeyLister(watcher), nil
+	return kv.newKeyLister(ctx, watcher), nil
 }
 
 // keyLister implements jetstream.KeyLister. Upstream's leaves goroutines behind when its keys are
@@ -86,8 +87,8 @@ type keyLister struct {
 	stop func()
 }
 
-func newKeyLister(watcher jetstream.KeyWatcher) *keyLister {
-	ctx, cancel := context.WithCancel(context.Background())
+func (kv *KeyValue) newKeyLister(ctx context.Context, watcher jetstream.KeyWatcher) *keyLister {
+	ctx, cancel := context.WithCancel(ctx)
 	l := &keyLister{keys: make(chan string), stop: cancel}
 	go func() {
 		defer close(l.keys)
@@ -102,6 +103,8 @@ func newKeyLister(watcher jetstream.KeyWatcher) *keyLister {
 				select {
 				case l.keys <- entry.Key():
 				case <-ctx.Done():
+					return
+				case <-kv.client.ctx.Done():
 					return
 				}
 			case <-ctx.Done():

@@ -29,16 +29,18 @@ type Message struct {
 	// Data is the payload; it may be nil.
 	Data []byte
 
-	msg    *natsgo.Msg            // as received; nil on a message that the caller made
-	origin *origin                // nil on a message that the caller made
-	meta   *jetstream.MsgMetadata // of a message that comes from the retry stream; else nil
-	acked  uint32                 // 1 once a final acknowledgement was sent
+	msg     *natsgo.Msg            // as received; nil on a message that the caller made
+	origin  *origin                // nil on a message that the caller made
+	meta    *jetstream.MsgMetadata // of a message that comes from the retry stream; else nil
+	acked   uint32                 // 1 once a final acknowledgement was sent
+	renewed int64                  // when InProgress was called last, in Unix nanoseconds; 0 for never
 }
 
 // origin is what all the messages of one subscription, or of one client's pulls, share.
 type origin struct {
-	client *Client
-	ctx    context.Context
+	client   *Client
+	ctx      context.Context
+	received time.Time // of the messages of a pull; else zero
 }
 
 // Handler handles one received message. An error it returns, or a panic, is reported to the logger
@@ -145,7 +147,19 @@ func (m *Message) InProgress() error {
 	if err := m.checkAck("in progress"); err != nil {
 		return err
 	}
+	atomic.StoreInt64(&m.renewed, time.Now().UnixNano())
 	return wrap("in progress", m.Subject, m.origin.client.nc.Publish(m.msg.Reply, []byte("+WPI")))
+}
+
+// held returns for how long the consumer's ack wait has been running, or 0 when that is not known.
+func (m *Message) held() time.Duration {
+	if renewed := atomic.LoadInt64(&m.renewed); renewed != 0 {
+		return time.Since(time.Unix(0, renewed))
+	}
+	if m.origin.received.IsZero() {
+		return 0
+	}
+	return time.Since(m.origin.received)
 }
 
 // Metadata tells the message's stream, consumer, sequences, deliveries and time. It returns

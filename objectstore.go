@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -76,38 +78,42 @@ func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
 		return err
 	}
 	err = js.DeleteObjectStore(ctx, bucket)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		err = joined{jetstream.ErrBucketNotFound, err}
+	if errors.Is(err, jetstream.ErrStreamNotFound) { // upstream's text is of two lines
+		err = joined{jetstream.ErrBucketNotFound, jetstream.ErrStreamNotFound}
 	}
 	return wrapJetStream(op, bucket, err)
 }
 
 func (s *ObjectStore) wrap(op, name string, err error) error {
-	return wrapJetStream(op, s.bucket+"/"+name, err)
+	return wrapJetStream(op, path(s.bucket, name), err)
 }
 
-// Put stores what r yields under meta.Name, in the place of an object of that name. A transfer that
-// takes longer than Config.RequestTimeout needs a deadline in ctx.
+// Put stores what r yields under meta.Name, in the place of an object of that name, which is read as
+// before until the new one is there as a whole. When it fails, nothing is left of it. Without a
+// deadline in ctx, Config.RequestTimeout applies to every chunk and not to the whole.
 func (s *ObjectStore) Put(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader) (*jetstream.ObjectInfo, error) {
-	info, err := s.ObjectStore.Put(ctx, meta, r)
+	info, err := s.put(ctx, meta, r)
 	return info, s.wrap("put object", meta.Name, err)
 }
 
 // PutBytes is Put of a byte slice, which is not kept.
 func (s *ObjectStore) PutBytes(ctx context.Context, name string, data []byte) (*jetstream.ObjectInfo, error) {
-	info, err := s.ObjectStore.PutBytes(ctx, name, data)
-	return info, s.wrap("put object", name, err)
+	return s.Put(ctx, jetstream.ObjectMeta{Name: name}, bytes.NewReader(data))
 }
 
-// PutString is PutBytes of a string.
+// PutString is Put of a string.
 func (s *ObjectStore) PutString(ctx context.Context, name, data string) (*jetstream.ObjectInfo, error) {
-	return s.PutBytes(ctx, name, []byte(data))
+	return s.Put(ctx, jetstream.ObjectMeta{Name: name}, strings.NewReader(data))
 }
 
 // PutFile is Put of a file under its own name, the path included, as upstream has it.
 func (s *ObjectStore) PutFile(ctx context.Context, file string) (*jetstream.ObjectInfo, error) {
-	info, err := s.ObjectStore.PutFile(ctx, file)
-	return info, s.wrap("put file", file, err)
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, s.wrap("put file", file, err)
+	}
+	defer func() { _ = f.Close() }()
+	return s.Put(ctx, jetstream.ObjectMeta{Name: file}, f)
 }
 
 // GetInfo returns what is known of an object, or ErrObjectNotFound.
@@ -121,10 +127,46 @@ func (s *ObjectStore) Delete(ctx context.Context, name string) error {
 	return s.wrap("delete object", name, s.ObjectStore.Delete(ctx, name))
 }
 
+// UpdateMeta changes the name, description, headers or metadata of an object. It returns
+// ErrObjectNotFound when there is none, and ErrAlreadyExists when the new name is taken.
+func (s *ObjectStore) UpdateMeta(ctx context.Context, name string, meta jetstream.ObjectMeta) error {
+	return s.wrap("update object", name, s.ObjectStore.UpdateMeta(ctx, name, meta))
+}
+
+// AddLink makes name stand for the object that info describes, in this or another bucket.
+func (s *ObjectStore) AddLink(ctx context.Context, name string, info *jetstream.ObjectInfo) (*jetstream.ObjectInfo, error) {
+	link, err := s.ObjectStore.AddLink(ctx, name, info)
+	return link, s.wrap("add link", name, err)
+}
+
+// AddBucketLink makes name stand for a bucket, given by its upstream handle: the ObjectStore field.
+// Such a link can be listed, but not read.
+func (s *ObjectStore) AddBucketLink(ctx context.Context, name string, bucket jetstream.ObjectStore) (*jetstream.ObjectInfo, error) {
+	link, err := s.ObjectStore.AddBucketLink(ctx, name, bucket)
+	return link, s.wrap("add link", name, err)
+}
+
+// Seal makes the bucket read-only for good.
+func (s *ObjectStore) Seal(ctx context.Context) error {
+	return s.wrap("seal", "", s.ObjectStore.Seal(ctx))
+}
+
+// Status asks the server for the bucket's configuration and size.
+func (s *ObjectStore) Status(ctx context.Context) (jetstream.ObjectStoreStatus, error) {
+	status, err := s.ObjectStore.Status(ctx)
+	return status, s.wrap("status of", "", err)
+}
+
 // List returns the objects in the bucket. An empty bucket is an empty sequence and no error.
 func (s *ObjectStore) List(ctx context.Context, opts ...jetstream.ListObjectsOpt) (iter.Seq[*jetstream.ObjectInfo], error) {
-	objects, err := s.ObjectStore.List(ctx, opts...)
-	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
+	var watchOpts []jetstream.WatchOpt
+	if len(opts) == 0 { // upstream's only option shows the deleted ones
+		watchOpts = append(watchOpts, jetstream.IgnoreDeletes())
+	}
+	objects, err := collect(ctx, s.client, func(ctx context.Context) (upstreamWatcher[*jetstream.ObjectInfo], error) {
+		return s.Watch(ctx, watchOpts...)
+	})
+	if err != nil {
 		return nil, s.wrap("list objects of", "", err)
 	}
 	return slices.Values(objects), nil
@@ -144,9 +186,12 @@ func (s *ObjectStore) Watch(ctx context.Context, opts ...jetstream.WatchOpt) (je
 }
 
 // Get opens an object for reading, or returns ErrObjectNotFound. Reading to the end checks the
-// digest: ErrObjectCorrupt comes instead of io.EOF when the bytes are not those that were stored.
+// digest: ErrObjectCorrupt comes instead of the last bytes when they are not those that were stored,
+// so even a reader of exactly the object's size is told. An object that is replaced while it is read
+// is ErrConflict, one that is deleted ErrObjectNotFound.
 // The reading ends with ctx, with Close, or with the client; without a deadline in ctx it fails
-// with ErrTimeout when no byte comes for Config.RequestTimeout. Reading to the end closes it.
+// with ErrTimeout when no chunk comes for Config.RequestTimeout, or with ErrNotConnected when there
+// was no connection. Reading to the end closes it.
 func (s *ObjectStore) Get(ctx context.Context, name string, opts ...jetstream.GetObjectOpt) (jetstream.ObjectResult, error) {
 	result, err := s.open(ctx, name, opts)
 	if err != nil {
@@ -163,15 +208,14 @@ func (s *ObjectStore) GetBytes(ctx context.Context, name string, opts ...jetstre
 		return nil, s.wrap("get object", name, err)
 	}
 	defer func() { _ = result.Close() }()
-	data := make([]byte, result.info.Size)
-	if _, err := io.ReadFull(result, data); err != nil {
-		return nil, s.wrap("get object", name, err)
+	// Once, for the size and the room in which ReadFrom meets the end; what the chunks cannot hold is
+	// not allocated on the word of the metadata alone.
+	size := min(result.info.Size, uint64(result.info.Chunks)*uint64(max(s.client.nc.MaxPayload(), 0)))
+	data := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+	if _, err := data.ReadFrom(result); err != nil {
+		return nil, err
 	}
-	// The digest is checked at the end of the object, which ReadFull does not reach.
-	if _, err := result.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		return nil, s.wrap("get object", name, err)
-	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 // GetString is GetBytes as a string.
@@ -189,16 +233,15 @@ func (s *ObjectStore) GetFile(ctx context.Context, name, file string, opts ...je
 		return s.wrap("get object", name, err)
 	}
 	defer func() { _ = result.Close() }()
-	return s.wrap("get object", name, writeFile(file, result))
+	return s.wrap("get object to a file", name, writeFile(file, result))
 }
 
 // writeFile replaces file by what r yields, unless r fails.
 func writeFile(file string, r io.Reader) (err error) {
-	mode := os.FileMode(0o644)
-	if info, err := os.Stat(file); err == nil {
-		mode = info.Mode().Perm()
+	if target, err := filepath.EvalSymlinks(file); err == nil {
+		file = target // a link stays one
 	}
-	temp, err := os.OpenFile(tempName(file), os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	temp, err := os.OpenFile(tempName(file), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // a download is no secret; the umask decides
 	if err != nil {
 		return err
 	}
@@ -208,6 +251,11 @@ func writeFile(file string, r io.Reader) (err error) {
 			_ = os.Remove(temp.Name())
 		}
 	}()
+	if info, err := os.Stat(file); err == nil {
+		if err := temp.Chmod(info.Mode().Perm()); err != nil { // the umask does not apply
+			return err
+		}
+	}
 	if _, err := io.Copy(temp, r); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -14,16 +15,18 @@ import (
 
 // How an ordered reader asks and how long it waits.
 const (
-	orderedHeartbeat = time.Second      // of the server while it has no message
-	orderedSilence   = 2 * time.Second  // without a sign of life before the consumer is replaced
+	orderedHeartbeat = time.Second      // unless the reader has another
+	orderedSilence   = 2 * time.Second  // without a sign of life before the link is probed
+	orderedProbe     = 30 * time.Second // of the link at most
 	orderedExpires   = 30 * time.Second // of one pull
-	orderedAttempt   = 2 * time.Second  // to create a consumer
+	orderedAttempt   = 2 * time.Second  // to create a consumer, doubled with every failure
+	orderedPatience  = 4                // doublings at most
 	orderedInactive  = time.Minute      // before the server drops a consumer that nobody pulls
 )
 
 // orderedReader reads a stream in order, without acknowledgements, through an ephemeral pull
-// consumer. When messages are missing, the connection was replaced, or the server is silent, it
-// goes on after the last sequence with a new consumer. Every consumer has a new name: one that
+// consumer. When messages are missing, the connection was replaced, or the consumer is silent on a
+// connection that works, it goes on after the last sequence with a new consumer. Every consumer has a new name: one that
 // keeps its name cannot be made again while the node that the cluster chose for it is dead, which
 // blocks upstream's ordered consumer for as long.
 //
@@ -33,6 +36,13 @@ type orderedReader struct {
 	stream string
 	config jetstream.ConsumerConfig // of the first consumer
 	batch  int                      // messages asked for at once
+
+	heartbeat time.Duration // of the server while it has no message
+	left      int64         // messages to ask for in all; negative for no end
+
+	// idle, when set, is called whenever the server says that it has nothing to deliver; its error
+	// ends the reading.
+	idle func(ctx context.Context) error
 
 	name     string // of the consumer; empty while there is none
 	sub      *natsgo.Subscription
@@ -48,35 +58,48 @@ type orderedReader struct {
 }
 
 func (c *Client) newOrderedReader(stream string, config jetstream.ConsumerConfig, batch int) *orderedReader {
-	return &orderedReader{client: c, stream: stream, config: config, batch: batch}
+	return &orderedReader{client: c, stream: stream, config: config, batch: batch, heartbeat: orderedHeartbeat, left: -1}
 }
 
 // start creates the first consumer, so that a wrong stream or filter is an error of the call that
-// began the reading.
-func (r *orderedReader) start(ctx context.Context) error { return r.open(ctx) }
+// began the reading. Without a deadline in ctx, Config.RequestTimeout applies.
+func (r *orderedReader) start(ctx context.Context) error {
+	ctx, cancel := r.client.deadline(ctx)
+	defer cancel()
+	return r.reopen(ctx)
+}
 
 // next returns the next message and its metadata. It returns when ctx ends, the client is closed,
 // or the stream is gone; everything else it waits out.
 func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, error) {
 	silence := time.NewTimer(orderedSilence)
 	defer silence.Stop()
+	var probe <-chan error
 	for {
 		if r.name == "" {
 			if err := r.reopen(ctx); err != nil {
 				return nil, nil, err
 			}
 			silence.Reset(orderedSilence)
+			probe = nil
 		}
 		up, breaks, change := r.client.link.state()
 		if !up || breaks != r.breaks {
+			// The server that comes back may still have the consumer, and is then told to drop it.
+			if err := r.client.link.wait(ctx); err != nil {
+				return nil, nil, err
+			}
 			r.drop()
 			continue
 		}
 		select {
 		case m := <-r.received:
 			silence.Reset(orderedSilence)
+			probe = nil
 			if status := pullStatus(m); status != "" {
-				r.onStatus(status, m)
+				if err := r.onStatus(ctx, status, m); err != nil {
+					return nil, nil, err
+				}
 				continue
 			}
 			meta, err := m.Metadata()
@@ -87,13 +110,22 @@ func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetad
 			r.delivered, r.last = meta.Sequence.Consumer, meta.Sequence.Stream
 			r.failures = 0
 			r.asked--
+			if r.left > 0 {
+				r.left--
+			}
 			if r.asked <= r.batch/2 {
 				r.ask(r.batch - r.asked)
 			}
 			return m, meta, nil
 		case <-change:
 		case <-silence.C:
-			r.drop()
+			probe = r.probe()
+		case err := <-probe:
+			probe = nil
+			if err == nil && len(r.received) == 0 {
+				r.drop() // what the consumer had to say would have come before the answer
+			}
+			silence.Reset(orderedSilence)
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
 		case <-r.client.ctx.Done():
@@ -102,8 +134,21 @@ func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetad
 	}
 }
 
-// reopen creates the next consumer, with growing pauses, until ctx ends or the stream is known to
-// be gone.
+// probe makes a round trip to the server. The answer comes after all that is on its way, so that a
+// slow link, on which one message may take longer than the silence that is borne, does not pass for
+// a dead consumer.
+func (r *orderedReader) probe() <-chan error {
+	answered := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(r.client.ctx, orderedProbe)
+	go func() {
+		defer cancel()
+		answered <- r.client.nc.FlushWithContext(ctx)
+	}()
+	return answered
+}
+
+// reopen creates the next consumer, with growing pauses, until ctx ends, the stream is known to be
+// gone, or the server refuses the first consumer.
 func (r *orderedReader) reopen(ctx context.Context) error {
 	for {
 		if r.failures > 0 {
@@ -125,15 +170,21 @@ func (r *orderedReader) reopen(ctx context.Context) error {
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, jetstream.ErrStreamNotFound), r.client.ctx.Err() != nil:
+		case errors.Is(err, jetstream.ErrStreamNotFound), r.client.ctx.Err() != nil, !r.started && isRefusal(err):
 			return err
 		}
 	}
 }
 
+// isRefusal tells whether the server will give the same answer again.
+func isRefusal(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.Code < http.StatusInternalServerError
+}
+
 // open makes a consumer that starts after the last message and asks it for the first batch.
 func (r *orderedReader) open(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, orderedAttempt)
+	ctx, cancel := context.WithTimeout(ctx, orderedAttempt<<min(r.failures-1, orderedPatience))
 	defer cancel()
 	cfg := r.config
 	cfg.Name = rand.Text()
@@ -152,7 +203,8 @@ func (r *orderedReader) open(ctx context.Context) error {
 	if !r.started {
 		r.started, r.pending = true, consumer.CachedInfo().NumPending
 	}
-	r.received = make(chan *natsgo.Msg, 2*r.batch)
+	// The messages that were asked for and the statuses of all pulls, should nobody read for long.
+	r.received = make(chan *natsgo.Msg, r.batch+4*int(orderedExpires/r.heartbeat))
 	sub, err := r.client.nc.ChanSubscribe(r.client.nc.NewInbox(), r.received)
 	if err != nil {
 		return err
@@ -164,7 +216,13 @@ func (r *orderedReader) open(ctx context.Context) error {
 
 // ask asks for n more messages. What goes wrong shows as silence.
 func (r *orderedReader) ask(n int) {
-	body, err := json.Marshal(pullRequest{Batch: n, Expires: orderedExpires, Heartbeat: orderedHeartbeat})
+	if r.left >= 0 {
+		n = int(min(int64(n), r.left-int64(r.asked)))
+	}
+	if n <= 0 {
+		return
+	}
+	body, err := json.Marshal(pullRequest{Batch: n, Expires: orderedExpires, Heartbeat: r.heartbeat})
 	if err != nil {
 		return
 	}
@@ -180,10 +238,18 @@ func (r *orderedReader) api(verb string) string {
 // pendingMessagesHeader tells how many messages of a pull that ended were not delivered (ADR-37).
 const pendingMessagesHeader = "Nats-Pending-Messages"
 
+// lastConsumerHeader tells in a heartbeat the consumer sequence of the last message delivered.
+const lastConsumerHeader = "Nats-Last-Consumer"
+
 // onStatus takes the server's word on a pull: a heartbeat, its end, or that the consumer is gone.
-func (r *orderedReader) onStatus(status string, m *natsgo.Msg) {
+func (r *orderedReader) onStatus(ctx context.Context, status string, m *natsgo.Msg) error {
 	switch status {
 	case statusHeartbeat:
+		if m.Header.Get(lastConsumerHeader) != strconv.FormatUint(r.delivered, 10) {
+			r.drop() // the last messages were lost on their way
+		} else if r.idle != nil {
+			return r.idle(ctx)
+		}
 	case statusTimeout:
 		undelivered, _ := strconv.Atoi(m.Header.Get(pendingMessagesHeader))
 		r.asked -= min(r.asked, undelivered)
@@ -193,6 +259,7 @@ func (r *orderedReader) onStatus(status string, m *natsgo.Msg) {
 	default:
 		r.drop()
 	}
+	return nil
 }
 
 // drop gives the consumer up. The server is told to delete it, but not waited for: it drops the
@@ -202,7 +269,9 @@ func (r *orderedReader) drop() {
 		return
 	}
 	_ = r.sub.Unsubscribe()
-	_ = r.client.nc.Publish(r.api("DELETE"), nil)
+	if up, _, _ := r.client.link.state(); up { // or Close would have something to send
+		_ = r.client.nc.Publish(r.api("DELETE"), nil)
+	}
 	r.name, r.sub = "", nil
 }
 

@@ -370,12 +370,16 @@ func TestDeniedSubscriptionIsAnError(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	assert.Equal(t, 20, client.Stats().Subscriptions)
+	eventually(t, "only the allowed are left", func() bool { return client.Stats().Subscriptions == 20 })
 	assert.Empty(t, events.of(nats.EventAsyncError), "the calls have returned them")
 
 	require.NoError(t, client.Publish(ctx, "secret.x", nil))
 	eventually(t, "the denied publish", func() bool { return len(events.of(nats.EventAsyncError)) == 1 })
 	assert.ErrorIs(t, events.of(nats.EventAsyncError)[0].Err, nats.ErrPermission)
+	err := client.Flush(ctx)
+	require.ErrorIs(t, err, nats.ErrPermission)
+	require.ErrorContains(t, err, `publish "secret.x"`)
+	require.NoError(t, client.Flush(ctx), "it is said once")
 }
 
 func TestSlowConsumerIsReported(t *testing.T) {

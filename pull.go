@@ -75,8 +75,8 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 		case errors.Is(err, natsgo.ErrNoResponders):
 			// Nobody listens for pulls: the consumer does not exist, or its leader is changing.
 			_, err := js.Consumer(ctx, stream, consumer)
-			if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
-				return nil, wrap(op, target, err)
+			if err != nil && ctx.Err() == nil && c.nc.IsConnected() {
+				return nil, wrapJetStream(op, target, err)
 			}
 		case errors.Is(err, errPullAgain):
 		default:
@@ -88,14 +88,6 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 		case <-c.ctx.Done():
 		}
 	}
-}
-
-// AckMessage acknowledges msg and returns when the server has confirmed it: see Message.AckSync.
-func (c *Client) AckMessage(ctx context.Context, msg *Message) error {
-	if msg == nil {
-		return fail("ack", "", ErrInvalidArgument, "the message is nil")
-	}
-	return msg.AckSync(ctx)
 }
 
 // The pauses between pulls that ended early.
@@ -111,6 +103,7 @@ var errPullAgain = errors.New("the pull ended early")
 type pull struct {
 	client   *Client
 	limit    int
+	origin   *origin // of the messages; made when the first one comes
 	messages []*Message
 	over     bool  // on the server
 	err      error // why it is over; nil is its natural end
@@ -190,7 +183,10 @@ func (p *pull) take(m *natsgo.Msg) {
 		p.over, p.err = true, pullError(status, m)
 		return
 	}
-	p.messages = append(p.messages, p.client.pulled.message(m))
+	if p.origin == nil {
+		p.origin = &origin{client: p.client, ctx: p.client.ctx, received: time.Now()} // they come together
+	}
+	p.messages = append(p.messages, p.origin.message(m))
 	p.over = len(p.messages) == p.limit
 }
 
@@ -231,9 +227,10 @@ func pullExpiry(ctx context.Context) time.Duration {
 	return max(left-min(left/10, 50*time.Millisecond), time.Millisecond)
 }
 
-// pullStatus returns the status code of the server's answer to a pull, or "" for a message.
+// pullStatus returns the status code of the server's answer to a pull, or "" for a message, which
+// may have a Status header of its own but always has a reply subject for its acknowledgement.
 func pullStatus(m *natsgo.Msg) string {
-	if m.Header == nil || len(m.Data) > 0 {
+	if m.Header == nil || len(m.Data) > 0 || m.Reply != "" {
 		return ""
 	}
 	return m.Header.Get(statusHeader)

@@ -133,7 +133,7 @@ func TestConfigStrings(t *testing.T) {
 	require.Equal(t, text, c.String())
 	require.Equal(t, text, fmt.Sprintf("%v", c))
 	require.Equal(t, text, fmt.Sprintf("%+v", &c))
-	require.Equal(t, text, fmt.Sprintf("%s", c)) //nolint:staticcheck // the verb is what is tested
+	require.Equal(t, text, fmt.Sprintf("%s", c))
 	require.Equal(t, fmt.Sprintf("%q", text), fmt.Sprintf("%q", c))
 	require.Equal(t, `{address="x:1" token="***"}`, c.Consul.String())
 	require.Equal(t, "{}", nats.Config{}.String())

@@ -39,7 +39,7 @@ func newReplyMux(nc *natsgo.Conn) *replyMux {
 
 // waiter returns a waiter whose timer runs.
 func (r *replyMux) waiter(timeout time.Duration) *waiter {
-	w := r.pool.Get().(*waiter) //nolint:forcetypeassert,errcheck // the pool holds nothing else
+	w := r.pool.Get().(*waiter) // the pool holds nothing else
 	w.timer.Reset(timeout)
 	return w
 }

@@ -120,11 +120,13 @@ func TestRequestTimeouts(t *testing.T) {
 func TestRequestNobodyAnswers(t *testing.T) {
 	t.Parallel()
 	client := connect(t, natstest.RunServer(t), nil)
-	begin := time.Now()
-	_, err := client.Request(context.Background(), "nobody", nil, time.Minute)
-	require.ErrorIs(t, err, nats.ErrNoResponders)
-	require.ErrorIs(t, err, natsgo.ErrNoResponders)
-	assert.Less(t, time.Since(begin), 50*time.Millisecond)
+	eventually(t, "an answer within 50 ms, however busy the machine is", func() bool {
+		begin := time.Now()
+		_, err := client.Request(context.Background(), "nobody", nil, time.Minute)
+		require.ErrorIs(t, err, nats.ErrNoResponders)
+		require.ErrorIs(t, err, natsgo.ErrNoResponders)
+		return time.Since(begin) < 50*time.Millisecond
+	})
 }
 
 // Upstream buffers the request and says "timeout"; it is sent, and handled, when the server is back.

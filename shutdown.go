@@ -155,11 +155,12 @@ func (c *Client) stopConsumptions(ctx context.Context) <-chan int {
 }
 
 // drainAsyncPublishes waits for the acknowledgements and returns how many never came. Upstream
-// leaves the futures of those unresolved for ever; here they fail.
+// leaves the futures of those unresolved for ever; here they fail, the client's own and upstream's.
 func (c *Client) drainAsyncPublishes(ctx context.Context) int {
 	if c.js == nil {
 		return 0
 	}
+	left := c.async.shutdown(ctx)
 	if c.js.PublishAsyncPending() > 0 {
 		select {
 		case <-c.js.PublishAsyncComplete():
@@ -169,13 +170,13 @@ func (c *Client) drainAsyncPublishes(ctx context.Context) int {
 	}
 	pending := c.js.PublishAsyncPending()
 	c.js.CleanupPublisher()
-	return pending
+	return left + pending
 }
 
 // drainBuffer sends what was published and returns how many bytes it could not.
 func (c *Client) drainBuffer(ctx context.Context) (int, error) {
 	up, _, _ := c.link.state()
-	if c.nc.IsClosed() || (!up && c.unsent() == 0) {
+	if c.nc.IsClosed() || c.allConfirmed() || (!up && c.unsent() == 0) {
 		return 0, nil
 	}
 	if up && ctx.Err() != nil {
@@ -184,8 +185,9 @@ func (c *Client) drainBuffer(ctx context.Context) (int, error) {
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), flushGrace)
 		defer cancel()
 	}
+	before := c.unsent()
 	if err := c.roundTrip(ctx, "flush", ""); err != nil {
-		return c.unsent(), err
+		return min(before, c.unsent()), err // without the flush's own PING
 	}
 	return 0, nil
 }
@@ -194,11 +196,14 @@ func (c *Client) drainBuffer(ctx context.Context) (int, error) {
 // client's own PINGs: then the server has confirmed every message.
 func (c *Client) unsent() int {
 	n, err := c.nc.Buffered()
-	if err != nil || c.nc.Stats().OutMsgs == c.confirmed.Load() {
+	if err != nil || c.allConfirmed() {
 		return 0
 	}
 	return n
 }
+
+// allConfirmed tells whether the server has answered a PING that followed every message.
+func (c *Client) allConfirmed() bool { return c.nc.Stats().OutMsgs == c.confirmed.Load() }
 
 // beginWork registers a call that Shutdown lets end, which is told by work.Done. It returns
 // ErrClosed when Shutdown has begun.

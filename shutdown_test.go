@@ -54,15 +54,21 @@ func TestCloseHandlesEverythingReceived(t *testing.T) {
 func TestShutdownSaysWhatItLeft(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
+	eventually(t, "the end within 150 ms, however busy the machine is", func() bool {
+		return shutdownInTheMiddle(t, s) < 150*time.Millisecond
+	})
+}
+
+// shutdownInTheMiddle gives Shutdown 100 ms while one handler hangs and nine messages wait, and
+// returns how long it took.
+func shutdownInTheMiddle(t *testing.T, s *natstest.Server) time.Duration {
 	client := connect(t, s, nil)
 	ctx := context.Background()
 	started, release := make(chan struct{}, 10), make(chan struct{})
 	defer close(release)
-	var ended atomic.Bool
-	_, err := client.Subscribe(ctx, "work", func(msg *nats.Message) error {
+	_, err := client.Subscribe(ctx, "work", func(*nats.Message) error {
 		started <- struct{}{}
 		<-release
-		ended.Store(msg.Context().Err() != nil)
 		return nil
 	})
 	require.NoError(t, err)
@@ -75,7 +81,7 @@ func TestShutdownSaysWhatItLeft(t *testing.T) {
 
 	begin := time.Now()
 	err = client.Shutdown(within(t, 100*time.Millisecond))
-	assert.Less(t, time.Since(begin), 150*time.Millisecond)
+	took := time.Since(begin)
 	require.ErrorIs(t, err, nats.ErrDrainTimeout)
 	require.NotErrorIs(t, err, nats.ErrUnflushed, "everything published was sent")
 	var left *nats.ShutdownError
@@ -83,6 +89,7 @@ func TestShutdownSaysWhatItLeft(t *testing.T) {
 	assert.Equal(t, 1, left.Handlers)
 	assert.Equal(t, 9, left.Messages)
 	assert.Contains(t, err.Error(), "1 handlers still running, 9 messages not handled")
+	return took
 }
 
 func TestCloseWhileDisconnectedCountsUnsentBytes(t *testing.T) {
@@ -241,6 +248,13 @@ func TestClosedClient(t *testing.T) {
 		"DeleteStream":       client.DeleteStream(ctx, "S"),
 		"PublishToStream":    second(client.PublishToStream(ctx, "s", nil)),
 		"PublishMsgToStream": second(client.PublishMsgToStream(ctx, &nats.Message{Subject: "s"})),
+		"PublishAsync":       second(client.PublishAsync(ctx, &nats.Message{Subject: "s"})),
+		"PublishBatch":       second(client.PublishBatch(ctx, []*nats.Message{{Subject: "s"}})),
+		"PublishAtomic":      second(client.PublishAtomic(ctx, []*nats.Message{{Subject: "s"}})),
+		"EnsureStream":       second(client.EnsureStream(ctx, &jetstream.StreamConfig{Name: "S"})),
+		"EnsureConsumer":     second(client.EnsureConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c"})),
+		"PauseConsumer":      client.PauseConsumer(ctx, "S", "c", time.Now()),
+		"ResumeConsumer":     client.ResumeConsumer(ctx, "S", "c"),
 		"CreateConsumer":     second(client.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "d"})),
 		"GetConsumer":        second(client.GetConsumer(ctx, "S", "c")),
 		"GetConsumerInfo":    second(client.GetConsumerInfo(ctx, "S", "c")),

@@ -264,7 +264,7 @@ func (s *Subscription) Unsubscribe() error {
 
 // stop ends the subscription without waiting for handlers. Upstream then calls finish.
 func (s *Subscription) stop() {
-	s.cancel(ErrUnsubscribed)
+	s.cancel(s.endCause())
 	if s.sub != nil {
 		s.Stats() // remembers the drops
 		_ = s.sub.Unsubscribe()
@@ -325,14 +325,17 @@ func (s *Subscription) finish() {
 	s.ended.Do(func() {
 		close(s.quit)
 		s.workers.Wait()
-		cause := ErrUnsubscribed
-		if s.client.isClosing() || s.client.nc.IsClosed() {
-			cause = ErrClosed
-		}
-		s.cancel(cause)
+		s.cancel(s.endCause())
 		s.client.removeSubscription(s)
 		close(s.done)
 	})
+}
+
+func (s *Subscription) endCause() error {
+	if s.client.isClosing() || s.client.nc.IsClosed() {
+		return ErrClosed
+	}
+	return ErrUnsubscribed
 }
 
 func (c *Client) addSubscription(s *Subscription) error {

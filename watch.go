@@ -67,3 +67,32 @@ func (w *watcher[T]) Stop() error {
 	w.cancel()
 	return nil
 }
+
+// collect returns what a watcher reports up to the marker of the present state. Without a deadline
+// in ctx, Config.RequestTimeout applies.
+func collect[T comparable](ctx context.Context, c *Client, start func(context.Context) (upstreamWatcher[T], error)) ([]T, error) {
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	w, err := start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = w.Stop() }()
+	var all []T
+	var marker T
+	for update := range w.Updates() {
+		if update == marker {
+			return all, nil
+		}
+		all = append(all, update)
+	}
+	return nil, ended(ctx)
+}
+
+// ended says why the updates of a watcher ended.
+func ended(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return ErrClosed
+}

@@ -23,7 +23,7 @@
 //
 // # Faults on the wire
 //
-// [NewProxy] puts a TCP proxy between client and server. [Proxy.Cut] resets every connection,
+// [NewProxy] puts a TCP proxy between client and server. [Proxy.Cut] resets every connection, new ones too,
 // [Proxy.BlackHole] keeps them open but moves no byte, [Proxy.Delay] and [Proxy.Throttle] make them
 // slow, and [Proxy.Restore] ends it all.
 //

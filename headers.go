@@ -1,0 +1,109 @@
+package nats
+
+import (
+	"errors"
+	"maps"
+	"strings"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// serverHeaders begins the names of the headers that mean something to the server.
+const serverHeaders = "Nats-"
+
+// plainHeaders are those of them that a publisher may set without an option: what a message is and
+// under which condition it is stored, and what the server adds to a copy to tell where it came from
+// (ADR-8, ADR-28, ADR-31). All others make the server do something: Nats-Rollup purges the subject
+// or the stream, Nats-Schedule publishes again and again, Nats-Batch-Id holds the message back,
+// Nats-Incr adds it to a counter, Nats-Trace-Only drops it. A command that a later server learns
+// must not slip through, so the list is of those that pass.
+var plainHeaders = map[string]bool{
+	jetstream.MsgIDHeader:                   true,
+	jetstream.MsgTTLHeader:                  true,
+	jetstream.ExpectedStreamHeader:          true,
+	jetstream.ExpectedLastSeqHeader:         true,
+	jetstream.ExpectedLastSubjSeqHeader:     true,
+	jetstream.ExpectedLastSubjSeqSubjHeader: true,
+	jetstream.ExpectedLastMsgIDHeader:       true,
+
+	"Nats-Stream":             true,
+	"Nats-Subject":            true,
+	"Nats-Sequence":           true,
+	"Nats-Last-Sequence":      true,
+	"Nats-Time-Stamp":         true,
+	"Nats-Num-Pending":        true,
+	"Nats-Msg-Size":           true,
+	"Nats-Service-Error":      true,
+	"Nats-Service-Error-Code": true,
+}
+
+// checkReserved refuses headers that command the server.
+func checkReserved(op, subject string, header natsgo.Header) error {
+	for name := range header {
+		if len(name) >= len(serverHeaders) && strings.EqualFold(name[:len(serverHeaders)], serverHeaders) && !plainHeaders[name] {
+			return fail(op, subject, ErrReservedHeader, "%s; WithHeader sets it on purpose", name)
+		}
+	}
+	return nil
+}
+
+// WithHeader sets a header of one message that is published to a stream, also one that commands the
+// server and is refused in Message.Header, such as Nats-Rollup (ADR-28) or Nats-Incr (ADR-49). It is
+// for PublishToStream, PublishMsgToStream and PublishAsync of this package; upstream's own methods
+// refuse it.
+func WithHeader(name, value string) jetstream.PublishOpt {
+	return failing(jetstream.WithRetryAttempts(0), &optionError{name: name, value: value})
+}
+
+// optionError is how WithHeader travels as one of upstream's options, whose parameter upstream does
+// not export: it is the error that the option returns.
+type optionError struct{ name, value string }
+
+func (o *optionError) Error() string {
+	return "nats.WithHeader works with the publish methods of that package only"
+}
+
+// failing returns an option that fails with err. It takes its type from like.
+func failing[T any](_ func(T) error, err error) func(T) error {
+	return func(T) error { return err }
+}
+
+// optionReply makes upstream stop after it has applied the options.
+const optionReply = "-"
+
+// publishHeader returns a copy of header with what opts add. It leaves room for a message ID.
+//
+// Upstream exports no way to read its options. But before it refuses an asynchronous publish of a
+// message that has a reply subject, and before it sends anything, it writes them into the header.
+func publishHeader(js jetstream.JetStream, op, subject string, header natsgo.Header, opts []jetstream.PublishOpt) (natsgo.Header, error) {
+	own := make(natsgo.Header, len(header)+1)
+	maps.Copy(own, header)
+	if len(opts) == 0 {
+		return own, nil
+	}
+	m := &natsgo.Msg{Subject: subject, Reply: optionReply, Header: own}
+	apply := func(opts ...jetstream.PublishOpt) error {
+		_, err := js.PublishMsgAsync(m, opts...)
+		if errors.Is(err, jetstream.ErrAsyncPublishReplySubjectSet) {
+			return nil
+		}
+		return err
+	}
+	err := apply(opts...)
+	if err == nil {
+		return own, nil
+	}
+	// One of ours may be among them; one at a time tells which.
+	for _, opt := range opts {
+		err = apply(opt)
+		var set *optionError
+		switch {
+		case errors.As(err, &set):
+			own.Set(set.name, set.value)
+		case err != nil:
+			return nil, fail(op, subject, ErrInvalidArgument, "%w", err)
+		}
+	}
+	return own, checkHeader(op, subject, own)
+}

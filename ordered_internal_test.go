@@ -1,0 +1,280 @@
+package nats
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// orderedTest is a client behind a proxy, and a stream with n messages on "s.0", "s.1", "s.2" by
+// turns. The observer is connected past the proxy.
+type orderedTest struct {
+	server           *natstest.Server
+	proxy            *natstest.Proxy
+	client, observer *Client
+}
+
+func newOrderedTest(t *testing.T, n int) *orderedTest {
+	t.Helper()
+	o := &orderedTest{server: natstest.RunServer(t)}
+	o.proxy = natstest.NewProxy(t, o.server.URL())
+	connect := func(url string) *Client {
+		client, err := NewClient(&Config{
+			URLs: []string{url}, JetStreamEnabled: true,
+			ReconnectWait: 10 * time.Millisecond, ReconnectMaxWait: 50 * time.Millisecond,
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_ = client.Shutdown(ctx)
+		})
+		return client
+	}
+	o.client, o.observer = connect(o.proxy.URL()), connect(o.server.URL())
+	_, err := o.observer.CreateStream(context.Background(), &jetstream.StreamConfig{Name: "S", Subjects: []string{"s.*"}})
+	require.NoError(t, err)
+	o.publish(t, 0, n)
+	return o
+}
+
+func (o *orderedTest) publish(t *testing.T, from, to int) {
+	t.Helper()
+	for i := from; i < to; i++ {
+		_, err := o.observer.js.PublishAsync(fmt.Sprintf("s.%d", i%3), fmt.Appendf(nil, "message %d", i+1))
+		require.NoError(t, err)
+		if i%1000 == 999 { // upstream refuses too many at once
+			<-o.observer.js.PublishAsyncComplete()
+		}
+	}
+	<-o.observer.js.PublishAsyncComplete()
+}
+
+func (o *orderedTest) reader(t *testing.T, cfg jetstream.ConsumerConfig) *orderedReader {
+	t.Helper()
+	r := o.client.newOrderedReader("S", cfg, 256)
+	require.NoError(t, r.start(context.Background()))
+	t.Cleanup(r.close)
+	return r
+}
+
+// consumers returns the names of the stream's consumers.
+func (o *orderedTest) consumers(t *testing.T) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	stream, err := o.observer.js.Stream(ctx, "S")
+	require.NoError(t, err)
+	var names []string
+	for name := range stream.ConsumerNames(ctx).Name() {
+		names = append(names, name)
+	}
+	return names
+}
+
+func (o *orderedTest) noConsumers(t *testing.T) {
+	t.Helper()
+	require.Eventually(t, func() bool { return len(o.consumers(t)) == 0 }, 10*time.Second, 10*time.Millisecond)
+}
+
+func timed(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestOrderedReaderMissesNothing(t *testing.T) {
+	t.Parallel()
+	const n = 20_000
+	o := newOrderedTest(t, n)
+	r := o.reader(t, jetstream.ConsumerConfig{})
+	assert.EqualValues(t, n, r.pending)
+	ctx := timed(t, time.Minute)
+	faults := []func(){
+		func() { o.server.Restart() },
+		func() { require.NoError(t, o.client.nc.ForceReconnect()) },
+		func() { o.proxy.Cut(); o.proxy.Restore() },
+		func() {
+			for _, name := range o.consumers(t) {
+				_ = o.observer.js.DeleteConsumer(ctx, "S", name)
+			}
+		},
+		func() { require.NoError(t, r.sub.Unsubscribe()) }, // the messages on their way are lost
+	}
+	for i := range n {
+		if i%2000 == 1000 {
+			faults[i/2000%len(faults)]()
+		}
+		m, meta, err := r.next(ctx)
+		require.NoError(t, err)
+		require.EqualValues(t, i+1, meta.Sequence.Stream)
+		require.Equal(t, fmt.Sprintf("message %d", i+1), string(m.Data))
+	}
+	// New messages arrive as well, and the waiting costs no consumer.
+	name := r.name
+	_, _, err := r.next(timed(t, 2500*time.Millisecond))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	o.publish(t, n, n+10)
+	for i := range 10 {
+		_, meta, err := r.next(ctx)
+		require.NoError(t, err)
+		require.EqualValues(t, n+i+1, meta.Sequence.Stream)
+	}
+	assert.Equal(t, name, r.name)
+	r.close()
+	r.close()
+	o.noConsumers(t)
+}
+
+func TestOrderedReaderFilters(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 3000)
+	r := o.reader(t, jetstream.ConsumerConfig{FilterSubjects: []string{"s.0", "s.2"}, HeadersOnly: true})
+	ctx := timed(t, 20*time.Second)
+	assert.EqualValues(t, 2000, r.pending)
+	for i := range 2000 {
+		if i%500 == 250 {
+			require.NoError(t, o.client.nc.ForceReconnect())
+		}
+		m, _, err := r.next(ctx)
+		require.NoError(t, err)
+		require.Equal(t, []string{"s.0", "s.2"}[i%2], m.Subject)
+		require.Empty(t, m.Data)
+		require.NotEmpty(t, m.Header.Get(natsgo.MsgSize))
+	}
+}
+
+// A header Status on a message without payload must not pass for the server's word.
+func TestOrderedReaderStatusHeader(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 1)
+	r := o.reader(t, jetstream.ConsumerConfig{})
+	for _, status := range []string{"100", "408", "409", "503"} {
+		m := natsgo.NewMsg("s.1")
+		m.Header.Set("Status", status)
+		_, err := o.observer.js.PublishMsg(context.Background(), m)
+		require.NoError(t, err)
+	}
+	name := r.name
+	for i := range 5 {
+		m, meta, err := r.next(timed(t, 10*time.Second))
+		require.NoError(t, err)
+		require.EqualValues(t, i+1, meta.Sequence.Stream)
+		require.Equal(t, i > 0, m.Header.Get("Status") != "")
+	}
+	assert.Equal(t, name, r.name)
+}
+
+func TestOrderedReaderResumesAfterSilence(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 5)
+	r := o.reader(t, jetstream.ConsumerConfig{})
+	ctx := timed(t, 30*time.Second)
+	for i := range 5 {
+		_, meta, err := r.next(ctx)
+		require.NoError(t, err)
+		require.EqualValues(t, i+1, meta.Sequence.Stream)
+	}
+	o.proxy.BlackHole()
+	o.publish(t, 5, 10)
+	_, _, err := r.next(timed(t, 3*time.Second)) // longer than the silence that is borne
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	o.proxy.Restore()
+	for i := range 5 {
+		_, meta, err := r.next(ctx)
+		require.NoError(t, err)
+		require.EqualValues(t, i+6, meta.Sequence.Stream)
+	}
+	r.close()
+	o.noConsumers(t)
+}
+
+// The last messages are lost, on a route between servers for example: no later one shows the gap.
+func TestOrderedReaderNoticesLossAtTheEnd(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 3)
+	r := o.reader(t, jetstream.ConsumerConfig{})
+	require.Eventually(t, func() bool { return len(r.received) == 3 }, 10*time.Second, time.Millisecond)
+	_, meta, err := r.next(timed(t, time.Second))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, meta.Sequence.Stream)
+	<-r.received
+	<-r.received
+	for _, want := range []uint64{2, 3} {
+		_, meta, err = r.next(timed(t, 5*time.Second))
+		require.NoError(t, err)
+		require.Equal(t, want, meta.Sequence.Stream)
+	}
+}
+
+// A consumer that is gone without a word, as with the server that led it, shows by silence.
+func TestOrderedReaderReplacesASilentConsumer(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 0)
+	r := o.reader(t, jetstream.ConsumerConfig{})
+	inbox := r.sub.Subject
+	require.NoError(t, r.sub.Unsubscribe())
+	o.publish(t, 0, 3)
+	for i := range 3 {
+		_, meta, err := r.next(timed(t, 5*time.Second))
+		require.NoError(t, err)
+		require.EqualValues(t, i+1, meta.Sequence.Stream)
+	}
+	assert.NotEqual(t, inbox, r.sub.Subject)
+}
+
+func TestOrderedReaderEnds(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 1)
+	wrong := o.client.newOrderedReader("NONE", jetstream.ConsumerConfig{}, 10)
+	require.ErrorIs(t, wrong.start(context.Background()), jetstream.ErrStreamNotFound)
+	wrong = o.client.newOrderedReader("S", jetstream.ConsumerConfig{FilterSubject: "x", FilterSubjects: []string{"y"}}, 10)
+	require.Error(t, wrong.start(context.Background()))
+	wrong.close()
+
+	r := o.reader(t, jetstream.ConsumerConfig{})
+	_, _, err := r.next(context.Background())
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	_, _, err = r.next(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+
+	time.AfterFunc(20*time.Millisecond, func() { _ = o.observer.DeleteStream(context.Background(), "S") })
+	_, _, err = r.next(timed(t, 10*time.Second))
+	require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
+	require.ErrorIs(t, wrap("read", "S", err), ErrStreamNotFound)
+}
+
+func TestOrderedReaderEndsWithTheClient(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 1)
+	for _, disconnected := range []bool{false, true} {
+		if disconnected {
+			o = newOrderedTest(t, 1)
+		}
+		r := o.reader(t, jetstream.ConsumerConfig{})
+		_, _, err := r.next(context.Background())
+		require.NoError(t, err)
+		if disconnected {
+			o.proxy.Cut()
+			require.Eventually(t, func() bool { return !o.client.IsConnected() }, 10*time.Second, time.Millisecond)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			_, _, err := r.next(context.Background())
+			ended <- err
+		}()
+		require.NoError(t, o.client.Close())
+		require.ErrorIs(t, <-ended, ErrClosed)
+	}
+}

@@ -1,0 +1,219 @@
+package nats
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The pace of the attempts to publish one message to a stream.
+const (
+	attemptMin   = 500 * time.Millisecond // how long the first waits for its answer
+	attemptMax   = time.Second            // and the later ones
+	attemptPause = 100 * time.Millisecond // after an answer that says "not now"
+)
+
+// PublishToStream publishes data to the stream that stores subject and waits until it is stored. A
+// nil error means stored exactly once: a message without an ID (jetstream.WithMsgID) gets one, and
+// is sent again under the same ID, over restarts, elections and lost answers, until ctx ends. Without
+// a deadline in ctx, Config.RequestTimeout applies; an election in a cluster can take longer. The
+// stream knows the IDs of its duplicate window, 2 minutes unless set: a ctx that lasts longer than
+// that can store a message twice.
+//
+// The errors are ErrNoStream when no stream stores the subject, within a second; ErrStreamFull,
+// ErrPayloadTooLarge, and ErrConflict when an expected sequence or message ID is not the last, at
+// once; ErrNotConnected when nothing was sent; ErrTimeout and ErrConnectionLost when the message may
+// or may not be stored, so that it is to be repeated with the same ID only; and those of Publish.
+// The options WithRetryWait, WithRetryAttempts and WithStallWait of upstream change nothing. An ID
+// that is made here adds 50 bytes, which count for the server's and the stream's size limits. Streams
+// are looked for in the client's own account: a stream of another account, behind an import, that
+// does not answer within 500 ms is ErrNoStream, although it may have stored the message.
+func (c *Client) PublishToStream(ctx context.Context, subject string, data []byte, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	return c.publishToStream(ctx, subject, nil, data, opts)
+}
+
+// PublishMsgToStream is PublishToStream with headers. A header that the server takes for a command is
+// ErrReservedHeader: it is set by an option, see WithHeader. PublishMsgToStream ignores msg.Reply, and
+// neither changes nor keeps msg.
+func (c *Client) PublishMsgToStream(ctx context.Context, msg *Message, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	if msg == nil {
+		return nil, fail(opPublishToStream, "", ErrInvalidArgument, "the message is nil")
+	}
+	return c.publishToStream(ctx, msg.Subject, msg.Header, msg.Data, opts)
+}
+
+const opPublishToStream = "publish to stream"
+
+func (c *Client) publishToStream(ctx context.Context, subject string, header natsgo.Header, data []byte, opts []jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	m, err := c.publication(ctx, opPublishToStream, subject, header, data, opts)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	return c.store(ctx, opPublishToStream, m)
+}
+
+// publication checks a message for a stream and returns it with the options applied and an ID. It
+// shares nothing with the caller but data.
+func (c *Client) publication(ctx context.Context, op, subject string, header natsgo.Header, data []byte, opts []jetstream.PublishOpt) (*natsgo.Msg, error) {
+	js, err := c.jetStream(ctx, op, subject)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPublishSubject(op, subject); err != nil {
+		return nil, err
+	}
+	if err := checkHeader(op, subject, header); err != nil {
+		return nil, err
+	}
+	if err := checkReserved(op, subject, header); err != nil {
+		return nil, err
+	}
+	own, err := publishHeader(js, op, subject, header, opts)
+	if err != nil {
+		return nil, err
+	}
+	if own.Get(jetstream.MsgIDHeader) == "" {
+		own[jetstream.MsgIDHeader] = []string{c.msgIDs.next()}
+	}
+	return &natsgo.Msg{Subject: subject, Header: own, Data: data}, nil
+}
+
+// idSource makes message IDs.
+type idSource struct {
+	start  sync.Once
+	prefix string
+	last   atomic.Uint64
+}
+
+func (s *idSource) next() string {
+	s.start.Do(func() { s.prefix = rand.Text()[:16] + "." })
+	id := make([]byte, 0, 64) // on the stack
+	return string(strconv.AppendUint(append(id, s.prefix...), s.last.Add(1), 36))
+}
+
+// Why an attempt to publish brought no acknowledgement. In both cases the message may be stored.
+var (
+	errUnanswered = errors.New("no acknowledgement came")
+	errBroken     = errors.New("the connection broke before the acknowledgement came")
+)
+
+// store publishes m until it is stored or refused, or ctx ends, which must have a deadline.
+func (c *Client) store(ctx context.Context, op string, m *natsgo.Msg) (*jetstream.PubAck, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, wrap(op, m.Subject, err)
+	}
+	var last error   // why the last attempt failed
+	var doubted bool // an attempt went unanswered: it may have stored the message
+	patience := attemptMin
+	for {
+		if err := c.link.wait(ctx); err != nil {
+			return nil, c.unstored(ctx, op, m.Subject, err, last, doubted)
+		}
+		ack, err := c.attempt(ctx, m, patience)
+		if err == nil {
+			return ack, nil
+		}
+		last = err
+		switch {
+		case errors.Is(err, errBroken):
+			doubted = true
+			continue // the next connection is waited for
+		case errors.Is(err, errUnanswered):
+			doubted, patience = true, attemptMax
+		case !passes(err):
+			if doubted && sentinelOf(err) == ErrConflict { //nolint:errorlint // a sentinel of our own table
+				return c.storedBefore(ctx, op, m, err)
+			}
+			return nil, wrap(op, m.Subject, err)
+		}
+		if c.finder.missing(ctx, m.Subject) {
+			return nil, wrap(op, m.Subject, jetstream.ErrNoStreamResponse)
+		}
+		if !errors.Is(err, errUnanswered) {
+			pause(ctx, attemptPause)
+		}
+		if ctx.Err() != nil {
+			return nil, c.unstored(ctx, op, m.Subject, ErrTimeout, last, doubted)
+		}
+	}
+}
+
+// attempt publishes m and waits for the acknowledgement.
+func (c *Client) attempt(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*jetstream.PubAck, error) {
+	answer, err := c.exchange(ctx, m, patience)
+	if err != nil {
+		return nil, err
+	}
+	return parsePubAck(answer)
+}
+
+// exchange publishes m and waits for the answer as long as the connection stands.
+func (c *Client) exchange(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*natsgo.Msg, error) {
+	w := c.replies.waiter(patience)
+	defer c.replies.close(w)
+	_, breaks, change := c.link.state()
+	if err := c.replies.open(w); err != nil {
+		return nil, err
+	}
+	m.Reply = w.reply
+	if err := c.nc.PublishMsg(m); err != nil {
+		return nil, err
+	}
+	for {
+		select {
+		case answer := <-w.answer:
+			return answer, nil
+		case <-w.timer.C:
+			return nil, errUnanswered
+		case <-ctx.Done():
+			return nil, errUnanswered
+		case <-change:
+			var up bool
+			var now uint64
+			if up, now, change = c.link.state(); !up || now != breaks {
+				return nil, errBroken
+			}
+		}
+	}
+}
+
+// unstored says why a publish ended without an acknowledgement: kind is what ended it, last what
+// became of the last attempt.
+func (c *Client) unstored(ctx context.Context, op, subject string, kind, last error, doubted bool) error {
+	var cause joined
+	switch {
+	case errors.Is(kind, ErrClosed):
+	case errors.Is(context.Cause(ctx), context.Canceled):
+		kind, cause = nil, joined{context.Cause(ctx)}
+	case errors.Is(kind, ErrNotConnected) && !doubted: // nothing was sent
+		return c.unreachable(ctx, op, subject, kind)
+	case errors.Is(kind, ErrNotConnected), errors.Is(last, errBroken):
+		kind, cause = ErrConnectionLost, joined{context.Cause(ctx)}
+	default:
+		cause = joined{context.Cause(ctx)}
+	}
+	if last != nil {
+		cause = append(cause, last)
+	}
+	if cause == nil {
+		return fail(op, subject, kind, "")
+	}
+	return &opError{op: op, target: subject, kind: kind, cause: cause}
+}
+
+// pause waits for d or for the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

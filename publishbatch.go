@@ -1,0 +1,145 @@
+package nats
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// batchAhead bounds how many results PublishSeq holds back behind one that is not there yet.
+const batchAhead = 8 * asyncMessages
+
+// BatchError tells which messages of a PublishBatch were not stored, or not surely. errors.Is and
+// errors.As look into the error of each.
+type BatchError struct {
+	// Messages is how many there were.
+	Messages int
+	// Failed has an entry for each message without an acknowledgement, in the order of the messages.
+	Failed []BatchFailure
+}
+
+// BatchFailure is one message that failed.
+type BatchFailure struct {
+	// Index of the message, from 0.
+	Index int
+	// Err is what PublishToStream would have returned for it.
+	Err error
+}
+
+func (e *BatchError) Error() string {
+	text := fmt.Sprintf("publish batch: %d of %d messages failed", len(e.Failed), e.Messages)
+	if len(e.Failed) > 0 {
+		text += fmt.Sprintf(", the first is message %d: %v", e.Failed[0].Index, e.Failed[0].Err)
+	}
+	return text
+}
+
+// Unwrap returns the errors of the messages.
+func (e *BatchError) Unwrap() []error {
+	errs := make([]error, len(e.Failed))
+	for i, failure := range e.Failed {
+		errs[i] = failure.Err
+	}
+	return errs
+}
+
+// PublishBatch publishes msgs to the streams that store their subjects, many in flight at a time, and
+// waits for all of them. The acknowledgements have the order of msgs. It gives the same guarantees as
+// PublishToStream, for each message, and does not stop at one that fails: then it returns a
+// *BatchError that tells which, and nil in their places. Without a deadline in ctx,
+// Config.RequestTimeout bounds each message. Messages can be stored in another order than that of
+// msgs when some have to be sent again; see PublishAtomic for all or nothing.
+//
+// Before anything is sent it refuses a message that cannot be published, as PublishMsgToStream does.
+func (c *Client) PublishBatch(ctx context.Context, msgs []*Message) ([]*jetstream.PubAck, error) {
+	for i, msg := range msgs {
+		if err := checkBatched(opPublishBatch, i, msg); err != nil {
+			return nil, err
+		}
+	}
+	acks := make([]*jetstream.PubAck, 0, len(msgs))
+	var failed []BatchFailure
+	for ack, err := range c.publishSeq(ctx, slices.Values(msgs), false) {
+		if err != nil {
+			failed = append(failed, BatchFailure{Index: len(acks), Err: err})
+		}
+		acks = append(acks, ack)
+	}
+	if len(failed) > 0 {
+		return acks, &BatchError{Messages: len(msgs), Failed: failed}
+	}
+	return acks, nil
+}
+
+const opPublishBatch = "publish batch"
+
+// checkBatched refuses what can be refused without the server.
+func checkBatched(op string, i int, msg *Message) error {
+	if msg == nil {
+		return fail(op, "", ErrInvalidArgument, "message %d is nil", i)
+	}
+	err := checkPublishSubject(op, msg.Subject)
+	if err == nil {
+		err = checkHeader(op, msg.Subject, msg.Header)
+	}
+	if err == nil {
+		err = checkReserved(op, msg.Subject, msg.Header)
+	}
+	if err != nil {
+		return fmt.Errorf("message %d: %w", i, err)
+	}
+	return nil
+}
+
+// PublishSeq is PublishBatch for any number of messages in constant memory: it takes a message from
+// msgs when there is room for it, and yields the result of each in the order of msgs, an
+// acknowledgement or an error. It goes on after an error. Header and payload of a message are
+// copied when it is taken, so msgs may use them again.
+//
+// Leaving the loop takes no more messages; those in flight are still stored, or fail, and nobody
+// learns which.
+func (c *Client) PublishSeq(ctx context.Context, msgs iter.Seq[*Message]) iter.Seq2[*jetstream.PubAck, error] {
+	return c.publishSeq(ctx, msgs, true)
+}
+
+// flight is a message that was sent, or why it could not be.
+type flight struct {
+	future *pubAckFuture
+	err    error
+}
+
+func (c *Client) publishSeq(ctx context.Context, msgs iter.Seq[*Message], copied bool) iter.Seq2[*jetstream.PubAck, error] {
+	return func(yield func(*jetstream.PubAck, error) bool) {
+		var queue []flight // in the order of msgs
+		// land yields the results at the head of the queue: those that are there, and as many more as
+		// it takes to leave no more than limit.
+		land := func(limit int) bool {
+			for len(queue) > 0 {
+				ack, err := (*jetstream.PubAck)(nil), queue[0].err
+				if future := queue[0].future; future != nil {
+					var there bool
+					if ack, err, there = future.result(len(queue) > limit); !there {
+						break
+					}
+				}
+				queue[0] = flight{}
+				queue = queue[1:]
+				if !yield(ack, err) {
+					return false
+				}
+			}
+			return true
+		}
+		for msg := range msgs {
+			future, err := c.publishAsync(ctx, opPublishBatch, msg, nil, copied)
+			queue = append(queue, flight{future, err})
+			if !land(batchAhead) {
+				return
+			}
+		}
+		land(0)
+	}
+}

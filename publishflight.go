@@ -1,0 +1,306 @@
+package nats
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// asyncTick is how often the messages in flight are looked through for what is overdue.
+const asyncTick = 100 * time.Millisecond
+
+// asyncPublisher has the messages of a client that are in flight. The answers to all of them come
+// over one subscription, told apart by the last token of the subject; one timer looks for those that
+// do not come.
+type asyncPublisher struct {
+	client *Client
+	prefix string // of the answers' subjects
+
+	mu      sync.Mutex
+	sub     *natsgo.Subscription // made by the first publish
+	last    uint64
+	flying  map[uint64]*pubAckFuture
+	bytes   int
+	room    chan struct{} // closed when there is room again; nil when nobody waits
+	drained chan struct{} // closed when nothing is in flight; nil before Shutdown
+	timer   *time.Timer
+	ticking bool // the timer runs
+	closed  bool
+}
+
+func newAsyncPublisher(c *Client) *asyncPublisher {
+	return &asyncPublisher{client: c, prefix: c.nc.NewInbox() + ".", flying: make(map[uint64]*pubAckFuture)}
+}
+
+// publish waits for room and for the connection, and sends f.
+func (p *asyncPublisher) publish(f *pubAckFuture) error {
+	c := p.client
+	var timeout <-chan time.Time
+	for {
+		wait, kind := p.admit(f)
+		if wait == nil {
+			if kind != nil {
+				return wrap(f.op, f.msg.Subject, kind)
+			}
+			break
+		}
+		if timeout == nil {
+			timer := time.NewTimer(time.Until(f.deadline))
+			defer timer.Stop()
+			timeout = timer.C
+		}
+		select {
+		case <-wait:
+		case <-timeout:
+			return &opError{op: f.op, target: f.msg.Subject, kind: kind, cause: context.DeadlineExceeded}
+		case <-f.ctx.Done():
+			return &opError{op: f.op, target: f.msg.Subject, kind: kind, cause: context.Cause(f.ctx)}
+		case <-c.ctx.Done():
+			return fail(f.op, f.msg.Subject, ErrClosed, "")
+		}
+	}
+	if err := p.send(f); err != nil && !passes(err) {
+		err = wrap(f.op, f.msg.Subject, err)
+		p.resolve(f, nil, err)
+		return err
+	}
+	return nil
+}
+
+// admit registers f as in flight, or returns a channel that is closed when it is worth to try again
+// and the error to give should that never happen.
+func (p *asyncPublisher) admit(f *pubAckFuture) (<-chan struct{}, error) {
+	up, breaks, change := p.client.link.state()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed, p.client.nc.IsClosed():
+		return nil, ErrClosed
+	case f.ctx.Err() != nil:
+		return nil, context.Cause(f.ctx)
+	case !up:
+		return change, ErrNotConnected
+	case len(p.flying) >= asyncMessages, p.bytes >= asyncBytes:
+		if p.room == nil {
+			p.room = make(chan struct{})
+		}
+		return p.room, ErrTimeout
+	}
+	if p.sub == nil {
+		sub, err := p.client.nc.Subscribe(p.prefix+"*", p.deliver)
+		if err != nil {
+			return nil, err
+		}
+		p.sub = sub
+	}
+	p.last++
+	reply := make([]byte, 0, 64) // on the stack
+	f.sequence, f.reply = p.last, string(strconv.AppendUint(append(reply, p.prefix...), p.last, 36))
+	f.due, f.breaks, f.attempts = time.Now().Add(attemptMin), breaks, 1
+	p.flying[f.sequence] = f
+	p.bytes += len(f.msg.Data)
+	if !p.ticking {
+		p.ticking = true
+		if p.timer == nil {
+			p.timer = time.AfterFunc(asyncTick, p.tick)
+		} else {
+			p.timer.Reset(asyncTick)
+		}
+	}
+	return nil, nil
+}
+
+// send makes one attempt.
+func (p *asyncPublisher) send(f *pubAckFuture) error {
+	m := natsgo.Msg{Subject: f.msg.Subject, Reply: f.reply, Header: f.msg.Header, Data: f.msg.Data}
+	return p.client.nc.PublishMsg(&m)
+}
+
+// deliver takes the answer to an attempt.
+func (p *asyncPublisher) deliver(m *natsgo.Msg) {
+	sequence, err := strconv.ParseUint(m.Subject[len(p.prefix):], 36, 64)
+	if err != nil {
+		return
+	}
+	p.mu.Lock()
+	f := p.flying[sequence]
+	again := f != nil && f.attempts > 1
+	p.mu.Unlock()
+	if f == nil {
+		return // an earlier attempt's answer has resolved it
+	}
+	ack, err := parsePubAck(m)
+	switch {
+	case err == nil:
+		p.resolve(f, ack, nil)
+	case passes(err):
+		silent := errors.Is(err, natsgo.ErrNoResponders) || errors.Is(err, jetstream.ErrInvalidJSAck)
+		p.postpone(f, attemptPause, silent, err)
+	case again && sentinelOf(err) == ErrConflict: //nolint:errorlint // a sentinel of our own table
+		p.postpone(f, attemptMax, false, err)
+		go p.verify(f, err) // it waits for the server
+	default:
+		p.resolve(f, nil, wrap(f.op, f.msg.Subject, err))
+	}
+}
+
+// postpone sets when f is sent again.
+func (p *asyncPublisher) postpone(f *pubAckFuture, d time.Duration, silent bool, last error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f.due, f.silent, f.last = time.Now().Add(d), silent, last
+}
+
+// verify resolves f when the stream refused it perhaps only because it is stored already.
+func (p *asyncPublisher) verify(f *pubAckFuture, refusal error) {
+	ctx, cancel := context.WithDeadline(p.client.ctx, f.deadline)
+	defer cancel()
+	ack, err := p.client.storedBefore(ctx, f.op, f.msg, refusal)
+	p.resolve(f, ack, err)
+}
+
+// resolve ends the flight of f, once.
+func (p *asyncPublisher) resolve(f *pubAckFuture, ack *jetstream.PubAck, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.flying[f.sequence] != f {
+		return
+	}
+	delete(p.flying, f.sequence)
+	p.bytes -= len(f.msg.Data)
+	f.settle(ack, err)
+	// Waking a waiter for every message that leaves would cost more than the publishing.
+	if p.room != nil && len(p.flying) <= asyncMessages/2 && p.bytes <= asyncBytes/2 {
+		close(p.room)
+		p.room = nil
+	}
+	if p.drained != nil && len(p.flying) == 0 {
+		close(p.drained)
+		p.drained = nil
+	}
+}
+
+// tick sends again what is overdue and fails what has run out of time.
+func (p *asyncPublisher) tick() {
+	c := p.client
+	up, breaks, _ := c.link.state()
+	now := time.Now()
+	var overdue, ended []*pubAckFuture
+	p.mu.Lock()
+	for _, f := range p.flying {
+		switch {
+		case f.ctx.Err() != nil, now.After(f.deadline), c.ctx.Err() != nil:
+			ended = append(ended, f)
+		case up && (now.After(f.due) || f.breaks != breaks):
+			overdue = append(overdue, f)
+		}
+	}
+	p.mu.Unlock()
+	for _, f := range ended {
+		p.resolve(f, nil, p.failure(f, up && f.breaks == breaks))
+	}
+	slices.SortFunc(overdue, func(a, b *pubAckFuture) int { return cmp.Compare(a.sequence, b.sequence) })
+	p.retry(overdue, breaks)
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ticking = len(p.flying) > 0; p.ticking {
+		p.timer.Reset(asyncTick)
+	}
+}
+
+// retry sends the overdue messages again, but for those that no stream stores.
+func (p *asyncPublisher) retry(overdue []*pubAckFuture, breaks uint64) {
+	askUntil := time.Now().Add(asyncTick)
+	for _, f := range overdue {
+		p.mu.Lock()
+		broken := f.breaks != breaks
+		silent := f.silent || !broken
+		p.mu.Unlock()
+		if silent && time.Now().Before(askUntil) { // a server that is slow to answer is asked next time
+			switch p.client.finder.ask(p.client.ctx, f.msg.Subject) {
+			case streamMissing:
+				p.resolve(f, nil, wrap(f.op, f.msg.Subject, jetstream.ErrNoStreamResponse))
+				continue
+			case streamDoubted:
+				continue // the next tick knows
+			}
+		}
+		p.mu.Lock()
+		flying := p.flying[f.sequence] == f
+		f.attempts++
+		f.breaks, f.due, f.silent = breaks, time.Now().Add(attemptMax), false
+		p.mu.Unlock()
+		if !flying {
+			continue
+		}
+		if err := p.send(f); err != nil && !passes(err) {
+			p.resolve(f, nil, wrap(f.op, f.msg.Subject, err))
+		}
+	}
+}
+
+// failure says why f ends without an acknowledgement.
+func (p *asyncPublisher) failure(f *pubAckFuture, connected bool) error {
+	p.mu.Lock()
+	last := f.last
+	p.mu.Unlock()
+	kind, cause := ErrTimeout, context.Cause(f.ctx)
+	switch {
+	case p.client.ctx.Err() != nil:
+		return fail(f.op, f.msg.Subject, ErrClosed, "%w", errUnanswered)
+	case errors.Is(cause, context.Canceled):
+		kind = nil
+	case !connected:
+		kind = ErrConnectionLost
+	}
+	if cause == nil {
+		cause = context.DeadlineExceeded
+	}
+	if last == nil {
+		last = errUnanswered
+	}
+	return &opError{op: f.op, target: f.msg.Subject, kind: kind, cause: joined{cause, last}}
+}
+
+// shutdown waits until nothing is in flight, fails what is left when ctx ends, and returns how many
+// that were.
+func (p *asyncPublisher) shutdown(ctx context.Context) int {
+	p.mu.Lock()
+	var drained chan struct{}
+	if len(p.flying) > 0 {
+		drained = make(chan struct{})
+		p.drained = drained
+	}
+	p.mu.Unlock()
+	if drained != nil {
+		select {
+		case <-drained:
+		case <-ctx.Done():
+		case <-p.client.ctx.Done():
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed, p.drained = true, nil
+	left := len(p.flying)
+	for sequence, f := range p.flying {
+		delete(p.flying, sequence)
+		f.settle(nil, fail(f.op, f.msg.Subject, ErrClosed, "%w", errUnanswered))
+	}
+	if p.room != nil {
+		close(p.room) // those who wait learn that it is over
+		p.room = nil
+	}
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	return left
+}

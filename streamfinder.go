@@ -1,0 +1,109 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// How a publish that gets no answer finds out whether there is a stream at all. The server says
+// "no responders" only where nobody listens: beside a core subscriber, a publish without a stream is
+// met with silence.
+const (
+	finderTimeout = 500 * time.Millisecond // of one look-up
+	finderConfirm = 200 * time.Millisecond // between the two look-ups that it takes to say "none"
+	finderFresh   = 2 * time.Second        // how long "there is one" holds
+	finderMissing = 20 * time.Millisecond  // how long "none" holds: it may be created at any moment
+	finderSize    = 1024                   // subjects remembered
+)
+
+// streamFinder remembers which subjects a stream stores. While a leader is elected every publish
+// goes unanswered, and thousands may be in flight: they ask once.
+type streamFinder struct {
+	client *Client
+
+	mu    sync.Mutex
+	known map[string]*finding
+}
+
+// verdict is what is known about the stream of a subject.
+type verdict int
+
+const (
+	streamUnknown verdict = iota // it is there, or nobody knows
+	streamDoubted                // it was not there a moment ago: ask again
+	streamMissing
+)
+
+// finding is what is known of one subject.
+type finding struct {
+	mu      sync.Mutex // held while the server is asked
+	asked   time.Time  // when the server last answered
+	verdict verdict
+}
+
+// missing returns when it knows that no stream stores subject, or that nobody can say so.
+func (f *streamFinder) missing(ctx context.Context, subject string) bool {
+	for {
+		switch f.ask(ctx, subject) {
+		case streamMissing:
+			return true
+		case streamUnknown:
+			return false
+		}
+		select {
+		case <-time.After(finderConfirm):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// ask tells whether a stream stores subject. It takes two answers, a moment apart, to say that none
+// does: a stream that was created just now may not have got around. No answer is no evidence.
+func (f *streamFinder) ask(ctx context.Context, subject string) verdict {
+	found := f.finding(subject)
+	found.mu.Lock()
+	defer found.mu.Unlock()
+	age := time.Since(found.asked)
+	switch {
+	case age >= finderFresh:
+		found.verdict = streamUnknown
+	case found.verdict == streamUnknown,
+		found.verdict == streamDoubted && age < finderConfirm,
+		found.verdict == streamMissing && age < finderMissing:
+		return found.verdict
+	}
+	ctx, cancel := context.WithTimeout(ctx, finderTimeout)
+	defer cancel()
+	_, err := f.client.js.StreamNameBySubject(ctx, subject)
+	switch {
+	case err == nil:
+		found.verdict = streamUnknown
+	case !errors.Is(err, jetstream.ErrStreamNotFound):
+		return streamUnknown // and ask again
+	case found.verdict == streamUnknown:
+		found.verdict = streamDoubted
+	default:
+		found.verdict = streamMissing
+	}
+	found.asked = time.Now()
+	return found.verdict
+}
+
+func (f *streamFinder) finding(subject string) *finding {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	found := f.known[subject]
+	if found == nil {
+		if f.known == nil || len(f.known) >= finderSize {
+			f.known = make(map[string]*finding)
+		}
+		found = &finding{}
+		f.known[subject] = found
+	}
+	return found
+}
