@@ -179,6 +179,11 @@ func (c *Client) Stats() Stats {
 		s.Dropped += one.Dropped
 		s.InFlight += one.InFlight
 	}
+	for _, consumption := range c.runningConsumptions() {
+		one := consumption.Stats()
+		s.Pending += one.Ready
+		s.InFlight += one.InFlight
+	}
 	return s
 }
 

@@ -177,7 +177,6 @@ func (s *Consumption) start() {
 // work handles one message after the other until no more will come.
 func (s *Consumption) work() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for {
 		d := s.held.next()
 		switch {
@@ -194,6 +193,7 @@ func (s *Consumption) work() {
 				s.drop(d)
 			}
 		case s.stopping:
+			s.mu.Unlock()
 			return
 		default:
 			s.changed.Wait()
@@ -265,6 +265,11 @@ func (s *Consumption) ackConfirmed(d *delivery) {
 		break
 	}
 	s.count(&s.stats.Unconfirmed)
+	s.unconfirmed(d, err)
+}
+
+// unconfirmed reports an acknowledgement that the server has not got, as far as is known.
+func (s *Consumption) unconfirmed(d *delivery, err error) {
 	s.client.log.Error("acknowledgement not confirmed; the message may be delivered again",
 		"stream", s.stream, "consumer", s.consumer, "sequence", d.seq, "error", err)
 	s.client.emit(Event{Type: EventUnconfirmedAck, Stream: s.stream, Consumer: s.consumer, Subject: d.msg.Subject, Err: err})

@@ -439,6 +439,9 @@ func TestKeyOrderAcrossRetries(t *testing.T) {
 		defer mu.Unlock()
 		parallel--
 		id := msg.Subject + string(msg.Data)
+		meta, err := msg.Metadata()
+		require.NoError(t, err)
+		assert.EqualValues(t, failures[id]+1, meta.NumDelivered)
 		if n := len(done[msg.Subject]); n%10 == 3 && failures[id] < 2 { // twice each
 			failures[id]++
 			return errors.New("not yet")

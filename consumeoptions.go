@@ -93,9 +93,10 @@ func WithoutRetryStream() ConsumeOption {
 
 // WithConsumerConfig makes the consumer the Consumption's own: Consume creates it from cfg, durable
 // as with CreateConsumer, unless it exists, and creates it again whenever it is gone. It then goes on
-// after the last message that is known to be acknowledged, unless the stream is a new one, in which
-// case it begins as cfg says. Cfg's Name may be empty or must be the consumer's; cfg is copied.
-// Without this option the consumer belongs to somebody else, and Consume waits until it is back.
+// after the messages that are known to be acknowledged, which is looked up every 5 s, and begins as
+// cfg says when none are, or when the stream is a new one. Cfg's Name may be empty or must be the
+// consumer's; cfg is copied. Without this option the consumer belongs to somebody else, and Consume
+// waits until it is back.
 func WithConsumerConfig(cfg *jetstream.ConsumerConfig) ConsumeOption {
 	return func(o *consumeOptions) {
 		if cfg != nil {

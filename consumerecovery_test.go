@@ -55,7 +55,7 @@ func TestConsumeSurvivesDeletion(t *testing.T) {
 			eventually(t, "the first ten", func() bool { return got.len() == 10 })
 			idle(t, other)
 			if owned {
-				time.Sleep(5*time.Second + 500*time.Millisecond) // it looks at what is done every 5 s
+				eventually(t, "it has looked at what is done", func() bool { return consumption.Floor() == 10 })
 			}
 
 			require.NoError(t, other.DeleteConsumer(ctx, "ORDERS", "worker"))
@@ -71,6 +71,11 @@ func TestConsumeSurvivesDeletion(t *testing.T) {
 			publishUntilSeen(t, other, &got, "again")
 			assert.Equal(t, 11, got.len(), "what was done is not done again")
 			eventually(t, "healthy", consumption.Healthy)
+			if owned {
+				// Where the new one begins is no difference to the configuration.
+				require.NoError(t, consumption.Stop(ctx))
+				consumption = consume(t, client, h, nats.WithConsumerConfig(&jetstream.ConsumerConfig{}))
+			}
 			assert.Len(t, events.of(nats.EventConsumerUnavailable), 1)
 			eventually(t, "the event", func() bool { return len(events.of(nats.EventConsumerAvailable)) == 1 })
 
@@ -115,6 +120,26 @@ func TestConsumeSurvivesRestart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A consumer that is paused is silent, and no worse.
+func TestConsumePausedConsumer(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 5)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	ctx := context.Background()
+	var got calls
+	consumption := consume(t, client, func(msg *nats.Message) error { got.note(msg); return nil })
+	eventually(t, "all handled", func() bool { return got.len() == 5 })
+	require.NoError(t, client.PauseConsumer(ctx, "ORDERS", "worker", time.Now().Add(time.Hour)))
+	_, err := client.PublishToStream(ctx, "orders.created", []byte("later"))
+	require.NoError(t, err)
+	time.Sleep(2 * time.Second) // nothing is to come
+	assert.Equal(t, 5, got.len())
+	assert.True(t, consumption.Healthy())
+	require.NoError(t, client.ResumeConsumer(ctx, "ORDERS", "worker"))
+	eventually(t, "it comes", func() bool { return got.len() == 6 })
 }
 
 // A connection that is cut again and again, with handlers at work, loses nothing.

@@ -153,7 +153,9 @@ func TestParkedMessagesComeBackAsTheyWere(t *testing.T) {
 	ack, err := client.PublishMsgToStream(ctx, original)
 	require.NoError(t, err)
 	// With a MaxAckPending of 1 the first retry stays in its place, and takes it.
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", MaxAckPending: 1})
+	newConsumer(t, client, jetstream.ConsumerConfig{
+		Name: "worker", MaxAckPending: 1, BackOff: []time.Duration{time.Second, 20 * time.Second}, MaxDeliver: -1,
+	})
 	consumption := consume(t, client, func(*nats.Message) error { return nats.RetryAfter(errPoison, 10001*time.Millisecond) })
 	eventually(t, "it is parked", func() bool { return consumption.Stats().Parked == 1 })
 	require.NoError(t, consumption.Stop(ctx))
@@ -188,6 +190,9 @@ func TestParkedMessagesComeBackAsTheyWere(t *testing.T) {
 	require.NoError(t, second.Stop(ctx))
 	assert.InDelta(t, 10*time.Second, deliveries[0].at.Sub(parked), float64(time.Second))
 	for i, d := range deliveries {
+		if i > 0 {
+			assert.Greater(t, d.at.Sub(deliveries[i-1].at), 40*time.Millisecond, "the back-off is this one's")
+		}
 		assert.Equal(t, original.Subject, d.msg.Subject)
 		assert.Equal(t, original.Header, d.msg.Header)
 		assert.Equal(t, original.Data, d.msg.Data)

@@ -52,7 +52,7 @@ func (s *Consumption) beginStop(cause error) {
 func (s *Consumption) handBack(d *delivery) {
 	verb := verbNak
 	if d.state == stateWaiting {
-		verb = s.rules.verbNakAfter(max(time.Until(d.trial.until), minRetryDelay), d.deliveries)
+		verb = d.verbNakAfter(max(time.Until(d.trial.until), minRetryDelay))
 	}
 	d.finish(verb)
 	s.stats.HandedBack++

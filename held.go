@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -58,21 +59,35 @@ var (
 )
 
 // finish sends a final acknowledgement, unless the handler has sent one.
-func (d *delivery) finish(verb []byte) bool {
+func (d *delivery) finish(verb []byte) {
 	if !atomic.CompareAndSwapUint32(&d.msg.acked, 0, 1) {
-		return false
+		return
 	}
-	return d.msg.origin.client.nc.Publish(d.msg.msg.Reply, verb) == nil
+	if err := d.msg.origin.client.nc.Publish(d.msg.msg.Reply, verb); err != nil {
+		d.from.s.unconfirmed(d, err)
+	}
+}
+
+// deliver counts a try that is made here, without the server.
+func (d *delivery) deliver() {
+	meta, err := d.msg.Metadata()
+	d.deliveries++
+	if err == nil {
+		meta.NumDelivered = uint64(d.deliveries)
+		d.msg.meta = meta
+	}
 }
 
 // finished tells whether a final acknowledgement was sent.
 func (d *delivery) finished() bool { return atomic.LoadUint32(&d.msg.acked) == 1 }
 
 // verbNakAfter asks for the message again after delay, the server's own back-off taken into account:
-// it counts a delay from when the message's current deadline would end, not from now.
-func (r *ackRules) verbNakAfter(delay time.Duration, deliveries int) []byte {
-	if n := len(r.backOff); n > 0 {
-		delay -= r.backOff[min(max(deliveries, 1), n)-1] - r.ackWait
+// it counts a delay from when the message's current deadline would end, not from now. The caller
+// holds the Consumption's lock.
+func (d *delivery) verbNakAfter(delay time.Duration) []byte {
+	rules := &d.from.s.rules
+	if n := len(rules.backOff); n > 0 && !d.from.optional { // the retry stream's consumer has none
+		delay -= rules.backOff[min(max(d.deliveries, 1), n)-1] - rules.ackWait
 	}
 	return append(strconv.AppendInt([]byte(`-NAK {"delay": `), delay.Nanoseconds(), 10), '}')
 }
@@ -142,7 +157,7 @@ func (l *heldList) add(d *delivery) bool {
 		if ln != nil {
 			// One that comes again may be older than those that wait.
 			at, _ := slices.BinarySearchFunc(ln.queue[1:], d.seq, func(d *delivery, seq uint64) int {
-				return int(d.seq - seq) //nolint:gosec // sequences in one lane lie close together
+				return cmp.Compare(d.seq, seq)
 			})
 			ln.queue = slices.Insert(ln.queue, at+1, d)
 			return false
@@ -234,7 +249,7 @@ type pace struct {
 }
 
 // How much is fetched ahead: as much as the workers do in a moment. That hides the way to the
-// server and leaves nothing to wait for behind slow handlers, where other instances may be idle.
+// server; behind slower handlers nothing waits, for other instances may be idle.
 const (
 	aheadTime = 100 * time.Millisecond
 	aheadMax  = 512
@@ -262,6 +277,6 @@ func (p *pace) target() int {
 	if p.handling == 0 {
 		return p.workers
 	}
-	each := min(max(int(aheadTime/p.handling), 1), aheadMax)
+	each := min(int(aheadTime/p.handling), aheadMax)
 	return p.workers + min(p.workers*each, max(p.workers, aheadMax))
 }

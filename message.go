@@ -31,7 +31,7 @@ type Message struct {
 
 	msg     *natsgo.Msg            // as received; nil on a message that the caller made
 	origin  *origin                // nil on a message that the caller made
-	meta    *jetstream.MsgMetadata // of a message that comes from the retry stream; else nil
+	meta    *jetstream.MsgMetadata // where it is not what Reply says: see Consume; else nil
 	acked   uint32                 // 1 once a final acknowledgement was sent
 	renewed int64                  // when InProgress was called last, in Unix nanoseconds; 0 for never
 }

@@ -45,9 +45,9 @@ type puller struct {
 	healthy bool
 	active  int // messages from here that are ready or running
 
-	// Of its own consumer: what is known to be done, to be skipped when it begins anew.
-	floor, skip uint64
-	created     time.Time // of the stream
+	// Of its own consumer, to begin it anew after what is known to be done.
+	floor   uint64
+	created time.Time // of the stream
 }
 
 // pullSession is the pulls over one inbox. When anything is wrong with them, a new inbox separates
@@ -323,10 +323,6 @@ func (s *Consumption) take(d *delivery) {
 	case s.stopping:
 		s.handBack(d)
 		return
-	case d.seq <= d.from.skip:
-		d.finish(verbAck) // it was done before the consumer was made again
-		d.from.ask()
-		return
 	case d.deliveries > 1:
 		if twin := s.held.twin(d.seq); twin != nil {
 			twin.deliveries = max(twin.deliveries, d.deliveries)
@@ -391,16 +387,11 @@ const conflictBatchCompleted = "Batch Completed"
 // its rules.
 func (p *puller) find(ctx context.Context) error {
 	c := p.s.client
-	var consumer jetstream.Consumer
-	var err error
+	declare := c.GetConsumer
 	if p.own != nil {
-		consumer, err = c.CreateConsumer(ctx, p.stream, p.own)
-		if errors.Is(err, ErrAlreadyExists) && !p.created.IsZero() {
-			consumer, err = c.GetConsumer(ctx, p.stream, p.consumer) // somebody else's will do
-		}
-	} else {
-		consumer, err = c.GetConsumer(ctx, p.stream, p.consumer)
+		declare = p.declare
 	}
+	consumer, err := declare(ctx, p.stream, p.consumer)
 	if err != nil {
 		return err
 	}
@@ -413,31 +404,43 @@ func (p *puller) find(ctx context.Context) error {
 		c.log.Warn("the consumer has a MaxDeliver: a message whose last delivery nobody answers is lost in its stream",
 			"stream", p.stream, "consumer", p.consumer, "max_deliver", rules.maxDeliver)
 	}
-	if p.own != nil {
-		if err := p.findFloor(ctx, info); err != nil {
-			return err
-		}
-	}
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	p.s.rules = rules
+	p.floor = max(p.floor, info.AckFloor.Stream)
 	return nil
 }
 
-// findFloor finds out whether a consumer that was made again stands before what was done.
-func (p *puller) findFloor(ctx context.Context, info *jetstream.ConsumerInfo) error {
-	stream, err := p.s.client.GetStreamInfo(ctx, p.stream)
+// declare makes the own consumer unless it exists. In the stream that it was in before it begins after
+// what is known to be done.
+func (p *puller) declare(ctx context.Context, stream, _ string) (jetstream.Consumer, error) {
+	c := p.s.client
+	info, err := c.GetStreamInfo(ctx, stream)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	cfg := *p.own
 	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
-	if !stream.Created.Equal(p.created) {
-		p.created, p.floor, p.skip = stream.Created, 0, 0
+	first := p.created.IsZero()
+	if !info.Created.Equal(p.created) {
+		p.created, p.floor = info.Created, 0
 	}
-	p.skip = p.floor
-	p.floor = max(p.floor, info.AckFloor.Stream)
-	return nil
+	if p.floor > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, p.floor+1, nil
+	}
+	p.s.mu.Unlock()
+	consumer, err := c.CreateConsumer(ctx, stream, &cfg)
+	if !errors.Is(err, ErrAlreadyExists) {
+		return consumer, err
+	}
+	live, err := c.GetConsumer(ctx, stream, p.consumer)
+	if err != nil || !first {
+		return live, err // as somebody has changed it meanwhile
+	}
+	// It may differ in where it began, having been made anew.
+	began := live.CachedInfo().Config
+	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = began.DeliverPolicy, began.OptStartSeq, began.OptStartTime
+	return c.CreateConsumer(ctx, stream, &cfg)
 }
 
 // noteFloor asks how far the own consumer has come.

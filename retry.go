@@ -109,7 +109,7 @@ const (
 func (s *Consumption) later(d *delivery, delay time.Duration) (kept bool) {
 	s.count(&s.stats.Retried)
 	if s.opts.keyOf != nil {
-		d.deliveries++ // the next try is no delivery of the server's
+		d.deliver() // the next try is no delivery of the server's
 		return s.wait(d, delay)
 	}
 	if !s.mustPark(d, delay) || !s.park(d, delay) {
@@ -122,7 +122,7 @@ func (s *Consumption) later(d *delivery, delay time.Duration) (kept bool) {
 func (s *Consumption) nakAfter(d *delivery, delay time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock() // extend must not come after it: that would shorten or lengthen the delay
-	d.finish(s.rules.verbNakAfter(delay, d.deliveries))
+	d.finish(d.verbNakAfter(delay))
 }
 
 // mustPark tells whether a message should wait outside its stream, and counts it if not.
@@ -153,7 +153,7 @@ func (s *Consumption) wait(d *delivery, delay time.Duration) (kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
-		d.finish(s.rules.verbNakAfter(delay, d.deliveries))
+		d.finish(d.verbNakAfter(delay))
 		return false
 	}
 	d.again().until = time.Now().Add(delay)

@@ -23,7 +23,7 @@ func (s *Consumption) newRetries() *sideStream {
 		Retention:   jetstream.WorkQueuePolicy,
 	}}
 	x.prepare = func(ctx context.Context) error {
-		_, err := s.client.js.CreateConsumer(ctx, x.config.Name, jetstream.ConsumerConfig{
+		_, err := s.client.js.CreateOrUpdateConsumer(ctx, x.config.Name, jetstream.ConsumerConfig{
 			Durable: s.consumer, FilterSubject: x.subject, AckPolicy: jetstream.AckExplicitPolicy,
 			AckWait: s.ackWait(), MaxAckPending: -1,
 		})

@@ -128,14 +128,14 @@ func (x *sideStream) store(id string, header natsgo.Header, data []byte) error {
 	if err != nil {
 		return err
 	}
-	m := &natsgo.Msg{Subject: x.subject, Header: header, Data: data}
-	_, err = x.s.client.js.PublishMsg(ctx, m, jetstream.WithMsgID(id), jetstream.WithExpectStream(name))
+	header[jetstream.MsgIDHeader], header[jetstream.ExpectedStreamHeader] = []string{id}, []string{name}
+	_, err = x.s.client.store(ctx, opPublishToStream, &natsgo.Msg{Subject: x.subject, Header: header, Data: data})
 	if err != nil {
 		x.mu.Lock()
 		x.name = "" // it may be gone, or another stream has the subject now
 		x.mu.Unlock()
 	}
-	return wrap("publish to stream", x.subject, err)
+	return err
 }
 
 // find returns the name of the stream that stores the subject, and makes it when there is none.
