@@ -39,6 +39,7 @@ type orderedReader struct {
 
 	heartbeat time.Duration // of the server while it has no message
 	left      int64         // messages to ask for in all; negative for no end
+	whole     bool          // the next consumer is like the first, and does not start after the last message
 
 	// idle, when set, is called whenever the server says that it has nothing to deliver; its error
 	// ends the reading.
@@ -192,7 +193,7 @@ func (r *orderedReader) open(ctx context.Context) error {
 	cfg.MemoryStorage = true
 	cfg.Replicas = 1
 	cfg.InactiveThreshold = orderedInactive
-	if r.last > 0 {
+	if r.last > 0 && !r.whole {
 		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, r.last+1, nil
 	}
 	_, r.breaks, _ = r.client.link.state()
