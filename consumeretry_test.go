@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,29 +18,6 @@ import (
 )
 
 var errPoison = errors.New("poison")
-
-// deadLettersOf returns what is in a dead-letter stream.
-func deadLettersOf(t testing.TB, client *nats.Client, stream string) []*nats.DeadLetter {
-	t.Helper()
-	ctx := context.Background()
-	s, err := client.GetStream(ctx, stream)
-	if errors.Is(err, nats.ErrStreamNotFound) {
-		return nil
-	}
-	require.NoError(t, err)
-	var letters []*nats.DeadLetter
-	for seq := max(s.CachedInfo().State.FirstSeq, 1); seq <= s.CachedInfo().State.LastSeq; seq++ {
-		m, err := s.GetMsg(ctx, seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
-		}
-		require.NoError(t, err)
-		letter, err := nats.ReadDeadLetter(&nats.Message{Subject: m.Subject, Header: m.Header, Data: m.Data})
-		require.NoError(t, err)
-		letters = append(letters, letter)
-	}
-	return letters
-}
 
 // A message that always fails comes back by the schedule and then is dead. Raw nats.go's bare Nak:
 // 53,941 deliveries in 2 s.
@@ -203,56 +178,6 @@ func TestParkedMessagesComeBackAsTheyWere(t *testing.T) {
 	}
 }
 
-func TestPermanentGoesToTheDeadLettersAtOnce(t *testing.T) {
-	t.Parallel()
-	var events eventLog
-	client := connect(t, natstest.RunServer(t), nil, nats.WithEventHandler(events.handle))
-	newStream(t, client, 0)
-	ctx := context.Background()
-	original := &nats.Message{
-		Subject: "orders.created", Data: []byte("\x00\xff not text"),
-		Header: natsgo.Header{
-			"Nats-Msg-Id": {"mine"}, "x-lower": {"kept"}, "X-Two": {"b", "a"}, "Dead-Letter-Reason": {"an older one"},
-		},
-	}
-	before := time.Now().Add(-time.Second)
-	ack, err := client.PublishMsgToStream(ctx, original)
-	require.NoError(t, err)
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
-	consumption := consume(t, client, func(*nats.Message) error {
-		return fmt.Errorf("order 7:\r\n%w", nats.Permanent(errPoison))
-	})
-	eventually(t, "the dead letter", func() bool { return consumption.Stats().DeadLettered == 1 })
-	idle(t, client)
-	letters := deadLettersOf(t, client, "ORDERS_DLQ")
-	require.Len(t, letters, 1)
-	letter := letters[0]
-	assert.Equal(t, original.Subject, letter.Subject)
-	assert.Equal(t, original.Header, letter.Header)
-	assert.Equal(t, original.Data, letter.Data)
-	assert.Equal(t, "ORDERS", letter.Stream)
-	assert.Equal(t, ack.Sequence, letter.Sequence)
-	assert.Equal(t, "worker", letter.Consumer)
-	assert.Equal(t, 1, letter.Deliveries)
-	assert.Equal(t, "order 7: poison", letter.Reason)
-	for _, at := range []time.Time{letter.Stored, letter.Time} {
-		assert.WithinRange(t, at, before, time.Now().Add(time.Second))
-	}
-	info, err := client.GetStreamInfo(ctx, "ORDERS_DLQ")
-	require.NoError(t, err)
-	assert.Equal(t, jetstream.LimitsPolicy, info.Config.Retention)
-	assert.Equal(t, 30*24*time.Hour, info.Config.MaxAge)
-	eventually(t, "the event", func() bool { return len(events.of(nats.EventDeadLetter)) == 1 })
-	event := events.of(nats.EventDeadLetter)[0]
-	assert.Equal(t, "orders.created", event.Subject)
-	assert.Equal(t, "ORDERS", event.Stream)
-
-	_, err = nats.ReadDeadLetter(original)
-	require.ErrorIs(t, err, nats.ErrInvalidArgument)
-	_, err = nats.ReadDeadLetter(nil)
-	require.ErrorIs(t, err, nats.ErrInvalidArgument)
-}
-
 // Raw nats.go: a panic in a Consume handler ends the process.
 func TestPanicIsAnErrorAndEndsInTheDeadLetters(t *testing.T) {
 	t.Parallel()
@@ -279,101 +204,6 @@ func TestPanicIsAnErrorAndEndsInTheDeadLetters(t *testing.T) {
 	assert.Contains(t, log.String(), "TestPanicIsAnErrorAndEndsInTheDeadLetters", "the stack")
 }
 
-// A work queue deletes what is terminated: only the dead letter is left then, and must be there.
-func TestDeadLettersOfAWorkQueue(t *testing.T) {
-	t.Parallel()
-	client := connect(t, natstest.RunServer(t), nil)
-	ctx := context.Background()
-	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{
-		Name: "ORDERS", Subjects: []string{"orders.>"}, Retention: jetstream.WorkQueuePolicy, Storage: jetstream.MemoryStorage,
-	})
-	require.NoError(t, err)
-	_, err = client.PublishToStream(ctx, "orders.created", []byte("x"))
-	require.NoError(t, err)
-	// The server's own limit holds when no other is given.
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", MaxDeliver: 2})
-	consume(t, client, func(*nats.Message) error { return errPoison }, nats.WithBackoff(20*time.Millisecond))
-	eventually(t, "the original is gone", func() bool {
-		info, err := client.GetStreamInfo(ctx, "ORDERS")
-		return err == nil && info.State.Msgs == 0
-	})
-	letters := deadLettersOf(t, client, "ORDERS_DLQ")
-	require.Len(t, letters, 1)
-	assert.Equal(t, 2, letters[0].Deliveries)
-	info, err := client.GetStreamInfo(ctx, "ORDERS_DLQ")
-	require.NoError(t, err)
-	assert.Equal(t, jetstream.MemoryStorage, info.Config.Storage, "as the original's")
-}
-
-// Nothing is lost while dead letters cannot be stored.
-func TestDeadLetterStreamDown(t *testing.T) {
-	t.Parallel()
-	client := connect(t, natstest.RunServer(t), nil)
-	ctx := context.Background()
-	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{
-		Name: "GRAVES", Subjects: []string{"graves"}, MaxMsgs: 1, Discard: jetstream.DiscardNew,
-	})
-	require.NoError(t, err)
-	_, err = client.PublishToStream(ctx, "graves", nil)
-	require.NoError(t, err)
-	newStream(t, client, 3)
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: 500 * time.Millisecond})
-	var got calls
-	consumption := consume(t, client, func(msg *nats.Message) error {
-		got.note(msg)
-		return nats.Permanent(errPoison)
-	}, nats.WithDeadLetter("graves"))
-	eventually(t, "all have failed", func() bool { return got.len() == 3 && consumption.Stats().Waiting == 3 })
-	time.Sleep(time.Second) // longer than the deadline
-	info, err := client.GetConsumerInfo(ctx, "ORDERS", "worker")
-	require.NoError(t, err)
-	assert.Equal(t, 3, info.NumAckPending)
-	lag, err := consumption.Lag(ctx)
-	require.NoError(t, err)
-	assert.EqualValues(t, 3, lag)
-	require.NoError(t, client.PurgeStream(ctx, "GRAVES"))
-	_, err = client.UpdateStream(ctx, &jetstream.StreamConfig{
-		Name: "GRAVES", Subjects: []string{"graves"}, MaxMsgs: 10, Discard: jetstream.DiscardNew,
-	})
-	require.NoError(t, err)
-	idle(t, client)
-	assert.Len(t, deadLettersOf(t, client, "GRAVES"), 3)
-	assert.Equal(t, 3, got.len(), "kept, not handled again")
-	assert.Empty(t, deadLettersOf(t, client, "ORDERS_DLQ"), "not made")
-}
-
-// With a subject of one's own that no stream stores, the stream is made for it.
-func TestDeadLetterSubjectWithoutStream(t *testing.T) {
-	t.Parallel()
-	client := connect(t, natstest.RunServer(t), nil)
-	newStream(t, client, 1)
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
-	poison := func(*nats.Message) error { return nats.Permanent(errPoison) }
-	first := consume(t, client, poison)
-	idle(t, client)
-	require.NoError(t, first.Stop(within(t, patience)))
-	consume(t, client, poison, nats.WithDeadLetter("graves.orders"))
-	_, err := client.PublishToStream(context.Background(), "orders.created", []byte("1"))
-	require.NoError(t, err)
-	idle(t, client)
-	assert.Len(t, deadLettersOf(t, client, "ORDERS_DLQ"), 2)
-	info, err := client.GetStreamInfo(context.Background(), "ORDERS_DLQ")
-	require.NoError(t, err)
-	assert.Equal(t, []string{"dlq.ORDERS.*", "graves.orders"}, info.Config.Subjects)
-}
-
-// A stream that stores its own dead letters would consume them.
-func TestDeadLettersIntoTheirOwnStreamAreRefused(t *testing.T) {
-	t.Parallel()
-	var log logBuffer
-	client := connect(t, natstest.RunServer(t), nil, nats.WithLogger(log.logger()))
-	newStream(t, client, 1)
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
-	consumption := consume(t, client, func(*nats.Message) error { return nats.Permanent(errPoison) }, nats.WithDeadLetter("orders.dead"))
-	eventually(t, "the refusal", func() bool { return strings.Contains(log.String(), "it is the stream") })
-	assert.Equal(t, 1, consumption.Stats().Waiting)
-}
-
 func TestJSONHandler(t *testing.T) {
 	t.Parallel()
 	client := connect(t, natstest.RunServer(t), nil)
@@ -395,80 +225,4 @@ func TestJSONHandler(t *testing.T) {
 	letters := deadLettersOf(t, client, "ORDERS_DLQ")
 	require.Len(t, letters, 1)
 	assert.Equal(t, `{"id":`, string(letters[0].Data))
-}
-
-// fillDeadLetters makes n dead letters of messages 0 to n-1.
-func fillDeadLetters(t testing.TB, client *nats.Client, n int) {
-	t.Helper()
-	newStream(t, client, n)
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
-	consumption := consume(t, client, func(*nats.Message) error { return nats.Permanent(errPoison) })
-	eventually(t, "all dead", func() bool { return consumption.Stats().DeadLettered == uint64(n) })
-	require.NoError(t, consumption.Stop(within(t, patience)))
-	require.Len(t, deadLettersOf(t, client, "ORDERS_DLQ"), n)
-}
-
-func TestReplayStoppedAndResumed(t *testing.T) {
-	t.Parallel()
-	client := connect(t, natstest.RunServer(t), nil)
-	const n = 60
-	fillDeadLetters(t, client, n)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	seen := 0
-	half, err := client.ReplayDeadLetters(ctx, "ORDERS", nats.WithReplayFilter(func(*nats.DeadLetter) bool {
-		if seen++; seen == n/2 {
-			cancel()
-		}
-		return true
-	}))
-	require.ErrorIs(t, err, context.Canceled)
-	assert.InDelta(t, n/2, half, 1)
-	assert.Len(t, deadLettersOf(t, client, "ORDERS_DLQ"), n-half)
-
-	// The rest by two calls at the same time.
-	rest := make(chan int, 2)
-	for range 2 {
-		go func() {
-			count, err := client.ReplayDeadLetters(context.Background(), "ORDERS")
-			assert.NoError(t, err)
-			rest <- count
-		}()
-	}
-	assert.Equal(t, n-half, <-rest+<-rest)
-	assert.Empty(t, deadLettersOf(t, client, "ORDERS_DLQ"))
-	var again calls
-	consume(t, client, func(msg *nats.Message) error { again.note(msg); return nil })
-	eventually(t, "all are back", func() bool { return again.len() == n })
-	idle(t, client)
-	assert.Equal(t, n, again.len())
-	assert.Equal(t, n, again.distinct())
-}
-
-func TestReplayOptions(t *testing.T) {
-	t.Parallel()
-	client := connect(t, natstest.RunServer(t), nil)
-	ctx := context.Background()
-	_, err := client.ReplayDeadLetters(ctx, "ORDERS")
-	require.ErrorIs(t, err, nats.ErrStreamNotFound)
-	_, err = client.ReplayDeadLetters(ctx, "OR.DERS")
-	require.ErrorIs(t, err, nats.ErrInvalidArgument)
-	fillDeadLetters(t, client, 20)
-	even := nats.WithReplayFilter(func(l *nats.DeadLetter) bool { return slices.Contains([]byte("02468"), l.Data[len(l.Data)-1]) })
-	count, err := client.ReplayDeadLetters(ctx, "ORDERS", nats.WithReplayDryRun(), even)
-	require.NoError(t, err)
-	assert.Equal(t, 10, count)
-	assert.Len(t, deadLettersOf(t, client, "ORDERS_DLQ"), 20)
-	begin := time.Now()
-	count, err = client.ReplayDeadLetters(ctx, "ORDERS", even, nats.WithReplayRate(20))
-	require.NoError(t, err)
-	assert.Equal(t, 10, count)
-	assert.GreaterOrEqual(t, time.Since(begin), 450*time.Millisecond)
-	assert.Len(t, deadLettersOf(t, client, "ORDERS_DLQ"), 10)
-	count, err = client.ReplayDeadLetters(ctx, "ORDERS", nats.WithReplayFrom("ORDERS_DLQ"))
-	require.NoError(t, err)
-	assert.Equal(t, 10, count)
-	info, err := client.GetStreamInfo(ctx, "ORDERS")
-	require.NoError(t, err)
-	assert.EqualValues(t, 40, info.State.Msgs)
 }

@@ -13,17 +13,18 @@ import (
 
 // How a puller asks and how long it waits.
 const (
-	pullExpires   = 30 * time.Second       // of one pull
-	pullHeartbeat = 500 * time.Millisecond // of the server while it has no message
-	pullSilent    = 3                      // heartbeats missed before the pull is given up
-	pullPauseMin  = 50 * time.Millisecond  // before the second attempt; it doubles
-	pullPauseMax  = time.Second            // so that consumption is back 2 s after the server is
-	pullWarnEvery = 60                     // attempts at the longest pause
-	optionalPause = 5 * time.Second        // between looks for a consumer that need not exist
-	floorChecks   = 10                     // heartbeats between looks at the acknowledgement floor
-	apiAttempt    = time.Second            // of one question to the server
-	blockedMax    = 1000                   // messages that wait here before no more are asked for
-	drainedMax    = 2 * time.Second        // for what is on its way when a puller ends
+	pullExpires      = 30 * time.Second       // of one pull
+	pullHeartbeat    = 500 * time.Millisecond // of the server while it has no message
+	pullSilent       = 3                      // heartbeats missed before the pull is given up
+	pullPauseMin     = 50 * time.Millisecond  // before the second attempt; it doubles
+	pullPauseMax     = time.Second            // so that consumption is back 2 s after the server is
+	pullPauseDeleted = 100 * time.Millisecond
+	pullWarnEvery    = 60              // attempts at the longest pause
+	optionalPause    = 5 * time.Second // between looks for a consumer that need not exist
+	floorChecks      = 10              // heartbeats between looks at the acknowledgement floor
+	apiAttempt       = time.Second     // of one question to the server
+	blockedMax       = 1000            // messages that wait here before no more are asked for
+	drainedMax       = 2 * time.Second // for what is on its way when a puller ends
 )
 
 var (
@@ -101,15 +102,19 @@ func (p *puller) run() {
 	}
 }
 
-// failed reports a failed attempt and returns the pause before the next. The first comes at once:
-// mostly the server has only moved the consumer.
+// failed reports a failed attempt and returns the pause before the next. The first comes at once, for
+// mostly the server has only moved the consumer, unless the consumer was deleted: one that is made
+// again while the server still removes the files of the old one loses its own.
 func (p *puller) failed(attempt int, before time.Duration, err error) time.Duration {
 	if p.optional {
 		return optionalPause
 	}
 	pause := time.Duration(0)
-	if attempt > 1 {
+	switch {
+	case attempt > 1:
 		pause = min(max(2*before, pullPauseMin), pullPauseMax)
+	case errors.Is(err, jetstream.ErrConsumerDeleted):
+		pause = pullPauseDeleted
 	}
 	s := p.s
 	s.mu.Lock()
