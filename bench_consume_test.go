@@ -13,8 +13,12 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
 )
 
-// benchMessages is how many messages one pass over a stream has.
-const benchMessages = 50_000
+// benchMessages is how many messages a pass over a stream handles. The stream has some more, so that the
+// last are not waited for.
+const (
+	benchMessages = 50_000
+	benchMore     = 2_000
+)
 
 // benchConsume measures one message from the stream to its acknowledgement. A fresh consumer reads
 // the stream from its beginning as often as it takes; start begins to consume it and returns how to
@@ -44,7 +48,7 @@ func benchConsume(b *testing.B, x *bench, stream string, start func(handled func
 	}
 }
 
-// fillBench makes a stream with benchMessages messages.
+// fillBench makes a stream with messages for one pass.
 func fillBench(b *testing.B, x *bench, name string, storage jetstream.StorageType, size int) {
 	b.Helper()
 	_, err := x.client.CreateStream(context.Background(), &jetstream.StreamConfig{
@@ -52,7 +56,7 @@ func fillBench(b *testing.B, x *bench, name string, storage jetstream.StorageTyp
 	})
 	require.NoError(b, err)
 	data := make([]byte, size)
-	for range benchMessages {
+	for range benchMessages + benchMore {
 		_, err := x.js.PublishAsync("bench."+name, data, jetstream.WithStallWait(time.Minute))
 		require.NoError(b, err)
 	}
@@ -61,7 +65,7 @@ func fillBench(b *testing.B, x *bench, name string, storage jetstream.StorageTyp
 
 func BenchmarkConsume(b *testing.B) {
 	x, ctx := newBench(b), context.Background()
-	for _, storage := range []jetstream.StorageType{jetstream.MemoryStorage, jetstream.FileStorage} {
+	for _, storage := range benchStorages {
 		for _, size := range []int{128, 1 << 10} {
 			name := fmt.Sprintf("%v-%d", storage, size)
 			fillBench(b, x, name, storage, size)
@@ -86,6 +90,72 @@ func BenchmarkConsume(b *testing.B) {
 				})
 			})
 		}
+	}
+}
+
+// BenchmarkPullAndAck measures one message of a batch of 500 and its acknowledgement.
+func BenchmarkPullAndAck(b *testing.B) {
+	x, ctx := newBench(b), context.Background()
+	const batch = 500
+	for _, storage := range benchStorages {
+		for _, size := range []int{128, 1 << 10} {
+			name := fmt.Sprintf("%v-%d", storage, size)
+			fillBench(b, x, name, storage, size)
+			pair(b, fmt.Sprintf("storage=%v/size=%d/", storage, size), size, func(b *testing.B) {
+				benchConsume(b, x, name, func(handled func()) func() {
+					consumer, err := x.js.Consumer(ctx, name, "bench")
+					require.NoError(b, err)
+					return untilStopped(func() {
+						pulled, err := consumer.Fetch(batch)
+						if err != nil {
+							b.Error(err)
+							return
+						}
+						for msg := range pulled.Messages() {
+							if err := msg.Ack(); err != nil {
+								b.Error(err)
+							}
+							handled()
+						}
+					})
+				})
+			}, func(b *testing.B) {
+				benchConsume(b, x, name, func(handled func()) func() {
+					return untilStopped(func() {
+						pulled, err := x.client.PullMessages(ctx, name, "bench", batch)
+						if err != nil {
+							b.Error(err)
+						}
+						for _, msg := range pulled {
+							if err := msg.Ack(); err != nil {
+								b.Error(err)
+							}
+							handled()
+						}
+					})
+				})
+			})
+		}
+	}
+}
+
+// untilStopped calls f again and again until stop is called. There is always more to pull.
+func untilStopped(f func()) (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+				f()
+			}
+		}
+	}()
+	return func() {
+		close(quit)
+		<-done
 	}
 }
 
