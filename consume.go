@@ -119,7 +119,7 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	s.quit, s.endQuit = context.WithCancel(context.Background())
 	s.changed = sync.NewCond(&s.mu)
 	s.held.init()
-	s.pace.workers = o.workers
+	s.pace.workers, s.pace.ahead = o.workers, aheadTimeMin
 	s.main = newPuller(s, stream, consumer, o.own)
 	if o.keyOf != nil {
 		s.held.lanes = make(map[string]*lane)

@@ -244,16 +244,24 @@ func (l *heldList) twin(seq uint64) *delivery {
 type pace struct {
 	workers  int
 	tick     uint64        // a coarse clock, of extend
+	ahead    time.Duration // that is hidden by fetching ahead
 	handling time.Duration // average; 0 while unknown
 	handled  uint
 }
 
-// How much is fetched ahead: as much as the workers do in a moment. That hides the way to the
-// server; behind slower handlers nothing waits, for other instances may be idle.
+// How much is fetched ahead: as much as the workers do while a message is on its way, with a margin.
+// More would wait here while other instances may be idle; behind slower handlers nothing waits.
 const (
-	aheadTime = 100 * time.Millisecond
-	aheadMax  = 512
+	aheadTrips   = 4 // round trips to the server
+	aheadTimeMin = 10 * time.Millisecond
+	aheadTimeMax = 500 * time.Millisecond
+	aheadMax     = 512 // messages
 )
+
+// observeTrip takes how long a round trip to the server took.
+func (p *pace) observeTrip(took time.Duration) {
+	p.ahead = min(max(aheadTrips*took, aheadTimeMin), aheadTimeMax)
+}
 
 // sample tells whether to time the next handler: not all of the fast ones, for the clock costs.
 func (p *pace) sample() bool {
@@ -277,6 +285,6 @@ func (p *pace) target() int {
 	if p.handling == 0 {
 		return p.workers
 	}
-	each := min(int(aheadTime/p.handling), aheadMax)
+	each := min(int(p.ahead/p.handling), aheadMax)
 	return p.workers + min(p.workers*each, max(p.workers, aheadMax))
 }

@@ -146,6 +146,9 @@ func (p *puller) pull(missing bool) (heard bool, err error) {
 			return false, err
 		}
 	}
+	if !p.optional {
+		s.measureTrip()
+	}
 	session, err := p.open()
 	if err != nil {
 		return false, err
@@ -160,6 +163,20 @@ func (p *puller) pull(missing bool) (heard bool, err error) {
 	s.mu.Unlock()
 	session.close(err)
 	return heard, err
+}
+
+// measureTrip finds out how far the server is.
+func (s *Consumption) measureTrip() {
+	ctx, cancel := context.WithTimeout(s.quit, apiAttempt)
+	defer cancel()
+	begin := time.Now()
+	if s.client.nc.FlushWithContext(ctx) != nil {
+		return // the pull will tell
+	}
+	took := time.Since(begin)
+	s.mu.Lock()
+	s.pace.observeTrip(took)
+	s.mu.Unlock()
 }
 
 // open subscribes to a new inbox and asks for the first messages.
