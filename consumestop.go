@@ -68,8 +68,9 @@ func (s *Consumption) awaitStop(ctx context.Context) int {
 		return 0
 	case <-ctx.Done():
 	}
+	left := s.Stats().InFlight // before they hear of it
 	s.cancel(s.Err())
-	return s.Stats().InFlight
+	return left
 }
 
 // stopFlush is how long the end waits for the server to have the last acknowledgements.

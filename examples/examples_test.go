@@ -33,7 +33,14 @@ var expected = map[string][]string{
 		"Falling back to the configured URLs",
 		"one of the configured URLs.",
 	},
+	"deadletter": {
+		"failed    order 2", "dead      {\"id\": after 1 deliveries", "after 3 deliveries: no tax rate for Atlantis",
+		"would     replay 1", "replayed  1", "left      1 dead letter",
+	},
 	"events": {"welcomed ada@example.com", "welcomed grace@example.com"},
+	"exactlyonce": {
+		"published 35 times: 20 stored, 15 dropped", "handled   26 times, 6 of them again", "booked    20 payments, each once",
+	},
 	"jetstream": {
 		"stored    order-5 as sequence 5",
 		"duplicate true",
@@ -46,6 +53,10 @@ var expected = map[string][]string{
 		"refused  api.timeout: 99s, conflicting revision",
 		"changed  api.timeout: 10s, was 30s",
 		"in force map[api.timeout:10s]",
+	},
+	"migration": {
+		"1. the old code on the new connection handled 1 to 6", "3. the new consumer handled 7 to 15",
+		"4. stopped, with 0 messages not handled",
 	},
 	"objectstore": {"uploaded  v1.2.3, 2097152 bytes", "has v1.2.3", "has v1.2.3", "has v1.2.3", "listed    v1.2.3"},
 	"pubsub": {
@@ -66,7 +77,7 @@ var expected = map[string][]string{
 		"Done in",
 	},
 	"requestreply": {"apple    150 cents", "no such product: unicorn", "no price: no responders"},
-	"taskqueue":    {"worker-1", "worker-4", "100 different tasks handled"},
+	"taskqueue":    {"worker-1", "worker-4", "100 different tasks done"},
 }
 
 // The examples are built once for all that is to be seen of them.
