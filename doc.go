@@ -135,11 +135,10 @@
 // # Closing
 //
 // [Client.Close] stops receiving, hands back what consumptions have fetched ahead, waits for the
-// handlers of the messages already received, for
-// asynchronous publishes and for the flush, and closes the connection. It takes Config.DrainTimeout
-// at most; [Client.Shutdown] takes as long as its context. What was left behind is counted in a
-// [ShutdownError], which is [ErrDrainTimeout], [ErrUnflushed] or both. Every call after it returns
-// [ErrClosed].
+// handlers of the messages already received, for asynchronous publishes and for the flush, and closes
+// the connection. It takes Config.DrainTimeout at most; [Client.Shutdown] takes as long as its
+// context. What was left behind is counted in a [ShutdownError], which is [ErrDrainTimeout],
+// [ErrUnflushed] or both. Every call after it returns [ErrClosed].
 //
 //	var left *nats.ShutdownError
 //	if err := client.Shutdown(ctx); errors.As(err, &left) {
