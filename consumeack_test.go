@@ -19,35 +19,25 @@ import (
 // ticker inside the handler makes no difference: the prefetched messages expire.
 func TestConsumeExtendsTheDeadline(t *testing.T) {
 	t.Parallel()
-	for name, messages := range map[string]int{"one handler of 5 s": 1, "prefetched": 3} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			client := connect(t, natstest.RunServer(t), nil)
-			newStream(t, client, messages)
-			newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: time.Second})
-			var got calls
-			first := true
-			consumption := consume(t, client, func(msg *nats.Message) error {
-				got.note(msg)
-				if messages > 1 && first {
-					first = false
-					return nil // quick, so that the next ones are fetched ahead
-				}
-				time.Sleep(5 * time.Second / time.Duration(max(messages-1, 1)))
-				return nil
-			})
-			if messages > 1 {
-				eventually(t, "one is fetched ahead", func() bool { return consumption.Stats().Ready == 1 })
-			}
-			eventually(t, "all handled", func() bool { return consumption.Stats().Handled == uint64(messages) })
-			idle(t, client)
-			assert.Equal(t, messages, got.len())
-			info, err := client.GetConsumerInfo(context.Background(), "ORDERS", "worker")
-			require.NoError(t, err)
-			assert.Zero(t, info.NumRedelivered)
-			assert.EqualValues(t, messages, info.Delivered.Consumer, "deliveries")
-		})
-	}
+	client := connect(t, natstest.RunServer(t), nil)
+	const messages = 4
+	newStream(t, client, messages)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: 500 * time.Millisecond})
+	var got calls
+	consumption := consume(t, client, func(msg *nats.Message) error {
+		if got.note(msg); got.len() > 1 { // the first is quick, so that the next ones are fetched ahead
+			time.Sleep(time.Second)
+		}
+		return nil
+	})
+	eventually(t, "two are fetched ahead", func() bool { return consumption.Stats().Ready == 2 })
+	eventually(t, "all handled", func() bool { return consumption.Stats().Handled == messages })
+	idle(t, client)
+	assert.Equal(t, messages, got.len())
+	info, err := client.GetConsumerInfo(context.Background(), "ORDERS", "worker")
+	require.NoError(t, err)
+	assert.Zero(t, info.NumRedelivered)
+	assert.EqualValues(t, messages, info.Delivered.Consumer, "deliveries")
 }
 
 // A handler that hangs does not keep its message from the others for ever.

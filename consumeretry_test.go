@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -111,71 +109,6 @@ func TestRetriesDoNotStarveGoodTraffic(t *testing.T) {
 	info, err := client.GetStreamInfo(ctx, "ORDERS_RETRY")
 	require.NoError(t, err)
 	assert.EqualValues(t, 10, info.State.Msgs)
-}
-
-// What waits in the retry stream comes back as it was, when it is due, also when the instance that
-// put it there is gone.
-func TestParkedMessagesComeBackAsTheyWere(t *testing.T) {
-	t.Parallel()
-	s := natstest.RunServer(t)
-	client, other := connect(t, s, nil), connect(t, s, nil)
-	newStream(t, client, 0)
-	ctx := context.Background()
-	original := &nats.Message{
-		Subject: "orders.created", Data: []byte{0, 1, 2},
-		Header: natsgo.Header{"Nats-Msg-Id": {"mine"}, "X-Two": {"b", "a"}, "Origin-Stream": {"not ours"}},
-	}
-	ack, err := client.PublishMsgToStream(ctx, original)
-	require.NoError(t, err)
-	// With a MaxAckPending of 1 the first retry stays in its place, and takes it.
-	newConsumer(t, client, jetstream.ConsumerConfig{
-		Name: "worker", MaxAckPending: 1, BackOff: []time.Duration{time.Second, 20 * time.Second}, MaxDeliver: -1,
-	})
-	consumption := consume(t, client, func(*nats.Message) error { return nats.RetryAfter(errPoison, 10001*time.Millisecond) })
-	eventually(t, "it is parked", func() bool { return consumption.Stats().Parked == 1 })
-	require.NoError(t, consumption.Stop(ctx))
-	parked := time.Now()
-
-	type seen struct {
-		msg  nats.Message
-		meta *jetstream.MsgMetadata
-		at   time.Time
-	}
-	var deliveries []seen
-	var count atomic.Int64
-	second, err := other.Consume(ctx, "ORDERS", "worker", func(msg *nats.Message) error {
-		meta, err := msg.Metadata()
-		require.NoError(t, err)
-		deliveries = append(deliveries, seen{nats.Message{Subject: msg.Subject, Header: msg.Header, Data: msg.Data}, meta, time.Now()})
-		if count.Add(1) < 3 {
-			return errPoison
-		}
-		return nil
-	}, nats.WithBackoff(50*time.Millisecond))
-	require.NoError(t, err)
-	deadline := time.Now().Add(20 * time.Second)
-	for count.Load() < 3 && time.Now().Before(deadline) {
-		time.Sleep(10 * time.Millisecond)
-	}
-	require.EqualValues(t, 3, count.Load())
-	eventually(t, "it is done", func() bool {
-		info, err := other.GetStreamInfo(ctx, "ORDERS_RETRY")
-		return err == nil && info.State.Msgs == 0
-	})
-	require.NoError(t, second.Stop(ctx))
-	assert.InDelta(t, 10*time.Second, deliveries[0].at.Sub(parked), float64(time.Second))
-	for i, d := range deliveries {
-		if i > 0 {
-			assert.Greater(t, d.at.Sub(deliveries[i-1].at), 40*time.Millisecond, "the back-off is this one's")
-		}
-		assert.Equal(t, original.Subject, d.msg.Subject)
-		assert.Equal(t, original.Header, d.msg.Header)
-		assert.Equal(t, original.Data, d.msg.Data)
-		assert.Equal(t, "ORDERS", d.meta.Stream)
-		assert.Equal(t, "worker", d.meta.Consumer)
-		assert.Equal(t, ack.Sequence, d.meta.Sequence.Stream)
-		assert.EqualValues(t, i+2, d.meta.NumDelivered)
-	}
 }
 
 // Raw nats.go: a panic in a Consume handler ends the process.
