@@ -232,11 +232,18 @@ func TestFreeWorkerIsFed(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	var running atomic.Int64
-	consume(t, client, func(*nats.Message) error {
+	consumption := consume(t, client, func(msg *nats.Message) error {
+		if string(msg.Data) == "first" { // slow enough that nothing is fetched ahead
+			time.Sleep(100 * time.Millisecond)
+			return nil
+		}
 		running.Add(1)
 		<-release
 		return nil
 	}, nats.WithWorkers(5))
+	_, err := client.PublishToStream(context.Background(), "orders.created", []byte("first"))
+	require.NoError(t, err)
+	eventually(t, "it is handled", func() bool { return consumption.Stats().Handled == 1 })
 	for i := range 5 {
 		_, err := client.PublishToStream(context.Background(), "orders.created", nil)
 		require.NoError(t, err)

@@ -33,6 +33,9 @@ func TestRetrySchedule(t *testing.T) {
 				nats.WithBackoff(schedule...), nats.WithMaxDeliver(5))
 			eventually(t, "the dead letter", func() bool { return len(deadLettersOf(t, client, "ORDERS_DLQ")) == 1 })
 			idle(t, client)
+			letter := deadLettersOf(t, client, "ORDERS_DLQ")[0]
+			assert.Equal(t, 5, letter.Deliveries)
+			assert.Equal(t, "poison", letter.Reason)
 			require.Equal(t, 5, got.len())
 			for i, want := range []time.Duration{schedule[0], schedule[1], schedule[2], schedule[2]} {
 				pause := got.times[i+1].Sub(got.times[i])
