@@ -82,7 +82,13 @@ func TestConsumeSurvivesDeletion(t *testing.T) {
 			// The same with the whole stream. Its new messages have old numbers.
 			require.NoError(t, other.DeleteStream(ctx, "ORDERS"))
 			eventually(t, "unhealthy", func() bool { return !consumption.Healthy() })
-			newStream(t, other, 0)
+			eventually(t, "the stream is there again", func() bool {
+				_, err := other.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
+				if err != nil {
+					t.Log(err) // the server is still removing the old one's files
+				}
+				return err == nil
+			})
 			if !owned {
 				newConsumer(t, other, jetstream.ConsumerConfig{Name: "worker"})
 			}
