@@ -5,8 +5,6 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Consumption is a running Consume. Its methods are safe for concurrent use.
@@ -174,6 +172,38 @@ func (s *Consumption) start() {
 	}()
 }
 
+// setKey asks the user's function. When that panics the message has the empty key.
+func (s *Consumption) setKey(d *delivery) {
+	err := callHandler(func(msg *Message) error {
+		d.key = s.opts.keyOf(msg)
+		return nil
+	}, &d.msg)
+	if err != nil {
+		s.client.reportHandler(err, d.msg.Subject, path(s.stream, s.consumer))
+	}
+}
+
+// take adds a message to those that are held. The caller holds s.mu.
+func (s *Consumption) take(d *delivery) {
+	switch {
+	case s.stopping:
+		s.handBack(d)
+		return
+	case d.deliveries > 1:
+		if twin := s.held.twin(d.seq); twin != nil {
+			twin.deliveries = max(twin.deliveries, d.deliveries)
+			d.from.ask()
+			return
+		}
+	}
+	d.arrived = s.pace.tick
+	if s.held.add(d) {
+		s.changed.Signal()
+	} else {
+		d.from.ask() // it waits behind another one of its key, not for a worker
+	}
+}
+
 // work handles one message after the other until no more will come.
 func (s *Consumption) work() {
 	s.mu.Lock()
@@ -327,37 +357,4 @@ func (s *Consumption) Stats() ConsumeStats {
 	stats.Ready = s.held.ready
 	stats.Waiting = s.held.count - s.held.ready - stats.InFlight
 	return stats
-}
-
-// ackRules is what the consumer's configuration means for those who consume.
-type ackRules struct {
-	ackWait       time.Duration
-	backOff       []time.Duration // the server's own, between deliveries that nobody answered
-	maxDeliver    int             // 0: no limit
-	maxAckPending int             // 0: no limit
-	maxBatch      int             // of a pull; 0: no limit
-	expires       time.Duration   // of a pull
-}
-
-// rulesOf checks that a consumer can be consumed.
-func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
-	cfg := info.Config
-	r := ackRules{
-		ackWait: cfg.AckWait, backOff: cfg.BackOff, maxDeliver: max(cfg.MaxDeliver, 0),
-		maxAckPending: max(cfg.MaxAckPending, 0), maxBatch: cfg.MaxRequestBatch, expires: pullExpires,
-	}
-	if limit := cfg.MaxRequestExpires; limit > 0 {
-		r.expires = min(r.expires, limit)
-	}
-	const op = "consume"
-	target := path(info.Stream, info.Name)
-	switch {
-	case cfg.DeliverSubject != "":
-		return r, fail(op, target, ErrInvalidArgument, "it is a push consumer")
-	case cfg.AckPolicy != jetstream.AckExplicitPolicy:
-		return r, fail(op, target, ErrInvalidArgument, "its acknowledgements are %q, not explicit", cfg.AckPolicy)
-	case len(cfg.PriorityGroups) > 0:
-		return r, fail(op, target, ErrInvalidArgument, "it has priority groups")
-	}
-	return r, nil
 }
