@@ -17,11 +17,18 @@ import (
 
 var errPoison = errors.New("poison")
 
+// assertPause checks a pause that is varied by up to a fifth. A busy machine makes it longer.
+func assertPause(t testing.TB, want, got time.Duration) {
+	t.Helper()
+	assert.GreaterOrEqual(t, got, want*4/5-10*time.Millisecond)
+	assert.Less(t, got, want*6/5+raceSlack)
+}
+
 // A message that always fails comes back by the schedule and then is dead. Raw nats.go's bare Nak:
 // 53,941 deliveries in 2 s.
 func TestRetrySchedule(t *testing.T) {
 	t.Parallel()
-	for _, backOff := range [][]time.Duration{nil, {200 * time.Millisecond, 400 * time.Millisecond}} {
+	for _, backOff := range [][]time.Duration{nil, {200 * time.Millisecond, 20 * time.Second}} {
 		t.Run(fmt.Sprint("server's own back-off ", backOff), func(t *testing.T) {
 			t.Parallel()
 			client := connect(t, natstest.RunServer(t), nil)
@@ -39,7 +46,7 @@ func TestRetrySchedule(t *testing.T) {
 			require.Equal(t, 5, got.len())
 			for i, want := range []time.Duration{schedule[0], schedule[1], schedule[2], schedule[2]} {
 				pause := got.times[i+1].Sub(got.times[i])
-				assert.InDelta(t, want, pause, float64(want)/2+float64(100*time.Millisecond), "pause %d", i+1)
+				assertPause(t, want, pause)
 			}
 		})
 	}
@@ -65,10 +72,9 @@ func TestDefaultBackoffAndRetryAfter(t *testing.T) {
 	})
 	idle(t, client)
 	require.Equal(t, 2, slow.len())
-	assert.InDelta(t, time.Second, slow.times[1].Sub(slow.times[0]), float64(500*time.Millisecond))
+	assertPause(t, time.Second, slow.times[1].Sub(slow.times[0]))
 	require.Equal(t, 3, soon.len())
-	assert.InDelta(t, 100*time.Millisecond, soon.times[2].Sub(soon.times[0]), float64(200*time.Millisecond))
-	assert.GreaterOrEqual(t, soon.times[2].Sub(soon.times[0]), 100*time.Millisecond)
+	assertPause(t, 100*time.Millisecond, soon.times[2].Sub(soon.times[0]))
 
 	require.NoError(t, nats.Permanent(nil))
 	require.NoError(t, nats.RetryAfter(nil, time.Second))

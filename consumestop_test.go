@@ -96,7 +96,7 @@ func TestConsumeEndsWithItsContext(t *testing.T) {
 }
 
 // raceSlack is what a loaded machine may take beside the time under test.
-const raceSlack = 500 * time.Millisecond
+const raceSlack = 3 * time.Second
 
 func TestShutdownStopsConsumptions(t *testing.T) {
 	t.Parallel()
