@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -20,15 +21,29 @@ type Client struct {
 	events eventQueue
 	link   link
 
-	nc       *natsgo.Conn
-	js       jetstream.JetStream // nil when JetStream is not enabled
-	jsPrefix string              // of the subjects of the JetStream API, with the dot at its end
-	replies  *replyMux
-	denials  denials
-	msgIDs   idSource
-	finder   streamFinder
-	ackWaits ackWaits
-	async    *asyncPublisher // nil when JetStream is not enabled
+	nc          *natsgo.Conn
+	established atomic.Pointer[natsgo.Conn] // nc, for the dialer
+	ready       chan struct{}               // closed when nc is set: upstream's callbacks may come earlier
+	dialer      dialer
+	tls         tlsFiles
+	js          jetstream.JetStream // nil when JetStream is not enabled
+	jsPrefix    string              // of the subjects of the JetStream API, with the dot at its end
+	replies     *replyMux
+	pulls       pullGate
+	denials     denials
+	msgIDs      idSource
+	finder      streamFinder
+	ackWaits    ackWaits
+	async       *asyncPublisher // nil when JetStream is not enabled
+
+	resolver Resolver // nil when there is no discovery
+	watching bool     // the resolver tells of changes
+	servers  serverSet
+	moving   sync.Mutex
+	server   atomic.Pointer[string]        // the URL of the present server
+	gate     atomic.Pointer[chan struct{}] // closed to publishers while not nil
+	outage   outage
+	sent     sentMark
 
 	// ctx ends when the client is closed; received messages and background work hang on it.
 	ctx     context.Context
@@ -36,12 +51,8 @@ type Client struct {
 	pulled  *origin // of the answers to requests
 	failing bool    // publish_when_disconnected: fail
 
-	dropped   atomic.Uint64 // by subscriptions that have ended
-	confirmed atomic.Uint64 // messages sent when the server last answered a PING
+	dropped atomic.Uint64 // by subscriptions that have ended
 
-	established atomic.Pointer[natsgo.Conn] // nc, for the dialer
-
-	ready   chan struct{} // closed when NewClientContext has ended
 	mu      sync.Mutex
 	closing chan struct{} // closed when Shutdown begins
 	closed  chan struct{} // closed when Shutdown has ended
@@ -53,9 +64,11 @@ type Client struct {
 }
 
 // NewClient connects to the servers that cfg names and returns the client, or an error that says
-// what to mend. It takes at most Config.Timeout. The errors are ErrInvalidConfig for a Config that
-// cannot work, ErrNotConnected when no server answers, and ErrAuthorization when one refuses the
-// credentials. It neither changes nor keeps cfg.
+// what to mend. It tries all servers again and again, so that services and servers may start in any
+// order, for at most Config.Timeout; see WithBackgroundConnect for not waiting at all. The errors
+// are ErrInvalidConfig for a Config that cannot work, ErrNotConnected, with each server's reason,
+// when none answers in time, and, at once, ErrAuthorization when one refuses the credentials. It
+// neither changes nor keeps cfg.
 func NewClient(cfg *Config, opts ...Option) (*Client, error) {
 	return NewClientContext(context.Background(), cfg, opts...)
 }
@@ -63,12 +76,26 @@ func NewClient(cfg *Config, opts ...Option) (*Client, error) {
 // NewClientContext is NewClient bounded by ctx as well. The context only bounds connecting; the
 // client outlives it.
 func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client, error) {
-	if cfg == nil {
+	switch {
+	case ctx == nil:
+		return nil, errNilContext("new client", "")
+	case cfg == nil:
 		return nil, fail("new client", "", ErrInvalidConfig, "the Config is nil; DefaultConfig returns one to start from")
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	c := newClient(cfg, opts)
+	defer close(c.ready)
+	if err := c.start(ctx); err != nil {
+		c.cancel(ErrClosed)
+		return nil, err
+	}
+	return c, nil
+}
+
+// newClient puts together what needs no connection.
+func newClient(cfg *Config, opts []Option) *Client {
 	own := cfg.withDefaults()
 	c := &Client{
 		cfg:     &own,
@@ -81,7 +108,6 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 
 		consumptions: make(map[*Consumption]struct{}),
 	}
-	defer close(c.ready)
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&c.opts)
@@ -93,26 +119,47 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 	c.failing = c.cfg.PublishWhenDisconnected == whenDisconnectedFail
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.pulled = &origin{client: c, ctx: c.ctx}
+	c.dialer.client = c
+	c.tls = tlsFiles{cert: own.TLSCert, key: own.TLSKey, ca: own.TLSCA, warn: c.log.Warn}
+	return c
+}
 
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
-	urls, err := c.servers(ctx)
-	if err != nil {
-		return nil, err
+// start connects and starts what runs beside the calls. All of it ends with c.ctx.
+func (c *Client) start(ctx context.Context) error {
+	if err := c.setupResolver(); err != nil {
+		return err
 	}
-	if err := c.connect(ctx, urls); err != nil {
-		c.cancel(ErrClosed)
-		return nil, err
+	if c.opts.background {
+		c.servers.fallBack(c.cfg.URLs)
+		if err := c.connectInBackground(c.cfg.URLs); err != nil {
+			return err
+		}
+		go c.watchOutage()
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+		defer cancel()
+		if err := c.connect(ctx); err != nil {
+			return err
+		}
 	}
+	c.established.Store(c.nc)
 	c.replies = newReplyMux(c.nc)
 	if err := c.setupJetStream(); err != nil {
 		c.nc.Close()
-		c.cancel(ErrClosed)
-		return nil, err
+		return err
 	}
-	c.log.Info("connected to NATS", "server", redactURL(c.nc.ConnectedUrl()), "name", c.nc.Opts.Name)
-	c.emit(Event{Type: EventConnected})
-	return c, nil
+	if c.resolver != nil && (c.watching || c.opts.background) {
+		go c.follow()
+	}
+	if c.cfg.TLSReload > 0 {
+		go c.reloadTLS()
+	}
+	go c.confirmSent()
+	if !c.opts.background {
+		c.log.Info("connected to NATS", "server", redactURL(c.serverURL()), "name", c.name())
+		c.emit(Event{Type: EventConnected})
+	}
+	return nil
 }
 
 // Ping makes a round trip to the server. Without a deadline in ctx, Config.RequestTimeout applies.
@@ -130,14 +177,17 @@ func (c *Client) Flush(ctx context.Context) error {
 }
 
 // IsConnected tells whether a connection to a server stands at this moment.
-func (c *Client) IsConnected() bool { return c.nc.IsConnected() }
+func (c *Client) IsConnected() bool {
+	up, _, _ := c.link.state()
+	return up
+}
 
 // Config returns a copy of the configuration in force, with the defaults filled in and every
 // secret blanked.
 func (c *Client) Config() Config { return c.cfg.redacted() }
 
 // String returns the connection's name.
-func (c *Client) String() string { return "nats.Client(" + c.nc.Opts.Name + ")" }
+func (c *Client) String() string { return "nats.Client(" + c.name() + ")" }
 
 // GoString is String: the fields would be read while they change.
 func (c *Client) GoString() string { return c.String() }
@@ -164,11 +214,22 @@ type Stats struct {
 	InFlight int
 	// Buffered bytes are published and not yet on their way to a server.
 	Buffered int
+	// Unconfirmed bytes of payload and headers are published and, as far as the client knows, not
+	// yet received by a server: what an outage at this moment could cost at most. A round trip
+	// every second keeps it small.
+	Unconfirmed uint64
+	// ConnectError is why the last attempt to reconnect failed; nil while connected.
+	ConnectError error
+	// ServersUpdated is when discovery last named the servers; zero while the configured URLs are
+	// used.
+	ServersUpdated time.Time
 }
 
 // Stats returns the client's counters.
 func (c *Client) Stats() Stats {
-	s := Stats{Statistics: c.nc.Stats(), Dropped: c.dropped.Load()}
+	s := Stats{Statistics: c.nc.Stats(), Dropped: c.dropped.Load(), ConnectError: c.outage.lastError()}
+	_, s.ServersUpdated = c.servers.get()
+	s.Unconfirmed = c.sent.unconfirmed(s.Statistics)
 	if n, err := c.nc.Buffered(); err == nil {
 		s.Buffered = n
 	}
@@ -195,6 +256,34 @@ func (c *Client) deadline(ctx context.Context) (context.Context, context.CancelF
 	return context.WithTimeout(ctx, c.cfg.RequestTimeout)
 }
 
+// awaitConnection waits for the connection: upstream would keep what is sent for later and answer
+// with a timeout. Before the first connection of a client that connects in the background only ctx
+// bounds the wait.
+func (c *Client) awaitConnection(ctx context.Context, op, target string) error {
+	up, breaks, _ := c.link.state()
+	switch {
+	case up:
+		return nil
+	case c.nc.IsClosed():
+		return fail(op, target, ErrClosed, "")
+	case c.failing:
+		return c.refused(op, target)
+	case breaks > 0:
+		var cancel context.CancelFunc
+		ctx, cancel = c.deadline(ctx)
+		defer cancel()
+	}
+	if err := c.link.wait(ctx); err != nil {
+		return c.unreachable(ctx, op, target, err)
+	}
+	return nil
+}
+
+// refused is the error of what publish_when_disconnected forbids.
+func (c *Client) refused(op, target string) error {
+	return fail(op, target, ErrNotConnected, "publish_when_disconnected is %q", whenDisconnectedFail)
+}
+
 // roundTrip waits for the connection and for a PONG that follows everything sent before. When the
 // connection breaks meanwhile it tries again on the next one.
 func (c *Client) roundTrip(ctx context.Context, op, target string) error {
@@ -208,11 +297,11 @@ func (c *Client) roundTrip(ctx context.Context, op, target string) error {
 			return c.unreachable(ctx, op, target, err)
 		}
 		_, breaks, change := c.link.state()
-		sent := c.nc.Stats().OutMsgs
+		sent := c.nc.Stats()
 		err := c.nc.FlushWithContext(ctx)
 		switch {
 		case err == nil:
-			c.confirmed.Store(sent)
+			c.sent.confirm(sent)
 			return nil
 		case c.nc.IsClosed():
 			return fail(op, target, ErrClosed, "")
@@ -243,90 +332,28 @@ func errNilContext(op, target string) error {
 	return fail(op, target, ErrInvalidArgument, "the context is nil")
 }
 
+// noteServer remembers the server at the moment of the connection: after a change of the pool
+// upstream names one that it is not connected to.
+func (c *Client) noteServer() {
+	server := c.nc.ConnectedUrl()
+	c.server.Store(&server)
+}
+
+// serverURL returns the URL of the present or last server.
+func (c *Client) serverURL() string {
+	if server := c.server.Load(); server != nil {
+		return *server
+	}
+	return ""
+}
+
 // emit reports e with the server's name to the event handler.
 func (c *Client) emit(e Event) {
 	if c.events.handler == nil {
 		return
 	}
 	if e.Server == "" && c.nc != nil {
-		e.Server = redactURL(c.nc.ConnectedUrl())
+		e.Server = redactURL(c.serverURL())
 	}
 	c.events.push(e)
-}
-
-func (c *Client) onDisconnected(err error) {
-	c.link.set(false)
-	select {
-	case <-c.closing:
-		return // upstream reports the end of Close as a disconnect
-	default:
-	}
-	c.log.Warn("disconnected from NATS; reconnecting", "error", err)
-	c.emit(Event{Type: EventDisconnected, Err: err})
-}
-
-func (c *Client) onReconnected(nc *natsgo.Conn) {
-	c.link.set(true)
-	c.log.Info("reconnected to NATS", "server", redactURL(nc.ConnectedUrl()))
-	c.emit(Event{Type: EventReconnected, Server: redactURL(nc.ConnectedUrl())})
-}
-
-func (c *Client) onLameDuck(nc *natsgo.Conn) {
-	c.log.Warn("the NATS server is shutting down", "server", redactURL(nc.ConnectedUrl()))
-	c.emit(Event{Type: EventLameDuck, Server: redactURL(nc.ConnectedUrl())})
-}
-
-// onClosed also runs when nats.go gives the connection up by itself, with the attempts used up.
-func (c *Client) onClosed(nc *natsgo.Conn) {
-	c.link.close()
-	var err error
-	select {
-	case <-c.closing:
-	default:
-		err = &opError{op: "connection", kind: ErrClosed, cause: nc.LastError()}
-		c.log.Error("the connection to NATS is closed for good", "error", err)
-	}
-	c.cancel(ErrClosed)
-	c.emit(Event{Type: EventClosed, Err: err})
-}
-
-// onAsyncError takes the errors that nats.go can give to no call.
-func (c *Client) onAsyncError(sub *natsgo.Subscription, err error) {
-	if c.denials.settle(err) {
-		return // the Subscribe that caused it returns it
-	}
-	kind, e := "error on the NATS connection", Event{Type: EventAsyncError, Err: wrap("connection", "", err)}
-	if sub != nil {
-		e.Subject, e.Queue = sub.Subject, sub.Queue
-	}
-	if sentinelOf(err) == ErrSlowConsumer { //nolint:errorlint // a sentinel of our own table
-		kind, e.Type = "slow consumer: messages are being dropped", EventSlowConsumer
-	}
-	attrs := []any{"error", err}
-	if sub != nil {
-		pending, _, _ := sub.Pending()
-		attrs = append(attrs, "subject", sub.Subject, "queue", sub.Queue, "pending", pending)
-	}
-	c.log.Warn(kind, attrs...)
-	c.emit(e)
-}
-
-// servers returns the URLs to dial.
-func (c *Client) servers(ctx context.Context) ([]string, error) {
-	resolver, timeout := c.opts.resolver, c.cfg.Timeout
-	if resolver == nil {
-		if !c.cfg.UseConsul {
-			return c.cfg.URLs, nil
-		}
-		consul, err := newConsulResolver(c.cfg.Consul, c.cfg.ServiceName, c.cfg.GRPCPort, c.log)
-		if err != nil {
-			return nil, err
-		}
-		resolver, timeout = consul, c.cfg.Consul.Timeout
-	}
-	urls, err := discover(ctx, resolver, timeout, c.cfg.URLs, c.log)
-	if err != nil {
-		c.emit(Event{Type: EventServersFallback, Err: err})
-	}
-	return urls, nil
 }

@@ -111,6 +111,9 @@ type Config struct {
 	// TLSServerName is the name that the server's certificate must carry. Defaults to the host of
 	// the URL.
 	TLSServerName string `yaml:"tls_server_name"`
+	// TLSReload is how often the TLS files are looked at; when they changed, the client reconnects
+	// to use them. Zero means not at all: new files are used at the next reconnect.
+	TLSReload time.Duration `yaml:"tls_reload"`
 	// TLSHandshakeFirst starts TLS before the server's greeting, for servers that demand it.
 	TLSHandshakeFirst bool `yaml:"tls_handshake_first"`
 }
@@ -134,6 +137,9 @@ type ConsulConfig struct {
 	Near string `yaml:"near"`
 	// Timeout bounds one query. Defaults to 2 s.
 	Timeout time.Duration `yaml:"timeout"`
+	// Evict leaves a server at once, without losing what was published, when it is deregistered or
+	// critical. Otherwise it is left at the next reconnect.
+	Evict bool `yaml:"evict"`
 	// CAFile names the PEM file of the authorities that the agent's certificate is checked against.
 	CAFile string `yaml:"ca_file"`
 }

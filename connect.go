@@ -2,13 +2,10 @@ package nats
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -17,78 +14,118 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 )
 
-// connect dials the servers and returns once one of them has welcomed the client, or ctx ends.
-func (c *Client) connect(ctx context.Context, urls []string) error {
-	opts, err := c.natsOptions(urls)
+// The pauses between the rounds over all servers until the first connection stands.
+const (
+	connectPauseMin = 50 * time.Millisecond
+	connectPauseMax = time.Second
+)
+
+// connect tries all servers, in rounds, until one welcomes the client or ctx ends. Only what a
+// further round cannot mend ends it earlier.
+func (c *Client) connect(ctx context.Context) error {
+	var failure error
+	for round := 1; ; round++ {
+		urls, err := c.discoverServers(ctx)
+		if err != nil {
+			return err
+		}
+		err = c.connectRound(ctx, urls)
+		if err == nil || errors.Is(err, ErrAuthorization) || errors.Is(err, ErrInvalidConfig) {
+			return err
+		}
+		if failure == nil || ctx.Err() == nil { // the round that ctx cut short knows less
+			failure = err
+		}
+		if !sleep(ctx, retryPause(round, connectPauseMin, connectPauseMax)) {
+			return failure
+		}
+	}
+}
+
+// connectRound tries each server once, in random order, with its share of the time that is left.
+// One at a time, because upstream forgets why all but the last of them failed.
+func (c *Client) connectRound(ctx context.Context, urls []string) error {
+	order := slices.Clone(urls)
+	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] }) //nolint:gosec // not a secret
+	kind := ErrNotConnected
+	var causes joined
+	for i, url := range order {
+		deadline, _ := ctx.Deadline()
+		share := time.Until(deadline) / time.Duration(len(order)-i)
+		nc, err := c.dialOne(ctx, url, share)
+		if err == nil {
+			c.nc = nc
+			c.noteServer()
+			if err := nc.SetServerPool(urls); err != nil {
+				nc.Close()
+				return fail("connect", "", ErrInvalidConfig, "%w", err)
+			}
+			c.link.set(true)
+			return nil
+		}
+		if errors.Is(err, ErrInvalidConfig) {
+			return err
+		}
+		if s := sentinelOf(err); errors.Is(s, ErrAuthorization) {
+			kind = s // a server was reached and would not have this client; another one may
+		}
+		causes = append(causes, fmt.Errorf("%s: %w", redactURL(url), err))
+		if ctx.Err() != nil {
+			causes = append(causes, context.Cause(ctx))
+			break
+		}
+	}
+	return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: kind, cause: causes}
+}
+
+// dialOne connects to one server within a time.
+func (c *Client) dialOne(ctx context.Context, url string, within time.Duration) (*natsgo.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	o, err := c.natsOptions([]string{url})
+	if err != nil {
+		return nil, err
+	}
+	release := c.dialer.bind(ctx)
+	nc, err := o.Connect()
+	if refusal := release(); refusal != nil && errors.Is(err, natsgo.ErrNoServers) {
+		err = refusal // upstream forgets it
+	}
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("no welcome within %v: %w", within.Round(time.Millisecond), context.Cause(ctx))
+	}
+	return nc, err
+}
+
+// connectInBackground returns at once; nats.go goes on trying.
+func (c *Client) connectInBackground(urls []string) error {
+	o, err := c.natsOptions(urls)
 	if err != nil {
 		return err
 	}
-	d := &dialer{client: c, ctx: ctx, life: c.ctx, timeout: opts.Timeout}
-	opts.CustomDialer = d
-	for _, option := range c.opts.nats {
-		if option == nil {
-			continue
-		}
-		if err := option(opts); err != nil {
-			return fail("connect", "", ErrInvalidConfig, "option of nats.go: %w", err)
+	o.RetryOnFailedConnect = true
+	connected := o.ConnectedCB
+	o.ConnectedCB = func(nc *natsgo.Conn) {
+		c.onConnected(nc)
+		if connected != nil {
+			connected(nc)
 		}
 	}
-	alone := *opts
-	c.hook(opts)
-
-	nc, err := opts.Connect()
+	nc, err := o.Connect()
 	if err != nil {
-		causes := append([]error{err}, d.causes...)
-		if len(urls) > 1 {
-			causes = append(causes, askEach(ctx, alone, d, urls)...)
-		}
-		d.release()
-		return c.connectError(ctx, urls, causes)
+		return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: sentinelOf(err), cause: err}
 	}
-	d.release()
 	c.nc = nc
-	c.established.Store(nc)
-	c.link.set(nc.IsConnected())
 	return nil
 }
 
-// askEach connects to every server alone to learn why those that can be reached cannot be used:
-// upstream tells only about the last one it tried.
-func askEach(ctx context.Context, opts natsgo.Options, d *dialer, urls []string) []error {
-	opts.RetryOnFailedConnect = false
-	opts.AsyncErrorCB = func(*natsgo.Conn, *natsgo.Subscription, error) {}
-	opts.ConnectedCB, opts.DisconnectedCB, opts.DisconnectedErrCB, opts.ClosedCB = nil, nil, nil, nil
-	var causes []error
-	for _, server := range urls {
-		if ctx.Err() != nil {
-			break
-		}
-		opts.Servers = []string{server}
-		unreachable := len(d.causes)
-		nc, err := opts.Connect()
-		if err == nil {
-			nc.Close()
-		} else if len(d.causes) == unreachable {
-			causes = append(causes, fmt.Errorf("%s: %w", redactURL(server), err))
-		}
-	}
-	return causes
-}
-
-// minServerTimeout is what a server gets to welcome the client, however many there are.
-const minServerTimeout = time.Second
-
-// natsOptions translates the Config.
+// natsOptions translates the Config and applies the user's own options last.
 func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
 	cfg := c.cfg
 	o := natsgo.GetDefaultOptions()
 	o.Servers = urls
-	o.Name = cfg.ClientID
-	if cfg.ClusterID != "" {
-		o.Name = cfg.ClusterID + "/" + cfg.ClientID
-	}
-	// A server that hangs must leave time for the others.
-	o.Timeout = max(cfg.Timeout/time.Duration(max(len(urls), 1)), min(cfg.Timeout, minServerTimeout))
+	o.Name = c.name()
+	o.Timeout = cfg.Timeout
 	o.MaxReconnect = cfg.MaxReconnect
 	o.CustomReconnectDelayCB = backoff(cfg.ReconnectWait, cfg.ReconnectMaxWait)
 	o.ReconnectBufSize = cfg.ReconnectBufferSize
@@ -98,57 +135,33 @@ func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
 	// Upstream closes the connection for good at the second refusal, which turns a rotated
 	// password into an outage.
 	o.IgnoreAuthErrorAbort = true
+	// Discovery is the authority: servers that gossip names would come back after it dropped them.
+	o.IgnoreDiscoveredServers = c.watching
 	// The dialer looks the host up itself, under the context.
 	o.SkipHostLookup = true
+	o.CustomDialer = &c.dialer
 	if err := setAuth(&o, cfg); err != nil {
 		return nil, err
 	}
-	setTLS(&o, cfg, c.opts.tls)
+	setTLS(&o, cfg, c.opts.tls, &c.tls)
+	for _, option := range c.opts.nats {
+		if option == nil {
+			continue
+		}
+		if err := option(&o); err != nil {
+			return nil, fail("connect", "", ErrInvalidConfig, "option of nats.go: %w", err)
+		}
+	}
+	c.hook(&o)
 	return &o, nil
 }
 
-// setTLS makes nats.go read the files at every handshake, so that renewed certificates are used
-// without a restart.
-func setTLS(o *natsgo.Options, cfg *Config, base *tls.Config) {
-	// A server that discovery names without a scheme must not get in plain text what was meant for
-	// tls:// URLs.
-	inURLs := slices.ContainsFunc(cfg.URLs, func(u string) bool {
-		return strings.HasPrefix(u, "tls://") || strings.HasPrefix(u, "wss://")
-	})
-	enabled := inURLs || cfg.TLSEnabled || base != nil || cfg.TLSCert != "" || cfg.TLSCA != "" ||
-		cfg.TLSServerName != "" || cfg.TLSHandshakeFirst
-	if !enabled {
-		return
+// name is the connection's name, which the server's monitoring shows.
+func (c *Client) name() string {
+	if c.cfg.ClusterID == "" {
+		return c.cfg.ClientID
 	}
-	if base == nil {
-		base = &tls.Config{}
-	}
-	t := base.Clone()
-	t.MinVersion = max(t.MinVersion, tls.VersionTLS12)
-	if cfg.TLSServerName != "" {
-		t.ServerName = cfg.TLSServerName
-	}
-	o.Secure = true
-	o.TLSConfig = t
-	o.TLSHandshakeFirst = cfg.TLSHandshakeFirst
-	if cfg.TLSCert != "" {
-		o.TLSCertCB = func() (tls.Certificate, error) { return tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey) }
-	}
-	if cfg.TLSCA != "" {
-		o.RootCAsCB = func() (*x509.CertPool, error) { return readCertPool(cfg.TLSCA) }
-	}
-}
-
-func readCertPool(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate", path)
-	}
-	return pool, nil
+	return c.cfg.ClusterID + "/" + c.cfg.ClientID
 }
 
 // backoff returns pauses with full jitter whose bound doubles with every round over all servers,
@@ -163,99 +176,32 @@ func backoff(wait, limit time.Duration) natsgo.ReconnectDelayHandler {
 	}
 }
 
-// hook puts the client's callbacks in front of those that the user set through WithNATSOptions. They
-// wait until the client is complete, which a connection that breaks at once would overtake.
-func (c *Client) hook(o *natsgo.Options) {
-	connected := o.ConnectedCB
-	o.ConnectedCB = func(nc *natsgo.Conn) { // at once, or later with RetryOnFailedConnect
-		<-c.ready
-		c.link.set(true)
-		if connected != nil {
-			connected(nc)
-		}
-	}
-	asyncError, disconnected, reconnected := o.AsyncErrorCB, o.DisconnectedErrCB, o.ReconnectedCB
-	closed, lameDuck := o.ClosedCB, o.LameDuckModeHandler
-	o.AsyncErrorCB = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
-		<-c.ready
-		c.onAsyncError(sub, err)
-		if asyncError != nil {
-			asyncError(nc, sub, err)
-		}
-	}
-	o.DisconnectedErrCB = func(nc *natsgo.Conn, err error) {
-		<-c.ready
-		c.onDisconnected(err)
-		if disconnected != nil {
-			disconnected(nc, err)
-		}
-	}
-	o.ReconnectedCB = func(nc *natsgo.Conn) {
-		<-c.ready
-		c.onReconnected(nc)
-		if reconnected != nil {
-			reconnected(nc)
-		}
-	}
-	o.ClosedCB = func(nc *natsgo.Conn) {
-		<-c.ready
-		c.onClosed(nc)
-		if closed != nil {
-			closed(nc)
-		}
-	}
-	o.LameDuckModeHandler = func(nc *natsgo.Conn) {
-		<-c.ready
-		c.onLameDuck(nc)
-		if lameDuck != nil {
-			lameDuck(nc)
-		}
-	}
-}
-
-// connectError says which servers were tried and why each failed: upstream keeps only
-// "no servers available".
-func (c *Client) connectError(ctx context.Context, urls []string, causes []error) error {
-	kind := ErrNotConnected
-	var all joined
-	for _, err := range causes {
-		if s := sentinelOf(err); s != nil && !errors.Is(s, ErrTimeout) && !errors.Is(s, ErrNotConnected) {
-			kind = s // a server was reached and would not have this client
-		}
-		if !slices.ContainsFunc(all, func(other error) bool { return strings.HasSuffix(other.Error(), err.Error()) }) {
-			all = append(all, err)
-		}
-	}
-	if ctx.Err() != nil {
-		all = append(all, context.Cause(ctx))
-	}
-	return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: kind, cause: all}
-}
-
-// joined is errors.Join on one line.
-type joined []error
-
-func (j joined) Error() string {
-	texts := make([]string, 0, len(j))
-	for _, err := range j {
-		texts = append(texts, err.Error())
-	}
-	return strings.Join(texts, "; ")
-}
-
-func (j joined) Unwrap() []error { return j }
-
-// dialer dials under the context of NewClientContext until the first connection stands, and
-// remembers why servers could not be reached.
+// dialer dials for nats.go: under a context while the first connection is made, and with the NKey
+// of that moment.
 type dialer struct {
-	client  *Client
-	timeout time.Duration
-	life    context.Context // of the client
+	client *Client
 
-	mu     sync.Mutex
-	ctx    context.Context // nil once released
-	stops  []func() bool
-	causes []error
+	mu      sync.Mutex
+	ctx     context.Context
+	stops   []func() bool
+	refusal error
+}
+
+// bind makes the dialer obey ctx until the returned function is called, which returns why the last
+// dialling failed.
+func (d *dialer) bind(ctx context.Context) (release func() error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ctx, d.refusal = ctx, nil
+	return func() error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, stop := range d.stops {
+			stop()
+		}
+		d.ctx, d.stops = nil, nil
+		return d.refusal
+	}
 }
 
 // Dial implements natsgo.CustomDialer.
@@ -263,35 +209,22 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	d.mu.Lock()
 	ctx := d.ctx
 	d.mu.Unlock()
-	connecting := ctx != nil
-	if !connecting {
-		ctx = d.life
+	bound := ctx != nil
+	if !bound {
+		ctx = d.client.ctx
 	}
 	d.client.refreshNKey()
-	nd := net.Dialer{Timeout: d.timeout}
+	nd := net.Dialer{Timeout: d.client.cfg.Timeout}
 	conn, err := nd.DialContext(ctx, network, address)
-
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err != nil {
-		if connecting {
-			d.causes = append(d.causes, err)
-		}
+		d.refusal = err
 		return nil, err
 	}
-	if connecting {
+	if bound {
 		// A server that accepts and then says nothing must not outlast the context.
 		d.stops = append(d.stops, context.AfterFunc(ctx, func() { _ = conn.Close() }))
 	}
 	return conn, nil
-}
-
-// release unties the dialer from the context.
-func (d *dialer) release() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, stop := range d.stops {
-		stop()
-	}
-	d.ctx, d.stops = nil, nil
 }

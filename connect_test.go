@@ -155,11 +155,14 @@ func (l *eventLog) all() []nats.Event {
 	return slices.Clone(l.events)
 }
 
-// kinds returns the types of all events in order.
+// kinds returns the types of all events in order, without the failed attempts to reconnect, of which
+// there may be none or some.
 func (l *eventLog) kinds() []nats.EventType {
 	var kinds []nats.EventType
 	for _, e := range l.all() {
-		kinds = append(kinds, e.Type)
+		if e.Type != nats.EventReconnectFailed {
+			kinds = append(kinds, e.Type)
+		}
 	}
 	return kinds
 }

@@ -13,6 +13,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -154,4 +157,70 @@ func TestRenewedCertificatesAreUsedAtTheNextConnect(t *testing.T) {
 	ca.issue(t, "client", nil)
 	s.Restart(ca.demand(t))
 	eventually(t, "reconnected", client.IsConnected)
+}
+
+// serials collects the serial numbers of the certificates that clients show to a server.
+type serials struct {
+	mu   sync.Mutex
+	seen []int64
+}
+
+func (s *serials) last() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.seen) == 0 {
+		return 0
+	}
+	return s.seen[len(s.seen)-1]
+}
+
+func (s *serials) option() natstest.Option {
+	return natstest.WithConfig(func(o *server.Options) {
+		o.TLSConfig.VerifyConnection = func(state tls.ConnectionState) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.seen = append(s.seen, state.PeerCertificates[0].SerialNumber.Int64())
+			return nil
+		}
+	})
+}
+
+func TestTLSReload(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	ca.issue(t, "server", nil)
+	first, _ := ca.issue(t, "client", nil)
+	var shown serials
+	s := natstest.RunServer(t, ca.demand(t), shown.option())
+	var log logBuffer
+	client := connect(t, s, func(c *nats.Config) {
+		c.TLSCA, c.TLSCert, c.TLSKey = ca.path("ca.pem"), ca.path("client.pem"), ca.path("client-key.pem")
+		c.TLSReload = 10 * time.Millisecond
+	}, nats.WithLogger(log.logger()))
+	ctx := context.Background()
+	var got atomic.Int64
+	_, err := client.Subscribe(ctx, "x", func(*nats.Message) error { got.Add(1); return nil })
+	require.NoError(t, err)
+	assert.Equal(t, first.SerialNumber.Int64(), shown.last())
+	reconnects := client.Stats().Reconnects
+
+	old, err := os.ReadFile(ca.path("client.pem"))
+	require.NoError(t, err)
+	second, _ := ca.issue(t, "client", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(6 * 24 * time.Hour) })
+	eventually(t, "the new certificate is shown", func() bool {
+		return shown.last() == second.SerialNumber.Int64() && client.Stats().Reconnects > reconnects && client.IsConnected()
+	})
+	assert.Contains(t, log.String(), "the client's TLS certificate ends soon", "in six days")
+
+	// Half a pair: the old certificate with the new key.
+	reconnects = client.Stats().Reconnects
+	require.NoError(t, os.WriteFile(ca.path("client.pem"), old, 0o600))
+	eventually(t, "a warning", func() bool { return strings.Contains(log.String(), "the TLS files are unusable") })
+	s.Restart()
+	eventually(t, "reconnected with the last good pair", func() bool {
+		return client.Stats().Reconnects > reconnects && client.IsConnected()
+	})
+	assert.Equal(t, second.SerialNumber.Int64(), shown.last())
+	require.NoError(t, client.Publish(ctx, "x", nil))
+	eventually(t, "the subscription lives", func() bool { return got.Load() == 1 })
 }

@@ -118,6 +118,7 @@ func (r *ConsulResolver) query(ctx context.Context, waitIndex uint64) ([]string,
 		Near:       r.near,
 		Token:      token,
 		WaitIndex:  waitIndex,
+		WaitTime:   consulWait,
 	}
 	entries, meta, err := r.health.Service(r.service, r.tag, true, options.WithContext(ctx))
 	if err != nil {

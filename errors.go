@@ -146,6 +146,19 @@ func (e *opError) Unwrap() []error {
 	return errs
 }
 
+// joined is errors.Join on one line.
+type joined []error
+
+func (j joined) Error() string {
+	texts := make([]string, 0, len(j))
+	for _, err := range j {
+		texts = append(texts, err.Error())
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (j joined) Unwrap() []error { return j }
+
 // wrap gives err its operation, its target and the sentinel that fits. It returns nil for nil and
 // leaves an error alone that has been wrapped already.
 func wrap(op, target string, err error) error {

@@ -22,9 +22,16 @@ const (
 	EventClosed EventType = "closed"
 	// EventLameDuck: the server is about to shut down and asks its clients to leave.
 	EventLameDuck EventType = "lame_duck"
+	// EventReconnectFailed: an attempt to connect again failed; Err is why. It comes once for each
+	// reason in an outage.
+	EventReconnectFailed EventType = "reconnect_failed"
+	// EventServersChanged: discovery names other servers.
+	EventServersChanged EventType = "servers_changed"
 	// EventServersFallback: service discovery failed and the configured URLs are used; Err is why.
 	EventServersFallback EventType = "servers_fallback"
-	// EventSlowConsumer: a subscription began to drop messages; Subject and Queue name it.
+	// EventSlowConsumer: a subscription dropped messages; Subject and Queue name it, and Messages is
+	// how many since the last such event. It comes when the dropping begins and, with the rest, when
+	// it is over.
 	EventSlowConsumer EventType = "slow_consumer"
 	// EventHandlerError: a handler returned an error or panicked.
 	EventHandlerError EventType = "handler_error"
@@ -53,6 +60,10 @@ type Event struct {
 	Stream   string
 	Consumer string
 	Err      error
+	// Bytes of payload and headers that a disconnect may have lost, at most.
+	Bytes uint64
+	// Messages that a slow consumer dropped since the last such event of its subscription.
+	Messages uint64
 	// Dropped is how many events were lost before this one because the handler was too slow.
 	Dropped int
 }

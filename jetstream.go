@@ -36,8 +36,17 @@ func (c *Client) setupJetStream() error {
 	return nil
 }
 
-// jetStream returns upstream's handle for a call, or why there is none.
+// jetStream waits for the connection and returns upstream's handle for a call, or why there is none.
 func (c *Client) jetStream(ctx context.Context, op, target string) (jetstream.JetStream, error) {
+	js, err := c.jetStreamHandle(ctx, op, target)
+	if err != nil {
+		return nil, err
+	}
+	return js, c.awaitConnection(ctx, op, target)
+}
+
+// jetStreamHandle is jetStream for those who wait by themselves.
+func (c *Client) jetStreamHandle(ctx context.Context, op, target string) (jetstream.JetStream, error) {
 	switch {
 	case c.js == nil:
 		return nil, fail(op, target, ErrJetStreamDisabled, "set jetstream_enabled to true")

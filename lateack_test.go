@@ -70,7 +70,7 @@ func TestAcknowledgementToNobody(t *testing.T) {
 	require.NoError(t, client.DeleteConsumer(ctx, "ORDERS", "c"))
 	begin := time.Now()
 	require.ErrorIs(t, client.AckMessage(ctx, messages[0]), nats.ErrNoResponders)
-	assert.Less(t, time.Since(begin), time.Second)
+	assert.Less(t, time.Since(begin), 4*time.Second)
 	require.ErrorIs(t, client.AckMessage(ctx, nil), nats.ErrInvalidArgument)
 	require.ErrorIs(t, client.AckMessage(ctx, &nats.Message{Subject: "x"}), nats.ErrNotJetStream)
 }

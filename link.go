@@ -28,6 +28,28 @@ func (l *link) set(up bool) {
 	l.signal()
 }
 
+// waitPast is wait for a connection after the one that was broken for the breaks-th time.
+func (l *link) waitPast(ctx context.Context, breaks uint64) error {
+	for {
+		_, now, change := l.state()
+		if now > breaks {
+			return l.wait(ctx)
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return ErrNotConnected
+		}
+	}
+}
+
+// wasUp tells whether the connection ever stood.
+func (l *link) wasUp() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.isUp || l.breaks > 0
+}
+
 // close wakes every waiter for good.
 func (l *link) close() {
 	l.mu.Lock()

@@ -16,6 +16,8 @@ type options struct {
 	resolver Resolver
 	tls      *tls.Config
 	nats     []natsgo.Option
+
+	background bool
 }
 
 // WithLogger sends the client's log to l. Without it the client is silent.
@@ -39,6 +41,14 @@ func WithEventHandler(h func(Event)) Option {
 // Config.URLs is the fallback.
 func WithResolver(r Resolver) Option {
 	return func(o *options) { o.resolver = r }
+}
+
+// WithBackgroundConnect makes NewClient return at once, before a connection stands. Subscriptions
+// made meanwhile take effect when it comes: Subscribe does not wait, and a denied subject is then
+// an EventAsyncError. Calls that need an answer, to declare a stream or to open a bucket, wait for
+// the first connection as long as their context allows. EventConnected tells when it stands.
+func WithBackgroundConnect() Option {
+	return func(o *options) { o.background = true }
 }
 
 // WithTLSConfig demands TLS and starts from a copy of cfg; the tls_* keys of the Config are applied

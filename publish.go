@@ -64,12 +64,15 @@ func (c *Client) publishToStream(ctx context.Context, subject string, header nat
 // publication checks a message for a stream and returns it with the options applied and an ID. It
 // shares nothing with the caller but data.
 func (c *Client) publication(ctx context.Context, op, subject string, header natsgo.Header, data []byte, opts []jetstream.PublishOpt) (*natsgo.Msg, error) {
-	js, err := c.jetStream(ctx, op, subject)
+	js, err := c.jetStreamHandle(ctx, op, subject)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkPublishSubject(op, subject); err != nil {
 		return nil, err
+	}
+	if up, _, _ := c.link.state(); !up && c.failing {
+		return nil, c.refused(op, subject)
 	}
 	if err := checkHeader(op, subject, header); err != nil {
 		return nil, err
@@ -160,10 +163,21 @@ func (c *Client) attempt(ctx context.Context, m *natsgo.Msg, patience time.Durat
 func (c *Client) exchange(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*natsgo.Msg, error) {
 	w := c.replies.waiter(patience)
 	defer c.replies.close(w)
-	_, breaks, change := c.link.state()
-	if err := c.replies.open(w); err != nil {
-		return nil, err
+	for {
+		held, err := c.replies.open(w, m.Subject)
+		if err != nil {
+			return nil, err
+		}
+		if held == nil {
+			break
+		}
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return nil, errUnanswered
+		}
 	}
+	_, breaks, change := c.link.state()
 	m.Reply = w.reply
 	if err := c.nc.PublishMsg(m); err != nil {
 		return nil, err
@@ -171,6 +185,9 @@ func (c *Client) exchange(ctx context.Context, m *natsgo.Msg, patience time.Dura
 	for {
 		select {
 		case answer := <-w.answer:
+			if answer == nil {
+				return nil, w.denied
+			}
 			return answer, nil
 		case <-w.timer.C:
 			return nil, errUnanswered

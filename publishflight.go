@@ -151,6 +151,27 @@ func (p *asyncPublisher) deliver(m *natsgo.Msg) {
 	}
 }
 
+// deny fails the messages that a permission error of the server means and tells whether there are
+// any.
+func (p *asyncPublisher) deny(err error) bool {
+	v := deniedBy(err)
+	if !v.publish {
+		return false
+	}
+	p.mu.Lock()
+	var denied []*pubAckFuture
+	for _, f := range p.flying {
+		if f.msg.Subject == v.subject {
+			denied = append(denied, f)
+		}
+	}
+	p.mu.Unlock()
+	for _, f := range denied {
+		p.resolve(f, nil, wrap(f.op, f.msg.Subject, err))
+	}
+	return len(denied) > 0
+}
+
 // postpone sets when f is sent again.
 func (p *asyncPublisher) postpone(f *pubAckFuture, d time.Duration, silent bool, last error) {
 	p.mu.Lock()

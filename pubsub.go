@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"iter"
 	"strings"
 
@@ -64,8 +65,9 @@ func (c *Client) publish(op, subject, reply string, header natsgo.Header, data [
 		}
 	}
 	if c.failing && !c.nc.IsConnected() && !c.nc.IsClosed() {
-		return fail(op, subject, ErrNotConnected, "publish_when_disconnected is %q", whenDisconnectedFail)
+		return c.refused(op, subject)
 	}
+	c.passGate()
 	var err error
 	switch {
 	case len(header) > 0:
@@ -77,6 +79,10 @@ func (c *Client) publish(op, subject, reply string, header natsgo.Header, data [
 		err = c.nc.PublishRequest(subject, reply, data)
 	default:
 		err = c.nc.Publish(subject, data)
+	}
+	if errors.Is(err, natsgo.ErrHeadersNotSupported) && !c.nc.IsConnected() {
+		// Before the first connection upstream knows no server that supports them.
+		return fail(op, subject, ErrNotConnected, "headers need a connection: %w", err)
 	}
 	return wrap(op, subject, err)
 }

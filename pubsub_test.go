@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -342,75 +341,6 @@ func TestMessages(t *testing.T) {
 }
 
 // Upstream returns nil and reports to the asynchronous error handler only.
-func TestDeniedSubscriptionIsAnError(t *testing.T) {
-	t.Parallel()
-	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
-		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
-			Subscribe: &server.SubjectPermission{Allow: []string{"open.>", "_INBOX.>"}},
-			Publish:   &server.SubjectPermission{Deny: []string{"secret.>"}},
-		}}}
-	}))
-	var events eventLog
-	client := connect(t, s, func(c *nats.Config) { c.Username, c.Password = "u", "p" }, nats.WithEventHandler(events.handle))
-	ctx := context.Background()
-	handler := func(*nats.Message) error { return nil }
-	var wg sync.WaitGroup
-	for i := range 20 { // errors of one another must not be mixed up
-		wg.Go(func() {
-			subject := fmt.Sprintf("closed.%d", i)
-			_, err := client.Subscribe(ctx, subject, handler)
-			if assert.ErrorIs(t, err, nats.ErrPermission) {
-				assert.ErrorIs(t, err, natsgo.ErrPermissionViolation)
-				assert.ErrorContains(t, err, subject)
-			}
-			_, err = client.QueueSubscribe(ctx, subject, "q", handler)
-			assert.ErrorIs(t, err, nats.ErrPermission)
-			_, err = client.Subscribe(ctx, fmt.Sprintf("open.%d", i), handler)
-			assert.NoError(t, err)
-		})
-	}
-	wg.Wait()
-	eventually(t, "only the allowed are left", func() bool { return client.Stats().Subscriptions == 20 })
-	assert.Empty(t, events.of(nats.EventAsyncError), "the calls have returned them")
-
-	require.NoError(t, client.Publish(ctx, "secret.x", nil))
-	eventually(t, "the denied publish", func() bool { return len(events.of(nats.EventAsyncError)) == 1 })
-	assert.ErrorIs(t, events.of(nats.EventAsyncError)[0].Err, nats.ErrPermission)
-	err := client.Flush(ctx)
-	require.ErrorIs(t, err, nats.ErrPermission)
-	require.ErrorContains(t, err, `publish "secret.x"`)
-	require.NoError(t, client.Flush(ctx), "it is said once")
-}
-
-func TestSlowConsumerIsReported(t *testing.T) {
-	t.Parallel()
-	s := natstest.RunServer(t)
-	var events eventLog
-	var log logBuffer
-	client := connect(t, s, nil, nats.WithEventHandler(events.handle), nats.WithLogger(log.logger()))
-	ctx := context.Background()
-	release := make(chan struct{})
-	sub, err := client.QueueSubscribe(ctx, "x", "q", func(*nats.Message) error { <-release; return nil },
-		nats.WithPendingLimits(10, -1))
-	require.NoError(t, err)
-	for range 100 {
-		require.NoError(t, client.Publish(ctx, "x", nil))
-	}
-	require.NoError(t, client.Flush(ctx))
-	eventually(t, "the event", func() bool { return len(events.of(nats.EventSlowConsumer)) == 1 })
-	e := events.of(nats.EventSlowConsumer)[0]
-	assert.Equal(t, "x", e.Subject)
-	assert.Equal(t, "q", e.Queue)
-	require.ErrorIs(t, e.Err, nats.ErrSlowConsumer)
-	require.ErrorIs(t, e.Err, natsgo.ErrSlowConsumer)
-	assert.Contains(t, log.String(), "subject=x queue=q")
-	assert.EqualValues(t, 90, sub.Stats().Dropped)
-	close(release)
-	require.NoError(t, sub.Drain(ctx))
-	assert.EqualValues(t, 10, sub.Stats().Handled)
-	assert.EqualValues(t, 90, client.Stats().Dropped, "kept after the end")
-}
-
 // Headers and payload belong to the caller before and after each call.
 func TestCallersMemoryIsLeftAlone(t *testing.T) {
 	t.Parallel()

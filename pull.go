@@ -112,6 +112,11 @@ type pull struct {
 // pullOnce sends one pull and collects what it brings. The server holds a pull with both no_wait
 // and expires until the first message and then answers with all there are.
 func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Message, error) {
+	leave, err := c.pulls.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.pulls.exit()
 	if err := c.beginWork(); err != nil {
 		return nil, err
 	}
@@ -139,12 +144,14 @@ func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Me
 	if err := c.nc.PublishRequest(subject, inbox, body); err != nil {
 		return nil, err
 	}
-	return p.collect(ctx, received, breaks)
+	return p.collect(ctx, sub, received, leave, breaks)
 }
 
 // collect receives until the pull is over or ctx ends. What has come is taken before the time is
 // looked at: a message left behind would wait for its redelivery.
-func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks uint64) ([]*Message, error) {
+func (p *pull) collect(
+	ctx context.Context, sub *natsgo.Subscription, received <-chan *natsgo.Msg, leave <-chan struct{}, breaks uint64,
+) ([]*Message, error) {
 	for {
 		select {
 		case m := <-received:
@@ -164,6 +171,9 @@ func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks 
 				return p.messages, p.err
 			}
 		case <-change:
+		case <-leave:
+			p.settle(sub, received)
+			return p.messages, errPullAgain
 		case <-ctx.Done():
 			if len(received) > 0 {
 				continue
@@ -176,6 +186,31 @@ func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks 
 			return p.messages, ErrClosed
 		}
 	}
+}
+
+// settle ends the pull and takes what was on its way.
+func (p *pull) settle(sub *natsgo.Subscription, received <-chan *natsgo.Msg) {
+	select {
+	case <-drained(sub):
+	case <-time.After(abandonTimeout):
+	case <-p.client.ctx.Done():
+	}
+	for len(received) > 0 {
+		p.take(<-received)
+	}
+	p.over = true
+}
+
+// drained ends a subscription and returns a channel that is closed when all that was on its way has
+// been received.
+func drained(sub *natsgo.Subscription) <-chan struct{} {
+	done := make(chan struct{})
+	sub.SetClosedHandler(func(string) { close(done) })
+	if sub.Drain() != nil { // it has ended
+		sub.SetClosedHandler(nil)
+		close(done)
+	}
+	return done
 }
 
 func (p *pull) take(m *natsgo.Msg) {
@@ -196,16 +231,11 @@ const abandonTimeout = 2 * time.Second
 // abandonPull ends a pull that the server may still answer, and hands back what comes of it:
 // otherwise those messages would wait for the ack wait to pass. Shutdown waits for it.
 func (c *Client) abandonPull(sub *natsgo.Subscription, received <-chan *natsgo.Msg) {
-	drained := make(chan struct{})
-	sub.SetClosedHandler(func(string) { close(drained) })
-	if sub.Drain() != nil {
-		c.work.Done()
-		return
-	}
+	done := drained(sub)
 	go func() {
 		defer c.work.Done()
 		select {
-		case <-drained:
+		case <-done:
 		case <-time.After(abandonTimeout):
 			_ = sub.Unsubscribe()
 		case <-c.ctx.Done():

@@ -19,14 +19,18 @@ type replyMux struct {
 	sub     *natsgo.Subscription // made by the first request
 	last    uint64
 	waiting map[string]*waiter
+	held    chan struct{} // closed when new requests may go on; nil while they may
+	idle    chan struct{} // closed when the last request is answered; nil unless somebody waits
 }
 
 // waiter waits for one answer, for a time. It is used again, channel and timer included: together
 // they are half of what a request allocates.
 type waiter struct {
-	reply  string // the subject of the answer, once it is open
-	answer chan *natsgo.Msg
-	timer  *time.Timer
+	subject string           // of the request
+	reply   string           // the subject of the answer, once it is open
+	answer  chan *natsgo.Msg // nil when the server denied the request
+	denied  error
+	timer   *time.Timer
 }
 
 func newReplyMux(nc *natsgo.Conn) *replyMux {
@@ -44,35 +48,40 @@ func (r *replyMux) waiter(timeout time.Duration) *waiter {
 	return w
 }
 
-// open gives w a reply subject of its own.
-func (r *replyMux) open(w *waiter) error {
+// open gives w, which waits for the answer to a request on subject, a reply subject of its own.
+// While requests are held back it returns a channel instead that is closed when they may go on.
+func (r *replyMux) open(w *waiter, subject string) (held <-chan struct{}, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.held != nil {
+		return r.held, nil
+	}
 	if r.sub == nil {
 		sub, err := r.nc.Subscribe(r.prefix+"*", r.deliver)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		r.sub = sub
 	}
 	r.last++
 	token := make([]byte, 0, 64) // on the stack
 	w.reply = string(strconv.AppendUint(append(token, r.prefix...), r.last, 36))
+	w.subject = subject
 	r.waiting[w.reply] = w
-	return nil
+	return nil, nil
 }
 
 // close ends a waiter. What comes on its reply subject later is dropped.
 func (r *replyMux) close(w *waiter) {
 	r.mu.Lock()
-	delete(r.waiting, w.reply)
+	r.remove(w)
 	r.mu.Unlock()
 	w.timer.Stop()
 	select {
 	case <-w.answer: // it came too late to be taken
 	default:
 	}
-	w.reply = ""
+	w.subject, w.reply, w.denied = "", "", nil
 	r.pool.Put(w)
 }
 
@@ -81,7 +90,70 @@ func (r *replyMux) deliver(m *natsgo.Msg) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w := r.waiting[m.Subject]; w != nil {
-		delete(r.waiting, m.Subject)
+		r.remove(w)
 		w.answer <- m // it has room for one
 	}
+}
+
+func (r *replyMux) remove(w *waiter) {
+	delete(r.waiting, w.reply)
+	if len(r.waiting) == 0 && r.idle != nil {
+		close(r.idle)
+		r.idle = nil
+	}
+}
+
+// deny fails the requests that a permission error of the server means and tells whether there are
+// any: those on the subject that may not be published to, or all, when the answers' subject may not
+// be subscribed to.
+func (r *replyMux) deny(err error) bool {
+	v := deniedBy(err)
+	if v.subject == "" || !v.publish && v.subject != r.prefix+"*" {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	settled := false
+	for _, w := range r.waiting {
+		if !v.publish || w.subject == v.subject {
+			r.remove(w)
+			w.denied = err
+			w.answer <- nil
+			settled = true
+		}
+	}
+	if !v.publish && r.sub != nil {
+		_ = r.sub.Unsubscribe() // the next request tries again
+		r.sub = nil
+	}
+	return settled
+}
+
+// hold holds new requests back until release is called.
+func (r *replyMux) hold() (release func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	held := make(chan struct{})
+	r.held = held
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.held = nil
+		close(held)
+	}
+}
+
+// quiet returns a channel that is closed when no request is in flight.
+func (r *replyMux) quiet() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.waiting) == 0 {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	if r.idle == nil {
+		r.idle = make(chan struct{})
+	}
+	return r.idle
 }

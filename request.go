@@ -57,13 +57,11 @@ func (c *Client) request(ctx context.Context, op, subject string, header natsgo.
 	}
 	w := c.replies.waiter(timeout)
 	defer c.replies.close(w)
-	breaks, err := c.awaitLink(ctx, w.timer, op, subject)
+	breaks, err := c.openRequest(ctx, w, op, subject)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.replies.open(w); err != nil {
-		return nil, wrap(op, subject, err)
-	}
+	c.passGate()
 	if header == nil {
 		err = c.nc.PublishRequest(subject, w.reply, data)
 	} else {
@@ -75,6 +73,9 @@ func (c *Client) request(ctx context.Context, op, subject string, header natsgo.
 
 	select {
 	case m := <-w.answer:
+		if m == nil {
+			return nil, wrap(op, subject, w.denied)
+		}
 		if isNoResponders(m) {
 			return nil, wrap(op, subject, natsgo.ErrNoResponders)
 		}
@@ -88,19 +89,30 @@ func (c *Client) request(ctx context.Context, op, subject string, header natsgo.
 	}
 }
 
-// awaitLink waits for the connection and returns how often it broke so far.
-func (c *Client) awaitLink(ctx context.Context, timer *time.Timer, op, subject string) (uint64, error) {
+// openRequest opens w when the connection stands and requests are not held back. It returns how
+// often the connection broke so far.
+func (c *Client) openRequest(ctx context.Context, w *waiter, op, subject string) (uint64, error) {
 	for {
-		up, breaks, change := c.link.state()
+		up, breaks, wait := c.link.state()
 		if up {
-			return breaks, nil
+			held, err := c.replies.open(w, subject)
+			if err != nil {
+				return 0, wrap(op, subject, err)
+			}
+			if held == nil {
+				return breaks, nil
+			}
+			wait = held
 		}
-		if c.nc.IsClosed() {
+		switch {
+		case c.nc.IsClosed():
 			return 0, fail(op, subject, ErrClosed, "")
+		case !up && c.failing:
+			return 0, c.refused(op, subject)
 		}
 		select {
-		case <-change:
-		case <-timer.C:
+		case <-wait:
+		case <-w.timer.C:
 			return 0, &opError{op: op, target: subject, kind: ErrNotConnected, cause: c.nc.LastError()}
 		case <-ctx.Done():
 			return 0, c.unreachable(ctx, op, subject, ErrNotConnected)

@@ -203,7 +203,7 @@ func (c *Client) unsent() int {
 }
 
 // allConfirmed tells whether the server has answered a PING that followed every message.
-func (c *Client) allConfirmed() bool { return c.nc.Stats().OutMsgs == c.confirmed.Load() }
+func (c *Client) allConfirmed() bool { return c.sent.allConfirmed(c.nc.Stats()) }
 
 // beginWork registers a call that Shutdown lets end, which is told by work.Done. It returns
 // ErrClosed when Shutdown has begun.

@@ -2,9 +2,7 @@ package nats
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,8 +37,8 @@ func WithPendingLimits(messages, bytes int) SubscribeOption {
 type Subscription struct {
 	client         *Client
 	subject, queue string
-	sub            *natsgo.Subscription
 	handler        Handler
+	options        subscribeOptions
 	origin         origin
 	cancel         context.CancelCauseFunc
 
@@ -51,10 +49,22 @@ type Subscription struct {
 	inFlight atomic.Int64
 	handled  atomic.Uint64
 	failed   atomic.Uint64
-	dropped  atomic.Uint64 // as last seen: upstream forgets it with the subscription
+
+	mu       sync.Mutex
+	attached []*attachment // one, but for the time in which the client leaves its server
+	dropped  uint64        // by attachments that have ended
+	reported uint64        // of all dropped, in events
+	slow     *time.Timer   // runs while the subscription drops messages; nil otherwise
 
 	ended sync.Once
 	done  chan struct{} // closed when the last handler has returned
+}
+
+// attachment is a subscription of upstream's.
+type attachment struct {
+	sub     *natsgo.Subscription
+	dropped uint64 // as last seen: upstream forgets it with the subscription
+	closed  chan struct{}
 }
 
 // SubscriptionStats are the counters of a subscription.
@@ -93,7 +103,7 @@ func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler
 	}
 
 	s := &Subscription{
-		client: c, subject: subject, queue: queue, handler: h,
+		client: c, subject: subject, queue: queue, handler: h, options: o,
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.origin = origin{client: c}
@@ -104,7 +114,7 @@ func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler
 			s.workers.Go(s.work)
 		}
 	}
-	if err := s.start(ctx, o); err != nil {
+	if err := s.start(ctx); err != nil {
 		s.stop()
 		return nil, err
 	}
@@ -113,38 +123,78 @@ func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler
 }
 
 // start makes the subscription known to the server and returns what the server says to it.
-func (s *Subscription) start(ctx context.Context, o subscribeOptions) error {
+func (s *Subscription) start(ctx context.Context) error {
 	const op = "subscribe"
 	c := s.client
 	denial := c.denials.expect(s.subject, s.queue)
 	defer c.denials.forget(denial)
 	before := c.nc.LastError()
 
-	sub, err := c.nc.QueueSubscribe(s.subject, s.queue, s.deliver)
-	if err != nil {
-		s.finish()
-		return wrap(op, s.subject, err)
-	}
-	s.sub = sub
 	if err := c.addSubscription(s); err != nil {
-		_ = sub.Unsubscribe()
 		s.finish()
 		return wrap(op, s.subject, err)
 	}
-	sub.SetClosedHandler(func(string) { s.finish() })
-	if !sub.IsValid() { // it was closed before the handler was set
+	if _, err := s.attach(c.nc, nil); err != nil {
 		s.finish()
+		return wrap(op, s.subject, err)
 	}
-	if o.messages != 0 || o.bytes != 0 {
-		if err := sub.SetPendingLimits(limit(o.messages, natsgo.DefaultSubPendingMsgsLimit),
-			limit(o.bytes, natsgo.DefaultSubPendingBytesLimit)); err != nil {
-			return wrap(op, s.subject, err)
-		}
+	if c.opts.background && !c.link.wasUp() {
+		return nil // it takes effect with the first connection
 	}
 	if err := c.roundTrip(ctx, op, s.subject); err != nil {
 		return err
 	}
 	return wrap(op, s.subject, denial.verdict(before, c.nc.LastError()))
+}
+
+// attach subscribes on nc. Its messages wait for the channel after, unless that is nil: so one
+// attachment can follow another without handling messages out of turn.
+func (s *Subscription) attach(nc *natsgo.Conn, after <-chan struct{}) (*attachment, error) {
+	deliver := s.deliver
+	if after != nil {
+		deliver = func(m *natsgo.Msg) {
+			<-after
+			s.deliver(m)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.origin.ctx.Err(); err != nil {
+		return nil, context.Cause(s.origin.ctx)
+	}
+	sub, err := nc.QueueSubscribe(s.subject, s.queue, deliver)
+	if err != nil {
+		return nil, err
+	}
+	if o := s.options; o.messages != 0 || o.bytes != 0 {
+		if err := sub.SetPendingLimits(limit(o.messages, natsgo.DefaultSubPendingMsgsLimit),
+			limit(o.bytes, natsgo.DefaultSubPendingBytesLimit)); err != nil {
+			_ = sub.Unsubscribe()
+			return nil, err
+		}
+	}
+	a := &attachment{sub: sub, closed: make(chan struct{})}
+	s.attached = append(s.attached, a)
+	detach := sync.OnceFunc(func() { s.detach(a) })
+	sub.SetClosedHandler(func(string) { detach() })
+	if !sub.IsValid() { // it was closed before the handler was set
+		go detach()
+	}
+	return a, nil
+}
+
+// detach runs once nats.go will deliver nothing more through a. With the last attachment the
+// subscription ends.
+func (s *Subscription) detach(a *attachment) {
+	s.mu.Lock()
+	s.attached = slices.DeleteFunc(s.attached, func(other *attachment) bool { return other == a })
+	s.dropped += a.dropped
+	last := len(s.attached) == 0
+	s.mu.Unlock()
+	close(a.closed)
+	if last {
+		s.finish()
+	}
 }
 
 func limit(n, otherwise int) int {
@@ -190,36 +240,6 @@ func (s *Subscription) handle(msg *Message) {
 	}
 }
 
-// panicError is what a handler's panic becomes.
-type panicError struct {
-	value any
-	stack []byte
-}
-
-func (e *panicError) Error() string { return fmt.Sprintf("%v: %v", ErrHandlerPanic, e.value) }
-
-func (e *panicError) Unwrap() error { return ErrHandlerPanic }
-
-func callHandler(h Handler, msg *Message) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = &panicError{value: r, stack: debug.Stack()}
-		}
-	}()
-	return h(msg)
-}
-
-// reportHandler reports an error that a handler returned, or its panic with the stack.
-func (c *Client) reportHandler(err error, subject, queue string) {
-	attrs := []any{"subject", subject, "queue", queue, "error", err}
-	var p *panicError
-	if errors.As(err, &p) {
-		attrs = append(attrs, "stack", string(p.stack))
-	}
-	c.log.Error("message handler failed", attrs...)
-	c.emit(Event{Type: EventHandlerError, Subject: subject, Queue: queue, Err: err})
-}
-
 // Subject returns the subject that was subscribed to.
 func (s *Subscription) Subject() string { return s.subject }
 
@@ -233,17 +253,26 @@ func (s *Subscription) Stats() SubscriptionStats {
 		Handled:  s.handled.Load(),
 		Failed:   s.failed.Load(),
 	}
-	if messages, bytes, err := s.sub.Pending(); err == nil {
-		stats.Pending, stats.PendingBytes = messages, bytes
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.attached {
+		if messages, bytes, err := a.sub.Pending(); err == nil {
+			stats.Pending += messages
+			stats.PendingBytes += bytes
+		}
 	}
 	if s.jobs == nil && stats.Pending > 0 {
 		stats.Pending -= stats.InFlight // upstream counts the message being handled
 	}
-	if dropped, err := s.sub.Dropped(); err == nil {
-		s.dropped.Store(uint64(dropped))
-	}
-	stats.Dropped = s.dropped.Load()
+	stats.Dropped = s.countDropped()
 	return stats
+}
+
+// has tells whether sub is one of the subscription's attachments.
+func (s *Subscription) has(sub *natsgo.Subscription) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.attached, func(a *attachment) bool { return a.sub == sub })
 }
 
 // Err returns nil while the subscription lives, and afterwards why it ended: ErrUnsubscribed,
@@ -262,13 +291,20 @@ func (s *Subscription) Unsubscribe() error {
 	return nil
 }
 
-// stop ends the subscription without waiting for handlers. Upstream then calls finish.
+// stop ends the subscription without waiting for handlers. Upstream then calls detach.
 func (s *Subscription) stop() {
 	s.cancel(s.endCause())
-	if s.sub != nil {
-		s.Stats() // remembers the drops
-		_ = s.sub.Unsubscribe()
+	for _, a := range s.attachments() {
+		_ = a.sub.Unsubscribe()
 	}
+}
+
+// attachments returns the present ones, with their drops remembered.
+func (s *Subscription) attachments() []*attachment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.countDropped()
+	return slices.Clone(s.attached)
 }
 
 // Drain ends the subscription gracefully: no new messages come, those already received are handled,
@@ -299,10 +335,15 @@ func (s *Subscription) drain(ctx context.Context) SubscriptionStats {
 		stats := s.Stats()
 		switch up, _, _ := s.client.link.state(); {
 		case up && !told:
-			told = s.sub.Drain() == nil
+			told = true
+			for _, a := range s.attachments() {
+				told = a.sub.Drain() == nil && told
+			}
 		case !up && stats.Pending == 0 && stats.InFlight == 0:
 			// No server can send more, and none has to be told.
-			_ = s.sub.Unsubscribe()
+			for _, a := range s.attachments() {
+				_ = a.sub.Unsubscribe()
+			}
 		}
 		select {
 		case <-s.done:
@@ -320,12 +361,13 @@ func (s *Subscription) drain(ctx context.Context) SubscriptionStats {
 // on a live connection ends without waiting for it.
 const drainPoll = 5 * time.Millisecond
 
-// finish runs once nats.go will deliver nothing more, whatever the reason.
+// finish ends what the subscription holds.
 func (s *Subscription) finish() {
 	s.ended.Do(func() {
 		close(s.quit)
 		s.workers.Wait()
 		s.cancel(s.endCause())
+		s.endSlow()
 		s.client.removeSubscription(s)
 		close(s.done)
 	})
@@ -352,7 +394,7 @@ func (c *Client) removeSubscription(s *Subscription) {
 	c.mu.Lock()
 	delete(c.subs, s)
 	c.mu.Unlock()
-	c.dropped.Add(s.dropped.Load())
+	c.dropped.Add(s.Stats().Dropped)
 }
 
 func (c *Client) subscriptions() []*Subscription {

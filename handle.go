@@ -1,0 +1,38 @@
+package nats
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+)
+
+// panicError is what a handler's panic becomes.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("%v: %v", ErrHandlerPanic, e.value) }
+
+func (e *panicError) Unwrap() error { return ErrHandlerPanic }
+
+// callHandler turns a panic into an error.
+func callHandler(h Handler, msg *Message) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &panicError{value: r, stack: debug.Stack()}
+		}
+	}()
+	return h(msg)
+}
+
+// reportHandler reports an error that a handler returned, or its panic with the stack.
+func (c *Client) reportHandler(err error, subject, queue string) {
+	attrs := []any{"subject", subject, "queue", queue, "error", err}
+	var p *panicError
+	if errors.As(err, &p) {
+		attrs = append(attrs, "stack", string(p.stack))
+	}
+	c.log.Error("message handler failed", attrs...)
+	c.emit(Event{Type: EventHandlerError, Subject: subject, Queue: queue, Err: err})
+}

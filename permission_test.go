@@ -1,0 +1,120 @@
+package nats_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+func restricted(t *testing.T, permissions *server.Permissions) *natstest.Server {
+	return natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: permissions}, {Username: "admin", Password: "p"}}
+	}))
+}
+
+func as(user string) func(*nats.Config) {
+	return func(c *nats.Config) { c.Username, c.Password = user, "p" }
+}
+
+func TestDeniedSubscriptionIsAnError(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Subscribe: &server.SubjectPermission{Allow: []string{"open.>", "_INBOX.>"}},
+			Publish:   &server.SubjectPermission{Deny: []string{"secret.>"}},
+		}}}
+	}))
+	var events eventLog
+	client := connect(t, s, func(c *nats.Config) { c.Username, c.Password = "u", "p" }, nats.WithEventHandler(events.handle))
+	ctx := context.Background()
+	handler := func(*nats.Message) error { return nil }
+	var wg sync.WaitGroup
+	for i := range 20 { // errors of one another must not be mixed up
+		wg.Go(func() {
+			subject := fmt.Sprintf("closed.%d", i)
+			_, err := client.Subscribe(ctx, subject, handler)
+			if assert.ErrorIs(t, err, nats.ErrPermission) {
+				assert.ErrorIs(t, err, natsgo.ErrPermissionViolation)
+				assert.ErrorContains(t, err, subject)
+			}
+			_, err = client.QueueSubscribe(ctx, subject, "q", handler)
+			assert.ErrorIs(t, err, nats.ErrPermission)
+			_, err = client.Subscribe(ctx, fmt.Sprintf("open.%d", i), handler)
+			assert.NoError(t, err)
+		})
+	}
+	wg.Wait()
+	eventually(t, "only the allowed are left", func() bool { return client.Stats().Subscriptions == 20 })
+	assert.Empty(t, events.of(nats.EventAsyncError), "the calls have returned them")
+
+	require.NoError(t, client.Publish(ctx, "secret.x", nil))
+	eventually(t, "the denied publish", func() bool { return len(events.of(nats.EventAsyncError)) == 1 })
+	assert.ErrorIs(t, events.of(nats.EventAsyncError)[0].Err, nats.ErrPermission)
+	err := client.Flush(ctx)
+	require.ErrorIs(t, err, nats.ErrPermission)
+	require.ErrorContains(t, err, `publish "secret.x"`)
+	require.NoError(t, client.Flush(ctx), "it is said once")
+}
+
+// With nats.go each of these calls waits until its time is up.
+func TestDeniedPublishIsAnErrorOfTheCallThatWaits(t *testing.T) {
+	t.Parallel()
+	s := restricted(t, &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"secret.>"}}})
+	admin := connect(t, s, as("admin"))
+	ctx := context.Background()
+	_, err := admin.CreateStream(ctx, &jetstream.StreamConfig{Name: "SECRETS", Subjects: []string{"secret.>"}})
+	require.NoError(t, err)
+	var events eventLog
+	client := connect(t, s, as("u"), nats.WithEventHandler(events.handle))
+	long := within(t, time.Hour)
+	for name, call := range map[string]func() error{
+		"request": func() error { _, err := client.Request(long, "secret.x", nil, time.Hour); return err },
+		"request with headers": func() error {
+			_, err := client.RequestMsg(long, &nats.Message{Subject: "secret.x", Header: natsgo.Header{"A": {"b"}}}, time.Hour)
+			return err
+		},
+		"publish to a stream": func() error { _, err := client.PublishToStream(long, "secret.x", nil); return err },
+		"publish async": func() error {
+			future, err := client.PublishAsync(long, &nats.Message{Subject: "secret.x"})
+			require.NoError(t, err)
+			return <-future.Err()
+		},
+		"publish a batch": func() error {
+			_, err := client.PublishBatch(long, []*nats.Message{{Subject: "secret.x"}})
+			return err
+		},
+	} {
+		err := call()
+		require.ErrorIs(t, err, nats.ErrPermission, name)
+		require.ErrorIs(t, err, natsgo.ErrPermissionViolation, name)
+		require.ErrorContains(t, err, "secret.x", name)
+	}
+	assert.Empty(t, events.of(nats.EventAsyncError), "the calls have returned them")
+	answer, err := client.Request(ctx, "$JS.API.INFO", nil, 0)
+	require.NoError(t, err, "other requests are not hurt")
+	assert.NotEmpty(t, answer.Data)
+}
+
+func TestRequestWithoutInboxPermission(t *testing.T) {
+	t.Parallel()
+	s := restricted(t, &server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.>"}}})
+	admin, client := connect(t, s, as("admin")), connect(t, s, as("u"))
+	_, err := admin.Subscribe(context.Background(), "echo", func(msg *nats.Message) error { return msg.Respond(msg.Data) })
+	require.NoError(t, err)
+	for range 2 { // the second tries anew
+		_, err = client.Request(context.Background(), "echo", nil, time.Hour)
+		require.ErrorIs(t, err, nats.ErrPermission)
+		require.ErrorContains(t, err, "_INBOX.")
+	}
+}
