@@ -30,6 +30,7 @@ const (
 var (
 	errPullSilent   = errors.New("the server is silent")
 	errPullRelinked = errors.New("the connection changed")
+	errPullLeft     = errors.New("the connection is about to change")
 )
 
 // puller keeps pulls for messages open on one consumer (ADR-37), whatever happens to the consumer,
@@ -83,7 +84,7 @@ func (p *puller) run() {
 		case errors.Is(err, ErrClosed):
 			<-p.s.quit.Done() // it follows
 			return
-		case errors.Is(err, errPullRelinked):
+		case errors.Is(err, errPullRelinked), errors.Is(err, errPullLeft):
 			attempt, pause, missing = 0, 0, p.optional && missing
 			continue
 		case heard:
@@ -146,6 +147,11 @@ func (p *puller) pull(missing bool) (heard bool, err error) {
 			return false, err
 		}
 	}
+	leave, err := s.client.pulls.enter(s.quit)
+	if err != nil {
+		return false, err
+	}
+	defer s.client.pulls.exit()
 	if !p.optional {
 		s.measureTrip()
 	}
@@ -153,7 +159,7 @@ func (p *puller) pull(missing bool) (heard bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	err = session.watch(breaks, change)
+	err = session.watch(leave, breaks, change)
 	s.mu.Lock()
 	p.session = nil
 	heard = session.signs > 0
@@ -197,7 +203,7 @@ func (p *puller) open() (*pullSession, error) {
 }
 
 // watch returns when the session is of no more use.
-func (ps *pullSession) watch(breaks uint64, change <-chan struct{}) error {
+func (ps *pullSession) watch(leave <-chan struct{}, breaks uint64, change <-chan struct{}) error {
 	s := ps.p.s
 	check := time.NewTicker(pullHeartbeat)
 	defer check.Stop()
@@ -208,6 +214,8 @@ func (ps *pullSession) watch(breaks uint64, change <-chan struct{}) error {
 			return err
 		case <-s.quit.Done():
 			return ErrStopped
+		case <-leave:
+			return errPullLeft
 		case <-change:
 			var up bool
 			var now uint64
@@ -256,7 +264,7 @@ func (ps *pullSession) close(cause error) {
 		_ = ps.sub.Unsubscribe()
 		return
 	}
-	if ps.p.s.quit.Err() == nil {
+	if ps.p.s.quit.Err() == nil && !errors.Is(cause, errPullLeft) {
 		return
 	}
 	select {

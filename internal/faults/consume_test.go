@@ -212,3 +212,28 @@ func TestConsumeOverARollingRestart(t *testing.T) {
 	}
 	f.end()
 }
+
+// Consumption follows a client that leaves a server in time, and every message is delivered once.
+func TestConsumeLeavesALameDuck(t *testing.T) {
+	cluster := natstest.RunCluster(t, 3)
+	servers := cluster.Servers()
+	client, publisher := connect(t, cluster.URLs()...), connect(t, cluster.URLs()...)
+	ctx := context.Background()
+	_, err := publisher.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3})
+	require.NoError(t, err)
+	_, err = publisher.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "bound", AckWait: time.Minute})
+	require.NoError(t, err)
+	var seen consumeSeen
+	_, err = client.Consume(ctx, "S", "bound", func(msg *nats.Message) error { seen.note(t, msg); return nil })
+	require.NoError(t, err)
+	left := client.Conn().ConnectedUrl()
+	f := &consumeFlow{t: t, publisher: publisher}
+	f.publish(100)
+	servers[slices.IndexFunc(servers, func(s *natstest.Server) bool { return s.URL() == left })].LameDuck()
+	for client.Conn().ConnectedUrl() == left {
+		f.publish(10)
+	}
+	f.publish(100)
+	publishEventually(t, "all of them", func() bool { return seen.has(f.next - 1) })
+	assert.Len(t, seen.order, f.next, "each once")
+}
