@@ -58,7 +58,9 @@ type Client struct {
 	closed  chan struct{} // closed when Shutdown has ended
 	subs    map[*Subscription]struct{}
 	closers map[*closer]struct{}
-	work    sync.WaitGroup // calls that Shutdown lets end
+
+	consumptions map[*Consumption]struct{}
+	work         sync.WaitGroup // calls that Shutdown lets end
 }
 
 // NewClient connects to the servers that cfg names and returns the client, or an error that says
@@ -103,6 +105,8 @@ func newClient(cfg *Config, opts []Option) *Client {
 		closed:  make(chan struct{}),
 		subs:    make(map[*Subscription]struct{}),
 		closers: make(map[*closer]struct{}),
+
+		consumptions: make(map[*Consumption]struct{}),
 	}
 	for _, opt := range opts {
 		if opt != nil {
@@ -234,6 +238,11 @@ func (c *Client) Stats() Stats {
 		s.Subscriptions++
 		s.Pending += one.Pending
 		s.Dropped += one.Dropped
+		s.InFlight += one.InFlight
+	}
+	for _, consumption := range c.runningConsumptions() {
+		one := consumption.Stats()
+		s.Pending += one.Ready
 		s.InFlight += one.InFlight
 	}
 	return s

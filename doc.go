@@ -68,6 +68,27 @@
 // acknowledgement, or the server delivers it again: [Message.Ack] or, confirmed, [Client.AckMessage];
 // [Message.NakWithDelay] to have it again; [Message.Term] never to. [Message.InProgress] buys time.
 //
+// # Consuming
+//
+// [Client.Consume] calls a handler for every message of a consumer and does the rest: it acknowledges
+// what succeeds, delivers again what fails, with growing pauses ([WithBackoff], [RetryAfter]), keeps
+// the server from delivering to others what is held here, and goes on over reconnects, elections and
+// deleted consumers. [WithWorkers] handles several messages at once and [WithKey] those of different
+// keys only. [JSON] makes a handler of a function that takes a decoded payload.
+//
+//	consumption, err := client.Consume(ctx, "ORDERS", "order-processor", handle, nats.WithWorkers(8))
+//	if err != nil {
+//		return err
+//	}
+//	defer func() { _ = consumption.Stop(context.WithoutCancel(ctx)) }()
+//
+// What fails for good ([Permanent], [WithMaxDeliver]) is a [DeadLetter] in a stream of its own, with the
+// reason; [ReadDeadLetter] reads one and [Client.ReplayDeadLetters] publishes them again.
+// [Consumption.Healthy], [Consumption.Lag] and [Consumption.Stats] tell how it goes, and
+// [Consumption.Stop] ends it without loss.
+//
+// [Client.ReadStream] reads a stream in order, without a consumer, to its end or beyond.
+//
 // # Key-value and object stores
 //
 // [Client.CreateKeyValue], [Client.EnsureKeyValue] and [Client.GetKeyValue] return a [KeyValue]:
@@ -104,7 +125,7 @@
 //
 // # Concurrency
 //
-// A [Client], a [Subscription], a [KeyValue], an [ObjectStore] and the methods of a [Message] are safe for
+// A [Client], a [Subscription], a [Consumption], a [KeyValue], an [ObjectStore] and the methods of a [Message] are safe for
 // concurrent use. Messages and configurations that the caller passes in are neither changed nor kept.
 // A received message belongs to its handler, which may keep it. Handlers of one subscription run one
 // after the other, those of different subscriptions beside each other. A slow handler delays its own
@@ -120,15 +141,15 @@
 // [ErrInvalidConfig].
 //
 // What no call can return goes to the logger and to the handler of [WithEventHandler], as an [Event]:
-// disconnects, failed handlers, dropped messages, publishes that the server denied.
+// disconnects, failed handlers, dropped messages, dead letters, publishes that the server denied.
 //
 // # Closing
 //
-// [Client.Close] stops receiving, waits for the handlers of the messages already received, for
-// asynchronous publishes and for the flush, and closes the connection. It takes Config.DrainTimeout
-// at most; [Client.Shutdown] takes as long as its context. What was left behind is counted in a
-// [ShutdownError], which is [ErrDrainTimeout], [ErrUnflushed] or both. Every call after it returns
-// [ErrClosed].
+// [Client.Close] stops receiving, hands back what consumptions have fetched ahead, waits for the
+// handlers of the messages already received, for asynchronous publishes and for the flush, and closes
+// the connection. It takes Config.DrainTimeout at most; [Client.Shutdown] takes as long as its
+// context. What was left behind is counted in a [ShutdownError], which is [ErrDrainTimeout],
+// [ErrUnflushed] or both. Every call after it returns [ErrClosed].
 //
 //	var left *nats.ShutdownError
 //	if err := client.Shutdown(ctx); errors.As(err, &left) {

@@ -76,6 +76,8 @@ var (
 	ErrSlowConsumer = errors.New("slow consumer, messages dropped")
 	// ErrUnsubscribed is what Subscription.Err returns after Unsubscribe or Drain.
 	ErrUnsubscribed = errors.New("unsubscribed")
+	// ErrStopped is what Consumption.Err returns after Stop.
+	ErrStopped = errors.New("stopped")
 	// ErrHandlerPanic is reported when a handler panicked; the text holds the panic's value.
 	ErrHandlerPanic = errors.New("handler panicked")
 )

@@ -35,6 +35,15 @@ const (
 	EventSlowConsumer EventType = "slow_consumer"
 	// EventHandlerError: a handler returned an error or panicked.
 	EventHandlerError EventType = "handler_error"
+	// EventDeadLetter: a message went to the dead letters; Err is why, Subject is its own.
+	EventDeadLetter EventType = "dead_letter"
+	// EventUnconfirmedAck: the server did not confirm an acknowledgement, so the message may be
+	// delivered again.
+	EventUnconfirmedAck EventType = "unconfirmed_ack"
+	// EventConsumerUnavailable: a Consumption gets nothing from its consumer; Err is why.
+	EventConsumerUnavailable EventType = "consumer_unavailable"
+	// EventConsumerAvailable: it gets messages again.
+	EventConsumerAvailable EventType = "consumer_available"
 	// EventWatchStale: watched keys may have updates that their watcher or cache does not know of;
 	// Subject is the bucket and the filters, and Err is why when it is known.
 	EventWatchStale EventType = "watch_stale"
@@ -55,7 +64,10 @@ type Event struct {
 	Server  string // the server's URL, without credentials
 	Subject string
 	Queue   string
-	Err     error
+	// Stream and Consumer name a Consumption.
+	Stream   string
+	Consumer string
+	Err      error
 	// Bytes of payload and headers that a disconnect may have lost, at most.
 	Bytes uint64
 	// Messages that a slow consumer dropped since the last such event of its subscription.

@@ -14,3 +14,10 @@ var Backoff = backoff
 func StreamRuleFields() []string   { return slices.Collect(maps.Keys(streamRules)) }
 func ConsumerRuleFields() []string { return slices.Collect(maps.Keys(consumerRules)) }
 func KeyValueRuleFields() []string { return slices.Collect(maps.Keys(keyValueRules)) }
+
+// Floor returns up to where the consumption knows its own consumer to be done.
+func (s *Consumption) Floor() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.main.floor
+}

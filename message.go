@@ -29,10 +29,11 @@ type Message struct {
 	// Data is the payload; it may be nil.
 	Data []byte
 
-	msg     *natsgo.Msg // as received; nil on a message that the caller made
-	origin  *origin     // nil on a message that the caller made
-	acked   uint32      // 1 once a final acknowledgement was sent
-	renewed int64       // when InProgress was called last, in Unix nanoseconds; 0 for never
+	msg     *natsgo.Msg            // as received; nil on a message that the caller made
+	origin  *origin                // nil on a message that the caller made
+	meta    *jetstream.MsgMetadata // where it is not what Reply says: see Consume; else nil
+	acked   uint32                 // 1 once a final acknowledgement was sent
+	renewed int64                  // when InProgress was called last, in Unix nanoseconds; 0 for never
 }
 
 // origin is what all the messages of one subscription, or of one client's pulls, share.
@@ -166,6 +167,10 @@ func (m *Message) held() time.Duration {
 func (m *Message) Metadata() (*jetstream.MsgMetadata, error) {
 	if !m.isJetStream() {
 		return nil, fail("metadata", m.Subject, ErrNotJetStream, "")
+	}
+	if m.meta != nil {
+		meta := *m.meta
+		return &meta, nil
 	}
 	meta, err := m.msg.Metadata()
 	if err != nil {

@@ -38,14 +38,14 @@ func (f *pubAckFuture) hasten(d time.Duration) {
 	}
 }
 
-// pace adapts an upload to its link.
-type pace struct {
+// uploadPace adapts an upload to its link.
+type uploadPace struct {
 	window   int           // chunks that may be in flight
 	patience time.Duration // of the next chunk
 }
 
 // learn takes what came of a chunk, and tells whether it was sent more than once.
-func (p *pace) learn(f *pubAckFuture) (repeated bool) {
+func (p *uploadPace) learn(f *pubAckFuture) (repeated bool) {
 	f.publisher.mu.Lock()
 	defer f.publisher.mu.Unlock()
 	if f.attempts > 1 {

@@ -44,7 +44,7 @@ type objectWriter struct {
 	total    int64  // bytes of the source; -1 when it does not tell
 	begun    time.Time
 
-	pace   pace
+	pace   uploadPace
 	flying []objectChunk // in the order of the object
 	free   [][]byte      // buffers of chunks that are stored
 	last   uint64        // sequence of the last chunk that is stored
@@ -104,7 +104,7 @@ func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.Object
 		store:    s,
 		uploaded: jetstream.ObjectInfo{ObjectMeta: meta, Bucket: s.bucket, NUID: rand.Text()},
 		begun:    time.Now(),
-		pace:     pace{window: chunksAtFirst, patience: chunkPatienceMin},
+		pace:     uploadPace{window: chunksAtFirst, patience: chunkPatienceMin},
 	}
 	w.subject = objectChunks(s.bucket, w.uploaded.NUID)
 	return w, nil

@@ -108,10 +108,12 @@ func (c *Client) Shutdown(ctx context.Context) error {
 // publishes, publishes to the server.
 func (c *Client) drain(ctx context.Context) error {
 	left := &ShutdownError{}
+	consumptions := c.stopConsumptions(ctx)
 	for _, one := range c.drainSubscriptions(ctx) {
 		left.Handlers += one.InFlight
 		left.Messages += one.Pending
 	}
+	left.Handlers += <-consumptions
 	c.closeAll()
 	c.drainWork(ctx)
 	left.AsyncPublishes = c.drainAsyncPublishes(ctx)
@@ -131,6 +133,24 @@ func (c *Client) drainSubscriptions(ctx context.Context) []SubscriptionStats {
 		wg.Go(func() { left[i] = sub.drain(ctx) })
 	}
 	wg.Wait()
+	return left
+}
+
+// stopConsumptions hands back at once what no worker has begun, and tells on the channel how many
+// handlers run on when ctx ends.
+func (c *Client) stopConsumptions(ctx context.Context) <-chan int {
+	all := c.runningConsumptions()
+	for _, s := range all {
+		s.beginStop(ErrClosed)
+	}
+	left := make(chan int, 1)
+	go func() {
+		handlers := 0
+		for _, s := range all {
+			handlers += s.awaitStop(ctx)
+		}
+		left <- handlers
+	}()
 	return left
 }
 

@@ -42,12 +42,19 @@ var expected = map[string][]string{
 		"Falling back to the configured URLs",
 		"one of the configured URLs.",
 	},
+	"deadletter": {
+		"failed    order 2", "dead      {\"id\": after 1 deliveries", "after 3 deliveries: no tax rate for Atlantis",
+		"would     replay 1", "replayed  1", "left      1 dead letter",
+	},
 	"events": {"welcomed ada@example.com", "welcomed grace@example.com"},
 	"filedistribution": {
 		"publisher  upload 100% |██████████████████████████████|",
 		"publisher  stored v1.2.3, 33554432 bytes in 256 chunks",
 		"installed v1.2.3, digest verified",
 		"installed v1.2.3, digest verified",
+	},
+	"exactlyonce": {
+		"published 35 times: 20 stored, 15 dropped", "handled   26 times, 6 of them again", "booked    20 payments, each once",
 	},
 	"jetstream": {
 		"stored    order-5 as sequence 5",
@@ -56,7 +63,11 @@ var expected = map[string][]string{
 		"handled   order-3, delivery 2",
 		"left      0 to pull, 0 to acknowledge",
 	},
-	"leader":      {"elected   ", "left the elections", "took over ", `refused   "too late": its token is not the latest`, "stored    second"},
+	"leader": {"elected   ", "left the elections", "took over ", `refused   "too late": its token is not the latest`, "stored    second"},
+	"migration": {
+		"1. the old code on the new connection handled 1 to 6", "3. the new consumer handled 7 to 15",
+		"4. stopped, with 0 messages not handled",
+	},
 	"objectstore": {"uploaded  v1.2.3, 2097152 bytes", "has v1.2.3", "has v1.2.3", "has v1.2.3", "listed    v1.2.3"},
 	"pubsub": {
 		"events.user.created", "-> events.>", "-> events.*.created",
@@ -76,7 +87,7 @@ var expected = map[string][]string{
 		"Done in",
 	},
 	"requestreply": {"apple    150 cents", "no such product: unicorn", "no price: no responders"},
-	"taskqueue":    {"worker-1", "worker-4", "100 different tasks handled"},
+	"taskqueue":    {"worker-1", "worker-4", "100 different tasks done"},
 }
 
 // modules are the examples that are modules of their own, for what the library must not depend on.

@@ -1,0 +1,360 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// Consumption is a running Consume. Its methods are safe for concurrent use.
+type Consumption struct {
+	client           *Client
+	stream, consumer string
+	handler          Handler
+	opts             consumeOptions
+	origin           origin // of the messages; its context ends when the last handler has returned
+	cancel           context.CancelCauseFunc
+
+	main        *puller // from the consumer
+	parked      *puller // from the retry stream; nil without one
+	retries     *sideStream
+	deadLetters *sideStream
+
+	quit    context.Context // ends when no more messages are wanted
+	endQuit context.CancelFunc
+	running sync.WaitGroup
+	done    chan struct{} // closed when the last handler has returned
+
+	mu       sync.Mutex
+	changed  *sync.Cond // a message became ready, or no more will
+	held     heldList
+	waiting  waitList
+	rules    ackRules
+	pace     pace
+	stopping bool
+	err      error // why it ended
+	stats    ConsumeStats
+	expired  int         // handlers running that took too long
+	delayed  []time.Time // when messages that wait in the stream for their next try come back
+}
+
+// ConsumeStats are the counters of a Consumption.
+type ConsumeStats struct {
+	// InFlight handlers are running.
+	InFlight int
+	// Ready messages are fetched ahead and wait for a worker.
+	Ready int
+	// Waiting messages are held here until their next try, or behind one of their key.
+	Waiting int
+	// Handled messages, of which Failed ended in an error or a panic. Every try counts.
+	Handled uint64
+	Failed  uint64
+	// Retried messages were sent away to be delivered again later, of which Parked went through the
+	// retry stream.
+	Retried uint64
+	Parked  uint64
+	// DeadLettered messages are in the dead-letter stream.
+	DeadLettered uint64
+	// HandedBack messages were returned to the server unhandled, by Stop or for want of a worker.
+	HandedBack uint64
+	// Expired messages were handled for longer than WithMaxHandling allows.
+	Expired uint64
+	// Unconfirmed acknowledgements got no answer from the server: see WithConfirmedAcks.
+	Unconfirmed uint64
+}
+
+// Consume calls h for the messages of a pull consumer, which must have explicit acknowledgements,
+// until Stop, the end of ctx, or Close.
+//
+// When h returns nil the message is acknowledged. When it returns an error or panics, the message is
+// delivered again after a pause that grows with its deliveries (WithBackoff), or after the one that
+// RetryAfter asks for; after WithMaxDeliver deliveries, or at once for an error that is Permanent, it
+// goes to the dead letters. H may also acknowledge the message itself; then its error is only
+// reported.
+//
+// While a message is held, in a handler or in wait for one, the server is kept from delivering it to
+// others (WithMaxHandling). Consumption goes on over reconnects, restarts and elections, and over a
+// consumer that is deleted: with WithConsumerConfig it is made again, otherwise awaited. Meanwhile
+// Healthy is false and every step of the growing pause between the attempts is logged.
+//
+// So that retries do not stop other messages, one that waits for more than 10 s, and any beyond a
+// quarter of the consumer's MaxAckPending, leaves its stream: it is stored in the work-queue stream
+// "<stream>_RETRY" (subject "retry.<stream>.<consumer>", made when it is first needed), acknowledged,
+// and handled from there when its time has come. The handler sees it as it was: subject, headers,
+// payload and Metadata. It loses its place in the order, survives a purge of its stream, and takes
+// the right to create that stream; without it, retries stay in place. WithoutRetryStream and
+// WithKey keep all retries in place, and so does a consumer without a MaxAckPending.
+//
+// Dead letters keep payload and headers byte for byte: see DeadLetter and ReplayDeadLetters. The
+// stream "<stream>_DLQ" (subject "dlq.<stream>.<consumer>", limits retention, 30 days, replicas and
+// storage as the original's) is made when it is first needed. A message ends in its own stream only
+// after its dead letter is stored; until that succeeds it is kept and tried again.
+//
+// The errors are ErrStreamNotFound, ErrConsumerNotFound, ErrNotConnected, ErrClosed, ErrAlreadyExists
+// when the consumer exists and differs from WithConsumerConfig's, and ErrInvalidArgument.
+func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler, opts ...ConsumeOption) (*Consumption, error) {
+	const op = "consume"
+	if h == nil {
+		return nil, fail(op, path(stream, consumer), ErrInvalidArgument, "the handler is nil")
+	}
+	if err := checkName(op, "consumer", consumer); err != nil {
+		return nil, err
+	}
+	if _, err := c.consumerAPI(ctx, op, stream, consumer); err != nil {
+		return nil, err
+	}
+	o, err := newConsumeOptions(op, stream, consumer, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, wrap(op, path(stream, consumer), err)
+	}
+	s := &Consumption{
+		client: c, stream: stream, consumer: consumer, handler: h, opts: o, done: make(chan struct{}),
+	}
+	s.quit, s.endQuit = context.WithCancel(context.Background())
+	s.changed = sync.NewCond(&s.mu)
+	s.held.init()
+	s.pace.workers, s.pace.ahead = o.workers, aheadTimeMin
+	s.main = newPuller(s, stream, consumer, o.own)
+	if o.keyOf != nil {
+		s.held.lanes = make(map[string]*lane)
+	}
+	if !o.retryInPlace && o.keyOf == nil {
+		s.parked = newPuller(s, retryStreamOf(stream), consumer, nil)
+		s.parked.optional = true
+	}
+	s.deadLetters = s.newDeadLetters()
+	s.retries = s.newRetries()
+	find, cancel := c.deadline(ctx)
+	defer cancel()
+	if err := s.main.find(find); err != nil {
+		return nil, wrap(op, path(stream, consumer), err)
+	}
+	s.origin = origin{client: c}
+	s.origin.ctx, s.cancel = context.WithCancelCause(ctx)
+	if err := c.addConsumption(s); err != nil {
+		s.cancel(ErrClosed)
+		return nil, wrap(op, path(stream, consumer), err)
+	}
+	s.start()
+	return s, nil
+}
+
+// start runs the workers and everything around them.
+func (s *Consumption) start() {
+	s.main.healthy = true // find has seen it
+	stopWithContext := context.AfterFunc(s.origin.ctx, func() { s.beginStop(context.Cause(s.origin.ctx)) })
+	stopWithClient := context.AfterFunc(s.client.ctx, func() { s.beginStop(ErrClosed) })
+
+	var extending sync.WaitGroup
+	idle := make(chan struct{}) // closed when nothing is held
+	extending.Go(func() { s.extend(idle) })
+	for range s.opts.workers {
+		s.running.Go(s.work)
+	}
+	s.running.Go(s.main.run)
+	if s.parked != nil {
+		s.running.Go(s.parked.run)
+	}
+	go func() {
+		s.running.Wait()
+		close(idle)
+		extending.Wait()
+		stopWithContext()
+		stopWithClient()
+		s.flush()
+		s.cancel(s.Err())
+		s.client.removeConsumption(s)
+		close(s.done)
+	}()
+}
+
+// setKey asks the user's function. When that panics the message has the empty key.
+func (s *Consumption) setKey(d *delivery) {
+	err := callHandler(func(msg *Message) error {
+		d.key = s.opts.keyOf(msg)
+		return nil
+	}, &d.msg)
+	if err != nil {
+		s.client.reportHandler(err, d.msg.Subject, path(s.stream, s.consumer))
+	}
+}
+
+// take adds a message to those that are held. The caller holds s.mu.
+func (s *Consumption) take(d *delivery) {
+	switch {
+	case s.stopping:
+		s.handBack(d)
+		return
+	case d.deliveries > 1:
+		if twin := s.held.twin(d.seq); twin != nil {
+			twin.deliveries = max(twin.deliveries, d.deliveries)
+			d.from.ask()
+			return
+		}
+	}
+	d.arrived = s.pace.tick
+	if s.held.add(d) {
+		s.changed.Signal()
+	} else {
+		d.from.ask() // it waits behind another one of its key, not for a worker
+	}
+}
+
+// work handles one message after the other until no more will come.
+func (s *Consumption) work() {
+	s.mu.Lock()
+	for {
+		d := s.held.next()
+		switch {
+		case d != nil:
+			s.stats.InFlight++
+			d.started = s.pace.tick
+			timed := s.pace.sample()
+			s.mu.Unlock()
+			took, kept := s.handle(d, timed)
+			s.mu.Lock()
+			s.stats.InFlight--
+			s.pace.observe(took)
+			if !kept {
+				s.drop(d)
+			}
+		case s.stopping:
+			s.mu.Unlock()
+			return
+		default:
+			s.changed.Wait()
+		}
+	}
+}
+
+// handle runs the handler and settles the message. It returns how long the handler took, if timed,
+// and whether the message is kept for another try.
+func (s *Consumption) handle(d *delivery, timed bool) (took time.Duration, kept bool) {
+	if reason := s.doomed(d); reason != "" {
+		return 0, s.bury(d, reason)
+	}
+	var start time.Time
+	if timed {
+		start = time.Now()
+	}
+	err := callHandler(s.handler, &d.msg)
+	if timed {
+		took = time.Since(start)
+	}
+	s.mu.Lock()
+	s.stats.Handled++
+	if err != nil {
+		s.stats.Failed++
+	}
+	s.mu.Unlock()
+	switch {
+	case err != nil:
+		kept = s.failed(d, err)
+	case s.opts.confirmed:
+		s.ackConfirmed(d)
+	default:
+		d.finish(verbAck)
+	}
+	return took, kept
+}
+
+// drop ends the care for a message and asks for more. The caller holds s.mu.
+func (s *Consumption) drop(d *delivery) {
+	if d.expired {
+		s.expired--
+	}
+	if s.held.remove(d) {
+		s.changed.Signal()
+	}
+	d.from.ask()
+}
+
+// ackConfirmed acknowledges and waits for the server's word, for as long as the server would wait
+// for ours.
+func (s *Consumption) ackConfirmed(d *delivery) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), s.ackWait())
+	defer cancel()
+	var err error
+	for pause := retryPauseMin; ; pause = min(2*pause, retryPauseMax) {
+		attempt, cancel := context.WithTimeout(ctx, apiAttempt)
+		err = d.msg.AckSync(attempt)
+		cancel()
+		if err == nil || errors.Is(err, ErrAlreadyAcked) {
+			return
+		}
+		select {
+		case <-time.After(pause):
+			continue
+		case <-ctx.Done():
+		case <-s.client.ctx.Done():
+		}
+		break
+	}
+	s.count(&s.stats.Unconfirmed)
+	s.unconfirmed(d, err)
+}
+
+// unconfirmed reports an acknowledgement that the server has not got, as far as is known.
+func (s *Consumption) unconfirmed(d *delivery, err error) {
+	s.client.log.Error("acknowledgement not confirmed; the message may be delivered again",
+		"stream", s.stream, "consumer", s.consumer, "sequence", d.seq, "error", err)
+	s.client.emit(Event{Type: EventUnconfirmedAck, Stream: s.stream, Consumer: s.consumer, Subject: d.msg.Subject, Err: err})
+}
+
+func (s *Consumption) count(counter *uint64) {
+	s.mu.Lock()
+	*counter++
+	s.mu.Unlock()
+}
+
+func (s *Consumption) ackWait() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rules.ackWait
+}
+
+// Done returns a channel that is closed when the Consumption has ended and its last handler has
+// returned.
+func (s *Consumption) Done() <-chan struct{} { return s.done }
+
+// Err returns nil while the Consumption lives, and afterwards why it ended: ErrStopped, ErrClosed
+// with the client, or the cause with which its context ended.
+func (s *Consumption) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Healthy tells whether the server was heard on the consumer's behalf of late: false while
+// disconnected, while the consumer or its stream is gone, during an election, and after the end.
+func (s *Consumption) Healthy() bool {
+	up, _, _ := s.client.link.state()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return up && s.main.healthy && !s.stopping
+}
+
+// Lag asks the server how many messages of the consumer are not done: those not yet delivered and
+// those delivered and not yet acknowledged, to whichever instance, but not those in the retry
+// stream. Without a deadline in ctx, Config.RequestTimeout applies.
+func (s *Consumption) Lag(ctx context.Context) (uint64, error) {
+	info, err := s.client.GetConsumerInfo(ctx, s.stream, s.consumer)
+	if err != nil {
+		return 0, err
+	}
+	return info.NumPending + uint64(info.NumAckPending), nil
+}
+
+// Stats returns the counters.
+func (s *Consumption) Stats() ConsumeStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stats := s.stats
+	stats.Ready = s.held.ready
+	stats.Waiting = s.held.count - s.held.ready - stats.InFlight
+	return stats
+}

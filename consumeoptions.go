@@ -1,0 +1,139 @@
+package nats
+
+import (
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ConsumeOption changes what Consume does.
+type ConsumeOption func(*consumeOptions)
+
+type consumeOptions struct {
+	workers      int
+	keyOf        func(*Message) string
+	backOff      []time.Duration
+	maxDeliver   int
+	maxHandling  time.Duration // 0: a multiple of the consumer's AckWait
+	deadLetters  string        // a subject; empty for the default
+	confirmed    bool
+	retryInPlace bool
+	own          *jetstream.ConsumerConfig // nil for a consumer of somebody else's
+}
+
+// What holds where no option says otherwise.
+const (
+	defaultHandlingAckWaits = 10 // times the consumer's AckWait
+	minRetryDelay           = 10 * time.Millisecond
+)
+
+var defaultBackOff = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute}
+
+// WithWorkers handles up to n messages at once. What is fetched ahead is sized from n and from how
+// fast the handlers are, so that instances share the work evenly. The default, and the meaning of an
+// n below 2, is one at a time, in the order in which the server delivers.
+func WithWorkers(n int) ConsumeOption {
+	return func(o *consumeOptions) { o.workers = n }
+}
+
+// WithKey keeps messages of the same key in order while WithWorkers handles different keys at once.
+// The order also holds while a message is retried: it stays here, and those of its key behind it
+// wait, until it is handled or dead. While they wait they count against the consumer's
+// MaxAckPending, so a key that fails for ever ends up stopping the others: give WithMaxDeliver too.
+// The order is that of one Consumption; other instances on the same consumer have their own. The
+// key function must not block.
+func WithKey(key func(*Message) string) ConsumeOption {
+	return func(o *consumeOptions) { o.keyOf = key }
+}
+
+// WithBackoff sets how long a message waits before it is delivered again after its first, second,
+// and further failures; the last delay repeats. Every delay is varied by up to a fifth, so that
+// messages that failed together do not return together. The default is 1 s, 5 s, 30 s, 2 min and
+// 10 min. A delay below 10 ms is 10 ms.
+func WithBackoff(delays ...time.Duration) ConsumeOption {
+	return func(o *consumeOptions) { o.backOff = slices.Clone(delays) }
+}
+
+// WithMaxDeliver moves a message to the dead letters when its nth delivery fails, or when n workers
+// died on it: then it comes again and goes there unhandled. Deliveries that were handed back count
+// as well, and those to a worker that died on another message before it came to this one. The
+// default, and the meaning of an n below 1, is the consumer's MaxDeliver, and no limit when it has
+// none. A MaxDeliver of the consumer itself is best left unset: when a worker dies on the last
+// delivery, the server drops the message and nobody hears of it.
+func WithMaxDeliver(n int) ConsumeOption {
+	return func(o *consumeOptions) { o.maxDeliver = n }
+}
+
+// WithMaxHandling bounds for how long a message is kept from being delivered to others while its
+// handler runs. After that, and one AckWait more, the server delivers it again, although the handler
+// still runs. Zero or less means the default, ten times the consumer's AckWait.
+func WithMaxHandling(d time.Duration) ConsumeOption {
+	return func(o *consumeOptions) { o.maxHandling = max(d, 0) }
+}
+
+// WithDeadLetter publishes dead letters to subject instead of "dlq.<stream>.<consumer>". Whatever
+// stream stores that subject receives them; when none does, the stream "<stream>_DLQ" is made to.
+func WithDeadLetter(subject string) ConsumeOption {
+	return func(o *consumeOptions) { o.deadLetters = subject }
+}
+
+// WithConfirmedAcks waits for the server to confirm every acknowledgement before the next message
+// is handled. A handler's effect and its acknowledgement then differ only when the server could not
+// be asked; that is logged, counted in ConsumeStats.Unconfirmed, and the message comes again.
+func WithConfirmedAcks() ConsumeOption {
+	return func(o *consumeOptions) { o.confirmed = true }
+}
+
+// WithoutRetryStream leaves every message that waits for its next try in its own stream, where it
+// counts against the consumer's MaxAckPending: as many messages as that with long delays then stop
+// all others.
+func WithoutRetryStream() ConsumeOption {
+	return func(o *consumeOptions) { o.retryInPlace = true }
+}
+
+// WithConsumerConfig makes the consumer the Consumption's own: Consume creates it from cfg, durable
+// as with CreateConsumer, unless it exists, and creates it again whenever it is gone. It then goes on
+// after the messages that are known to be acknowledged, which is looked up every 5 s, and begins as
+// cfg says when none are, or when the stream is a new one. Cfg's Name may be empty or must be the
+// consumer's; cfg is copied. Without this option the consumer belongs to somebody else, and Consume
+// waits until it is back.
+func WithConsumerConfig(cfg *jetstream.ConsumerConfig) ConsumeOption {
+	return func(o *consumeOptions) {
+		if cfg != nil {
+			own := *cfg
+			o.own = &own
+		}
+	}
+}
+
+// newConsumeOptions applies and checks the options.
+func newConsumeOptions(op, stream, consumer string, opts []ConsumeOption) (consumeOptions, error) {
+	var o consumeOptions
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&o)
+		}
+	}
+	o.workers = max(o.workers, 1)
+	o.maxDeliver = max(o.maxDeliver, 0)
+	if len(o.backOff) == 0 {
+		o.backOff = defaultBackOff
+	}
+	target := path(stream, consumer)
+	if o.deadLetters != "" {
+		if fault := subjectFault(o.deadLetters, false); fault != "" {
+			return o, fail(op, target, ErrInvalidSubject, "dead letter subject %q: %s", o.deadLetters, fault)
+		}
+	}
+	if o.own != nil {
+		switch {
+		case o.own.Name != "" && o.own.Name != consumer, o.own.Durable != "" && o.own.Durable != consumer:
+			return o, fail(op, target, ErrInvalidArgument, "the ConsumerConfig names another consumer, %q", o.own.Name+o.own.Durable)
+		case o.own.AckPolicy != jetstream.AckExplicitPolicy:
+			return o, fail(op, target, ErrInvalidArgument, "the ConsumerConfig's AckPolicy must be explicit")
+		}
+		o.own.Name = consumer
+	}
+	return o, nil
+}

@@ -1,0 +1,206 @@
+package nats_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// resumeWithin is how soon consumption must be back when what it needs is.
+const resumeWithin = 2 * time.Second
+
+// publishUntilSeen publishes payload until the handler has seen it, and fails when that takes longer
+// than it may.
+func publishUntilSeen(t testing.TB, client *nats.Client, got *calls, payload string) {
+	t.Helper()
+	_, err := client.PublishToStream(context.Background(), "orders.created", []byte(payload))
+	require.NoError(t, err)
+	begin := time.Now()
+	eventually(t, payload+" is seen", func() bool { return strings.Contains(strings.Join(got.all(), " "), payload) })
+	assert.Less(t, time.Since(begin), resumeWithin+raceSlack, payload)
+}
+
+// Raw nats.go: the loop ends 1 ms after its consumer is deleted, and only an error handler hears of
+// it.
+func TestConsumeSurvivesDeletion(t *testing.T) {
+	t.Parallel()
+	for name, owned := range map[string]bool{"owned": true, "bound": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log logBuffer
+			var events eventLog
+			s := natstest.RunServer(t)
+			client := connect(t, s, nil, nats.WithLogger(log.logger()), nats.WithEventHandler(events.handle))
+			other := connect(t, s, nil)
+			newStream(t, client, 10)
+			ctx := context.Background()
+			var got calls
+			h := func(msg *nats.Message) error { got.note(msg); return nil }
+			var consumption *nats.Consumption
+			if owned {
+				consumption = consume(t, client, h, nats.WithConsumerConfig(&jetstream.ConsumerConfig{}))
+			} else {
+				newConsumer(t, other, jetstream.ConsumerConfig{Name: "worker"})
+				consumption = consume(t, client, h)
+			}
+			eventually(t, "the first ten", func() bool { return got.len() == 10 })
+			idle(t, other)
+			if owned {
+				eventually(t, "it has looked at what is done", func() bool { return consumption.Floor() == 10 })
+			}
+
+			require.NoError(t, other.DeleteConsumer(ctx, "ORDERS", "worker"))
+			if !owned {
+				eventually(t, "unhealthy", func() bool { return !consumption.Healthy() })
+				time.Sleep(2 * time.Second)
+				warnings := strings.Count(log.String(), "consumer is not available")
+				assert.Greater(t, warnings, 2)
+				assert.LessOrEqual(t, warnings, 7, "one for every step")
+				assert.False(t, consumption.Healthy())
+				newConsumer(t, other, jetstream.ConsumerConfig{Name: "worker", DeliverPolicy: jetstream.DeliverNewPolicy})
+			}
+			publishUntilSeen(t, other, &got, "again")
+			assert.Equal(t, 11, got.len(), "what was done is not done again")
+			eventually(t, "healthy", consumption.Healthy)
+			if owned {
+				// Where the new one begins is no difference to the configuration.
+				require.NoError(t, consumption.Stop(ctx))
+				consumption = consume(t, client, h, nats.WithConsumerConfig(&jetstream.ConsumerConfig{}))
+			}
+			assert.Len(t, events.of(nats.EventConsumerUnavailable), 1)
+			eventually(t, "the event", func() bool { return len(events.of(nats.EventConsumerAvailable)) == 1 })
+
+			// The same with the whole stream. Its new messages have old numbers.
+			require.NoError(t, other.DeleteStream(ctx, "ORDERS"))
+			eventually(t, "unhealthy", func() bool { return !consumption.Healthy() })
+			eventually(t, "the stream is there again", func() bool {
+				_, err := other.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
+				if err != nil {
+					t.Log(err) // the server is still removing the old one's files
+				}
+				return err == nil
+			})
+			if !owned {
+				newConsumer(t, other, jetstream.ConsumerConfig{Name: "worker"})
+			}
+			publishUntilSeen(t, other, &got, "afresh")
+			assert.Equal(t, 12, got.len())
+			require.NoError(t, consumption.Err())
+		})
+	}
+}
+
+// Raw nats.go: a consumer in memory that a restart has lost is awaited for ever, in silence.
+func TestConsumeSurvivesRestart(t *testing.T) {
+	t.Parallel()
+	for name, memory := range map[string]bool{"consumer on disk": false, "consumer in memory": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := natstest.RunServer(t)
+			client, other := connect(t, s, nil), connect(t, s, nil)
+			newStream(t, client, 10)
+			var got calls
+			consumption := consume(t, client, func(msg *nats.Message) error { got.note(msg); return nil },
+				nats.WithConsumerConfig(&jetstream.ConsumerConfig{MemoryStorage: memory}), nats.WithWorkers(2))
+			eventually(t, "the first ten", func() bool { return got.len() == 10 })
+			idle(t, client)
+			for i := range 3 {
+				s.Stop()
+				eventually(t, "unhealthy", func() bool { return !consumption.Healthy() })
+				s.Restart()
+				require.NoError(t, other.Ping(within(t, patience)))
+				publishUntilSeen(t, other, &got, fmt.Sprint("restart", i))
+				eventually(t, "healthy", consumption.Healthy)
+			}
+			if !memory {
+				assert.Equal(t, 13, got.len())
+			}
+		})
+	}
+}
+
+// A consumer that is paused is silent, and no worse.
+func TestConsumePausedConsumer(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 5)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	ctx := context.Background()
+	var got calls
+	consumption := consume(t, client, func(msg *nats.Message) error { got.note(msg); return nil })
+	eventually(t, "all handled", func() bool { return got.len() == 5 })
+	require.NoError(t, client.PauseConsumer(ctx, "ORDERS", "worker", time.Now().Add(time.Hour)))
+	_, err := client.PublishToStream(ctx, "orders.created", []byte("later"))
+	require.NoError(t, err)
+	time.Sleep(2 * time.Second) // nothing is to come
+	assert.Equal(t, 5, got.len())
+	assert.True(t, consumption.Healthy())
+	require.NoError(t, client.ResumeConsumer(ctx, "ORDERS", "worker"))
+	eventually(t, "it comes", func() bool { return got.len() == 6 })
+}
+
+// A connection that is cut again and again, with handlers at work, loses nothing.
+func TestConsumeOverBrokenConnections(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	publisher := connect(t, s, nil)
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	const n = 600
+	newStream(t, publisher, n)
+	newConsumer(t, publisher, jetstream.ConsumerConfig{Name: "worker", AckWait: time.Second})
+	var got calls
+	consume(t, client, func(msg *nats.Message) error {
+		got.note(msg)
+		time.Sleep(2 * time.Millisecond)
+		return nil
+	}, nats.WithWorkers(2))
+	for range 5 {
+		before := got.len()
+		eventually(t, "progress", func() bool { return got.len() > before+20 || got.distinct() == n })
+		proxy.Cut()
+		proxy.Restore()
+	}
+	eventually(t, "all handled", func() bool { return got.distinct() == n })
+	idle(t, publisher)
+}
+
+// A server that is silent without closing the connection is found out, and those who hold messages
+// meanwhile do not handle them twice.
+func TestConsumeThroughABlackHole(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	publisher := connect(t, s, nil)
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	newStream(t, publisher, 2)
+	newConsumer(t, publisher, jetstream.ConsumerConfig{Name: "worker", AckWait: 500 * time.Millisecond})
+	var got calls
+	started, release := make(chan struct{}, 10), make(chan struct{})
+	consumption := consume(t, client, func(msg *nats.Message) error {
+		got.note(msg)
+		started <- struct{}{}
+		<-release
+		return nil
+	}, nats.WithWorkers(3))
+	<-started
+	<-started
+	proxy.BlackHole()
+	eventually(t, "unhealthy", func() bool { return !consumption.Healthy() })
+	proxy.Restore() // the deadlines have passed
+	eventually(t, "healthy", consumption.Healthy)
+	time.Sleep(time.Second) // for deliveries once more
+	close(release)
+	idle(t, publisher)
+	assert.Equal(t, 2, got.len())
+	publishUntilSeen(t, publisher, &got, "after")
+}

@@ -1,0 +1,112 @@
+package nats
+
+import (
+	"context"
+	"time"
+)
+
+// Stop ends the Consumption gracefully: no more messages come, those that wait are handed back to
+// the server at once, and Stop returns when the last handler has returned and its message is
+// settled. When ctx ends first (without a deadline: Config.DrainTimeout) it ends the messages'
+// context and returns ErrDrainTimeout with the number of handlers left; they are still acknowledged
+// if they return before the client closes. A second call waits as well. Called from a handler it
+// would wait for itself until the time is up.
+func (s *Consumption) Stop(ctx context.Context) error {
+	const op = "stop consuming"
+	if ctx == nil {
+		return errNilContext(op, path(s.stream, s.consumer))
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.client.cfg.DrainTimeout)
+		defer cancel()
+	}
+	s.beginStop(ErrStopped)
+	if handlers := s.awaitStop(ctx); handlers > 0 {
+		return fail(op, path(s.stream, s.consumer), ErrDrainTimeout, "%d handlers still running: %w", handlers, context.Cause(ctx))
+	}
+	return nil
+}
+
+// beginStop ends the pulls and hands back what no worker has begun.
+func (s *Consumption) beginStop(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return
+	}
+	s.stopping, s.err = true, cause
+	s.endQuit()
+	if s.waiting.timer != nil {
+		s.waiting.timer.Stop()
+	}
+	s.held.all(func(d *delivery) {
+		if d.state != stateRunning {
+			s.handBack(d)
+		}
+	})
+	s.changed.Broadcast()
+}
+
+// handBack returns a message to the server for others to handle, or later. The caller holds s.mu.
+func (s *Consumption) handBack(d *delivery) {
+	verb := verbNak
+	if d.state == stateWaiting {
+		verb = d.verbNakAfter(max(time.Until(d.trial.until), minRetryDelay))
+	}
+	d.finish(verb)
+	s.stats.HandedBack++
+	if d.next != nil {
+		s.held.remove(d)
+	}
+}
+
+// awaitStop waits until everything has ended, and returns how many handlers run on when ctx ends.
+func (s *Consumption) awaitStop(ctx context.Context) int {
+	select {
+	case <-s.done:
+		return 0
+	case <-ctx.Done():
+	}
+	left := s.Stats().InFlight // before they hear of it
+	s.cancel(s.Err())
+	return left
+}
+
+// stopFlush is how long the end waits for the server to have the last acknowledgements.
+const stopFlush = 2 * time.Second
+
+func (s *Consumption) flush() {
+	if up, _, _ := s.client.link.state(); !up {
+		return // they are in the reconnect buffer
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopFlush)
+	defer cancel()
+	_ = s.client.nc.FlushWithContext(ctx)
+}
+
+func (c *Client) addConsumption(s *Consumption) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.isClosing() {
+		return ErrClosed
+	}
+	c.consumptions[s] = struct{}{}
+	return nil
+}
+
+func (c *Client) removeConsumption(s *Consumption) {
+	c.mu.Lock()
+	delete(c.consumptions, s)
+	c.mu.Unlock()
+}
+
+func (c *Client) runningConsumptions() []*Consumption {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]*Consumption, 0, len(c.consumptions))
+	for s := range c.consumptions {
+		all = append(all, s)
+	}
+	return all
+}

@@ -1,0 +1,138 @@
+package nats_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// Raw nats.go leaves what it has prefetched to its deadline, 30 s by default.
+func TestStopHandsBackAtOnce(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	newStream(t, client, 50)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: time.Minute})
+	started := make(chan struct{}, 100)
+	release := make(chan struct{})
+	quick := make(chan struct{}, 20) // makes the consumer fetch ahead
+	for range 20 {
+		quick <- struct{}{}
+	}
+	var finished atomic.Int64
+	consumption := consume(t, client, func(msg *nats.Message) error {
+		select {
+		case <-quick:
+			return nil
+		default:
+		}
+		started <- struct{}{}
+		<-release
+		finished.Add(1)
+		return msg.Context().Err()
+	}, nats.WithWorkers(2))
+	<-started
+	<-started
+	eventually(t, "messages are fetched ahead", func() bool { return consumption.Stats().Ready > 0 })
+
+	stopped := make(chan error, 1)
+	go func() { stopped <- consumption.Stop(within(t, patience)) }()
+	begin := time.Now()
+	var rest calls
+	consume(t, connect(t, s, nil), func(msg *nats.Message) error { rest.note(msg); return nil })
+	eventually(t, "the rest is handled elsewhere", func() bool { return rest.distinct() == 28 })
+	assert.Less(t, time.Since(begin), 5*time.Second)
+	close(release)
+	require.NoError(t, <-stopped)
+	assert.EqualValues(t, 2, finished.Load())
+	idle(t, client)
+	assert.Equal(t, 28, rest.len(), "those in a handler are not handed back")
+}
+
+func TestStopEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 1)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	started := make(chan struct{})
+	consumption := consume(t, client, func(msg *nats.Message) error {
+		close(started)
+		<-msg.Context().Done()
+		return nil
+	})
+	<-started
+	begin := time.Now()
+	err := consumption.Stop(within(t, 100*time.Millisecond))
+	require.ErrorIs(t, err, nats.ErrDrainTimeout)
+	require.ErrorContains(t, err, "1 handlers")
+	assert.Less(t, time.Since(begin), time.Second)
+	<-consumption.Done() // the context told the handler
+	idle(t, client)
+}
+
+func TestConsumeEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 0)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	consumption, err := client.Consume(ctx, "ORDERS", "worker", func(*nats.Message) error { return nil })
+	require.NoError(t, err)
+	begin := time.Now()
+	cancel(cause)
+	<-consumption.Done()
+	assert.Less(t, time.Since(begin), 100*time.Millisecond+raceSlack)
+	require.ErrorIs(t, consumption.Err(), cause)
+}
+
+// raceSlack is what a loaded machine may take beside the time under test.
+const raceSlack = 3 * time.Second
+
+func TestShutdownStopsConsumptions(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client, other := connect(t, s, nil), connect(t, s, nil)
+	newStream(t, client, 10)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: time.Minute})
+	started := make(chan struct{}, 10)
+	consumption := consume(t, client, func(*nats.Message) error {
+		started <- struct{}{}
+		time.Sleep(100 * time.Millisecond)
+		return nil
+	}, nats.WithWorkers(2))
+	<-started
+	<-started
+	require.NoError(t, client.Close())
+	require.ErrorIs(t, consumption.Err(), nats.ErrClosed)
+	var rest calls
+	consume(t, other, func(msg *nats.Message) error { rest.note(msg); return nil })
+	idle(t, other)
+	assert.EqualValues(t, 10, uint64(rest.len())+consumption.Stats().Handled, "each handled once")
+
+	// With a handler that does not end, the error counts it.
+	hanging := connect(t, s, nil)
+	newConsumer(t, hanging, jetstream.ConsumerConfig{Name: "hanging"})
+	stuck, release := make(chan struct{}, 10), make(chan struct{})
+	defer close(release)
+	_, err := hanging.Consume(context.Background(), "ORDERS", "hanging", func(*nats.Message) error {
+		stuck <- struct{}{}
+		<-release
+		return nil
+	})
+	require.NoError(t, err)
+	<-stuck
+	var left *nats.ShutdownError
+	require.ErrorAs(t, hanging.Shutdown(within(t, 100*time.Millisecond)), &left)
+	assert.Equal(t, 1, left.Handlers)
+	assert.ErrorIs(t, left, nats.ErrDrainTimeout)
+}

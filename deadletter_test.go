@@ -1,0 +1,213 @@
+package nats_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// deadLettersOf returns what is in a dead-letter stream.
+func deadLettersOf(t testing.TB, client *nats.Client, stream string) []*nats.DeadLetter {
+	t.Helper()
+	ctx := context.Background()
+	s, err := client.GetStream(ctx, stream)
+	if errors.Is(err, nats.ErrStreamNotFound) {
+		return nil
+	}
+	require.NoError(t, err)
+	var letters []*nats.DeadLetter
+	for seq := max(s.CachedInfo().State.FirstSeq, 1); seq <= s.CachedInfo().State.LastSeq; seq++ {
+		m, err := s.GetMsg(ctx, seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		require.NoError(t, err)
+		letter, err := nats.ReadDeadLetter(&nats.Message{Subject: m.Subject, Header: m.Header, Data: m.Data})
+		require.NoError(t, err)
+		letters = append(letters, letter)
+	}
+	return letters
+}
+
+func TestPermanentGoesToTheDeadLettersAtOnce(t *testing.T) {
+	t.Parallel()
+	var events eventLog
+	client := connect(t, natstest.RunServer(t), nil, nats.WithEventHandler(events.handle))
+	newStream(t, client, 0)
+	ctx := context.Background()
+	original := &nats.Message{
+		Subject: "orders.created", Data: []byte("\x00\xff not text"),
+		Header: natsgo.Header{
+			"Nats-Msg-Id": {"mine"}, "x-lower": {"kept"}, "X-Two": {"b", "a"}, "Dead-Letter-Reason": {"an older one"},
+		},
+	}
+	before := time.Now().Add(-time.Second)
+	ack, err := client.PublishMsgToStream(ctx, original)
+	require.NoError(t, err)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	consumption := consume(t, client, func(*nats.Message) error {
+		return fmt.Errorf("order 7:\r\n%w", nats.Permanent(errPoison))
+	})
+	eventually(t, "the dead letter", func() bool { return consumption.Stats().DeadLettered == 1 })
+	idle(t, client)
+	letters := deadLettersOf(t, client, "ORDERS_DLQ")
+	require.Len(t, letters, 1)
+	letter := letters[0]
+	assert.Equal(t, original.Subject, letter.Subject)
+	assert.Equal(t, original.Header, letter.Header)
+	assert.Equal(t, original.Data, letter.Data)
+	assert.Equal(t, "ORDERS", letter.Stream)
+	assert.Equal(t, ack.Sequence, letter.Sequence)
+	assert.Equal(t, "worker", letter.Consumer)
+	assert.Equal(t, 1, letter.Deliveries)
+	assert.Equal(t, "order 7: poison", letter.Reason)
+	for _, at := range []time.Time{letter.Stored, letter.Time} {
+		assert.WithinRange(t, at, before, time.Now().Add(time.Second))
+	}
+	info, err := client.GetStreamInfo(ctx, "ORDERS_DLQ")
+	require.NoError(t, err)
+	assert.Equal(t, jetstream.LimitsPolicy, info.Config.Retention)
+	assert.Equal(t, 30*24*time.Hour, info.Config.MaxAge)
+	eventually(t, "the event", func() bool { return len(events.of(nats.EventDeadLetter)) == 1 })
+	event := events.of(nats.EventDeadLetter)[0]
+	assert.Equal(t, "orders.created", event.Subject)
+	assert.Equal(t, "ORDERS", event.Stream)
+
+	_, err = nats.ReadDeadLetter(original)
+	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+	_, err = nats.ReadDeadLetter(nil)
+	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+}
+
+// A work queue deletes what is terminated: only the dead letter is left then, and must be there.
+func TestDeadLettersOfAWorkQueue(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{
+		Name: "ORDERS", Subjects: []string{"orders.>"}, Retention: jetstream.WorkQueuePolicy, Storage: jetstream.MemoryStorage,
+	})
+	require.NoError(t, err)
+	_, err = client.PublishToStream(ctx, "orders.created", []byte("x"))
+	require.NoError(t, err)
+	// The server's own limit holds when no other is given.
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", MaxDeliver: 2})
+	consume(t, client, func(*nats.Message) error { return errPoison }, nats.WithBackoff(20*time.Millisecond))
+	eventually(t, "the original is gone", func() bool {
+		info, err := client.GetStreamInfo(ctx, "ORDERS")
+		return err == nil && info.State.Msgs == 0
+	})
+	letters := deadLettersOf(t, client, "ORDERS_DLQ")
+	require.Len(t, letters, 1)
+	assert.Equal(t, 2, letters[0].Deliveries)
+	info, err := client.GetStreamInfo(ctx, "ORDERS_DLQ")
+	require.NoError(t, err)
+	assert.Equal(t, jetstream.MemoryStorage, info.Config.Storage, "as the original's")
+}
+
+// Nothing is lost while dead letters cannot be stored.
+func TestDeadLetterStreamDown(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{
+		Name: "GRAVES", Subjects: []string{"graves"}, MaxMsgs: 1, Discard: jetstream.DiscardNew,
+	})
+	require.NoError(t, err)
+	_, err = client.PublishToStream(ctx, "graves", nil)
+	require.NoError(t, err)
+	newStream(t, client, 3)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: 500 * time.Millisecond})
+	var got calls
+	consumption := consume(t, client, func(msg *nats.Message) error {
+		got.note(msg)
+		return nats.Permanent(errPoison)
+	}, nats.WithDeadLetter("graves"))
+	eventually(t, "all have failed", func() bool { return got.len() == 3 && consumption.Stats().Waiting == 3 })
+	time.Sleep(time.Second) // longer than the deadline
+	info, err := client.GetConsumerInfo(ctx, "ORDERS", "worker")
+	require.NoError(t, err)
+	assert.Equal(t, 3, info.NumAckPending)
+	lag, err := consumption.Lag(ctx)
+	require.NoError(t, err)
+	assert.EqualValues(t, 3, lag)
+	require.NoError(t, client.PurgeStream(ctx, "GRAVES"))
+	_, err = client.UpdateStream(ctx, &jetstream.StreamConfig{
+		Name: "GRAVES", Subjects: []string{"graves"}, MaxMsgs: 10, Discard: jetstream.DiscardNew,
+	})
+	require.NoError(t, err)
+	idle(t, client)
+	assert.Len(t, deadLettersOf(t, client, "GRAVES"), 3)
+	assert.Equal(t, 3, got.len(), "kept, not handled again")
+	assert.Empty(t, deadLettersOf(t, client, "ORDERS_DLQ"), "not made")
+}
+
+// With a subject of one's own that no stream stores, the stream is made for it.
+func TestDeadLetterSubjectWithoutStream(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 1)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	poison := func(*nats.Message) error { return nats.Permanent(errPoison) }
+	first := consume(t, client, poison)
+	idle(t, client)
+	require.NoError(t, first.Stop(within(t, patience)))
+	consume(t, client, poison, nats.WithDeadLetter("graves.orders"))
+	_, err := client.PublishToStream(context.Background(), "orders.created", []byte("1"))
+	require.NoError(t, err)
+	idle(t, client)
+	assert.Len(t, deadLettersOf(t, client, "ORDERS_DLQ"), 2)
+	info, err := client.GetStreamInfo(context.Background(), "ORDERS_DLQ")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"dlq.ORDERS.*", "graves.orders"}, info.Config.Subjects)
+}
+
+// A stream that stores its own dead letters would consume them.
+func TestDeadLettersIntoTheirOwnStreamAreRefused(t *testing.T) {
+	t.Parallel()
+	var log logBuffer
+	client := connect(t, natstest.RunServer(t), nil, nats.WithLogger(log.logger()))
+	newStream(t, client, 1)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	consumption := consume(t, client, func(*nats.Message) error { return nats.Permanent(errPoison) }, nats.WithDeadLetter("orders.dead"))
+	eventually(t, "the refusal", func() bool { return strings.Contains(log.String(), "it is the stream") })
+	assert.Equal(t, 1, consumption.Stats().Waiting)
+}
+
+// A dead letter is stored once, however often its message comes again: here because the server never
+// gets to know that the message is done.
+func TestDeadLetterIsStoredOnce(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
+		o.Users = []*server.User{{Username: "any", Password: "any"}, {Username: "mute", Password: "mute", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"$JS.ACK.>"}},
+		}}}
+	}))
+	admin := connect(t, s, func(c *nats.Config) { c.Username, c.Password = "any", "any" })
+	mute := connect(t, s, func(c *nats.Config) { c.Username, c.Password = "mute", "mute" })
+	newStream(t, admin, 1)
+	newConsumer(t, admin, jetstream.ConsumerConfig{Name: "worker", AckWait: 100 * time.Millisecond})
+	var got calls
+	consumption := consume(t, mute, func(msg *nats.Message) error {
+		got.note(msg)
+		return nats.Permanent(errPoison)
+	})
+	eventually(t, "it came twice", func() bool { return consumption.Stats().DeadLettered == 2 })
+	assert.GreaterOrEqual(t, got.len(), 2)
+	assert.Len(t, deadLettersOf(t, admin, "ORDERS_DLQ"), 1)
+	info, err := admin.GetConsumerInfo(context.Background(), "ORDERS", "worker")
+	require.NoError(t, err)
+	assert.Equal(t, 1, info.NumAckPending)
+}

@@ -1,0 +1,290 @@
+package nats
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// delivery is a message that a Consumption holds, from its arrival to its acknowledgement.
+type delivery struct {
+	msg        Message
+	from       *puller
+	seq        uint64 // in the stream it was published to
+	stored     int64  // when, in nanoseconds
+	deliveries int    // of it, this one included
+	key        string // of WithKey
+	arrived    uint64 // tick
+	started    uint64 // tick, in a worker
+	state      deliveryState
+	expired    bool   // its handler took too long; the server may deliver it to others
+	trial      *trial // nil for the many that need no second one
+
+	prev, next *delivery // of all that are held, oldest first
+	after      *delivery // of those that are ready
+}
+
+// trial is what is known of a message that waits here for its next try.
+type trial struct {
+	until    time.Time
+	reason   string // why it is dead and waits for the dead-letter stream, if it is
+	attempts int    // to store it there
+}
+
+// again returns the message's trial.
+func (d *delivery) again() *trial {
+	if d.trial == nil {
+		d.trial = &trial{}
+	}
+	return d.trial
+}
+
+type deliveryState uint8
+
+const (
+	stateBlocked deliveryState = iota // behind another one of its key
+	stateReady                        // for a worker
+	stateRunning                      // in one
+	stateWaiting                      // for its next try
+	stateGone
+)
+
+// The acknowledgements of a JetStream message (ADR-15).
+var (
+	verbAck      = []byte("+ACK")
+	verbNak      = []byte("-NAK")
+	verbProgress = []byte("+WPI")
+)
+
+// finish sends a final acknowledgement, unless the handler has sent one.
+func (d *delivery) finish(verb []byte) {
+	if !atomic.CompareAndSwapUint32(&d.msg.acked, 0, 1) {
+		return
+	}
+	if err := d.msg.origin.client.nc.Publish(d.msg.msg.Reply, verb); err != nil {
+		d.from.s.unconfirmed(d, err)
+	}
+}
+
+// deliver counts a try that is made here, without the server.
+func (d *delivery) deliver() {
+	meta, err := d.msg.Metadata()
+	d.deliveries++
+	if err == nil {
+		meta.NumDelivered = uint64(d.deliveries)
+		d.msg.meta = meta
+	}
+}
+
+// finished tells whether a final acknowledgement was sent.
+func (d *delivery) finished() bool { return atomic.LoadUint32(&d.msg.acked) == 1 }
+
+// verbNakAfter asks for the message again after delay, the server's own back-off taken into account:
+// it counts a delay from when the message's current deadline would end, not from now. The caller
+// holds the Consumption's lock.
+func (d *delivery) verbNakAfter(delay time.Duration) []byte {
+	rules := &d.from.s.rules
+	if n := len(rules.backOff); n > 0 && !d.from.optional { // the retry stream's consumer has none
+		delay -= rules.backOff[min(max(d.deliveries, 1), n)-1] - rules.ackWait
+	}
+	return append(strconv.AppendInt([]byte(`-NAK {"delay": `), delay.Nanoseconds(), 10), '}')
+}
+
+// parseAck reads the acknowledgement subject of a delivered message: how often it was delivered,
+// its sequence in the stream, and when it was stored there (ADR-15; upstream's own parser allocates).
+func parseAck(reply string) (deliveries int, seq uint64, stored int64, ok bool) {
+	var starts [11]int // of the tokens after the first
+	n := 0
+	for i := range len(reply) {
+		if reply[i] == '.' && n < len(starts) {
+			starts[n] = i + 1
+			n++
+		}
+	}
+	first := 3 // $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<time>.<pending>
+	switch {
+	case n >= 10:
+		first = 5 // $JS.ACK.<domain>.<account hash>.<stream> and so on
+	case n < 8:
+		return 0, 0, 0, false
+	}
+	number := func(token int) (v uint64) {
+		for _, c := range []byte(reply[starts[token] : starts[token+1]-1]) {
+			ok = ok && '0' <= c && c <= '9'
+			v = 10*v + uint64(c-'0')
+		}
+		return v
+	}
+	ok = true
+	return int(number(first)), number(first + 1), int64(number(first + 3)), ok
+}
+
+// heldList is all that a Consumption holds. The Consumption's lock guards it.
+type heldList struct {
+	root  delivery // of the list of all
+	count int
+
+	first, last *delivery // of those that are ready
+	ready       int
+
+	lanes map[string]*lane // nil without WithKey
+}
+
+// lane is the messages of one key. The first of them is ready, running or waiting; the others are
+// blocked, in the order of their sequences.
+type lane struct{ queue []*delivery }
+
+func (l *heldList) init() { l.root.prev, l.root.next = &l.root, &l.root }
+
+// all calls f for every message, oldest first; f may remove the one it is called with.
+func (l *heldList) all(f func(*delivery)) {
+	for d := l.root.next; d != &l.root; {
+		next := d.next
+		f(d)
+		d = next
+	}
+}
+
+// add takes a message in and tells whether it is ready.
+func (l *heldList) add(d *delivery) bool {
+	d.prev, d.next = l.root.prev, &l.root
+	d.prev.next, l.root.prev = d, d
+	l.count++
+	if l.lanes != nil {
+		ln := l.lanes[d.key]
+		if ln != nil {
+			// One that comes again may be older than those that wait.
+			at, _ := slices.BinarySearchFunc(ln.queue[1:], d.seq, func(d *delivery, seq uint64) int {
+				return cmp.Compare(d.seq, seq)
+			})
+			ln.queue = slices.Insert(ln.queue, at+1, d)
+			return false
+		}
+		l.lanes[d.key] = &lane{queue: []*delivery{d}}
+	}
+	l.makeReady(d)
+	return true
+}
+
+func (l *heldList) makeReady(d *delivery) {
+	d.state = stateReady
+	d.from.active++
+	if l.first == nil {
+		l.first = d
+	} else {
+		l.last.after = d
+	}
+	l.last = d
+	l.ready++
+}
+
+// next hands a ready message to a worker, or returns nil.
+func (l *heldList) next() *delivery {
+	for l.first != nil {
+		d := l.first
+		l.first, d.after = d.after, nil
+		if d.state == stateReady {
+			d.state = stateRunning
+			l.ready--
+			return d
+		}
+	}
+	return nil
+}
+
+// suspend makes a running message wait.
+func (l *heldList) suspend(d *delivery) {
+	d.state = stateWaiting
+	d.from.active--
+}
+
+// remove lets a message go and tells whether another one of its key became ready.
+func (l *heldList) remove(d *delivery) bool {
+	d.prev.next, d.next.prev = d.next, d.prev
+	d.prev, d.next = nil, nil
+	l.count--
+	if d.state == stateReady || d.state == stateRunning {
+		d.from.active--
+	}
+	if d.state == stateReady {
+		l.ready--
+	}
+	d.state = stateGone
+	if l.lanes == nil {
+		return false
+	}
+	ln := l.lanes[d.key]
+	at := slices.Index(ln.queue, d)
+	ln.queue = slices.Delete(ln.queue, at, at+1)
+	switch {
+	case len(ln.queue) == 0:
+		delete(l.lanes, d.key)
+	case at == 0:
+		l.makeReady(ln.queue[0])
+		return true
+	}
+	return false
+}
+
+// twin returns a held message that the server has delivered once more, because its deadline passed
+// while the connection was down.
+func (l *heldList) twin(seq uint64) *delivery {
+	for d := l.root.next; d != &l.root; d = d.next {
+		if d.seq == seq && !d.expired && !d.finished() {
+			return d
+		}
+	}
+	return nil
+}
+
+// pace is how fast the handlers are, and what follows for fetching ahead. The Consumption's lock
+// guards it.
+type pace struct {
+	workers  int
+	tick     uint64        // a coarse clock, of extend
+	ahead    time.Duration // that is hidden by fetching ahead
+	handling time.Duration // average; 0 while unknown
+	handled  uint
+}
+
+// How much is fetched ahead: as much as the workers do while a message is on its way, with a margin.
+// More would wait here while other instances may be idle; behind slower handlers nothing waits.
+const (
+	aheadTrips   = 4 // round trips to the server
+	aheadTimeMin = 10 * time.Millisecond
+	aheadTimeMax = 500 * time.Millisecond
+	aheadMax     = 512 // messages
+)
+
+// observeTrip takes how long a round trip to the server took.
+func (p *pace) observeTrip(took time.Duration) {
+	p.ahead = min(max(aheadTrips*took, aheadTimeMin), aheadTimeMax)
+}
+
+// sample tells whether to time the next handler: not all of the fast ones, for the clock costs.
+func (p *pace) sample() bool {
+	p.handled++
+	return p.handling == 0 || p.handling > time.Millisecond || p.handled%16 == 0
+}
+
+func (p *pace) observe(took time.Duration) {
+	switch {
+	case took <= 0:
+	case p.handling == 0:
+		p.handling = took
+	default:
+		p.handling += (took - p.handling) / 8
+	}
+}
+
+// target is how many messages to hold and to have asked for. Nothing is fetched ahead before the
+// first message is handled: should the process die on it, no other has been delivered in vain.
+func (p *pace) target() int {
+	if p.handling == 0 {
+		return p.workers
+	}
+	each := min(int(p.ahead/p.handling), aheadMax)
+	return p.workers + min(p.workers*each, max(p.workers, aheadMax))
+}

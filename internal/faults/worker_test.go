@@ -1,0 +1,117 @@
+package faults_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// workerEnv, set in the environment to a server's URL, makes the test binary a worker.
+const workerEnv = "NATS_FAULTS_WORKER"
+
+// workerLimit is how many workers may die on a message.
+const workerLimit = 3
+
+// work is the process of a worker. A message "poison" kills it, as kill -9 does.
+func work(url string) error {
+	client, err := nats.NewClient(&nats.Config{URLs: []string{url}, JetStreamEnabled: true})
+	if err != nil {
+		return err
+	}
+	_, err = client.Consume(context.Background(), "S", "c", func(msg *nats.Message) error {
+		if string(msg.Data) != "poison" {
+			return nil
+		}
+		self, err := os.FindProcess(os.Getpid())
+		if err != nil {
+			return err
+		}
+		if err := self.Kill(); err != nil {
+			return err
+		}
+		select {}
+	}, nats.WithMaxDeliver(workerLimit))
+	if err != nil {
+		return err
+	}
+	_, _ = os.Stdin.Read(make([]byte, 1)) // it ends with the test
+	return client.Close()
+}
+
+// A message that kills every worker is in the dead letters, once, and stops killing. The server's own
+// limit drops such a message where nobody sees it.
+func TestDeadLetterOfAMessageThatKills(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s.URL())
+	ctx := context.Background()
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Retention: jetstream.WorkQueuePolicy})
+	require.NoError(t, err)
+	_, err = client.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c", AckWait: time.Second})
+	require.NoError(t, err)
+	_, err = client.PublishToStream(ctx, "s", []byte("poison"))
+	require.NoError(t, err)
+
+	binary, err := os.Executable()
+	require.NoError(t, err)
+	stored := func() uint64 {
+		info, err := client.GetStreamInfo(ctx, "S_DLQ")
+		if err != nil {
+			return 0
+		}
+		return info.State.Msgs
+	}
+	deaths, stop := 0, func() error { return nil }
+	for stored() == 0 {
+		worker := exec.Command(binary)
+		worker.Env = append(os.Environ(), workerEnv+"="+s.URL())
+		worker.Stderr = os.Stderr
+		stdin, err := worker.StdinPipe()
+		require.NoError(t, err)
+		require.NoError(t, worker.Start())
+		died := make(chan error, 1)
+		go func() { died <- worker.Wait() }()
+		stop = func() error {
+			_ = stdin.Close()
+			return <-died
+		}
+		publishEventually(t, "a death or a dead letter", func() bool {
+			return len(died) > 0 || stored() > 0
+		})
+		if len(died) > 0 {
+			deaths++
+			require.LessOrEqual(t, deaths, workerLimit, "it goes on killing")
+		}
+	}
+	assert.Equal(t, workerLimit, deaths)
+	for i := range 10 { // the worker that buried it lives on
+		_, err := client.PublishToStream(ctx, "s", fmt.Append(nil, i))
+		require.NoError(t, err)
+	}
+	publishEventually(t, "everything is done", func() bool {
+		info, err := client.GetStreamInfo(ctx, "S")
+		return err == nil && info.State.Msgs == 0
+	})
+	require.NoError(t, stop())
+	assert.EqualValues(t, 1, stored())
+	raw, err := client.GetStream(ctx, "S_DLQ")
+	require.NoError(t, err)
+	stone, err := raw.GetMsg(ctx, 1)
+	require.NoError(t, err)
+	letter, err := nats.ReadDeadLetter(&nats.Message{Subject: stone.Subject, Header: stone.Header, Data: stone.Data})
+	require.NoError(t, err)
+	assert.Equal(t, "poison", string(letter.Data))
+	assert.Equal(t, workerLimit+1, letter.Deliveries)
+	assert.Contains(t, letter.Reason, "no worker lived")
+	t.Logf("%d workers died; the dead letter says: %s", deaths, letter.Reason)
+}

@@ -1,0 +1,116 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ackRules is what the consumer's configuration means for those who consume.
+type ackRules struct {
+	ackWait       time.Duration
+	backOff       []time.Duration // the server's own, between deliveries that nobody answered
+	maxDeliver    int             // 0: no limit
+	maxAckPending int             // 0: no limit
+	maxBatch      int             // of a pull; 0: no limit
+	expires       time.Duration   // of a pull
+}
+
+// rulesOf checks that a consumer can be consumed.
+func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
+	cfg := info.Config
+	r := ackRules{
+		ackWait: cfg.AckWait, backOff: cfg.BackOff, maxDeliver: max(cfg.MaxDeliver, 0),
+		maxAckPending: max(cfg.MaxAckPending, 0), maxBatch: cfg.MaxRequestBatch, expires: pullExpires,
+	}
+	if limit := cfg.MaxRequestExpires; limit > 0 {
+		r.expires = min(r.expires, limit)
+	}
+	const op = "consume"
+	target := path(info.Stream, info.Name)
+	switch {
+	case cfg.DeliverSubject != "":
+		return r, fail(op, target, ErrInvalidArgument, "it is a push consumer")
+	case cfg.AckPolicy != jetstream.AckExplicitPolicy:
+		return r, fail(op, target, ErrInvalidArgument, "its acknowledgements are %q, not explicit", cfg.AckPolicy)
+	case len(cfg.PriorityGroups) > 0:
+		return r, fail(op, target, ErrInvalidArgument, "it has priority groups")
+	}
+	return r, nil
+}
+
+// find makes sure that the consumer exists, creating it when it is the Consumption's own, and learns
+// its rules.
+func (p *puller) find(ctx context.Context) error {
+	c := p.s.client
+	declare := c.GetConsumer
+	if p.own != nil {
+		declare = p.declare
+	}
+	consumer, err := declare(ctx, p.stream, p.consumer)
+	if err != nil {
+		return err
+	}
+	info := consumer.CachedInfo()
+	rules, err := rulesOf(info)
+	if err != nil || p.optional {
+		return err
+	}
+	if rules.maxDeliver > 0 {
+		c.log.Warn("the consumer has a MaxDeliver: a message whose last delivery nobody answers is lost in its stream",
+			"stream", p.stream, "consumer", p.consumer, "max_deliver", rules.maxDeliver)
+	}
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	p.s.rules = rules
+	p.floor = max(p.floor, info.AckFloor.Stream)
+	return nil
+}
+
+// declare makes the own consumer unless it exists. In the stream that it was in before it begins after
+// what is known to be done.
+func (p *puller) declare(ctx context.Context, stream, _ string) (jetstream.Consumer, error) {
+	c := p.s.client
+	info, err := c.GetStreamInfo(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	cfg := *p.own
+	p.s.mu.Lock()
+	first := p.created.IsZero()
+	if !info.Created.Equal(p.created) {
+		p.created, p.floor = info.Created, 0
+	}
+	if p.floor > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, p.floor+1, nil
+	}
+	p.s.mu.Unlock()
+	consumer, err := c.CreateConsumer(ctx, stream, &cfg)
+	if !errors.Is(err, ErrAlreadyExists) {
+		return consumer, err
+	}
+	live, err := c.GetConsumer(ctx, stream, p.consumer)
+	if err != nil || !first {
+		return live, err // as somebody has changed it meanwhile
+	}
+	// It may differ in where it began, having been made anew.
+	began := live.CachedInfo().Config
+	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = began.DeliverPolicy, began.OptStartSeq, began.OptStartTime
+	return c.CreateConsumer(ctx, stream, &cfg)
+}
+
+// noteFloor asks how far the own consumer has come.
+func (p *puller) noteFloor() {
+	if p.own == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.s.quit, apiAttempt)
+	defer cancel()
+	if info, err := p.s.client.GetConsumerInfo(ctx, p.stream, p.consumer); err == nil {
+		p.s.mu.Lock()
+		p.floor = max(p.floor, info.AckFloor.Stream)
+		p.s.mu.Unlock()
+	}
+}

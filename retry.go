@@ -1,0 +1,199 @@
+package nats
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// permanentError and retryError are what Permanent and RetryAfter return.
+type permanentError struct{ error }
+
+func (e *permanentError) Unwrap() error { return e.error }
+
+type retryError struct {
+	error
+	after time.Duration
+}
+
+func (e *retryError) Unwrap() error { return e.error }
+
+// Permanent marks an error that no retry will mend: a Consumption moves the message to the dead
+// letters at once. It may be wrapped further. Permanent of nil is nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanentError{err}
+}
+
+// RetryAfter marks an error that may be gone after d: a Consumption delivers the message again then,
+// instead of by WithBackoff's delays. A d below 10 ms is 10 ms. It may be wrapped further.
+// RetryAfter of nil is nil.
+func RetryAfter(err error, d time.Duration) error {
+	if err == nil {
+		return nil
+	}
+	return &retryError{err, d}
+}
+
+// failed settles a message whose handler returned an error, and tells whether it is kept here for
+// another try.
+func (s *Consumption) failed(d *delivery, err error) (kept bool) {
+	s.client.reportHandler(err, d.msg.Subject, path(s.stream, s.consumer))
+	s.mu.Lock()
+	limit := s.maxDeliver()
+	mine := !d.finished() && !d.expired // else the handler or the server has settled it
+	s.mu.Unlock()
+	if !mine {
+		return false
+	}
+	var permanent *permanentError
+	if errors.As(err, &permanent) || limit > 0 && d.deliveries >= limit {
+		return s.bury(d, err.Error())
+	}
+	return s.later(d, s.delay(d, err))
+}
+
+// maxDeliver returns after how many deliveries a message is dead; 0 is no limit. The caller holds
+// s.mu.
+func (s *Consumption) maxDeliver() int {
+	limit, servers := s.opts.maxDeliver, s.rules.maxDeliver
+	if limit == 0 || servers > 0 && servers < limit {
+		return servers
+	}
+	return limit
+}
+
+// doomed returns why a message is not to be handled: it waits for the dead-letter stream, or it was
+// delivered as often as it may be and comes again, which means that nobody lived to say anything.
+func (s *Consumption) doomed(d *delivery) string {
+	if d.trial != nil && d.trial.reason != "" {
+		return d.trial.reason
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if limit := s.maxDeliver(); limit > 0 && d.deliveries > limit {
+		return fmt.Sprintf("delivered %d times, and no worker lived to answer for it", d.deliveries-1)
+	}
+	return ""
+}
+
+// delay returns how long a message waits for its next try.
+func (s *Consumption) delay(d *delivery, err error) time.Duration {
+	var retry *retryError
+	if errors.As(err, &retry) {
+		return max(retry.after, minRetryDelay)
+	}
+	schedule := s.opts.backOff
+	delay := schedule[min(max(d.deliveries, 1), len(schedule))-1]
+	return max(varied(delay), minRetryDelay)
+}
+
+// varied changes a delay by up to a fifth.
+func varied(d time.Duration) time.Duration {
+	fifth := int64(d) / 5
+	return d - time.Duration(fifth) + time.Duration(rand.Int64N(max(2*fifth, 0)+1)) //nolint:gosec // not a secret
+}
+
+// What leaves the stream while it waits: see Consume.
+const (
+	parkDelay = 10 * time.Second
+	parkShare = 4 // of MaxAckPending
+)
+
+// later sees to it that the message is tried again after delay: here, where that keeps its key in
+// order, or by the server.
+func (s *Consumption) later(d *delivery, delay time.Duration) (kept bool) {
+	s.count(&s.stats.Retried)
+	if s.opts.keyOf != nil {
+		d.deliver() // the next try is no delivery of the server's
+		return s.wait(d, delay)
+	}
+	if !s.mustPark(d, delay) || !s.park(d, delay) {
+		s.nakAfter(d, delay)
+	}
+	return false
+}
+
+// nakAfter hands a message to the server to deliver it again after delay.
+func (s *Consumption) nakAfter(d *delivery, delay time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock() // extend must not come after it: that would shorten or lengthen the delay
+	d.finish(d.verbNakAfter(delay))
+}
+
+// mustPark tells whether a message should wait outside its stream, and counts it if not.
+func (s *Consumption) mustPark(d *delivery, delay time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.parked == nil || d.from == s.parked || s.rules.maxAckPending == 0 {
+		return false
+	}
+	now := time.Now()
+	s.delayed = slices.DeleteFunc(s.delayed, now.After)
+	if delay > parkDelay || len(s.delayed) >= max(s.rules.maxAckPending/parkShare, 1) {
+		return true
+	}
+	s.delayed = append(s.delayed, now.Add(delay))
+	return false
+}
+
+// waitList is the messages that wait here for their next try. The Consumption's lock guards it.
+type waitList struct {
+	waiting []*delivery
+	timer   *time.Timer // for the first; nil before there was one
+}
+
+// wait keeps a message until delay has passed and then gives it to a worker. It tells whether it
+// does: not when the Consumption stops.
+func (s *Consumption) wait(d *delivery, delay time.Duration) (kept bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		d.finish(d.verbNakAfter(delay))
+		return false
+	}
+	d.again().until = time.Now().Add(delay)
+	s.held.suspend(d)
+	s.waiting.waiting = append(s.waiting.waiting, d)
+	s.armWait()
+	d.from.ask()
+	return true
+}
+
+// armWait sets the timer to the end of the shortest wait. The caller holds s.mu.
+func (s *Consumption) armWait() {
+	w := &s.waiting
+	if len(w.waiting) == 0 {
+		return
+	}
+	first := slices.MinFunc(w.waiting, func(a, b *delivery) int { return a.trial.until.Compare(b.trial.until) })
+	left := time.Until(first.trial.until)
+	if w.timer == nil {
+		w.timer = time.AfterFunc(left, s.wake)
+	} else {
+		w.timer.Reset(left)
+	}
+}
+
+// wake makes the messages ready whose wait is over.
+func (s *Consumption) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.waiting.waiting = slices.DeleteFunc(s.waiting.waiting, func(d *delivery) bool {
+		if d.state != stateWaiting { // handed back meanwhile
+			return true
+		}
+		if d.trial.until.After(now) {
+			return false
+		}
+		s.held.makeReady(d)
+		s.changed.Signal()
+		return true
+	})
+	s.armWait()
+}

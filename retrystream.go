@@ -1,0 +1,87 @@
+package nats
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+func retryStreamOf(stream string) string { return stream + "_RETRY" }
+
+// foreignDelay is how often a message in the retry stream is mentioned that nobody can handle.
+const foreignDelay = 10 * time.Minute
+
+// newRetries describes the retry stream: a work queue with a consumer of the same name for each
+// consumer of the original, whose acknowledgements are not limited.
+func (s *Consumption) newRetries() *sideStream {
+	x := &sideStream{s: s, subject: "retry." + s.stream + "." + s.consumer, config: jetstream.StreamConfig{
+		Name:        retryStreamOf(s.stream),
+		Description: "Messages of the stream " + s.stream + " that wait for their next try",
+		Subjects:    []string{"retry." + s.stream + ".*"},
+		Retention:   jetstream.WorkQueuePolicy,
+	}}
+	x.prepare = func(ctx context.Context) error {
+		_, err := s.client.js.CreateOrUpdateConsumer(ctx, x.config.Name, jetstream.ConsumerConfig{
+			Durable: s.consumer, FilterSubject: x.subject, AckPolicy: jetstream.AckExplicitPolicy,
+			AckWait: s.ackWait(), MaxAckPending: -1,
+		})
+		return wrapJetStream("create consumer", path(x.config.Name, s.consumer), err)
+	}
+	return x
+}
+
+// park stores a message in the retry stream and acknowledges the original. It tells whether it
+// could.
+func (s *Consumption) park(d *delivery, delay time.Duration) bool {
+	header := s.copyHeader(d)
+	header[headerRetryTime] = []string{timeText(time.Now().Add(delay))}
+	// A message that comes again although it was parked has been delivered once more.
+	id := s.copyID("retry", d) + "." + strconv.Itoa(d.deliveries)
+	if err := s.retries.store(id, header, d.msg.Data); err != nil {
+		s.client.log.Warn("a message cannot wait in the retry stream; it waits in its own",
+			"stream", s.stream, "consumer", s.consumer, "subject", d.msg.Subject, "sequence", d.seq, "error", err)
+		return false
+	}
+	s.count(&s.stats.Parked)
+	s.settle(d, "+ACK")
+	select {
+	case s.parked.poke <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// unpark makes a message of the retry stream what it was, and tells whether it is due. If not, the
+// server is told when to deliver it again.
+func (s *Consumption) unpark(d *delivery) bool {
+	h := d.msg.Header
+	letter, err := readCopy(h, d.msg.Data)
+	var due time.Time
+	if err == nil {
+		due, err = time.Parse(time.RFC3339Nano, h.Get(headerRetryTime))
+	}
+	if err != nil {
+		s.client.log.Error("a message in the retry stream was not put there by Consume; it is left alone",
+			"stream", retryStreamOf(s.stream), "consumer", s.consumer, "sequence", d.seq, "error", err)
+		_ = d.msg.NakWithDelay(foreignDelay)
+		return false
+	}
+	if left := time.Until(due); left > 0 {
+		_ = d.msg.NakWithDelay(left)
+		return false
+	}
+	// The first delivery came too early, as a rule, and was no try.
+	d.deliveries = letter.Deliveries + max(d.deliveries-1, 1)
+	d.seq, d.stored = letter.Sequence, letter.Stored.UnixNano()
+	d.msg.Subject, d.msg.Header = letter.Subject, letter.Header
+	d.msg.meta = &jetstream.MsgMetadata{
+		Sequence:     jetstream.SequencePair{Stream: d.seq},
+		NumDelivered: uint64(d.deliveries),
+		Timestamp:    letter.Stored,
+		Stream:       s.stream,
+		Consumer:     s.consumer,
+	}
+	return true
+}
