@@ -132,7 +132,7 @@ func TestLockOverKillsPausesAndPartitions(t *testing.T) {
 		}},
 		{name: "partition", begin: func(i int) { proxies[i].BlackHole() }, mend: func(i int) { proxies[i].Restore() }},
 	}
-	for done, n := 0, 0; done < rounds; n++ {
+	for done, n := 0, 0; done < rounds || n < len(faults); n++ {
 		publishEventually(t, "all locks are held", func() bool {
 			count := 0
 			for _, held := range guard.held() {
