@@ -70,7 +70,7 @@ func (c *Client) GetConsumer(ctx context.Context, stream, consumer string) (jets
 	if err != nil {
 		return nil, err
 	}
-	handle, err := js.Consumer(ctx, stream, consumer)
+	handle, err := lookUp(ctx, c, func(ctx context.Context) (jetstream.Consumer, error) { return js.Consumer(ctx, stream, consumer) })
 	return handle, wrapJetStream(op, path(stream, consumer), err)
 }
 

@@ -135,7 +135,7 @@ func (c *Client) GetStream(ctx context.Context, name string) (jetstream.Stream, 
 	if err := checkName(op, "stream", name); err != nil {
 		return nil, err
 	}
-	stream, err := js.Stream(ctx, name)
+	stream, err := lookUp(ctx, c, func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, name) })
 	return stream, wrapJetStream(op, name, err)
 }
 

@@ -76,3 +76,20 @@ func (c *Client) askOnce(ctx context.Context, verb string, body []byte, answer a
 	}
 	return answer.refused()
 }
+
+// lookUp calls f, which asks upstream for something that exists, and calls it again on the next
+// connection when the present one breaks: upstream waits for the answer of a server that is gone for
+// as long as ctx lasts. Without a deadline in ctx, Config.RequestTimeout applies.
+func lookUp[T any](ctx context.Context, c *Client, f func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	for {
+		up, leave := c.link.whileUp(ctx)
+		found, err := f(up)
+		broken := errors.Is(context.Cause(up), ErrConnectionLost) || errors.Is(err, natsgo.ErrDisconnected)
+		leave()
+		if err == nil || !broken || c.link.wait(ctx) != nil {
+			return found, err
+		}
+	}
+}

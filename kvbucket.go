@@ -183,11 +183,13 @@ func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, err
 		return nil, err
 	}
 	defer cancel()
-	upstream, err := js.KeyValue(ctx, bucket)
-	if err != nil {
-		return nil, bucketFault(op, bucket, err)
-	}
-	kv, err := c.newKeyValue(ctx, upstream)
+	kv, err := lookUp(ctx, c, func(ctx context.Context) (*KeyValue, error) {
+		upstream, err := js.KeyValue(ctx, bucket)
+		if err != nil {
+			return nil, err
+		}
+		return c.newKeyValue(ctx, upstream)
+	})
 	return kv, bucketFault(op, bucket, err)
 }
 

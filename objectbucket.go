@@ -198,7 +198,7 @@ func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStor
 	if err != nil {
 		return nil, err
 	}
-	store, err := js.ObjectStore(ctx, bucket)
+	store, err := lookUp(ctx, c, func(ctx context.Context) (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, bucket) })
 	if err != nil {
 		return nil, wrapJetStream(op, bucket, err)
 	}
