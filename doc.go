@@ -19,7 +19,9 @@
 // # Client and configuration
 //
 // [NewClient] connects and returns a [Client], or an error that says what to mend. The client
-// reconnects by itself until [Client.Close]. A zero field of [Config] means its default, except that
+// reconnects by itself until [Client.Close], follows the servers that discovery names, and leaves one
+// that shuts down before it is thrown out. [WithBackgroundConnect] does not wait for the first
+// connection. A zero field of [Config] means its default, except that
 // JetStream is disabled in a literal that does not set Config.JetStreamEnabled; [DefaultConfig] and
 // [LoadConfig] enable it. LoadConfig reads a YAML file and the ISA_CLOUD_NATS_* variables,
 // [Config.Validate] finds every mistake at once, and [EventClientFactory] does all that for a service.
