@@ -185,6 +185,8 @@ type dialer struct {
 	ctx     context.Context
 	stops   []func() bool
 	refusal error
+	last    net.Conn // dialled last
+	over    bool     // no more is to be dialled
 }
 
 // bind makes the dialer obey ctx until the returned function is called, which returns why the last
@@ -207,8 +209,11 @@ func (d *dialer) bind(ctx context.Context) (release func() error) {
 // Dial implements natsgo.CustomDialer.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	d.mu.Lock()
-	ctx := d.ctx
+	ctx, over := d.ctx, d.over
 	d.mu.Unlock()
+	if over {
+		return nil, ErrClosed
+	}
 	bound := ctx != nil
 	if !bound {
 		ctx = d.client.ctx
@@ -226,5 +231,17 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 		// A server that accepts and then says nothing must not outlast the context.
 		d.stops = append(d.stops, context.AfterFunc(ctx, func() { _ = conn.Close() }))
 	}
+	d.last = conn
 	return conn, nil
+}
+
+// interrupt ends an attempt to reconnect, and all further ones. Upstream holds the connection's lock
+// while a server that accepted is silent, and with it everybody who wants to close the connection.
+func (d *dialer) interrupt() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.over = true
+	if d.last != nil {
+		_ = d.last.Close()
+	}
 }

@@ -92,6 +92,12 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, c.cfg.DrainTimeout)
 		defer cancel()
 	}
+	stop := context.AfterFunc(ctx, func() {
+		if !c.IsConnected() {
+			c.dialer.interrupt()
+		}
+	})
+	defer stop()
 	left := c.drain(ctx)
 	c.cancel(ErrClosed)
 	c.nc.Close()

@@ -1,9 +1,13 @@
 package nats_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -374,4 +378,36 @@ func TestUpstreamCloseIsNoticed(t *testing.T) {
 	require.ErrorIs(t, client.Publish(context.Background(), "x", nil), nats.ErrClosed)
 	require.ErrorIs(t, client.Publish(context.Background(), "x", nil), natsgo.ErrConnectionClosed)
 	require.NoError(t, client.Close())
+}
+
+// Upstream holds the connection's lock for as long as the server may take to welcome the client.
+func TestShutdownWhileAServerIsSilent(t *testing.T) {
+	t.Parallel()
+	var connections atomic.Int64
+	hangUp := make(chan struct{})
+	address := listen(t, func(conn net.Conn) {
+		if connections.Add(1) > 1 { // accepted, and not a word
+			_, _ = io.Copy(io.Discard, conn)
+			return
+		}
+		_, _ = fmt.Fprint(conn, `INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"headers":true}`+"\r\n")
+		lines := bufio.NewScanner(conn)
+		for lines.Scan() {
+			if strings.HasPrefix(lines.Text(), "PING") {
+				break
+			}
+		}
+		_, _ = fmt.Fprint(conn, "PONG\r\n")
+		<-hangUp
+		_ = conn.Close()
+	})
+	client, err := nats.NewClient(&nats.Config{
+		URLs: []string{"nats://" + address}, Timeout: time.Minute, ReconnectWait: time.Millisecond, ReconnectMaxWait: time.Millisecond,
+	})
+	require.NoError(t, err)
+	close(hangUp)
+	eventually(t, "it dials again", func() bool { return connections.Load() == 2 })
+	begin := time.Now()
+	_ = client.Shutdown(within(t, 100*time.Millisecond))
+	assert.Less(t, time.Since(begin), 10*time.Second)
 }

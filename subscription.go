@@ -2,7 +2,6 @@ package nats
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,13 +57,6 @@ type Subscription struct {
 
 	ended sync.Once
 	done  chan struct{} // closed when the last handler has returned
-}
-
-// attachment is a subscription of upstream's.
-type attachment struct {
-	sub     *natsgo.Subscription
-	dropped uint64 // as last seen: upstream forgets it with the subscription
-	closed  chan struct{}
 }
 
 // SubscriptionStats are the counters of a subscription.
@@ -147,56 +139,6 @@ func (s *Subscription) start(ctx context.Context) error {
 	return wrap(op, s.subject, denial.verdict(before, c.nc.LastError()))
 }
 
-// attach subscribes on nc. Its messages wait for the channel after, unless that is nil: so one
-// attachment can follow another without handling messages out of turn.
-func (s *Subscription) attach(nc *natsgo.Conn, after <-chan struct{}) (*attachment, error) {
-	deliver := s.deliver
-	if after != nil {
-		deliver = func(m *natsgo.Msg) {
-			<-after
-			s.deliver(m)
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.origin.ctx.Err(); err != nil {
-		return nil, context.Cause(s.origin.ctx)
-	}
-	sub, err := nc.QueueSubscribe(s.subject, s.queue, deliver)
-	if err != nil {
-		return nil, err
-	}
-	if o := s.options; o.messages != 0 || o.bytes != 0 {
-		if err := sub.SetPendingLimits(limit(o.messages, natsgo.DefaultSubPendingMsgsLimit),
-			limit(o.bytes, natsgo.DefaultSubPendingBytesLimit)); err != nil {
-			_ = sub.Unsubscribe()
-			return nil, err
-		}
-	}
-	a := &attachment{sub: sub, closed: make(chan struct{})}
-	s.attached = append(s.attached, a)
-	detach := sync.OnceFunc(func() { s.detach(a) })
-	sub.SetClosedHandler(func(string) { detach() })
-	if !sub.IsValid() { // it was closed before the handler was set
-		go detach()
-	}
-	return a, nil
-}
-
-// detach runs once nats.go will deliver nothing more through a. With the last attachment the
-// subscription ends.
-func (s *Subscription) detach(a *attachment) {
-	s.mu.Lock()
-	s.attached = slices.DeleteFunc(s.attached, func(other *attachment) bool { return other == a })
-	s.dropped += a.dropped
-	last := len(s.attached) == 0
-	s.mu.Unlock()
-	close(a.closed)
-	if last {
-		s.finish()
-	}
-}
-
 func limit(n, otherwise int) int {
 	if n == 0 {
 		return otherwise
@@ -268,13 +210,6 @@ func (s *Subscription) Stats() SubscriptionStats {
 	return stats
 }
 
-// has tells whether sub is one of the subscription's attachments.
-func (s *Subscription) has(sub *natsgo.Subscription) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.attached, func(a *attachment) bool { return a.sub == sub })
-}
-
 // Err returns nil while the subscription lives, and afterwards why it ended: ErrUnsubscribed,
 // ErrClosed with the client, or the cause with which its context ended.
 func (s *Subscription) Err() error {
@@ -297,14 +232,6 @@ func (s *Subscription) stop() {
 	for _, a := range s.attachments() {
 		_ = a.sub.Unsubscribe()
 	}
-}
-
-// attachments returns the present ones, with their drops remembered.
-func (s *Subscription) attachments() []*attachment {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.countDropped()
-	return slices.Clone(s.attached)
 }
 
 // Drain ends the subscription gracefully: no new messages come, those already received are handled,
