@@ -173,7 +173,7 @@ func TestConnectionEvents(t *testing.T) {
 	var events eventLog
 	var log logBuffer
 	var lame, closed, disconnected, reconnected atomic.Int64
-	client := connect(t, s, func(c *nats.Config) { c.ClusterID, c.ClientID, c.MaxReconnect = "bus", "svc", 3 },
+	client := connect(t, s, func(c *nats.Config) { c.ClusterID, c.ClientID, c.MaxReconnect = "bus", "svc", 60 },
 		nats.WithEventHandler(events.handle), nats.WithLogger(log.logger()), nats.WithNATSOptions(
 			natsgo.DisconnectErrHandler(func(*natsgo.Conn, error) { disconnected.Add(1) }),
 			natsgo.ReconnectHandler(func(*natsgo.Conn) { reconnected.Add(1) }),

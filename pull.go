@@ -56,9 +56,6 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 	if err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, wrap(op, target, err)
-	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 
@@ -68,10 +65,11 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 			return nil, c.unreachable(ctx, op, target, err)
 		}
 		messages, err := c.pullOnce(ctx, subject, limit)
-		if len(messages) > 0 {
-			return messages, nil // whatever ended the pull will end the next one too
-		}
 		switch {
+		case len(messages) > 0:
+			return messages, nil // whatever ended the pull will end the next one too
+		case errors.Is(err, context.DeadlineExceeded):
+			return nil, nil
 		case errors.Is(err, natsgo.ErrNoResponders):
 			// Nobody listens for pulls: the consumer does not exist, or its leader is changing.
 			_, err := js.Consumer(ctx, stream, consumer)
@@ -112,6 +110,9 @@ type pull struct {
 // pullOnce sends one pull and collects what it brings. The server holds a pull with both no_wait
 // and expires until the first message and then answers with all there are.
 func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Message, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	leave, err := c.pulls.enter(ctx)
 	if err != nil {
 		return nil, err
@@ -177,9 +178,6 @@ func (p *pull) collect(
 		case <-ctx.Done():
 			if len(received) > 0 {
 				continue
-			}
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return p.messages, nil
 			}
 			return p.messages, ctx.Err()
 		case <-p.client.closing:
