@@ -232,8 +232,10 @@ func TestConsulOutageAndFlappingKeepTheServers(t *testing.T) {
 
 // silentThenGood is a resolver of a user's: it fails, panics, and finds the server later.
 type silentThenGood struct {
-	url   string
-	calls atomic.Int64
+	url     string
+	calls   atomic.Int64
+	client  chan *nats.Client
+	servers atomic.Int64 // in the pool after an empty list
 }
 
 func (r *silentThenGood) Resolve(context.Context) ([]string, error) {
@@ -247,7 +249,9 @@ func (r *silentThenGood) Watch(ctx context.Context, update func([]string)) error
 	case 2:
 		panic("lost my mind")
 	}
+	client := <-r.client
 	update(nil)
+	r.servers.Store(int64(len(client.Conn().ServerPool())))
 	update([]string{"nats://bad url:0"})
 	update([]string{r.url})
 	<-ctx.Done()
@@ -258,7 +262,9 @@ func TestResolverOfTheUser(t *testing.T) {
 	t.Parallel()
 	first, second := natstest.RunServer(t), natstest.RunServer(t)
 	var events eventLog
-	client := connect(t, first, nil, nats.WithResolver(&silentThenGood{url: second.URL()}), nats.WithEventHandler(events.handle))
+	resolver := &silentThenGood{url: second.URL(), client: make(chan *nats.Client, 1)}
+	client := connect(t, first, nil, nats.WithResolver(resolver), nats.WithEventHandler(events.handle))
+	resolver.client <- client
 	assert.True(t, connectedTo(client, first))
 	assert.True(t, client.Stats().ServersUpdated.IsZero())
 	eventually(t, "the fallback is told", func() bool { return len(events.of(nats.EventServersFallback)) == 1 })
@@ -266,6 +272,7 @@ func TestResolverOfTheUser(t *testing.T) {
 		pool := client.Conn().ServerPool()
 		return len(pool) == 1 && pool[0].URL.String() == second.URL()
 	})
+	assert.EqualValues(t, 1, resolver.servers.Load(), "an empty list changes nothing")
 	eventually(t, "the bad URL is told", func() bool { return len(events.of(nats.EventAsyncError)) == 1 })
 	first.Stop()
 	eventually(t, "on the second", func() bool { return client.IsConnected() && connectedTo(client, second) })
