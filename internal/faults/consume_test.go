@@ -224,7 +224,8 @@ func TestConsumeLeavesALameDuck(t *testing.T) {
 	_, err = publisher.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "bound", AckWait: 3 * time.Second})
 	require.NoError(t, err)
 	var seen consumeSeen
-	_, err = client.Consume(ctx, "S", "bound", func(msg *nats.Message) error { seen.note(t, msg); return nil })
+	_, err = client.Consume(ctx, "S", "bound", func(msg *nats.Message) error { seen.note(t, msg); return nil },
+		nats.WithConfirmedAcks()) // others may be lost with the consumer's old leader
 	require.NoError(t, err)
 	left := client.Conn().ConnectedUrl()
 	f := &consumeFlow{t: t, publisher: publisher}
