@@ -320,7 +320,7 @@ func TestObjectReadersEnd(t *testing.T) {
 	}
 	forever, stop := context.WithTimeout(context.Background(), time.Hour)
 	defer stop()
-	idle, cancelled, timed, closed := open(context.Background()), open(ctx), open(within(t, 400*time.Millisecond)), open(forever)
+	idle, cancelled, timed, closed := open(context.Background()), open(ctx), open(within(t, 2*time.Second)), open(forever)
 	unread := open(ctx)
 	proxy.BlackHole()
 	read := func(result jetstream.ObjectResult) <-chan error {
