@@ -33,7 +33,8 @@ func (c *Client) connect(ctx context.Context) error {
 		if err == nil || errors.Is(err, ErrAuthorization) || errors.Is(err, ErrInvalidConfig) {
 			return err
 		}
-		if failure == nil || ctx.Err() == nil { // the round that ctx cut short knows less
+		// A round that was cut short, or in which the time of a server was, knows less than the one before.
+		if failure == nil || ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
 			failure = err
 		}
 		if !sleep(ctx, retryPause(round, connectPauseMin, connectPauseMax)) {
