@@ -60,7 +60,7 @@ func (c *Client) askAPI(ctx context.Context, verb string, question any, answer a
 		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, natsgo.ErrDisconnected) && !passes(err):
 			return err
 		}
-		pause(ctx, attemptPause)
+		sleep(ctx, attemptPause)
 	}
 }
 

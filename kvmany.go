@@ -96,7 +96,7 @@ func (kv *KeyValue) getMany(ctx context.Context, keys []string, entries map[stri
 		case c.finder.missing(ctx, kv.prefix+keys[0]):
 			return jetstream.ErrStreamNotFound
 		default:
-			pause(ctx, attemptPause)
+			sleep(ctx, attemptPause)
 		}
 		last = err
 	}

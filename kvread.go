@@ -123,7 +123,7 @@ func (kv *KeyValue) request(ctx context.Context, subject, api string, body []byt
 		case c.finder.missing(ctx, subject):
 			return nil, jetstream.ErrStreamNotFound
 		default:
-			pause(ctx, attemptPause)
+			sleep(ctx, attemptPause)
 		}
 		last = err
 	}

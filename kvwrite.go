@@ -241,6 +241,6 @@ func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) (
 			return revision, err
 		}
 		read = kv.latest          // a replica that lags would cost another race
-		pause(ctx, rand.N(bound)) //nolint:gosec // not a secret
+		sleep(ctx, rand.N(bound)) //nolint:gosec // not a secret
 	}
 }

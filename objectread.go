@@ -86,7 +86,7 @@ func (s *ObjectStore) reopen(ctx context.Context, name string, old *jetstream.Ob
 	if err != nil || stored != uint64(info.Chunks) {
 		return nil, cmp.Or(err, failed)
 	}
-	pause(ctx, objectPause)
+	sleep(ctx, objectPause)
 	return s.resolve(ctx, name, opts)
 }
 

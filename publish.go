@@ -139,7 +139,7 @@ func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *je
 		case errors.Is(err, errUnanswered):
 			doubted, patience = true, attemptMax
 		case doubted && isInProcess(err): // perhaps by the message itself
-			pause(ctx, attemptPause)
+			sleep(ctx, attemptPause)
 		case !passes(err):
 			if doubted && sentinelOf(err) == ErrConflict { //nolint:errorlint // a sentinel of our own table
 				ack, err = c.storedBefore(ctx, op, m, err)
@@ -151,7 +151,7 @@ func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *je
 			return nil, doubted, wrap(op, m.Subject, jetstream.ErrNoStreamResponse)
 		}
 		if !errors.Is(err, errUnanswered) {
-			pause(ctx, attemptPause)
+			sleep(ctx, attemptPause)
 		}
 		if ctx.Err() != nil {
 			return nil, doubted, c.unstored(ctx, op, m.Subject, ErrTimeout, last, doubted)
@@ -234,12 +234,4 @@ func (c *Client) unstored(ctx context.Context, op, subject string, kind, last er
 		return fail(op, subject, kind, "")
 	}
 	return &opError{op: op, target: subject, kind: kind, cause: cause}
-}
-
-// pause waits for d or for the end of ctx.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }

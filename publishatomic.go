@@ -107,7 +107,7 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 		if !errors.Is(err, errBroken) && c.finder.missing(ctx, batch[at].Subject) {
 			return nil, wrap(opPublishAtomic, batch[at].Subject, jetstream.ErrNoStreamResponse)
 		}
-		pause(ctx, attemptPause)
+		sleep(ctx, attemptPause)
 		if ctx.Err() != nil {
 			return nil, c.unstored(ctx, opPublishAtomic, subject, ErrTimeout, last, doubted)
 		}

@@ -65,6 +65,6 @@ func persist[T any](ctx context.Context, f func(context.Context) (T, error)) (T,
 		if !lost || ctx.Err() != nil {
 			return answer, err
 		}
-		pause(ctx, attemptPause)
+		sleep(ctx, attemptPause)
 	}
 }
