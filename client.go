@@ -29,7 +29,7 @@ type Client struct {
 	js          jetstream.JetStream // nil when JetStream is not enabled
 	jsPrefix    string              // of the subjects of the JetStream API, with the dot at its end
 	replies     *replyMux
-	pulls       pullGate
+	inboxes     inboxes
 	denials     denials
 	msgIDs      idSource
 	finder      streamFinder
@@ -39,7 +39,7 @@ type Client struct {
 	resolver Resolver // nil when there is no discovery
 	watching bool     // the resolver tells of changes
 	servers  serverSet
-	moving   sync.Mutex
+	leaving  sync.Mutex
 	server   atomic.Pointer[string]        // the URL of the present server
 	gate     atomic.Pointer[chan struct{}] // closed to publishers while not nil
 	outage   outage
@@ -107,6 +107,7 @@ func newClient(cfg *Config, opts []Option) *Client {
 		closers: make(map[*closer]struct{}),
 
 		consumptions: make(map[*Consumption]struct{}),
+		inboxes:      inboxes{receivers: make(map[string]natsgo.MsgHandler)},
 	}
 	for _, opt := range opts {
 		if opt != nil {

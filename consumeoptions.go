@@ -42,7 +42,7 @@ func WithWorkers(n int) ConsumeOption {
 // wait, until it is handled or dead. While they wait they count against the consumer's
 // MaxAckPending, so a key that fails for ever ends up stopping the others: give WithMaxDeliver too.
 // The order is that of one Consumption; other instances on the same consumer have their own. The
-// key function must not block.
+// key function must not block, and may be called from two goroutines at once.
 func WithKey(key func(*Message) string) ConsumeOption {
 	return func(o *consumeOptions) { o.keyOf = key }
 }

@@ -159,7 +159,7 @@ func (c *Client) setServers(urls []string) {
 		// The pause before the next attempt was meant for the old servers.
 		_ = c.nc.ForceReconnect()
 	case c.cfg.Consul.Evict && !namesServer(urls, c.serverURL()):
-		c.move(c.ctx)
+		c.leave(c.otherServers())
 	}
 }
 

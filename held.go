@@ -63,6 +63,7 @@ func (d *delivery) finish(verb []byte) {
 	if !atomic.CompareAndSwapUint32(&d.msg.acked, 0, 1) {
 		return
 	}
+	d.msg.origin.client.passGate()
 	if err := d.msg.origin.client.nc.Publish(d.msg.msg.Reply, verb); err != nil {
 		d.from.s.unconfirmed(d, err)
 	}

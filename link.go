@@ -11,6 +11,7 @@ type link struct {
 	isUp   bool
 	isDead bool
 	breaks uint64        // how often the connection broke
+	bridge uint64        // the last break during which a bridge received
 	change chan struct{} // closed and replaced at every change
 }
 
@@ -26,6 +27,33 @@ func (l *link) set(up bool) {
 	}
 	l.isUp = up
 	l.signal()
+}
+
+// bridgeNext notes that a bridge receives during the next break.
+func (l *link) bridgeNext() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bridge = l.breaks + 1
+}
+
+// bridgeGone notes that the bridge is gone and the connection is not back.
+func (l *link) bridgeGone() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.isUp {
+		l.bridge = 0
+		l.signal()
+	}
+}
+
+// since tells whether what was asked for after the breaks-th break still holds: the connection stands
+// since then, or a bridge has received while it was replaced. It also returns what state does.
+func (l *link) since(breaks uint64) (holds bool, now uint64, change <-chan struct{}) {
+	up, now, change := l.state()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	bridged := now == l.bridge && now <= breaks+1
+	return up && now == breaks || bridged, now, change
 }
 
 // waitPast is wait for a connection after the one that was broken for the breaks-th time.

@@ -196,6 +196,7 @@ func (m *Message) ack(op, verb string) error {
 	if err := m.startAck(op); err != nil {
 		return err
 	}
+	m.origin.client.passGate()
 	return m.endAck(op, m.origin.client.nc.Publish(m.msg.Reply, []byte(verb)))
 }
 

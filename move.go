@@ -2,19 +2,71 @@ package nats
 
 import (
 	"context"
+	"slices"
 	"time"
 )
+
+// leaveBudget bounds how long the client takes to leave a server. A server that shuts down gives 10 s
+// unless it is configured otherwise.
+const leaveBudget = 5 * time.Second
 
 // moveTimeout bounds how long publishers may be held back by a move.
 const moveTimeout = time.Second
 
-// move leaves the server for another one of the pool without losing what was published: publishers
-// wait at the gate while the server confirms everything sent, and what they publish afterwards goes
-// to the reconnect buffer. It returns once the old connection is given up. Requests in flight go on
-// waiting on the new connection.
-func (c *Client) move(ctx context.Context) {
-	c.moving.Lock()
-	defer c.moving.Unlock()
+// onLameDuck leaves a server that is about to shut down before it throws the client out.
+func (c *Client) onLameDuck() {
+	c.log.Warn("the NATS server is shutting down", "server", redactURL(c.serverURL()))
+	c.emit(Event{Type: EventLameDuck})
+	if c.beginWork() != nil {
+		return
+	}
+	go func() {
+		defer c.work.Done()
+		c.leave(c.otherServers())
+	}()
+}
+
+// serverPool returns the URLs that upstream chooses from.
+func (c *Client) serverPool() []string {
+	var urls []string
+	for _, server := range c.nc.ServerPool() {
+		urls = append(urls, server.URL.String())
+	}
+	return urls
+}
+
+// otherServers is serverPool without the present server.
+func (c *Client) otherServers() []string {
+	present := c.serverURL()
+	return slices.DeleteFunc(c.serverPool(), func(raw string) bool { return namesServer([]string{raw}, present) })
+}
+
+// leave moves to another connection at will, without a failed request, a lost publish or a message
+// delivered twice: a bridge to one of the servers receives meanwhile, and requests in flight go on
+// waiting. Subscriptions outside of queue groups miss what is published while the connection is
+// replaced, as in every reconnect of NATS.
+func (c *Client) leave(servers []string) {
+	_, breaks, _ := c.link.state()
+	c.leaving.Lock()
+	defer c.leaving.Unlock()
+	if up, now, _ := c.link.state(); !up || now != breaks || len(servers) == 0 {
+		return // it was left meanwhile, or there is nowhere to go but to its successor
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, leaveBudget)
+	defer cancel()
+	bridge := c.openBridge(ctx, servers)
+	c.move(ctx, bridge.stands)
+	if err := c.link.waitPast(ctx, breaks); err != nil {
+		c.log.Warn("leaving a server takes long", "error", err)
+	}
+	bridge.close(ctx)
+	c.link.bridgeGone()
+}
+
+// move replaces the connection without losing what was published: publishers wait at the gate while
+// the server confirms everything sent, and what they publish afterwards goes to the reconnect buffer.
+// It returns once the old connection is given up.
+func (c *Client) move(ctx context.Context, bridged bool) {
 	gate := make(chan struct{})
 	c.gate.Store(&gate)
 	defer func() {
@@ -26,10 +78,16 @@ func (c *Client) move(ctx context.Context) {
 	if err := c.roundTrip(ctx, "move", ""); err != nil {
 		c.log.Warn("moving to another server without the old one's confirmation", "error", err)
 	}
+	if bridged {
+		c.link.bridgeNext()
+	}
 	if err := c.nc.ForceReconnect(); err != nil {
 		c.log.Warn("cannot move to another server", "error", err)
 	}
 }
+
+// isMoving tells whether passGate would wait.
+func (c *Client) isMoving() bool { return c.gate.Load() != nil }
 
 // passGate waits while a move holds publishers back, which is for a round trip to the server.
 func (c *Client) passGate() {

@@ -172,20 +172,10 @@ func (c *Client) attempt(ctx context.Context, m *natsgo.Msg, patience time.Durat
 func (c *Client) exchange(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*natsgo.Msg, error) {
 	w := c.replies.waiter(patience)
 	defer c.replies.close(w)
-	for {
-		held, err := c.replies.open(w, m.Subject)
-		if err != nil {
-			return nil, err
-		}
-		if held == nil {
-			break
-		}
-		select {
-		case <-held:
-		case <-ctx.Done():
-			return nil, errUnanswered
-		}
+	if err := c.replies.open(w, m.Subject); err != nil {
+		return nil, err
 	}
+	c.passGate()
 	_, breaks, change := c.link.state()
 	m.Reply = w.reply
 	if err := c.nc.PublishMsg(m); err != nil {
@@ -203,9 +193,8 @@ func (c *Client) exchange(ctx context.Context, m *natsgo.Msg, patience time.Dura
 		case <-ctx.Done():
 			return nil, errUnanswered
 		case <-change:
-			var up bool
-			var now uint64
-			if up, now, change = c.link.state(); !up || now != breaks {
+			var holds bool
+			if holds, breaks, change = c.link.since(breaks); !holds {
 				return nil, errBroken
 			}
 		}

@@ -113,16 +113,20 @@ func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Me
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	leave, err := c.pulls.enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer c.pulls.exit()
 	if err := c.beginWork(); err != nil {
 		return nil, err
 	}
-	inbox := c.nc.NewInbox()
 	received := make(chan *natsgo.Msg, limit+1) // and the status that ends the pull
+	ended := make(chan struct{})
+	inbox := c.nc.NewInbox()
+	c.inboxes.add(inbox, func(m *natsgo.Msg) {
+		select {
+		case received <- m:
+		case <-ended:
+		}
+	})
+	defer c.inboxes.remove(inbox)
+	defer close(ended)
 	sub, err := c.nc.ChanSubscribe(inbox, received)
 	if err != nil {
 		c.work.Done()
@@ -142,17 +146,16 @@ func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Me
 	if err != nil {
 		return nil, err
 	}
+	c.passGate()
 	if err := c.nc.PublishRequest(subject, inbox, body); err != nil {
 		return nil, err
 	}
-	return p.collect(ctx, sub, received, leave, breaks)
+	return p.collect(ctx, received, breaks)
 }
 
 // collect receives until the pull is over or ctx ends. What has come is taken before the time is
 // looked at: a message left behind would wait for its redelivery.
-func (p *pull) collect(
-	ctx context.Context, sub *natsgo.Subscription, received <-chan *natsgo.Msg, leave <-chan struct{}, breaks uint64,
-) ([]*Message, error) {
+func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks uint64) ([]*Message, error) {
 	for {
 		select {
 		case m := <-received:
@@ -162,19 +165,17 @@ func (p *pull) collect(
 			continue
 		default:
 		}
-		up, now, change := p.client.link.state()
-		if !up || now != breaks {
+		holds, now, change := p.client.link.since(breaks)
+		if !holds {
 			return p.messages, errPullAgain // the server has forgotten the pull
 		}
+		breaks = now
 		select {
 		case m := <-received:
 			if p.take(m); p.over {
 				return p.messages, p.err
 			}
 		case <-change:
-		case <-leave:
-			p.settle(sub, received)
-			return p.messages, errPullAgain
 		case <-ctx.Done():
 			if len(received) > 0 {
 				continue
@@ -186,34 +187,12 @@ func (p *pull) collect(
 	}
 }
 
-// settle ends the pull and takes what was on its way.
-func (p *pull) settle(sub *natsgo.Subscription, received <-chan *natsgo.Msg) {
-	select {
-	case <-drained(sub):
-	case <-time.After(abandonTimeout):
-	case <-p.client.ctx.Done():
-	}
-	for len(received) > 0 {
-		p.take(<-received)
-	}
-	p.over = true
-}
-
-// drained ends a subscription and returns a channel that is closed when all that was on its way has
-// been received.
-func drained(sub *natsgo.Subscription) <-chan struct{} {
-	done := make(chan struct{})
-	sub.SetClosedHandler(func(string) { close(done) })
-	if sub.Drain() != nil { // it has ended
-		sub.SetClosedHandler(nil)
-		close(done)
-	}
-	return done
-}
-
 func (p *pull) take(m *natsgo.Msg) {
 	if status := pullStatus(m); status != "" {
 		p.over, p.err = true, pullError(status, m)
+		return
+	}
+	if p.client.inboxes.isCopy(m) {
 		return
 	}
 	if p.origin == nil {
@@ -229,7 +208,11 @@ const abandonTimeout = 2 * time.Second
 // abandonPull ends a pull that the server may still answer, and hands back what comes of it:
 // otherwise those messages would wait for the ack wait to pass. Shutdown waits for it.
 func (c *Client) abandonPull(sub *natsgo.Subscription, received <-chan *natsgo.Msg) {
-	done := drained(sub)
+	done := make(chan struct{})
+	sub.SetClosedHandler(func(string) { close(done) })
+	if sub.Drain() != nil { // the connection is gone
+		close(done)
+	}
 	go func() {
 		defer c.work.Done()
 		select {

@@ -30,7 +30,6 @@ const (
 var (
 	errPullSilent   = errors.New("the server is silent")
 	errPullRelinked = errors.New("the connection changed")
-	errPullLeft     = errors.New("the connection is about to change")
 )
 
 // puller keeps pulls for messages open on one consumer (ADR-37), whatever happens to the consumer,
@@ -56,6 +55,7 @@ type puller struct {
 // what comes of the old ones from what is asked for next.
 type pullSession struct {
 	p      *puller
+	inbox  string
 	sub    *natsgo.Subscription
 	fault  chan error // holds the first
 	closed chan struct{}
@@ -84,7 +84,7 @@ func (p *puller) run() {
 		case errors.Is(err, ErrClosed):
 			<-p.s.quit.Done() // it follows
 			return
-		case errors.Is(err, errPullRelinked), errors.Is(err, errPullLeft):
+		case errors.Is(err, errPullRelinked):
 			attempt, pause, missing = 0, 0, p.optional && missing
 			continue
 		case heard:
@@ -138,7 +138,7 @@ func (p *puller) pull(missing bool) (heard bool, err error) {
 	if err := s.client.link.wait(s.quit); err != nil {
 		return false, err
 	}
-	_, breaks, change := s.client.link.state()
+	_, breaks, _ := s.client.link.state()
 	if missing {
 		ctx, cancel := context.WithTimeout(s.quit, apiAttempt)
 		err := p.find(ctx)
@@ -147,11 +147,6 @@ func (p *puller) pull(missing bool) (heard bool, err error) {
 			return false, err
 		}
 	}
-	leave, err := s.client.pulls.enter(s.quit)
-	if err != nil {
-		return false, err
-	}
-	defer s.client.pulls.exit()
 	if !p.optional {
 		s.measureTrip()
 	}
@@ -159,7 +154,7 @@ func (p *puller) pull(missing bool) (heard bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	err = session.watch(leave, breaks, change)
+	err = session.watch(breaks)
 	s.mu.Lock()
 	p.session = nil
 	heard = session.signs > 0
@@ -187,11 +182,13 @@ func (s *Consumption) measureTrip() {
 
 // open subscribes to a new inbox and asks for the first messages.
 func (p *puller) open() (*pullSession, error) {
-	session := &pullSession{p: p, fault: make(chan error, 1), closed: make(chan struct{})}
-	sub, err := p.s.client.nc.Subscribe(p.s.client.nc.NewInbox(), session.receive)
+	c := p.s.client
+	session := &pullSession{p: p, inbox: c.nc.NewInbox(), fault: make(chan error, 1), closed: make(chan struct{})}
+	sub, err := c.nc.Subscribe(session.inbox, session.receive)
 	if err != nil {
 		return nil, err
 	}
+	c.inboxes.add(session.inbox, session.receive)
 	_ = sub.SetPendingLimits(-1, -1) // no more comes than was asked for
 	sub.SetClosedHandler(func(string) { close(session.closed) })
 	session.sub = sub
@@ -203,25 +200,26 @@ func (p *puller) open() (*pullSession, error) {
 }
 
 // watch returns when the session is of no more use.
-func (ps *pullSession) watch(leave <-chan struct{}, breaks uint64, change <-chan struct{}) error {
+func (ps *pullSession) watch(breaks uint64) error {
 	s := ps.p.s
 	check := time.NewTicker(pullHeartbeat)
 	defer check.Stop()
 	var signs uint64
 	for silent, checks := 0, 1; ; {
+		holds, now, change := s.client.link.since(breaks)
+		if !holds {
+			return errPullRelinked // the server has forgotten the pulls
+		}
+		breaks = now
+		s.mu.Lock()
+		ps.p.ask() // what a move held back
+		s.mu.Unlock()
 		select {
 		case err := <-ps.fault:
 			return err
 		case <-s.quit.Done():
 			return ErrStopped
-		case <-leave:
-			return errPullLeft
 		case <-change:
-			var up bool
-			var now uint64
-			if up, now, change = s.client.link.state(); !up || now != breaks {
-				return errPullRelinked // the server has forgotten the pulls
-			}
 		case <-check.C:
 			s.mu.Lock()
 			if ps.asked > 0 && ps.signs == signs {
@@ -260,11 +258,12 @@ func (ps *pullSession) inquire() {
 // close ends the session. What is on its way still comes through receive, but for a connection that
 // is gone.
 func (ps *pullSession) close(cause error) {
+	defer ps.p.s.client.inboxes.remove(ps.inbox)
 	if errors.Is(cause, errPullRelinked) || ps.sub.Drain() != nil {
 		_ = ps.sub.Unsubscribe()
 		return
 	}
-	if ps.p.s.quit.Err() == nil && !errors.Is(cause, errPullLeft) {
+	if ps.p.s.quit.Err() == nil {
 		return
 	}
 	select {
@@ -278,7 +277,7 @@ func (ps *pullSession) close(cause error) {
 // ask asks for as many messages as there is room for, if that is worth a pull. The caller holds s.mu.
 func (p *puller) ask() {
 	s, session := p.s, p.session
-	if session == nil || s.stopping {
+	if session == nil || s.stopping || s.client.isMoving() {
 		return
 	}
 	target := s.pace.target()
@@ -295,7 +294,7 @@ func (p *puller) ask() {
 	if s.rules.maxBatch > 0 {
 		want = min(want, s.rules.maxBatch)
 	}
-	if s.client.nc.PublishRequest(p.subject, session.sub.Subject, pullBody(want, s.rules.expires)) == nil {
+	if s.client.nc.PublishRequest(p.subject, session.inbox, pullBody(want, s.rules.expires)) == nil {
 		session.asked += want
 	} // else it shows as a change of the link
 }
@@ -314,6 +313,9 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	s := p.s
 	if m.Reply == "" { // a message of the stream has its acknowledgement subject there
 		ps.onStatus(m)
+		return
+	}
+	if s.client.inboxes.isCopy(m) {
 		return
 	}
 	d := &delivery{msg: Message{

@@ -19,8 +19,6 @@ type replyMux struct {
 	sub     *natsgo.Subscription // made by the first request
 	last    uint64
 	waiting map[string]*waiter
-	held    chan struct{} // closed when new requests may go on; nil while they may
-	idle    chan struct{} // closed when the last request is answered; nil unless somebody waits
 }
 
 // waiter waits for one answer, for a time. It is used again, channel and timer included: together
@@ -49,17 +47,13 @@ func (r *replyMux) waiter(timeout time.Duration) *waiter {
 }
 
 // open gives w, which waits for the answer to a request on subject, a reply subject of its own.
-// While requests are held back it returns a channel instead that is closed when they may go on.
-func (r *replyMux) open(w *waiter, subject string) (held <-chan struct{}, err error) {
+func (r *replyMux) open(w *waiter, subject string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.held != nil {
-		return r.held, nil
-	}
 	if r.sub == nil {
 		sub, err := r.nc.Subscribe(r.prefix+"*", r.deliver)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		r.sub = sub
 	}
@@ -68,13 +62,13 @@ func (r *replyMux) open(w *waiter, subject string) (held <-chan struct{}, err er
 	w.reply = string(strconv.AppendUint(append(token, r.prefix...), r.last, 36))
 	w.subject = subject
 	r.waiting[w.reply] = w
-	return nil, nil
+	return nil
 }
 
 // close ends a waiter. What comes on its reply subject later is dropped.
 func (r *replyMux) close(w *waiter) {
 	r.mu.Lock()
-	r.remove(w)
+	delete(r.waiting, w.reply)
 	r.mu.Unlock()
 	w.timer.Stop()
 	select {
@@ -90,16 +84,8 @@ func (r *replyMux) deliver(m *natsgo.Msg) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w := r.waiting[m.Subject]; w != nil {
-		r.remove(w)
+		delete(r.waiting, w.reply)
 		w.answer <- m // it has room for one
-	}
-}
-
-func (r *replyMux) remove(w *waiter) {
-	delete(r.waiting, w.reply)
-	if len(r.waiting) == 0 && r.idle != nil {
-		close(r.idle)
-		r.idle = nil
 	}
 }
 
@@ -116,7 +102,7 @@ func (r *replyMux) deny(err error) bool {
 	settled := false
 	for _, w := range r.waiting {
 		if !v.publish || w.subject == v.subject {
-			r.remove(w)
+			delete(r.waiting, w.reply)
 			w.denied = err
 			w.answer <- nil
 			settled = true
@@ -127,33 +113,4 @@ func (r *replyMux) deny(err error) bool {
 		r.sub = nil
 	}
 	return settled
-}
-
-// hold holds new requests back until release is called.
-func (r *replyMux) hold() (release func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	held := make(chan struct{})
-	r.held = held
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.held = nil
-		close(held)
-	}
-}
-
-// quiet returns a channel that is closed when no request is in flight.
-func (r *replyMux) quiet() <-chan struct{} {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.waiting) == 0 {
-		done := make(chan struct{})
-		close(done)
-		return done
-	}
-	if r.idle == nil {
-		r.idle = make(chan struct{})
-	}
-	return r.idle
 }

@@ -89,25 +89,16 @@ func (c *Client) request(ctx context.Context, op, subject string, header natsgo.
 	}
 }
 
-// openRequest opens w when the connection stands and requests are not held back. It returns how
-// often the connection broke so far.
+// openRequest opens w when the connection stands, and returns how often it broke so far.
 func (c *Client) openRequest(ctx context.Context, w *waiter, op, subject string) (uint64, error) {
 	for {
 		up, breaks, wait := c.link.state()
-		if up {
-			held, err := c.replies.open(w, subject)
-			if err != nil {
-				return 0, wrap(op, subject, err)
-			}
-			if held == nil {
-				return breaks, nil
-			}
-			wait = held
-		}
 		switch {
+		case up:
+			return breaks, wrap(op, subject, c.replies.open(w, subject))
 		case c.nc.IsClosed():
 			return 0, fail(op, subject, ErrClosed, "")
-		case !up && c.failing:
+		case c.failing:
 			return 0, c.refused(op, subject)
 		}
 		select {
@@ -122,7 +113,7 @@ func (c *Client) openRequest(ctx context.Context, w *waiter, op, subject string)
 
 // unanswered tells a broken connection from a slow or silent responder.
 func (c *Client) unanswered(op, subject string, breaks uint64, cause error) error {
-	if up, now, _ := c.link.state(); !up || now != breaks {
+	if holds, _, _ := c.link.since(breaks); !holds {
 		return &opError{op: op, target: subject, kind: ErrConnectionLost, cause: cause}
 	}
 	return wrap(op, subject, cause)

@@ -146,7 +146,7 @@ func (c *Client) reloadTLS() {
 	for sleep(c.ctx, c.cfg.TLSReload) {
 		if changed, err := c.tls.reload(); err == nil && changed {
 			c.log.Info("the TLS files changed; reconnecting to use them")
-			c.move(c.ctx)
+			c.leave(c.serverPool())
 		}
 	}
 }
