@@ -41,8 +41,8 @@ const descriptionHeader = "Description"
 // what is there, in one round trip. When ctx ends first, or without a deadline in ctx
 // Config.RequestTimeout, it returns no messages and no error; a ctx that is cancelled is an error.
 // Messages must be acknowledged, or the server delivers them again. The errors are
-// ErrStreamNotFound, ErrConsumerNotFound, ErrNotConnected and, for bad arguments,
-// ErrInvalidArgument.
+// ErrStreamNotFound, ErrConsumerNotFound, ErrNotConnected, ErrNoResponders when the consumer has no
+// leader until ctx ends, as during an election, and, for bad arguments, ErrInvalidArgument.
 func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limit int) ([]*Message, error) {
 	const op = "pull messages"
 	target := path(stream, consumer)
@@ -60,9 +60,13 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 	defer cancel()
 
 	subject := c.jsPrefix + "CONSUMER.MSG.NEXT." + stream + "." + consumer
+	var unheard error // by the consumer in the last attempt
 	for pause := retryPauseMin; ; pause = min(2*pause, retryPauseMax) {
 		if err := c.link.wait(ctx); err != nil {
 			return nil, c.unreachable(ctx, op, target, err)
+		}
+		if unheard != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, wrap(op, target, unheard) // there may be messages
 		}
 		messages, err := c.pullOnce(ctx, subject, limit)
 		switch {
@@ -72,11 +76,13 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 			return nil, nil
 		case errors.Is(err, natsgo.ErrNoResponders):
 			// Nobody listens for pulls: the consumer does not exist, or its leader is changing.
+			unheard = err
 			_, err := js.Consumer(ctx, stream, consumer)
 			if err != nil && ctx.Err() == nil && c.nc.IsConnected() {
 				return nil, wrapJetStream(op, target, err)
 			}
 		case errors.Is(err, errPullAgain):
+			unheard = nil
 		default:
 			return nil, wrap(op, target, err)
 		}
