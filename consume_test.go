@@ -172,6 +172,30 @@ func TestConsumersShareEvenly(t *testing.T) {
 	assert.InDelta(t, 50, second.Load(), 10)
 }
 
+// Should the process die on the first message, no other has been delivered in vain.
+func TestNothingIsFetchedAheadOfTheFirstMessage(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 100)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	first, rest := make(chan struct{}), make(chan struct{})
+	var handled atomic.Int64
+	consume(t, client, func(*nats.Message) error {
+		if handled.Add(1) == 1 {
+			close(first)
+			<-rest
+		}
+		return nil
+	})
+	<-first
+	require.NoError(t, client.Flush(context.Background()))
+	info, err := client.GetConsumerInfo(context.Background(), "ORDERS", "worker")
+	require.NoError(t, err)
+	assert.Equal(t, 1, info.NumAckPending)
+	close(rest)
+	eventually(t, "all handled", func() bool { return handled.Load() == 100 })
+}
+
 // With many workers the messages of one key stay in order, a failing one included.
 func TestKeyOrderAcrossRetries(t *testing.T) {
 	t.Parallel()
