@@ -127,6 +127,7 @@ func TestTLSFailureOnReconnectIsTold(t *testing.T) {
 	eventually(t, "the reason stands in Stats", func() bool {
 		return errors.As(client.Stats().ConnectError, &unknown)
 	})
+	assert.Contains(t, strings.Join(client.Health(context.Background()).Problems, "\n"), unknown.Error())
 	assert.Contains(t, log.String(), "cannot reconnect to NATS")
 	assert.Equal(t, 1, strings.Count(log.String(), "signed by unknown authority"), "once in an outage, not at every attempt")
 	s.Restart(ca.demand(t))

@@ -1,0 +1,99 @@
+package nats
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Health is what a readiness check wants to know. It is meant to be shown as JSON; durations are in
+// nanoseconds there.
+type Health struct {
+	// OK tells whether the client can do all of its work; Problems say why not.
+	OK       bool     `json:"ok"`
+	Problems []string `json:"problems,omitempty"`
+	// Server is the present server's URL, or the last one's, without credentials.
+	Server     string `json:"server"`
+	Reconnects uint64 `json:"reconnects"`
+	// RTT is how long the server took to answer; zero when it did not.
+	RTT time.Duration `json:"rtt"`
+	// Discovery is nil on a client without one.
+	Discovery *DiscoveryHealth `json:"discovery,omitempty"`
+	// Consumers are those that the client consumes.
+	Consumers []ConsumerHealth `json:"consumers,omitempty"`
+}
+
+// DiscoveryHealth is what discovery knows.
+type DiscoveryHealth struct {
+	// Servers without credentials: those that discovery named last, or the configured ones.
+	Servers []string `json:"servers"`
+	// Age of the discovery's last answer; zero while the configured servers stand in for it.
+	Age time.Duration `json:"age"`
+}
+
+// ConsumerHealth is the state of a Consumption.
+type ConsumerHealth struct {
+	Stream   string `json:"stream"`
+	Consumer string `json:"consumer"`
+	Healthy  bool   `json:"healthy"` // as Consumption.Healthy
+	Lag      uint64 `json:"lag"`     // as Consumption.Lag; zero when it cannot be found out
+}
+
+// Health asks the server for a sign of life, JetStream for its state, where it is enabled, and every
+// Consumption's consumer for its lag. What fails is one of the Problems: among them the reason for
+// which the last attempt to reconnect failed, a refused TLS handshake included. Without a deadline
+// in ctx, Config.RequestTimeout applies to all of it.
+func (c *Client) Health(ctx context.Context) Health {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	h := Health{Server: redactURL(c.serverURL()), Reconnects: c.nc.Stats().Reconnects}
+	problem := func(what string, err error) {
+		if err != nil {
+			h.Problems = append(h.Problems, fmt.Sprintf("%s: %v", what, err))
+		}
+	}
+	if c.resolver != nil {
+		urls, updated := c.servers.get()
+		h.Discovery = &DiscoveryHealth{Servers: redactURLs(urls)}
+		if !updated.IsZero() {
+			h.Discovery.Age = time.Since(updated)
+		}
+	}
+	up, _, _ := c.link.state()
+	if up {
+		begin := time.Now()
+		err := c.roundTrip(ctx, "health", "")
+		problem("connection", err)
+		if err == nil {
+			h.RTT = time.Since(begin)
+		}
+	} else {
+		problem("connection", cmp.Or(c.outage.lastError(), ErrNotConnected))
+	}
+	if c.js != nil && up {
+		_, err := c.js.AccountInfo(ctx)
+		problem("JetStream", err)
+	}
+	for _, s := range c.runningConsumptions() {
+		one := ConsumerHealth{Stream: s.stream, Consumer: s.consumer, Healthy: s.Healthy()}
+		if up {
+			lag, err := s.Lag(ctx)
+			problem("consumer "+path(s.stream, s.consumer), err)
+			one.Lag = lag
+		}
+		if up && !one.Healthy {
+			problem("consumer "+path(s.stream, s.consumer), errPullSilent)
+		}
+		h.Consumers = append(h.Consumers, one)
+	}
+	slices.SortFunc(h.Consumers, func(a, b ConsumerHealth) int {
+		return cmp.Or(cmp.Compare(a.Stream, b.Stream), cmp.Compare(a.Consumer, b.Consumer))
+	})
+	h.OK = len(h.Problems) == 0
+	return h
+}

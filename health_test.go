@@ -1,0 +1,63 @@
+package nats_test
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil, nats.WithResolver(&shifting{first: s.URL()}))
+	newStream(t, client, 3)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	handling, done := make(chan struct{}, 3), make(chan struct{})
+	consume(t, client, func(*nats.Message) error {
+		handling <- struct{}{}
+		<-done
+		return nil
+	})
+	<-handling
+	ctx := context.Background()
+	h := client.Health(ctx)
+	assert.True(t, h.OK, h.Problems)
+	assert.Positive(t, h.RTT)
+	assert.Equal(t, []nats.ConsumerHealth{{Stream: "ORDERS", Consumer: "worker", Healthy: true, Lag: 3}}, h.Consumers)
+	require.NotNil(t, h.Discovery)
+	assert.Equal(t, []string{s.URL()}, h.Discovery.Servers)
+	assert.Positive(t, h.Discovery.Age)
+	text, err := json.Marshal(h)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), `"ok":true`)
+
+	s.Stop()
+	eventually(t, "the outage is known", func() bool { return !client.IsConnected() })
+	h = client.Health(ctx)
+	assert.False(t, h.OK)
+	assert.Zero(t, h.RTT)
+	require.Len(t, h.Problems, 1)
+	assert.Contains(t, h.Problems[0], "connection: ")
+	assert.False(t, h.Consumers[0].Healthy)
+
+	s.Restart()
+	close(done)
+	eventually(t, "well again", func() bool { return client.Health(ctx).OK })
+}
+
+func TestHealthWithoutJetStreamOnTheServer(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t, natstest.WithoutJetStream()), nil)
+	h := client.Health(within(t, patience))
+	assert.False(t, h.OK)
+	require.Len(t, h.Problems, 1)
+	assert.Contains(t, h.Problems[0], "JetStream: ")
+	assert.Nil(t, h.Discovery)
+}
