@@ -29,7 +29,7 @@ func (s *ObjectStore) wrap(op, name string, err error) error {
 // the old one, the error does not tell which of them it is; it is one of them, as a whole.
 //
 // It survives restarts and elections for as long as ctx allows; without a deadline in ctx,
-// Config.RequestTimeout applies to every chunk and not to the whole. The chunks have 128 KiB unless
+// Config.RequestTimeout applies to every chunk and not to the whole. The chunks have 256 KiB unless
 // meta.Opts says otherwise, and 16 of them are in memory. Of two writers at a time the later one wins.
 // The errors are ErrBucketNotFound, ErrStreamFull, ErrTimeout, ErrConnectionLost, ErrNotConnected, the
 // source's own, ErrObjectCorrupt when the chunks vanished during the upload, and ErrConflict when another

@@ -332,7 +332,7 @@ type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// The default chunk of 128 KiB does not fit a server whose messages are smaller.
+// The default chunk of 256 KiB does not fit a server whose messages are smaller.
 func TestObjectChunksFitTheServer(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.MaxPayload = 64 << 10 }))

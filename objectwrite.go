@@ -15,12 +15,14 @@ import (
 
 const (
 	// objectChunkSize is how large chunks are unless the uploader chooses otherwise, or the server
-	// takes no messages of that size.
-	objectChunkSize = 128 << 10
+	// takes no messages of that size. With upstream's 128 KiB an upload takes a sixth longer, with
+	// 512 KiB a tenth less, but then other messages wait behind a chunk for longer.
+	objectChunkSize = 256 << 10
 	// objectHeaderRoom is what the message ID of a chunk may take of the server's max_payload.
 	objectHeaderRoom = 64
 	// objectWindow is how many chunks may wait for their acknowledgement, on a link that is fast enough.
-	objectWindow = 16
+	// More brings no speed.
+	objectWindow = 8
 	// objectCleanup bounds the removal of chunks that no object needs while the caller waits.
 	objectCleanup = time.Second
 	// objectAftermath bounds, beside the caller, the removal of the chunks of an upload that failed and

@@ -20,7 +20,7 @@ const (
 	orderedProbe     = 30 * time.Second // of the link at most
 	orderedExpires   = 30 * time.Second // of one pull
 	orderedAttempt   = 2 * time.Second  // to create a consumer, unless the reader has another; doubled
-	orderedTries     = 10               // after as many failures, an election's worth
+	orderedTries     = 16               // after as many failures, an election's worth
 	orderedPatience  = 4                // times at most
 	orderedInactive  = time.Minute      // before the server drops a consumer that nobody pulls
 )
