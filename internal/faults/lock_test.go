@@ -172,3 +172,56 @@ func TestLockOverKillsPausesAndPartitions(t *testing.T) {
 	t.Logf("%d turns, %d violations, %d late looks by paused holders, %d writes refused for their token",
 		guard.turns, guard.violations, guard.late, guard.refused)
 }
+
+// A lock of two seconds in a bucket of three replicas is taken over within three when its holder is
+// killed.
+func TestLockOfAKilledHolder(t *testing.T) {
+	const keys, ttl = 5, 2 * time.Second
+	servers := publishServers(t, 3)
+	client := publishClient(t, servers)
+	publishEventually(t, "the bucket is created", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		_, err := client.EnsureKeyValue(ctx, "locks", nats.WithKeyTTLs(time.Minute), nats.WithKeyValueReplicas(3))
+		return err == nil
+	})
+	guard := &lockGuard{t: t, holders: make(map[int]lockTurn), paused: make(map[int]bool), highest: make(map[int]uint64)}
+	var running [2]*locker
+	start := func(i int) {
+		running[i] = startLocker(t, lockerSpec{servers[i].url(), keys, ttl}, func(line lockerLine) { guard.take(i, line) })
+	}
+	for i := range running {
+		start(i)
+	}
+	defer func() {
+		for _, l := range running {
+			l.kill()
+		}
+	}()
+	var takeovers []time.Duration
+	for range 6 {
+		publishEventually(t, "all locks are held", func() bool {
+			held := guard.held()
+			return len(held[0])+len(held[1]) == keys
+		})
+		held, victim := guard.held(), 0
+		if len(held[1]) > len(held[0]) {
+			victim = 1
+		}
+		begun := time.Now().UnixNano()
+		running[victim].kill()
+		publishEventually(t, "the other has taken over", func() bool { return len(guard.held()[victim]) == 0 })
+		guard.mu.Lock()
+		for _, key := range held[victim] {
+			takeovers = append(takeovers, time.Duration(guard.holders[key].at-begun))
+		}
+		guard.mu.Unlock()
+		start(victim)
+	}
+	slices.Sort(takeovers)
+	t.Logf("take-overs: %v", takeovers)
+	assert.Less(t, takeovers[len(takeovers)-1], ttl+time.Second)
+	guard.mu.Lock()
+	defer guard.mu.Unlock()
+	assert.Zero(t, guard.violations)
+}
