@@ -87,6 +87,7 @@ func (kv *KeyValue) follow(ctx context.Context, filters []string, options watchO
 	r.heartbeat, r.silence, r.attempt = followHeartbeat, followSilence, followAttempt
 	r.observe = f.observe
 	r.whole = !options.updatesOnly
+	r.replicas = kv.direct && cfg.FilterSubject != ""
 	f.reader = r
 	starting, cancel := kv.client.deadline(ctx)
 	defer cancel()

@@ -298,3 +298,50 @@ func TestKeyValueInADomain(t *testing.T) {
 		}
 	}))
 }
+
+// A cluster without a majority makes no consumers. What a bucket of its own on the last server takes,
+// its watchers get all the same, and they say that there may be more.
+func TestKeyValueWatchWithoutAMajority(t *testing.T) {
+	t.Parallel()
+	servers := natstest.RunCluster(t, 3).Servers()
+	ctx := context.Background()
+	other := connect(t, servers[0], nil)
+	newKeys(t, other, "conf")
+	info, err := other.GetStreamInfo(ctx, "KV_conf")
+	require.NoError(t, err)
+	last := slices.IndexFunc(servers, func(s *natstest.Server) bool { return s.Embedded().Name() == info.Cluster.Leader })
+	proxy := natstest.NewProxy(t, servers[last].URL())
+	client := connect(t, servers[last], func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	other = connect(t, servers[last], nil)
+	kv, err := other.GetKeyValue(ctx, "conf")
+	require.NoError(t, err)
+	mine, err := client.GetKeyValue(ctx, "conf")
+	require.NoError(t, err)
+	put(t, kv, "k", "1")
+	w, err := mine.WatchAll(ctx)
+	require.NoError(t, err)
+	assert.Equal(t, "k=1", update(t, w))
+	assert.Equal(t, "nil", update(t, w))
+	for i, s := range servers {
+		if i != last {
+			s.Stop()
+		}
+	}
+	proxy.Cut()
+	proxy.Restore() // the watcher needs a new consumer
+	for _, value := range []string{"2", "3", "4"} {
+		put(t, kv, "k", value)
+		assert.Equal(t, "k="+value, update(t, w))
+	}
+	require.NoError(t, kv.Delete(ctx, "k"))
+	assert.Equal(t, "-k", update(t, w))
+	assert.True(t, w.Stale())
+	for i, s := range servers {
+		if i != last {
+			s.Restart()
+		}
+	}
+	eventually(t, "fresh", func() bool { return !w.Stale() })
+	put(t, kv, "k", "5")
+	assert.Equal(t, "k=5", update(t, w))
+}

@@ -81,6 +81,7 @@ type getRequest struct {
 	Sequence uint64   `json:"seq,omitempty"`
 	LastFor  string   `json:"last_by_subj,omitempty"`
 	LastOf   []string `json:"multi_last,omitempty"`
+	NextFor  string   `json:"next_by_subj,omitempty"`
 }
 
 func (kv *KeyValue) ask(ctx context.Context, key string, body getRequest) (*keyEntry, error) {

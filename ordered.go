@@ -21,15 +21,15 @@ const (
 	orderedExpires   = 30 * time.Second // of one pull
 	orderedAttempt   = 2 * time.Second  // to create a consumer, unless the reader has another; doubled
 	orderedTries     = 16               // after as many failures, an election's worth
-	orderedPatience  = 4                // times at most
+	orderedPatience  = 2                // times at most
 	orderedInactive  = time.Minute      // before the server drops a consumer that nobody pulls
 )
 
 // orderedReader reads a stream in order, without acknowledgements, through an ephemeral pull
 // consumer. When messages are missing, the connection was replaced, or the consumer is silent on a
-// connection that works, it goes on after the last sequence with a new consumer. Every consumer has a new name: one that
-// keeps its name cannot be made again while the node that the cluster chose for it is dead, which
-// blocks upstream's ordered consumer for as long.
+// connection that works, it goes on after the last sequence with a new consumer. Every consumer has a
+// new name: one that keeps its name cannot be made again while the node that the cluster chose for it
+// is dead, which blocks upstream's ordered consumer for as long.
 //
 // It belongs to one goroutine.
 type orderedReader struct {
@@ -43,6 +43,7 @@ type orderedReader struct {
 	attempt   time.Duration // for the first attempts to create a consumer
 	left      int64         // messages to ask for in all; negative for no end
 	whole     bool          // the next consumer is like the first, and does not start after the last message
+	replicas  bool          // answer while there is no consumer, for the one FilterSubject
 
 	// idle, when set, is called whenever the server says that it has nothing to deliver; its error
 	// ends the reading.
@@ -80,7 +81,8 @@ func (c *Client) newOrderedReader(stream string, config jetstream.ConsumerConfig
 func (r *orderedReader) start(ctx context.Context) error {
 	ctx, cancel := r.client.deadline(ctx)
 	defer cancel()
-	return r.reopen(ctx)
+	_, _, err := r.reopen(ctx)
+	return err
 }
 
 // next returns the next message and its metadata. It returns when ctx ends, the client is closed,
@@ -95,8 +97,8 @@ func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetad
 	var probe <-chan error
 	for {
 		if r.name == "" {
-			if err := r.reopen(ctx); err != nil {
-				return nil, nil, err
+			if m, meta, err := r.reopen(ctx); m != nil || err != nil {
+				return m, meta, err
 			}
 			silence.Reset(r.silence)
 			probe = nil
@@ -177,31 +179,34 @@ func (r *orderedReader) probe() <-chan error {
 }
 
 // reopen creates the next consumer, with growing pauses, until ctx ends, the stream is known to be
-// gone, or the server refuses the first consumer.
-func (r *orderedReader) reopen(ctx context.Context) error {
+// gone, or the server refuses the first consumer. Meanwhile it returns what a replica has.
+func (r *orderedReader) reopen(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, error) {
 	for {
-		if r.failures > 0 { // counted from the last attempt, which may have waited long already
-			select {
+		if r.failures > 0 {
+			if m, meta := r.nextOfReplica(ctx); m != nil {
+				return m, meta, nil
+			}
+			select { // counted from the last attempt, which may have waited long already
 			case <-time.After(min(retryPauseMin<<min(r.failures, 10), retryPauseMax) - time.Since(r.tried)):
 			case <-ctx.Done():
-				return ctx.Err()
+				return nil, nil, ctx.Err()
 			case <-r.client.ctx.Done():
-				return ErrClosed
+				return nil, nil, ErrClosed
 			}
 		}
 		r.failures++
 		r.tried = time.Now()
 		if err := r.client.link.wait(ctx); err != nil {
-			return err
+			return nil, nil, err
 		}
 		err := r.open(ctx)
 		switch {
 		case err == nil:
-			return nil
+			return nil, nil, nil
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return nil, nil, ctx.Err()
 		case errors.Is(err, jetstream.ErrStreamNotFound), r.client.ctx.Err() != nil, !r.started && isRefusal(err):
-			return err
+			return nil, nil, err
 		}
 	}
 }

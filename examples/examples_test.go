@@ -49,7 +49,7 @@ var expected = map[string][]string{
 	"events": {"welcomed ada@example.com", "welcomed grace@example.com"},
 	"filedistribution": {
 		"publisher  upload 100% |██████████████████████████████|",
-		"publisher  stored v1.2.3, 33554432 bytes in 256 chunks",
+		"publisher  stored v1.2.3, 33554432 bytes in 128 chunks",
 		"installed v1.2.3, digest verified",
 		"installed v1.2.3, digest verified",
 	},

@@ -1,0 +1,48 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// How a stream's replicas are asked.
+const (
+	replicaAttempt = 250 * time.Millisecond
+	replicaSpell   = 2 * time.Second // since an attempt to create a consumer, before the next
+)
+
+// nextOfReplica asks for the next message without a consumer. To create one takes a leader of the
+// whole cluster, for which an election can last longer than the stream's own, and which a cluster
+// without a majority has not; any replica of the stream answers this question (ADR-31). It returns
+// nil when there is no such message, or no answer.
+func (r *orderedReader) nextOfReplica(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata) {
+	if !r.replicas || r.whole || r.last == 0 || time.Since(r.tried) > replicaSpell {
+		return nil, nil
+	}
+	body, err := json.Marshal(getRequest{Sequence: r.last + 1, NextFor: r.config.FilterSubject})
+	if err != nil {
+		return nil, nil
+	}
+	question := &natsgo.Msg{Subject: r.client.jsPrefix + "DIRECT.GET." + r.stream, Data: body}
+	m, err := r.client.exchange(ctx, question, replicaAttempt)
+	if err != nil {
+		return nil, nil
+	}
+	sequence, err := strconv.ParseUint(m.Header.Get(directSequenceHeader), 10, 64)
+	stored, errTime := time.Parse(time.RFC3339Nano, m.Header.Get(directTimeHeader))
+	if err != nil || errTime != nil || sequence <= r.last {
+		return nil, nil
+	}
+	r.last = sequence
+	m.Subject = m.Header.Get(directSubjectHeader)
+	if r.config.HeadersOnly {
+		m.Data = nil
+	}
+	return m, &natsgo.MsgMetadata{
+		Sequence: natsgo.SequencePair{Stream: sequence}, Timestamp: stored, Stream: r.stream,
+	}
+}
