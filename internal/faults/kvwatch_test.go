@@ -3,7 +3,6 @@ package faults_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -29,13 +28,6 @@ type keyWrites struct {
 	mu      sync.Mutex
 	acked   map[string][]keyMoment
 	arrived map[string][]keyMoment
-	outages []keyOutage
-}
-
-// keyOutage is the time between a kill and the next write that was acknowledged.
-type keyOutage struct {
-	begin, end time.Time
-	gap        time.Duration // the worst that it caused
 }
 
 type keyMoment struct {
@@ -89,36 +81,8 @@ func (w *keyWrites) note(moments map[string][]keyMoment, key string, revision ui
 	moments[key] = append(moments[key], keyMoment{revision, now})
 }
 
-// measureOutages sets the ends of the outages to the first write that was acknowledged afterwards.
-func (w *keyWrites) measureOutages() {
-	const read = 50 * time.Millisecond // an acknowledgement that was on its way may take so long
-	for i, outage := range w.outages {
-		var first time.Time
-		for _, acked := range w.acked {
-			for _, ack := range acked {
-				if ack.at.After(outage.end.Add(read)) && (first.IsZero() || ack.at.Before(first)) {
-					first = ack.at
-				}
-			}
-		}
-		w.outages[i].end = first
-	}
-}
-
-// since returns from when on a write that was acknowledged could arrive: an election that began before
-// its arrival takes its time, as for everything that the cluster does.
-func (w *keyWrites) since(acked, arrived time.Time) time.Time {
-	for _, outage := range w.outages {
-		if outage.begin.Before(arrived) && outage.end.After(acked) {
-			acked = outage.end
-		}
-	}
-	return acked
-}
-
 // end stops the writers, waits until the last revision has arrived, and returns the longest time from
-// an acknowledgement, or from the end of an election since, to the arrival of that revision or of a later
-// one of the same key.
+// an acknowledgement to the arrival of that revision or of a later one of the same key.
 func (w *keyWrites) end() time.Duration {
 	w.t.Helper()
 	close(w.stop)
@@ -143,8 +107,7 @@ func (w *keyWrites) end() time.Duration {
 	})
 	_ = w.watcher.Stop()
 	w.reading.Wait()
-	w.measureOutages()
-	var plain, worst time.Duration
+	var worst time.Duration
 	writes, updates := 0, 0
 	for key, acked := range w.acked {
 		arrived := w.arrived[key]
@@ -157,18 +120,10 @@ func (w *keyWrites) end() time.Duration {
 			for arrived[next].revision < ack.revision {
 				next++
 			}
-			gap := arrived[next].at.Sub(w.since(ack.at, arrived[next].at))
-			plain, worst = max(plain, arrived[next].at.Sub(ack.at)), max(worst, gap)
-			for i := len(w.outages) - 1; i >= 0; i-- {
-				if w.outages[i].begin.Before(arrived[next].at) {
-					w.outages[i].gap = max(w.outages[i].gap, gap)
-					break
-				}
-			}
+			worst = max(worst, arrived[next].at.Sub(ack.at))
 		}
 	}
-	w.t.Logf("%d writes, %d updates, worst gap %v, elections included %v", writes, updates,
-		worst.Round(time.Millisecond), plain.Round(time.Millisecond))
+	w.t.Logf("%d writes, %d updates, worst gap %v", writes, updates, worst.Round(time.Millisecond))
 	return worst
 }
 
@@ -208,22 +163,14 @@ func TestWatchOverKilledLeaders(t *testing.T) {
 	w := startKeyWrites(t, writer, reader, "conf")
 	for range kills {
 		leader := publishLeader(t, writer, servers, "KV_conf")
-		begin := time.Now()
 		leader.kill()
-		w.outages = append(w.outages, keyOutage{begin: begin, end: time.Now()})
 		time.Sleep(time.Second) // nobody leads
 		leader.start()
 		publishLeader(t, writer, servers, "KV_conf")
 		publishEventually(t, "the watcher is fresh", func() bool { return !w.watcher.Stale() })
 		time.Sleep(time.Second) // the load
 	}
-	// A busy machine may now and then take longer, but not always, and not for long.
-	assert.Less(t, w.end(), 10*time.Second)
-	var gaps []time.Duration
-	for _, outage := range w.outages {
-		gaps = append(gaps, outage.gap)
-	}
-	slices.Sort(gaps)
-	t.Logf("worst gap of each outage: %v", gaps)
-	assert.Less(t, gaps[len(gaps)/2], 2*time.Second)
+	// An election takes longer, but what was acknowledged before and after it does not wait for it. It is
+	// less than 2 s; a busy machine may take as much again.
+	assert.Less(t, w.end(), 4*time.Second)
 }
