@@ -29,7 +29,9 @@ const interestTravels = 50 * time.Millisecond
 
 // openBridge returns when the bridge receives and what members of queue groups had received before
 // is handled. Without a bridge the move cuts them short.
-func (c *Client) openBridge(ctx context.Context, servers []string) *bridge {
+func (c *Client) openBridge(servers []string) *bridge {
+	ctx, cancel := context.WithTimeout(c.ctx, bridgeBudget)
+	defer cancel()
 	b := &bridge{client: c}
 	if err := b.open(ctx, servers); err != nil {
 		c.log.Warn("cannot receive on another server while leaving this one", "error", err)
@@ -65,7 +67,7 @@ func (b *bridge) open(ctx context.Context, servers []string) error {
 		return err
 	}
 	sleep(ctx, interestTravels)
-	drainAttachments(ctx, old)
+	c.drainAttachments(ctx, old)
 	b.stands = true
 	return nil
 }
@@ -97,12 +99,17 @@ func (c *Client) dialBridge(servers []string) (*natsgo.Conn, error) {
 	return o.Connect()
 }
 
-// close takes everything back to the client's connection.
-func (b *bridge) close(ctx context.Context) {
+// close takes everything back to the client's connection, the next after the breaks-th break.
+func (b *bridge) close(breaks uint64) {
+	c := b.client
+	ctx, cancel := context.WithTimeout(c.ctx, bridgeBudget)
+	defer cancel()
+	if err := c.link.waitPast(ctx, breaks); err != nil {
+		c.log.Warn("leaving a server takes long", "error", err)
+	}
 	if b.nc == nil {
 		return
 	}
-	c := b.client
 	var over []*attachment
 	for _, s := range b.spans {
 		over = append(over, s.over)
@@ -112,15 +119,16 @@ func (b *bridge) close(ctx context.Context) {
 		c.log.Warn("subscribing again takes long", "error", err)
 	}
 	sleep(ctx, interestTravels)
-	drainAttachments(ctx, over)
+	c.drainAttachments(ctx, over)
 	c.inboxes.close()
 	b.nc.Close()
 	sleep(ctx, interestTravels) // the copies of what it received last
 	c.inboxes.seen.Store(nil)
 }
 
-// drainAttachments ends attachments when what they have received is handled.
-func drainAttachments(ctx context.Context, attachments []*attachment) {
+// drainAttachments ends attachments when what they have received is handled. When ctx ends first, what
+// waits behind the handlers is dropped.
+func (c *Client) drainAttachments(ctx context.Context, attachments []*attachment) {
 	for _, a := range attachments {
 		_ = a.sub.Drain() // an attachment that has ended is drained
 	}
@@ -128,7 +136,13 @@ func drainAttachments(ctx context.Context, attachments []*attachment) {
 		select {
 		case <-a.closed:
 		case <-ctx.Done():
+			dropped, _, _ := a.sub.Pending() // the message being handled included
 			_ = a.sub.Unsubscribe()
+			if dropped > 1 {
+				err := fail("leave server", a.sub.Subject, ErrDrainTimeout, "%d messages not handled", dropped-1)
+				c.log.Error("messages dropped while leaving a server", "error", err, "queue", a.sub.Queue)
+				c.emit(Event{Type: EventAsyncError, Subject: a.sub.Subject, Queue: a.sub.Queue, Err: err})
+			}
 		}
 	}
 }

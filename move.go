@@ -6,12 +6,14 @@ import (
 	"time"
 )
 
-// leaveBudget bounds how long the client takes to leave a server. A server that shuts down gives 10 s
-// unless it is configured otherwise.
-const leaveBudget = 5 * time.Second
-
-// moveTimeout bounds how long publishers may be held back by a move.
-const moveTimeout = time.Second
+// A server that shuts down gives its clients 10 s, unless it is configured otherwise.
+const (
+	// bridgeBudget bounds how long handlers of queue groups may take to finish, before the move and
+	// after it.
+	bridgeBudget = 5 * time.Second
+	// moveTimeout bounds how long publishers may be held back.
+	moveTimeout = time.Second
+)
 
 // onLameDuck leaves a server that is about to shut down before it throws the client out.
 func (c *Client) onLameDuck() {
@@ -52,28 +54,23 @@ func (c *Client) leave(servers []string) {
 	if up, now, _ := c.link.state(); !up || now != breaks || len(servers) == 0 {
 		return // it was left meanwhile, or there is nowhere to go but to its successor
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, leaveBudget)
-	defer cancel()
-	bridge := c.openBridge(ctx, servers)
-	c.move(ctx, bridge.stands)
-	if err := c.link.waitPast(ctx, breaks); err != nil {
-		c.log.Warn("leaving a server takes long", "error", err)
-	}
-	bridge.close(ctx)
+	bridge := c.openBridge(servers)
+	c.move(bridge.stands)
+	bridge.close(breaks)
 	c.link.bridgeGone()
 }
 
 // move replaces the connection without losing what was published: publishers wait at the gate while
 // the server confirms everything sent, and what they publish afterwards goes to the reconnect buffer.
 // It returns once the old connection is given up.
-func (c *Client) move(ctx context.Context, bridged bool) {
+func (c *Client) move(bridged bool) {
 	gate := make(chan struct{})
 	c.gate.Store(&gate)
 	defer func() {
 		c.gate.Store(nil)
 		close(gate)
 	}()
-	ctx, cancel := context.WithTimeout(ctx, moveTimeout)
+	ctx, cancel := context.WithTimeout(c.ctx, moveTimeout)
 	defer cancel()
 	if err := c.roundTrip(ctx, "move", ""); err != nil {
 		c.log.Warn("moving to another server without the old one's confirmation", "error", err)

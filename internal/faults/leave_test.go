@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -36,13 +37,13 @@ func (s *shifting) Watch(ctx context.Context, update func([]string)) error {
 }
 
 // connectShifting returns a client and what makes it leave its server for another one.
-func connectShifting(t *testing.T, urls []string) (client *nats.Client, leave func()) {
+func connectShifting(t *testing.T, urls []string, opts ...nats.Option) (client *nats.Client, leave func()) {
 	t.Helper()
 	resolver := &shifting{urls: urls[:1], changes: make(chan []string)}
 	client, err := nats.NewClient(&nats.Config{
 		JetStreamEnabled: true, Consul: nats.ConsulConfig{Evict: true},
 		ReconnectWait: 20 * time.Millisecond, ReconnectMaxWait: 100 * time.Millisecond,
-	}, nats.WithResolver(resolver))
+	}, append(opts, nats.WithResolver(resolver))...)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = client.Close() })
 	at := 0
@@ -54,6 +55,39 @@ func connectShifting(t *testing.T, urls []string) (client *nats.Client, leave fu
 			return client.Conn().Stats().Reconnects > before && client.IsConnected()
 		})
 	}
+}
+
+// A handler that takes too long is not waited for. Its answer arrives all the same; what waits behind
+// it is dropped, and that is told.
+func TestLeaveDuringALongHandler(t *testing.T) {
+	t.Parallel()
+	urls := natstest.RunCluster(t, 2).URLs()
+	var told atomic.Int64
+	responder, leave := connectShifting(t, urls, nats.WithEventHandler(func(e nats.Event) {
+		if errors.Is(e.Err, nats.ErrDrainTimeout) {
+			told.Add(1)
+		}
+	}))
+	requester := connect(t, urls...)
+	ctx := context.Background()
+	began := make(chan struct{}, 1)
+	_, err := responder.QueueSubscribe(ctx, "slow", "responders", func(msg *nats.Message) error {
+		began <- struct{}{}
+		time.Sleep(6 * time.Second)
+		return msg.Respond(msg.Data)
+	})
+	require.NoError(t, err)
+	var request sync.WaitGroup
+	request.Go(func() {
+		_, err := requester.Request(ctx, "slow", nil, 30*time.Second)
+		assert.NoError(t, err)
+	})
+	<-began
+	require.NoError(t, requester.Publish(ctx, "slow", nil))
+	require.NoError(t, requester.Flush(ctx))
+	leave()
+	request.Wait()
+	publishEventually(t, "the message behind it is told of", func() bool { return told.Load() == 1 })
 }
 
 // Clients that leave one server after the other lose no publish, no request and no answer, and no
