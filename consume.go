@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,6 +26,8 @@ type Consumption struct {
 	endQuit context.CancelFunc
 	running sync.WaitGroup
 	done    chan struct{} // closed when the last handler has returned
+
+	handled, failures atomic.Uint64
 
 	mu       sync.Mutex
 	changed  *sync.Cond // a message became ready, or no more will
@@ -213,9 +216,9 @@ func (s *Consumption) work() {
 		case d != nil:
 			s.stats.InFlight++
 			d.started = s.pace.tick
-			timed := s.pace.sample()
+			timed, reason := s.pace.sample(), s.doomed(d)
 			s.mu.Unlock()
-			took, kept := s.handle(d, timed)
+			took, kept := s.handle(d, timed, reason)
 			s.mu.Lock()
 			s.stats.InFlight--
 			s.pace.observe(took)
@@ -231,11 +234,11 @@ func (s *Consumption) work() {
 	}
 }
 
-// handle runs the handler and settles the message. It returns how long the handler took, if timed,
-// and whether the message is kept for another try.
-func (s *Consumption) handle(d *delivery, timed bool) (took time.Duration, kept bool) {
-	if reason := s.doomed(d); reason != "" {
-		return 0, s.bury(d, reason)
+// handle runs the handler, unless the message is doomed for a reason, and settles the message. It
+// returns how long the handler took, if timed, and whether the message is kept for another try.
+func (s *Consumption) handle(d *delivery, timed bool, doomed string) (took time.Duration, kept bool) {
+	if doomed != "" {
+		return 0, s.bury(d, doomed)
 	}
 	var start time.Time
 	if timed {
@@ -245,12 +248,10 @@ func (s *Consumption) handle(d *delivery, timed bool) (took time.Duration, kept 
 	if timed {
 		took = time.Since(start)
 	}
-	s.mu.Lock()
-	s.stats.Handled++
+	s.handled.Add(1)
 	if err != nil {
-		s.stats.Failed++
+		s.failures.Add(1)
 	}
-	s.mu.Unlock()
 	switch {
 	case err != nil:
 		kept = s.failed(d, err)
@@ -354,6 +355,7 @@ func (s *Consumption) Stats() ConsumeStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stats := s.stats
+	stats.Handled, stats.Failed = s.handled.Load(), s.failures.Load()
 	stats.Ready = s.held.ready
 	stats.Waiting = s.held.count - s.held.ready - stats.InFlight
 	return stats

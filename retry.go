@@ -68,13 +68,12 @@ func (s *Consumption) maxDeliver() int {
 }
 
 // doomed returns why a message is not to be handled: it waits for the dead-letter stream, or it was
-// delivered as often as it may be and comes again, which means that nobody lived to say anything.
+// delivered as often as it may be and comes again, which means that nobody lived to say anything. The
+// caller holds s.mu.
 func (s *Consumption) doomed(d *delivery) string {
 	if d.trial != nil && d.trial.reason != "" {
 		return d.trial.reason
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if limit := s.maxDeliver(); limit > 0 && d.deliveries > limit {
 		return fmt.Sprintf("delivered %d times, and no worker lived to answer for it", d.deliveries-1)
 	}
