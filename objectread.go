@@ -12,12 +12,17 @@ import (
 	"sync"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
 // objectAhead is how many bytes are asked for at once, and so at most in memory; it makes at least 2 and at
 // most 256 chunks.
 const objectAhead = 4 << 20
+
+// objectSmall is how large an object of one chunk may be to be asked for without a consumer: so that
+// little is sent again over a link that is too slow for the answer.
+const objectSmall = 64 << 10
 
 // objectHeartbeat is how soon the server says that it has nothing to deliver. Only chunks that there
 // are are asked for, so it says so only when some are missing.
@@ -46,7 +51,8 @@ type objectReader struct {
 	hash   hash.Hash
 
 	mu     sync.Mutex
-	chunk  []byte // received and not yet read
+	sole   []byte // the object's only chunk, received and not yet checked
+	chunk  []byte // checked and not yet read
 	fresh  bool   // the chunk's progress is not reported
 	got    uint64
 	chunks uint32
@@ -98,7 +104,10 @@ func (s *ObjectStore) openChunks(ctx context.Context, name string, info *jetstre
 		o.idle = c.cfg.RequestTimeout
 	}
 	o.ctx, o.cancel = context.WithCancelCause(ctx)
-	if info.Chunks > 0 {
+	if info.Chunks == 1 && info.Size <= objectSmall {
+		o.sole = c.soleChunk(ctx, info)
+	}
+	if info.Chunks > 0 && o.sole == nil {
 		o.reader = c.newOrderedReader(objectStreamPrefix+info.Bucket, jetstream.ConsumerConfig{
 			FilterSubject: objectChunks(info.Bucket, info.NUID),
 		}, objectBatch(info))
@@ -132,6 +141,19 @@ func (s *ObjectStore) openChunks(ctx context.Context, name string, info *jetstre
 		o.forget()
 	}
 	return o, nil
+}
+
+// soleChunk asks for the chunk of an object that has one, which takes a consumer less than reading it
+// as a stream. It returns nil when it does not get the chunk: then a consumer may.
+func (c *Client) soleChunk(ctx context.Context, info *jetstream.ObjectInfo) []byte {
+	question := &natsgo.Msg{
+		Subject: c.jsPrefix + "DIRECT.GET." + objectStreamPrefix + info.Bucket + "." + objectChunks(info.Bucket, info.NUID),
+	}
+	m, err := c.exchange(ctx, question, apiPatienceMin)
+	if err != nil || m.Header.Get(directSequenceHeader) == "" || uint64(len(m.Data)) != info.Size {
+		return nil
+	}
+	return m.Data
 }
 
 // linkDepth bounds a chain of links, which may be a circle.
@@ -233,20 +255,24 @@ func (o *objectReader) fill() error {
 		}
 		defer o.timer.Stop()
 	}
-	m, _, err := o.reader.next(o.ctx)
-	if err != nil {
-		return o.fail(err)
+	data := o.sole
+	if data == nil {
+		m, _, err := o.reader.next(o.ctx)
+		if err != nil {
+			return o.fail(err)
+		}
+		data = m.Data
 	}
 	o.chunks++
-	o.got += uint64(len(m.Data))
-	_, _ = o.hash.Write(m.Data)
+	o.got += uint64(len(data))
+	_, _ = o.hash.Write(data)
 	if o.chunks == o.info.Chunks || o.got > o.info.Size {
 		if err := o.verify(); err != nil {
 			return o.fail(err)
 		}
 		o.release()
 	}
-	o.chunk, o.fresh = m.Data, true
+	o.sole, o.chunk, o.fresh = nil, data, true
 	return nil
 }
 

@@ -115,6 +115,9 @@ func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.Object
 // upload stores the chunks and looks up, meanwhile, what the object is going to replace.
 func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 	size := int(w.uploaded.Opts.ChunkSize)
+	if w.total >= 0 {
+		size = int(min(int64(size), w.total+1)) // one more, to meet the end
+	}
 	digest := sha256.New()
 	for {
 		if err := context.Cause(ctx); err != nil {
