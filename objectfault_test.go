@@ -359,7 +359,7 @@ func TestObjectSlowLink(t *testing.T) {
 	client := connect(t, s, func(c *nats.Config) { c.URLs, c.RequestTimeout = []string{proxy.URL()}, time.Second })
 	store := newObjects(t, client, "files")
 	content := noise(1 << 20)
-	_, err := store.PutBytes(context.Background(), "x", content)
+	_, err := store.Put(context.Background(), chunked("x", 64<<10), bytes.NewReader(content))
 	require.NoError(t, err)
 	proxy.Throttle(400 << 10)
 	begin := time.Now()

@@ -2,9 +2,7 @@ package nats_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -132,31 +130,6 @@ func TestManyPullersShare(t *testing.T) {
 		assert.Equal(t, 1, n, data)
 	}
 	require.NoError(t, client.Close(), "no pull is left behind")
-}
-
-// That nobody leads the consumer is not that there are no messages.
-func TestPullWithoutALeader(t *testing.T) {
-	t.Parallel()
-	servers := natstest.RunCluster(t, 3).Servers()
-	ctx := context.Background()
-	client := connect(t, servers[0], nil)
-	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3})
-	require.NoError(t, err)
-	_, err = client.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c"})
-	require.NoError(t, err)
-	info, err := client.GetConsumerInfo(ctx, "S", "c")
-	require.NoError(t, err)
-	follower := slices.IndexFunc(servers, func(s *natstest.Server) bool { return s.Embedded().Name() != info.Cluster.Leader })
-	client = connect(t, servers[follower], nil)
-	for i, s := range servers {
-		if i != follower {
-			s.Stop()
-		}
-	}
-	eventually(t, "a pull that nobody takes", func() bool {
-		_, err := client.PullMessages(within(t, 200*time.Millisecond), "S", "c", 1)
-		return errors.Is(err, nats.ErrNoResponders)
-	})
 }
 
 // Upstream's fetch does not notice: it ends a second after its full wait.

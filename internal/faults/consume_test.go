@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -242,4 +243,32 @@ func TestConsumeLeavesALameDuck(t *testing.T) {
 		return len(seen.times) == f.next
 	})
 	assert.Len(t, seen.order, f.next, "each once")
+}
+
+// That nobody leads the consumer is not that there are no messages.
+func TestPullWithoutALeader(t *testing.T) {
+	servers := publishServers(t, 3)
+	client := publishClient(t, servers)
+	publishEventually(t, "the stream is created", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		_, err := client.EnsureStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3})
+		return err == nil
+	})
+	_, err := client.CreateConsumer(context.Background(), "S", &jetstream.ConsumerConfig{Name: "c"})
+	require.NoError(t, err)
+	leader := consumeLeader(client, "c")
+	follower := slices.IndexFunc(servers, func(s *publishServer) bool { return s.spec.Name != leader })
+	pulling := publishClient(t, servers[follower:follower+1])
+	for i, s := range servers {
+		if i != follower {
+			s.kill()
+		}
+	}
+	publishEventually(t, "a pull that nobody takes", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		defer cancel()
+		_, err := pulling.PullMessages(ctx, "S", "c", 1)
+		return errors.Is(err, nats.ErrNoResponders)
+	})
 }
