@@ -35,7 +35,7 @@ func TestSlowConsumerIsReported(t *testing.T) {
 	assert.Equal(t, "q", e.Queue)
 	require.ErrorIs(t, e.Err, nats.ErrSlowConsumer)
 	require.ErrorIs(t, e.Err, natsgo.ErrSlowConsumer)
-	assert.Contains(t, log.String(), "subject=x queue=q")
+	eventually(t, "the log line", func() bool { return strings.Contains(log.String(), "subject=x queue=q") })
 	assert.EqualValues(t, 90, sub.Stats().Dropped)
 	close(release)
 	require.NoError(t, sub.Drain(ctx))
