@@ -161,7 +161,8 @@ func (f *keyFollower) opened(ctx context.Context) error {
 	return errFollow
 }
 
-// info asks for the stream's state until the stream's leader answers: an election may be on.
+// info asks for the stream's state until the stream's leader answers: an election may be on. With
+// replicas to read from it asks once.
 func (f *keyFollower) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	for patience := followAttempt; ; patience += followAttempt / 4 {
 		asking, cancel := context.WithTimeout(ctx, patience)
@@ -171,6 +172,8 @@ func (f *keyFollower) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 		case err == nil:
 			return stream.CachedInfo(), nil
 		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
+			return nil, err
+		case f.loaded && f.reader.replicas: // they may have what was written last
 			return nil, err
 		}
 	}

@@ -3,6 +3,7 @@ package faults_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -173,4 +174,48 @@ func TestWatchOverKilledLeaders(t *testing.T) {
 	// An election takes longer, but what was acknowledged before and after it does not wait for it. It is
 	// less than 2 s; a busy machine may take as much again.
 	assert.Less(t, w.end(), 4*time.Second)
+}
+
+// What was acknowledged comes to a watcher also when the bucket has lost its leader and cannot have
+// another: from the replica that is left.
+func TestWatchWithoutALeaderOfTheBucket(t *testing.T) {
+	servers := natstest.RunCluster(t, 5).Servers()
+	ctx := context.Background()
+	other := connect(t, servers[0].URL())
+	kv, err := other.CreateKeyValue(ctx, "conf", nats.WithKeyValueReplicas(3))
+	require.NoError(t, err)
+	info, err := other.GetStreamInfo(ctx, "KV_conf")
+	require.NoError(t, err)
+	left, gone := info.Cluster.Replicas[0].Name, []string{info.Cluster.Replicas[1].Name, info.Cluster.Leader}
+	server := func(name string) *natstest.Server {
+		return servers[slices.IndexFunc(servers, func(s *natstest.Server) bool { return s.Embedded().Name() == name })]
+	}
+	proxy := natstest.NewProxy(t, server(left).URL())
+	watched, err := connect(t, proxy.URL()).GetKeyValue(ctx, "conf")
+	require.NoError(t, err)
+	_, err = kv.Put(ctx, "k", []byte("1"))
+	require.NoError(t, err)
+	w, err := watched.WatchAll(ctx)
+	require.NoError(t, err)
+	assert.Equal(t, "1", string((<-w.Updates()).Value()))
+	assert.Nil(t, <-w.Updates())
+	proxy.BlackHole()
+	_, err = kv.Put(ctx, "k", []byte("2"))
+	require.NoError(t, err)
+	publishEventually(t, "the replica has it", func() bool {
+		info, err := other.GetStreamInfo(ctx, "KV_conf")
+		return err == nil && info.Cluster.Replicas[0].Name == left && info.Cluster.Replicas[0].Current && info.Cluster.Replicas[0].Lag == 0
+	})
+	for _, name := range gone {
+		server(name).Stop()
+	}
+	proxy.Cut()
+	proxy.Restore()
+	select {
+	case entry := <-w.Updates():
+		assert.Equal(t, "2", string(entry.Value()))
+	case <-time.After(30 * time.Second):
+		t.Error("it does not come")
+	}
+	assert.True(t, w.Stale())
 }

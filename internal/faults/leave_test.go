@@ -68,7 +68,7 @@ func TestLeaveDuringALongHandler(t *testing.T) {
 			told.Add(1)
 		}
 	}))
-	requester := connect(t, urls...)
+	requester := connect(t, urls[0]) // where the responder is, whose interest is known there
 	ctx := context.Background()
 	began := make(chan struct{}, 1)
 	_, err := responder.QueueSubscribe(ctx, "slow", "responders", func(msg *nats.Message) error {
@@ -82,7 +82,7 @@ func TestLeaveDuringALongHandler(t *testing.T) {
 		_, err := requester.Request(ctx, "slow", nil, 30*time.Second)
 		assert.NoError(t, err)
 	})
-	<-began
+	publishEventually(t, "the handler runs", func() bool { return len(began) == 1 })
 	require.NoError(t, requester.Publish(ctx, "slow", nil))
 	require.NoError(t, requester.Flush(ctx))
 	leave()
