@@ -74,7 +74,7 @@ func (o *ensureOptions) refuses(found []Drift) bool {
 
 // ensureAttempts bounds how often a change by somebody else, between the look and the deed, is met
 // with another look.
-const ensureAttempts = 5
+const ensureAttempts = 32
 
 // EnsureStream creates a stream, or changes the one there is to what cfg says. It never shrinks one
 // by accident: when that would delete messages, drop subjects or lower a limit, or cannot be done at
