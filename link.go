@@ -49,11 +49,10 @@ func (l *link) bridgeGone() {
 // since tells whether what was asked for after the breaks-th break still holds: the connection stands
 // since then, or a bridge has received while it was replaced. It also returns what state does.
 func (l *link) since(breaks uint64) (holds bool, now uint64, change <-chan struct{}) {
-	up, now, change := l.state()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	bridged := now == l.bridge && now <= breaks+1
-	return up && now == breaks || bridged, now, change
+	bridged := l.breaks == l.bridge && l.breaks <= breaks+1
+	return l.isUp && l.breaks == breaks || bridged, l.breaks, l.next()
 }
 
 // waitPast is wait for a connection after the one that was broken for the breaks-th time.
@@ -100,10 +99,15 @@ func (l *link) signal() {
 func (l *link) state() (up bool, breaks uint64, change <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.isUp, l.breaks, l.next()
+}
+
+// next returns the channel that is closed at the next change. The caller holds l.mu.
+func (l *link) next() <-chan struct{} {
 	if l.change == nil {
 		l.change = make(chan struct{})
 	}
-	return l.isUp, l.breaks, l.change
+	return l.change
 }
 
 // wait returns nil once the connection stands, ErrClosed when it never will again, and
@@ -111,11 +115,7 @@ func (l *link) state() (up bool, breaks uint64, change <-chan struct{}) {
 func (l *link) wait(ctx context.Context) error {
 	for {
 		l.mu.Lock()
-		up, dead := l.isUp, l.isDead
-		if l.change == nil {
-			l.change = make(chan struct{})
-		}
-		change := l.change
+		up, dead, change := l.isUp, l.isDead, l.next()
 		l.mu.Unlock()
 		switch {
 		case up:

@@ -30,7 +30,7 @@ func (s *ObjectStore) wrap(op, name string, err error) error {
 //
 // It survives restarts and elections for as long as ctx allows; without a deadline in ctx,
 // Config.RequestTimeout applies to every chunk and not to the whole. The chunks have 256 KiB unless
-// meta.Opts says otherwise, and 16 of them are in memory. Of two writers at a time the later one wins.
+// meta.Opts says otherwise, and 8 of them are in memory. Of two writers at a time the later one wins.
 // The errors are ErrBucketNotFound, ErrStreamFull, ErrTimeout, ErrConnectionLost, ErrNotConnected, the
 // source's own, ErrObjectCorrupt when the chunks vanished during the upload, and ErrConflict when another
 // writer may have replaced the object already.
