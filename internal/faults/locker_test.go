@@ -98,13 +98,9 @@ type locker struct {
 
 func startLocker(t testing.TB, spec lockerSpec, take func(lockerLine)) *locker {
 	t.Helper()
-	binary, err := os.Executable()
-	require.NoError(t, err)
 	text, err := json.Marshal(spec)
 	require.NoError(t, err)
-	l := &locker{cmd: exec.Command(binary), done: make(chan struct{})}
-	l.cmd.Env = append(os.Environ(), lockerEnv+"="+string(text))
-	l.cmd.Stderr = os.Stderr
+	l := &locker{cmd: process(t, lockerEnv, string(text)), done: make(chan struct{})}
 	_, err = l.cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := l.cmd.StdoutPipe()

@@ -3,10 +3,24 @@ package faults_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
+
+// process returns the command of another process of the test binary: of the one that TestMain knows by
+// the variable.
+func process(tb testing.TB, variable, value string) *exec.Cmd {
+	tb.Helper()
+	binary, err := os.Executable()
+	require.NoError(tb, err)
+	cmd := exec.Command(binary)
+	cmd.Env = append(os.Environ(), variable+"="+value)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
 
 // TestMain fails the package when a test leaves a goroutine behind. The test binary is also the
 // server that publish tests kill, see publishServer, the uploader that an object test kills, see

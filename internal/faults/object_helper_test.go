@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -73,11 +71,7 @@ func objectUpload(url string) error {
 // objectKilledUpload runs an uploader and kills it when so many bytes are stored.
 func objectKilledUpload(tb testing.TB, url string, offset int64) {
 	tb.Helper()
-	binary, err := os.Executable()
-	require.NoError(tb, err)
-	cmd := exec.Command(binary)
-	cmd.Env = append(os.Environ(), objectUploaderEnv+"="+url)
-	cmd.Stderr = os.Stderr
+	cmd := process(tb, objectUploaderEnv, url)
 	out, err := cmd.StdoutPipe()
 	require.NoError(tb, err)
 	require.NoError(tb, cmd.Start())

@@ -42,13 +42,9 @@ func (s *publishServer) url() string { return fmt.Sprintf("nats://127.0.0.1:%d",
 // start runs the server and returns when it accepts connections.
 func (s *publishServer) start() {
 	s.tb.Helper()
-	binary, err := os.Executable()
-	require.NoError(s.tb, err)
 	spec, err := json.Marshal(s.spec)
 	require.NoError(s.tb, err)
-	s.cmd = exec.Command(binary)
-	s.cmd.Env = append(os.Environ(), publishServerEnv+"="+string(spec))
-	s.cmd.Stderr = os.Stderr
+	s.cmd = process(s.tb, publishServerEnv, string(spec))
 	// It ends with the pipe, so that none outlives a test that is killed.
 	_, err = s.cmd.StdinPipe()
 	require.NoError(s.tb, err)

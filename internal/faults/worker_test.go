@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -67,11 +66,7 @@ func die() error {
 // startWorker starts a worker's process. Died tells of its end, which stop brings about.
 func startWorker(t *testing.T, url string) (died chan error, stop func() error) {
 	t.Helper()
-	binary, err := os.Executable()
-	require.NoError(t, err)
-	worker := exec.Command(binary)
-	worker.Env = append(os.Environ(), workerEnv+"="+url)
-	worker.Stderr = os.Stderr
+	worker := process(t, workerEnv, url)
 	stdin, err := worker.StdinPipe()
 	require.NoError(t, err)
 	require.NoError(t, worker.Start())
