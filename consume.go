@@ -209,9 +209,19 @@ func (s *Consumption) take(d *delivery) {
 
 // work handles one message after the other until no more will come.
 func (s *Consumption) work() {
+	var d *delivery // nil but while its handler runs
+	defer func() {
+		if d != nil {
+			s.running.Go(s.work)
+			kept := s.conclude(d, handlerExited())
+			s.mu.Lock()
+			s.noteHandled(d, 0, kept)
+			s.mu.Unlock()
+		}
+	}()
 	s.mu.Lock()
 	for {
-		d := s.held.next()
+		d = s.held.next()
 		switch {
 		case d != nil:
 			s.stats.InFlight++
@@ -220,17 +230,22 @@ func (s *Consumption) work() {
 			s.mu.Unlock()
 			took, kept := s.handle(d, timed, reason)
 			s.mu.Lock()
-			s.stats.InFlight--
-			s.pace.observe(took)
-			if !kept {
-				s.drop(d)
-			}
+			s.noteHandled(d, took, kept)
 		case s.stopping:
 			s.mu.Unlock()
 			return
 		default:
 			s.changed.Wait()
 		}
+	}
+}
+
+// noteHandled takes note of what handle returned. The caller holds s.mu.
+func (s *Consumption) noteHandled(d *delivery, took time.Duration, kept bool) {
+	s.stats.InFlight--
+	s.pace.observe(took)
+	if !kept {
+		s.drop(d)
 	}
 }
 
@@ -248,6 +263,12 @@ func (s *Consumption) handle(d *delivery, timed bool, doomed string) (took time.
 	if timed {
 		took = time.Since(start)
 	}
+	return took, s.conclude(d, err)
+}
+
+// conclude acknowledges a message or refuses it, as its handler said, and tells whether it is kept for
+// another try.
+func (s *Consumption) conclude(d *delivery, err error) (kept bool) {
 	s.handled.Add(1)
 	if err != nil {
 		s.failures.Add(1)
@@ -260,7 +281,7 @@ func (s *Consumption) handle(d *delivery, timed bool, doomed string) (took time.
 	default:
 		d.finish(verbAck)
 	}
-	return took, kept
+	return kept
 }
 
 // drop ends the care for a message and asks for more. The caller holds s.mu.

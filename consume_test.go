@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -140,6 +141,30 @@ func TestConsumeRunsExactlyNWorkers(t *testing.T) {
 	}, nats.WithWorkers(workers))
 	eventually(t, "all handled", func() bool { return handled.Load() == 200 })
 	assert.EqualValues(t, workers, most.Load())
+}
+
+// A handler may end its goroutine, as testing's FailNow does: that is an error, and all workers go on.
+func TestHandlersThatEndTheirWorkers(t *testing.T) {
+	t.Parallel()
+	events := &eventLog{}
+	client := connect(t, natstest.RunServer(t), nil, nats.WithEventHandler(events.handle))
+	newStream(t, client, 20)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	var calls atomic.Int64
+	consumption := consume(t, client, func(*nats.Message) error {
+		if calls.Add(1) <= 5 {
+			runtime.Goexit()
+		}
+		return nil
+	}, nats.WithWorkers(2), nats.WithBackoff(time.Millisecond))
+	idle(t, client)
+	stats := consumption.Stats()
+	assert.EqualValues(t, 25, stats.Handled)
+	assert.EqualValues(t, 5, stats.Failed)
+	assert.Zero(t, stats.InFlight)
+	require.NoError(t, consumption.Stop(context.Background()))
+	eventually(t, "told", func() bool { return len(events.of(nats.EventHandlerError)) == 5 })
+	assert.ErrorIs(t, events.of(nats.EventHandlerError)[0].Err, nats.ErrHandlerPanic)
 }
 
 // Raw nats.go with its default prefetch: 41 redeliveries and a split of 105 to 36.

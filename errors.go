@@ -78,7 +78,8 @@ var (
 	ErrUnsubscribed = errors.New("unsubscribed")
 	// ErrStopped is what Consumption.Err returns after Stop.
 	ErrStopped = errors.New("stopped")
-	// ErrHandlerPanic is reported when a handler panicked; the text holds the panic's value.
+	// ErrHandlerPanic is reported when a handler panicked, and the text holds the panic's value, or
+	// when it ended its goroutine (runtime.Goexit, as testing's FailNow does), which the text says.
 	ErrHandlerPanic = errors.New("handler panicked")
 )
 

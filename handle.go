@@ -16,7 +16,13 @@ func (e *panicError) Error() string { return fmt.Sprintf("%v: %v", ErrHandlerPan
 
 func (e *panicError) Unwrap() error { return ErrHandlerPanic }
 
-// callHandler turns a panic into an error.
+// handlerExited is the error of a handler that ended its goroutine, as testing's FailNow does. No
+// call returns from that: it is made in a deferred function, and another goroutine goes on.
+func handlerExited() error {
+	return &panicError{value: "it ended its goroutine (runtime.Goexit)", stack: debug.Stack()}
+}
+
+// callHandler turns a panic into an error. It does not return when h ends its goroutine.
 func callHandler(h Handler, msg *Message) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
