@@ -14,6 +14,8 @@ import (
 // every connect, so that a new one is used without a restart.
 func setAuth(o *natsgo.Options, cfg *Config) error {
 	switch {
+	case cfg.Creds != "":
+		return natsgo.UserCredentialBytes([]byte(cfg.Creds))(o)
 	case cfg.CredsFile != "":
 		return natsgo.UserCredentials(cfg.CredsFile)(o)
 	case cfg.NKeySeed != "" || cfg.NKeySeedFile != "":
@@ -63,6 +65,25 @@ func setNKey(o *natsgo.Options, cfg *Config) error {
 		defer pair.Wipe()
 		return pair.Sign(nonce)
 	})(o)
+}
+
+// parseCreds finds the JWT and the seed in the content of a credentials file.
+func parseCreds(text string) (jwt, seed string, err error) {
+	for word := range strings.FieldsSeq(text) {
+		switch {
+		case jwt == "" && strings.HasPrefix(word, "eyJ") && strings.Count(word, ".") == 2:
+			jwt = word
+		case seed == "" && isUserSeed(word):
+			seed = word
+		}
+	}
+	switch {
+	case jwt == "":
+		return "", "", errors.New("must be the content of a .creds file: found no JWT")
+	case seed == "":
+		return "", "", errors.New("must be the content of a .creds file: found no seed of a user's NKey")
+	}
+	return jwt, seed, nil
 }
 
 // errSeed does not say more, since the seed may be only half wrong.

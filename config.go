@@ -58,8 +58,11 @@ type Config struct {
 	// PublishWhenDisconnected is "buffer" (publishes while disconnected go to the reconnect buffer)
 	// or "fail" (they return ErrNotConnected at once). Defaults to "buffer".
 	PublishWhenDisconnected string `yaml:"publish_when_disconnected"`
-	// Timeout bounds connecting, from discovery to the server's welcome. Defaults to 10 s.
+	// Timeout bounds NewClient as a whole, from discovery to the server's welcome. Defaults to 10 s.
 	Timeout time.Duration `yaml:"timeout"`
+	// DialTimeout is how long one address of a server may take to be connected to; the next one is
+	// tried after it. What is left of Timeout cuts it. Defaults to 2 s.
+	DialTimeout time.Duration `yaml:"dial_timeout"`
 	// RequestTimeout bounds every call whose context has no deadline, and requests with timeout 0.
 	// Defaults to 5 s.
 	RequestTimeout time.Duration `yaml:"request_timeout"`
@@ -70,6 +73,13 @@ type Config struct {
 	// MaxPingsOut is how many probes may be unanswered before the connection counts as broken.
 	// Defaults to 2.
 	MaxPingsOut int `yaml:"max_pings_out"`
+	// MaxControlLine is how many bytes the servers take for a protocol line, as their own
+	// max_control_line says: subject, reply subject, queue group and sizes. What is longer is refused
+	// before it is sent, for a server ends the connection over it. Defaults to 4096.
+	MaxControlLine int `yaml:"max_control_line"`
+	// InboxPrefix begins the subjects that answers come on, for accounts that permit no client to
+	// listen on those of the others. Defaults to "_INBOX".
+	InboxPrefix string `yaml:"inbox_prefix"`
 
 	// JetStreamEnabled allows the JetStream, key-value and object store calls; when false they
 	// return ErrJetStreamDisabled. It is false in a literal that leaves it out, and true in
@@ -77,6 +87,9 @@ type Config struct {
 	JetStreamEnabled bool `yaml:"jetstream_enabled"`
 	// JetStreamDomain addresses the JetStream of another domain, such as a leaf node's.
 	JetStreamDomain string `yaml:"jetstream_domain"`
+	// JetStreamAPIPrefix begins the subjects of the JetStream API, in the place of "$JS.API", where an
+	// account imports that of another under a prefix. It excludes JetStreamDomain.
+	JetStreamAPIPrefix string `yaml:"jetstream_api_prefix"`
 	// DefaultStreamReplicas is used by streams and buckets that leave their replicas at zero, 1 to
 	// 5. Zero leaves the choice to the server (1).
 	DefaultStreamReplicas int `yaml:"default_stream_replicas"`
@@ -97,7 +110,9 @@ type Config struct {
 	// holds it and is read at every connect; it excludes NKeySeed.
 	NKeySeed     string `yaml:"nkey_seed" secret:"true"`
 	NKeySeedFile string `yaml:"nkey_seed_file"`
-	// CredsFile names a .creds file (JWT and NKey seed), read at every connect.
+	// Creds is the content of a .creds file (JWT and NKey seed). CredsFile names such a file, which is
+	// read at every connect; it excludes Creds.
+	Creds     string `yaml:"creds" secret:"true"`
 	CredsFile string `yaml:"creds_file"`
 
 	// TLSEnabled demands TLS. It is implied by the tls:// and wss:// schemes and by any other TLS key.
@@ -153,10 +168,13 @@ const (
 	defaultReconnectMaxWait    = 30 * time.Second
 	defaultReconnectBufferSize = 8 << 20
 	defaultTimeout             = 10 * time.Second
+	defaultDialTimeout         = 2 * time.Second
 	defaultRequestTimeout      = 5 * time.Second
 	defaultDrainTimeout        = 30 * time.Second
 	defaultPingInterval        = 2 * time.Minute
 	defaultMaxPingsOut         = 2
+	defaultMaxControlLine      = 4096
+	defaultInboxPrefix         = "_INBOX"
 	defaultConsulTimeout       = 2 * time.Second
 
 	whenDisconnectedBuffer = "buffer"
@@ -195,10 +213,13 @@ func (c Config) withDefaults() Config {
 	c.ReconnectBufferSize = cmp.Or(c.ReconnectBufferSize, defaultReconnectBufferSize)
 	c.PublishWhenDisconnected = cmp.Or(c.PublishWhenDisconnected, whenDisconnectedBuffer)
 	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
+	c.DialTimeout = cmp.Or(c.DialTimeout, defaultDialTimeout)
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, defaultRequestTimeout)
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, defaultDrainTimeout)
 	c.PingInterval = cmp.Or(c.PingInterval, defaultPingInterval)
 	c.MaxPingsOut = cmp.Or(c.MaxPingsOut, defaultMaxPingsOut)
+	c.MaxControlLine = cmp.Or(c.MaxControlLine, defaultMaxControlLine)
+	c.InboxPrefix = cmp.Or(c.InboxPrefix, defaultInboxPrefix)
 	c.DefaultStorageType = cmp.Or(c.DefaultStorageType, storageFile)
 	return c
 }

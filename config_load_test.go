@@ -153,6 +153,7 @@ func fullConfig() (*nats.Config, map[string]string) {
 		},
 		MaxReconnect: 3, ReconnectWait: 40 * time.Second, ReconnectMaxWait: time.Minute,
 		ReconnectBufferSize: -1, PublishWhenDisconnected: "fail", Timeout: time.Minute,
+		DialTimeout: time.Second, MaxControlLine: 8192, InboxPrefix: "_INBOX.me",
 		RequestTimeout: 90 * time.Second, DrainTimeout: time.Hour, PingInterval: time.Millisecond,
 		MaxPingsOut: 9, JetStreamEnabled: false, JetStreamDomain: "leaf", DefaultStreamReplicas: 3,
 		DefaultStorageType: "memory", Username: "u", Password: "0815", TLSEnabled: true,

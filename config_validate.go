@@ -155,6 +155,18 @@ func (v *validator) names() {
 	}) {
 		v.refuse("jetstream_domain", "must not contain spaces, control characters, '.', '*' or '>', got %q", v.c.JetStreamDomain)
 	}
+	if v.c.JetStreamAPIPrefix != "" && v.c.JetStreamDomain != "" {
+		v.refuse("jetstream_api_prefix", "excludes jetstream_domain")
+	}
+	v.prefix("jetstream_api_prefix", strings.TrimSuffix(v.c.JetStreamAPIPrefix, "."))
+	v.prefix("inbox_prefix", v.c.InboxPrefix)
+}
+
+// prefix checks what subjects begin with.
+func (v *validator) prefix(key, value string) {
+	if value != "" && subjectFault(value, false) != "" {
+		v.refuse(key, "must be a subject's first tokens, without wildcards, spaces or empty tokens, got %q", value)
+	}
 }
 
 func (v *validator) numbers() {
@@ -168,6 +180,7 @@ func (v *validator) numbers() {
 		{"max_reconnect", v.c.MaxReconnect, -1, noBound},
 		{"reconnect_buffer_size", v.c.ReconnectBufferSize, -1, noBound},
 		{"max_pings_out", v.c.MaxPingsOut, 0, noBound},
+		{"max_control_line", v.c.MaxControlLine, 0, noBound},
 		{"default_stream_replicas", v.c.DefaultStreamReplicas, 0, 5},
 	} {
 		switch {
@@ -180,10 +193,16 @@ func (v *validator) numbers() {
 	}
 }
 
+// durationMax keeps sums and doublings of durations far from an overflow.
+const durationMax = 365 * 24 * time.Hour
+
 func (v *validator) durations() {
 	for _, f := range leafFields(reflect.ValueOf(v.c).Elem(), "") {
-		if d, ok := f.value.Interface().(time.Duration); ok && d < 0 {
+		switch d, _ := f.value.Interface().(time.Duration); {
+		case d < 0:
 			v.refuse(f.key, "must not be negative, got %v", d)
+		case d > durationMax:
+			v.refuse(f.key, "must be at most %v, got %v", durationMax, d)
 		}
 	}
 	wait, maxWait := v.c.ReconnectWait, v.c.ReconnectMaxWait
@@ -209,7 +228,7 @@ func (v *validator) authentication() {
 	v.secretOrFile("password", c.Password, c.PasswordFile)
 	v.secretOrFile("token", c.Token, c.TokenFile)
 	v.secretOrFile("nkey_seed", c.NKeySeed, c.NKeySeedFile)
-	v.readable("creds_file", c.CredsFile)
+	v.secretOrFile("creds", c.Creds, c.CredsFile)
 	if c.Username == "" {
 		for _, key := range setKeys("password", c.Password, "password_file", c.PasswordFile) {
 			v.refuse(key, "needs username")
@@ -218,11 +237,14 @@ func (v *validator) authentication() {
 	if c.NKeySeed != "" && !isUserSeed(c.NKeySeed) {
 		v.refuse("nkey_seed", `must be the seed of a user's NKey, which begins with "SU"`)
 	}
+	if _, _, err := parseCreds(c.Creds); c.Creds != "" && err != nil {
+		v.refuse("creds", "%w", err)
+	}
 	methods := slices.Concat(
 		firstOf(setKeys("username", c.Username, "password", c.Password, "password_file", c.PasswordFile)),
 		firstOf(setKeys("token", c.Token, "token_file", c.TokenFile)),
 		firstOf(setKeys("nkey_seed", c.NKeySeed, "nkey_seed_file", c.NKeySeedFile)),
-		firstOf(setKeys("creds_file", c.CredsFile)),
+		firstOf(setKeys("creds", c.Creds, "creds_file", c.CredsFile)),
 		firstOf(urlsWithUser(c.URLs)),
 	)
 	for _, key := range methods[min(1, len(methods)):] {

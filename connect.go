@@ -132,6 +132,7 @@ func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
 	o.ReconnectBufSize = cfg.ReconnectBufferSize
 	o.PingInterval = cfg.PingInterval
 	o.MaxPingsOut = cfg.MaxPingsOut
+	o.InboxPrefix = cfg.InboxPrefix
 	o.DrainTimeout = cfg.DrainTimeout
 	// Upstream closes the connection for good at the second refusal, which turns a rotated
 	// password into an outage.

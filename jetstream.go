@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"strings"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -21,11 +22,15 @@ func (c *Client) setupJetStream() error {
 		jetstream.WithPublishAsyncTimeout(c.cfg.RequestTimeout),
 	}
 	var err error
-	c.jsPrefix = jetstream.DefaultAPIPrefix
-	if domain := c.cfg.JetStreamDomain; domain != "" {
+	switch domain, prefix := c.cfg.JetStreamDomain, c.cfg.JetStreamAPIPrefix; {
+	case prefix != "":
+		c.jsPrefix = strings.TrimSuffix(prefix, ".") + "."
+		c.js, err = jetstream.NewWithAPIPrefix(c.nc, c.jsPrefix, opts...)
+	case domain != "":
 		c.jsPrefix = "$JS." + domain + ".API."
 		c.js, err = jetstream.NewWithDomain(c.nc, domain, opts...)
-	} else {
+	default:
+		c.jsPrefix = jetstream.DefaultAPIPrefix
 		c.js, err = jetstream.New(c.nc, opts...)
 	}
 	if err != nil {

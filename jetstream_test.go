@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -241,7 +242,61 @@ func TestJetStreamDomain(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(want, got))
 
+	byPrefix := connect(t, s, func(c *nats.Config) { c.JetStreamAPIPrefix = "$JS.edge.API" })
+	_, err = byPrefix.GetStreamInfo(ctx, "ORDERS")
+	require.NoError(t, err)
+	bucket, err := byPrefix.CreateKeyValue(ctx, "bucket")
+	require.NoError(t, err)
+	_, err = bucket.PutString(ctx, "key", "value")
+	require.NoError(t, err)
+	_, err = bucket.Get(ctx, "key")
+	require.NoError(t, err)
+
 	elsewhere := connect(t, s, func(c *nats.Config) { c.JetStreamDomain = "core"; c.RequestTimeout = 200 * time.Millisecond })
 	_, err = elsewhere.GetStream(ctx, "ORDERS")
 	require.Error(t, err, "the domain is really used")
+}
+
+// Whatever answers come on begins with the configured prefix: the server permits nothing else.
+func TestInboxPrefix(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX_me.u.>", "hello"}},
+		}}}
+	}))
+	client := connect(t, s, func(c *nats.Config) { c.Username, c.Password, c.InboxPrefix = "u", "p", "_INBOX_me.u" })
+	ctx := within(t, patience)
+	_, err := client.Subscribe(ctx, "hello", func(m *nats.Message) error { return m.Respond([]byte(m.Reply)) })
+	require.NoError(t, err)
+	answer, err := client.Request(ctx, "hello", nil, patience)
+	require.NoError(t, err)
+	require.True(t, strings.HasPrefix(string(answer.Data), "_INBOX_me.u."), string(answer.Data))
+	newStream(t, client, 1)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c"})
+	messages, err := client.PullMessages(ctx, "ORDERS", "c", 1)
+	require.NoError(t, err)
+	require.Len(t, messages, 1)
+	_, err = client.PublishAsync(ctx, &nats.Message{Subject: "orders.x"})
+	require.NoError(t, err)
+	read := 0
+	for _, err := range client.ReadStream(ctx, "ORDERS") {
+		require.NoError(t, err)
+		if read++; read == 1 {
+			break
+		}
+	}
+	bucket, err := client.CreateKeyValue(ctx, "bucket")
+	require.NoError(t, err)
+	_, err = bucket.PutString(ctx, "key", "value")
+	require.NoError(t, err)
+	for _, err := range bucket.All(ctx) {
+		require.NoError(t, err)
+	}
+	objects, err := client.CreateObjectStore(ctx, "objects")
+	require.NoError(t, err)
+	_, err = objects.PutBytes(ctx, "o", make([]byte, 300_000))
+	require.NoError(t, err)
+	_, err = objects.GetBytes(ctx, "o")
+	require.NoError(t, err)
 }

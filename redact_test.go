@@ -25,7 +25,7 @@ func canaryConfig(t *testing.T) nats.Config {
 	found := 0
 	keysOf(reflect.ValueOf(&c).Elem(), "", func(key string, field reflect.StructField, v reflect.Value) {
 		named := false
-		for _, word := range []string{"password", "token", "seed", "secret", "key"} {
+		for _, word := range []string{"password", "token", "seed", "secret", "key", "creds"} {
 			named = named || strings.Contains(key, word)
 		}
 		named = named && !strings.HasSuffix(key, "_file") && key != "tls_key" // these name files
@@ -39,7 +39,7 @@ func canaryConfig(t *testing.T) nats.Config {
 			found++
 		}
 	})
-	require.Equal(t, 5, found)
+	require.Equal(t, 6, found)
 	return c
 }
 
