@@ -31,6 +31,8 @@
 //	nc, err := natsgo.Connect(p.URL())
 //	p.BlackHole() // the peer is gone, and nobody says so
 //
+// [SilentServer] accepts and says nothing, or no more than a greeting; [DeadHost] does not even accept.
+//
 // There is no way to kill a server as SIGKILL would: it lives in the test's process, and its shutdown
 // writes its store out. [Proxy.Cut] and [Proxy.BlackHole] show a client all it could see of a crash.
 //

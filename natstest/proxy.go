@@ -54,10 +54,7 @@ func NewProxy(tb testing.TB, target string) *Proxy {
 		// Not the target itself, nor the parser's error: both can hold a password.
 		tb.Fatalf("natstest: the target of a proxy must be a URL with host and port, or host:port")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatalf("natstest: the proxy cannot listen: %v", err)
-	}
+	l := listen(tb)
 	p := &Proxy{
 		listener: l,
 		target:   u.Host,
