@@ -5,6 +5,8 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // bridge is a second connection that receives while the client's own is replaced. It takes the
@@ -66,7 +68,7 @@ func (b *bridge) open(ctx context.Context, servers []string) error {
 	if err := nc.FlushWithContext(ctx); err != nil {
 		return err
 	}
-	sleep(ctx, interestTravels)
+	pause.Sleep(ctx, interestTravels)
 	c.drainAttachments(ctx, old)
 	b.stands = true
 	return nil
@@ -118,11 +120,11 @@ func (b *bridge) close(breaks uint64) {
 	if err := c.roundTrip(ctx, "subscribe", ""); err != nil {
 		c.log.Warn("subscribing again takes long", "error", err)
 	}
-	sleep(ctx, interestTravels)
+	pause.Sleep(ctx, interestTravels)
 	c.drainAttachments(ctx, over)
 	c.inboxes.close()
 	b.nc.Close()
-	sleep(ctx, interestTravels) // the copies of what it received last
+	pause.Sleep(ctx, interestTravels) // the copies of what it received last
 	c.inboxes.seen.Store(nil)
 }
 

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // hook puts the client's callbacks in front of those that the user set through WithNATSOptions.
@@ -112,7 +114,7 @@ func (c *Client) onClosed() {
 	c.link.close()
 	e := Event{Type: EventClosed}
 	if !c.isClosing() {
-		e.Err = &opError{op: "connection", kind: ErrClosed, cause: c.nc.LastError()}
+		e.Err = &fault.Error{Op: "connection", Kind: ErrClosed, Cause: c.nc.LastError()}
 		e.Bytes = c.sent.unconfirmed(c.nc.Stats())
 		c.log.Error("the connection to NATS is closed for good", "error", e.Err, "unconfirmed_bytes", e.Bytes)
 	}

@@ -9,6 +9,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // Client is a connection to a NATS cluster and everything done over it. It is made by NewClient,
@@ -326,7 +328,7 @@ func (c *Client) unreachable(ctx context.Context, op, target string, err error) 
 	if ctx.Err() != nil {
 		cause = context.Cause(ctx)
 	}
-	return &opError{op: op, target: target, kind: err, cause: cause}
+	return &fault.Error{Op: op, Target: target, Kind: err, Cause: cause}
 }
 
 func errNilContext(op, target string) error {

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // The pauses between the rounds over all servers until the first connection stands.
@@ -37,7 +40,7 @@ func (c *Client) connect(ctx context.Context) error {
 		if failure == nil || ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
 			failure = err
 		}
-		if !sleep(ctx, retryPause(round, connectPauseMin, connectPauseMax)) {
+		if !pause.Sleep(ctx, pause.Backoff(round, connectPauseMin, connectPauseMax)) {
 			return failure
 		}
 	}
@@ -49,7 +52,7 @@ func (c *Client) connectRound(ctx context.Context, urls []string) error {
 	order := slices.Clone(urls)
 	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] }) //nolint:gosec // not a secret
 	kind := ErrNotConnected
-	var causes joined
+	var causes fault.Joined
 	for i, url := range order {
 		deadline, _ := ctx.Deadline()
 		share := time.Until(deadline) / time.Duration(len(order)-i)
@@ -67,7 +70,7 @@ func (c *Client) connectRound(ctx context.Context, urls []string) error {
 		if errors.Is(err, ErrInvalidConfig) {
 			return err
 		}
-		if s := sentinelOf(err); errors.Is(s, ErrAuthorization) {
+		if s := fault.Kind(err); errors.Is(s, ErrAuthorization) {
 			kind = s // a server was reached and would not have this client; another one may
 		}
 		causes = append(causes, fmt.Errorf("%s: %w", redactURL(url), err))
@@ -76,7 +79,7 @@ func (c *Client) connectRound(ctx context.Context, urls []string) error {
 			break
 		}
 	}
-	return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: kind, cause: causes}
+	return &fault.Error{Op: "connect to", Target: strings.Join(redactURLs(urls), ", "), Kind: kind, Cause: causes}
 }
 
 // dialOne connects to one server within a time.
@@ -114,7 +117,7 @@ func (c *Client) connectInBackground(urls []string) error {
 	}
 	nc, err := o.Connect()
 	if err != nil {
-		return &opError{op: "connect to", target: strings.Join(redactURLs(urls), ", "), kind: sentinelOf(err), cause: err}
+		return &fault.Error{Op: "connect to", Target: strings.Join(redactURLs(urls), ", "), Kind: fault.Kind(err), Cause: err}
 	}
 	c.nc = nc
 	return nil

@@ -3,8 +3,9 @@ package nats
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // How a service is followed.
@@ -49,11 +50,11 @@ func (r *ConsulResolver) Watch(ctx context.Context, update func(urls []string)) 
 			failures++
 		}
 		index = answered
-		pause := consulInterval - time.Since(began)
+		wait := consulInterval - time.Since(began)
 		if index == 0 {
-			pause = max(pause, retryPause(failures, consulRetryMin, consulRetryMax))
+			wait = max(wait, pause.Backoff(failures, consulRetryMin, consulRetryMax))
 		}
-		if !sleep(ctx, pause) {
+		if !pause.Sleep(ctx, wait) {
 			return ctx.Err()
 		}
 	}
@@ -68,29 +69,4 @@ func (r *ConsulResolver) follow(ctx context.Context, index uint64) ([]string, ui
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return r.query(ctx, index)
-}
-
-// retryPause returns the pause after that many failures in a row: doubling from least to most, half
-// of it at random.
-func retryPause(failures int, least, most time.Duration) time.Duration {
-	bound := most
-	if shift := max(failures-1, 0); shift < 32 && least<<shift < most {
-		bound = least << shift
-	}
-	return bound/2 + time.Duration(rand.Int64N(int64(bound/2)+1)) //nolint:gosec // not a secret
-}
-
-// sleep waits for d and tells whether ctx still lives.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // WatchingResolver is a Resolver that also tells of changes. The client follows one for as long as
@@ -106,7 +108,7 @@ func (c *Client) follow() {
 			return
 		}
 		c.log.Warn("the resolver stopped telling of servers; it is asked again", "error", err)
-		if !sleep(c.ctx, retryPause(failures, consulRetryMin, consulRetryMax)) {
+		if !pause.Sleep(c.ctx, pause.Backoff(failures, consulRetryMin, consulRetryMax)) {
 			return
 		}
 	}

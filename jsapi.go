@@ -8,6 +8,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // How long one question to the JetStream API waits for its answer: doubled with every one that is lost.
@@ -60,7 +62,7 @@ func (c *Client) askAPI(ctx context.Context, verb string, question any, answer a
 		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, natsgo.ErrDisconnected) && !passes(err):
 			return err
 		}
-		sleep(ctx, attemptPause)
+		pause.Sleep(ctx, attemptPause)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // bucketCall checks what every call on buckets needs and waits for the connection. The context that
@@ -44,7 +46,7 @@ func (c *Client) CreateKeyValue(ctx context.Context, bucket string, opts ...KeyV
 		if found := c.differs(ctx, cfg); found != nil {
 			return nil, found
 		}
-		err = joined{jetstream.ErrBucketExists, jetstream.ErrStreamNameAlreadyInUse} // upstream's text is of two lines
+		err = fault.Joined{jetstream.ErrBucketExists, jetstream.ErrStreamNameAlreadyInUse} // upstream's text is of two lines
 	}
 	if err != nil {
 		return nil, bucketFault(op, bucket, err)

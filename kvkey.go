@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // The layout of a bucket (ADR-8): its stream, and the subjects of its keys.
@@ -79,18 +81,18 @@ func bucketFault(op, target string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var e *opError
-	if outer, ok := wrapJetStream(op, target, err).(*opError); ok { //nolint:errorlint // only the outermost counts
+	var e *fault.Error
+	if outer, ok := wrapJetStream(op, target, err).(*fault.Error); ok { //nolint:errorlint // only the outermost counts
 		own := *outer
 		e = &own
 	}
-	e.op, e.target = op, target
+	e.Op, e.Target = op, target
 	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, ErrNoStream) || errors.Is(err, jetstream.ErrNoStreamResponse) {
 		cause := err
 		if !errors.Is(err, jetstream.ErrBucketNotFound) {
-			cause = joined{jetstream.ErrBucketNotFound, err}
+			cause = fault.Joined{jetstream.ErrBucketNotFound, err}
 		}
-		e.kind, e.cause = ErrBucketNotFound, cause
+		e.Kind, e.Cause = ErrBucketNotFound, cause
 	}
 	return e
 }

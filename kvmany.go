@@ -8,6 +8,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // What one request for many keys asks for: the server allows 1024 keys, and the request must not be
@@ -96,7 +98,7 @@ func (kv *KeyValue) getMany(ctx context.Context, keys []string, entries map[stri
 		case c.finder.missing(ctx, kv.prefix+keys[0]):
 			return jetstream.ErrStreamNotFound
 		default:
-			sleep(ctx, attemptPause)
+			pause.Sleep(ctx, attemptPause)
 		}
 		last = err
 	}

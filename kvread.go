@@ -10,6 +10,9 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // The headers in which a direct answer describes the message (ADR-31).
@@ -124,7 +127,7 @@ func (kv *KeyValue) request(ctx context.Context, subject, api string, body []byt
 		case c.finder.missing(ctx, subject):
 			return nil, jetstream.ErrStreamNotFound
 		default:
-			sleep(ctx, attemptPause)
+			pause.Sleep(ctx, attemptPause)
 		}
 		last = err
 	}
@@ -140,7 +143,7 @@ func (kv *KeyValue) unanswered(ctx context.Context, kind, last error) error {
 	case last == nil, errors.Is(context.Cause(ctx), context.Canceled):
 		return context.Cause(ctx)
 	}
-	return joined{context.Cause(ctx), last}
+	return fault.Joined{context.Cause(ctx), last}
 }
 
 // directEntry reads a message that a replica sent as it is, its description in headers.

@@ -11,6 +11,9 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // keyWrite is what a write demands and does beside its value.
@@ -47,7 +50,7 @@ func (kv *KeyValue) write(ctx context.Context, op, key string, value []byte, w k
 	switch {
 	case err == nil:
 		return ack.Sequence, nil
-	case w.expect && sentinelOf(err) == ErrConflict: //nolint:errorlint // a sentinel of our own table
+	case w.expect && fault.Kind(err) == ErrConflict: //nolint:errorlint // a sentinel of our own table
 		return 0, kv.refused(ctx, op, key, w, doubted, err)
 	}
 	return 0, kv.fault(op, key, err)
@@ -62,7 +65,7 @@ func (kv *KeyValue) refused(ctx context.Context, op, key string, w keyWrite, dou
 	target := path(kv.bucket, key)
 	if doubted {
 		// An earlier attempt may have been stored, and another write has replaced it since.
-		return &opError{op: op, target: target, kind: ErrTimeout, cause: joined{errUnanswered, api}}
+		return &fault.Error{Op: op, Target: target, Kind: ErrTimeout, Cause: fault.Joined{errUnanswered, api}}
 	}
 	conflict := &ConflictError{Bucket: kv.bucket, Key: key, Expected: w.revision, cause: api}
 	if _, err := fmt.Sscanf(api.Description, lastSequenceText, &conflict.Revision); err != nil {
@@ -70,7 +73,7 @@ func (kv *KeyValue) refused(ctx context.Context, op, key string, w keyWrite, dou
 			conflict.Revision = entry.revision
 		}
 	}
-	return &opError{op: op, target: target, cause: conflict}
+	return &fault.Error{Op: op, Target: target, Cause: conflict}
 }
 
 // lastSequenceText is how a server that is not in a cluster names the latest revision (nats-server,
@@ -116,8 +119,8 @@ func (kv *KeyValue) Create(ctx context.Context, key string, value []byte, opts .
 	revision, err := kv.create(ctx, op, key, value, ttl)
 	var conflict *ConflictError
 	if errors.As(err, &conflict) {
-		cause := joined{jetstream.ErrKeyExists, conflict.cause}
-		return 0, &opError{op: op, target: path(kv.bucket, key), kind: ErrAlreadyExists, cause: cause}
+		cause := fault.Joined{jetstream.ErrKeyExists, conflict.cause}
+		return 0, &fault.Error{Op: op, Target: path(kv.bucket, key), Kind: ErrAlreadyExists, Cause: cause}
 	}
 	return revision, err
 }
@@ -240,7 +243,7 @@ func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) (
 		if !errors.As(err, &conflict) || ctx.Err() != nil {
 			return revision, err
 		}
-		read = kv.latest          // a replica that lags would cost another race
-		sleep(ctx, rand.N(bound)) //nolint:gosec // not a secret
+		read = kv.latest                // a replica that lags would cost another race
+		pause.Sleep(ctx, rand.N(bound)) //nolint:gosec // not a secret
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // How a lock is kept and waited for.
@@ -150,7 +152,7 @@ func (kv *KeyValue) tryLock(ctx context.Context, op, key string, holder []byte, 
 	switch {
 	case errors.Is(err, ErrConflict):
 		return nil, nil // somebody was faster
-	case errors.As(err, &api) && api.ErrorCode == codeTTLDisabled:
+	case errors.As(err, &api) && api.ErrorCode == fault.CodeTTLDisabled:
 		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket does not allow keys with a time to live; create it with WithKeyTTLs: %w", err)
 	case err != nil:
 		return nil, err
@@ -188,7 +190,7 @@ func (l *Lock) left() time.Duration { return time.Duration(l.expires.Load()) - t
 
 // lose ends the lock's context.
 func (l *Lock) lose(cause error) {
-	l.cancel(&opError{op: "lock", target: path(l.kv.bucket, l.key), kind: ErrLockLost, cause: cause})
+	l.cancel(&fault.Error{Op: "lock", Target: path(l.kv.bucket, l.key), Kind: ErrLockLost, Cause: cause})
 }
 
 var errLeaseExpired = errors.New("the lease could not be renewed in time")
@@ -285,7 +287,7 @@ func (l *Lock) unlock(ctx context.Context, op string) error {
 	l.cancel(nil)
 	_, err := l.kv.write(ctx, op, l.key, nil, keyWrite{expect: true, revision: l.revision, delete: kvOperationPurge, ttl: l.ttl})
 	if errors.Is(err, ErrConflict) {
-		return &opError{op: op, target: path(l.kv.bucket, l.key), kind: ErrLockLost, cause: err}
+		return &fault.Error{Op: op, Target: path(l.kv.bucket, l.key), Kind: ErrLockLost, Cause: err}
 	}
 	return err
 }

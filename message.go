@@ -12,6 +12,8 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // Message is a message received or to be published, of core NATS and of JetStream alike. To
@@ -97,7 +99,7 @@ func (m *Message) RespondError(code int, description string) error {
 // DecodeJSON unmarshals the payload into v, a pointer.
 func (m *Message) DecodeJSON(v any) error {
 	if err := json.Unmarshal(m.Data, v); err != nil {
-		return &opError{op: "decode JSON of", target: m.Subject, cause: err}
+		return &fault.Error{Op: "decode JSON of", Target: m.Subject, Cause: err}
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // ObjectStoreOption changes the configuration of a bucket that is created.
@@ -104,7 +106,7 @@ func (e objectStoreError) Unwrap() []error { return []error{jetstream.ErrBucketE
 func (c *Client) objectStoreDiffers(ctx context.Context, cfg jetstream.ObjectStoreConfig) error {
 	stream, err := c.js.Stream(ctx, objectStreamPrefix+cfg.Bucket)
 	if err != nil {
-		return joined{jetstream.ErrBucketExists, err}
+		return fault.Joined{jetstream.ErrBucketExists, err}
 	}
 	live := liveObjectStoreConfig(cfg.Bucket, stream.CachedInfo().Config)
 	found := &DriftError{Stream: objectStreamPrefix + cfg.Bucket}
@@ -121,7 +123,7 @@ func (c *Client) objectStoreDiffers(ctx context.Context, cfg jetstream.ObjectSto
 		})
 	}
 	if len(found.Drifts) == 0 { // in what only the stream has
-		return joined{jetstream.ErrBucketExists, jetstream.ErrStreamNameAlreadyInUse}
+		return fault.Joined{jetstream.ErrBucketExists, jetstream.ErrStreamNameAlreadyInUse}
 	}
 	return objectStoreError{found}
 }
@@ -214,7 +216,7 @@ func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
 	}
 	err = js.DeleteObjectStore(ctx, bucket)
 	if errors.Is(err, jetstream.ErrStreamNotFound) { // upstream's text is of two lines
-		err = joined{jetstream.ErrBucketNotFound, jetstream.ErrStreamNotFound}
+		err = fault.Joined{jetstream.ErrBucketNotFound, jetstream.ErrStreamNotFound}
 	}
 	return wrapJetStream(op, bucket, err)
 }

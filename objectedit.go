@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // GetInfo returns what is known of an object, or ErrObjectNotFound. It asks the leader of the bucket's
@@ -127,7 +129,7 @@ func (s *ObjectStore) rename(ctx context.Context, op, name string, meta jetstrea
 	if err != nil {
 		if errors.Is(err, ErrConflict) {
 			if _, undone := c.storeMeta(ctx, op, tombstone(info), renamed); undone != nil {
-				err = joined{err, undone}
+				err = fault.Joined{err, undone}
 			}
 		}
 		return err

@@ -12,6 +12,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // The layout of an object store (ADR-20): the stream of a bucket, and the subjects of an object's chunks
@@ -58,7 +60,7 @@ func (c *Client) objectVersion(ctx context.Context, bucket, name string) (object
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return objectVersion{}, nil
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return objectVersion{}, joined{jetstream.ErrBucketNotFound, err}
+		return objectVersion{}, fault.Joined{jetstream.ErrBucketNotFound, err}
 	case err != nil:
 		return objectVersion{}, err
 	}
@@ -185,14 +187,14 @@ func (c *Client) storeObjectMessage(ctx context.Context, op string, info *jetstr
 func objectError(op, bucket, name string, err error) error {
 	target := path(bucket, name)
 	var kind error
-	if e, ok := err.(*opError); ok { //nolint:errorlint // only the outermost wrapping counts
-		kind, err = e.kind, e.cause
+	if e, ok := err.(*fault.Error); ok { //nolint:errorlint // only the outermost wrapping counts
+		kind, err = e.Kind, e.Cause
 	}
 	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) {
-		return &opError{op: op, target: target, kind: ErrBucketNotFound, cause: joined{jetstream.ErrBucketNotFound, err}}
+		return &fault.Error{Op: op, Target: target, Kind: ErrBucketNotFound, Cause: fault.Joined{jetstream.ErrBucketNotFound, err}}
 	}
 	if kind != nil || err == nil {
-		return &opError{op: op, target: target, kind: kind, cause: err}
+		return &fault.Error{Op: op, Target: target, Kind: kind, Cause: err}
 	}
 	return wrapJetStream(op, target, err)
 }

@@ -14,6 +14,9 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // objectAhead is how many bytes are asked for at once, and so at most in memory; it makes at least 2 and at
@@ -92,7 +95,7 @@ func (s *ObjectStore) reopen(ctx context.Context, name string, old *jetstream.Ob
 	if err != nil || stored != uint64(info.Chunks) {
 		return nil, cmp.Or(err, failed)
 	}
-	sleep(ctx, objectPause)
+	pause.Sleep(ctx, objectPause)
 	return s.resolve(ctx, name, opts)
 }
 
@@ -286,9 +289,9 @@ func (o *objectReader) fail(err error) error {
 	case cause != nil && errors.Is(err, context.Canceled): // by the timer
 		err = cause
 	case errors.Is(err, ErrNotConnected): // all the time
-		return &opError{op: opReadObject, target: o.target, kind: ErrNotConnected, cause: o.client.nc.LastError()}
+		return &fault.Error{Op: opReadObject, Target: o.target, Kind: ErrNotConnected, Cause: o.client.nc.LastError()}
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		err = joined{jetstream.ErrBucketNotFound, err}
+		err = fault.Joined{jetstream.ErrBucketNotFound, err}
 	}
 	return wrap(opReadObject, o.target, err)
 }

@@ -11,6 +11,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 const (
@@ -275,5 +277,5 @@ func (w *objectWriter) reorder(ctx context.Context) error {
 // isDeleted tells whether a deletion failed because an earlier, unanswered one has succeeded.
 func isDeleted(err error) bool {
 	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == codeSequenceNotFound || api.ErrorCode == codeDeleteFailed)
+	return errors.As(err, &api) && (api.ErrorCode == fault.CodeSequenceNotFound || api.ErrorCode == fault.CodeDeleteFailed)
 }

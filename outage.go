@@ -6,6 +6,8 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // outagePoll is how often the cause of failed attempts is looked at. Upstream calls nobody when the
@@ -100,7 +102,7 @@ const confirmInterval = time.Second
 
 // confirmSent makes a round trip now and then while there is something to confirm.
 func (c *Client) confirmSent() {
-	for sleep(c.ctx, confirmInterval) {
+	for pause.Sleep(c.ctx, confirmInterval) {
 		up, _, _ := c.link.state()
 		if !up || c.allConfirmed() {
 			continue

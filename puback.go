@@ -8,6 +8,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // The acknowledgement as the server writes it for a message that was stored for the first time. It
@@ -68,7 +70,7 @@ func parsePlainAck(data []byte) *jetstream.PubAck {
 // subject is on its way to the replicas: its sequence is not known yet.
 func isInProcess(err error) bool {
 	var api *jetstream.APIError
-	return errors.As(err, &api) && api.ErrorCode == codeSequenceInProcess
+	return errors.As(err, &api) && api.ErrorCode == fault.CodeSequenceInProcess
 }
 
 // passes tells whether the server's answer to a publish is about its own state, so that the same
@@ -82,9 +84,9 @@ func passes(err error) bool {
 		return true
 	case !errors.As(err, &api):
 		return false
-	case api.ErrorCode == codeDuplicateInProcess, api.ErrorCode == codeAtomicInFlight:
+	case api.ErrorCode == fault.CodeDuplicateInProcess, api.ErrorCode == fault.CodeAtomicInFlight:
 		return true
-	case sentinelOf(err) != nil: // a full stream, or JetStream that is not enabled
+	case fault.Kind(err) != nil: // a full stream, or JetStream that is not enabled
 		return false
 	}
 	return api.Code == 503

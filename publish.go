@@ -12,6 +12,9 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // The pace of the attempts to publish one message to a stream.
@@ -139,9 +142,9 @@ func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *je
 		case errors.Is(err, errUnanswered):
 			doubted, patience = true, attemptMax
 		case doubted && isInProcess(err): // perhaps by the message itself
-			sleep(ctx, attemptPause)
+			pause.Sleep(ctx, attemptPause)
 		case !passes(err):
-			if doubted && sentinelOf(err) == ErrConflict { //nolint:errorlint // a sentinel of our own table
+			if doubted && fault.Kind(err) == ErrConflict { //nolint:errorlint // a sentinel of our own table
 				ack, err = c.storedBefore(ctx, op, m, err)
 				return ack, doubted, err
 			}
@@ -151,7 +154,7 @@ func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *je
 			return nil, doubted, wrap(op, m.Subject, jetstream.ErrNoStreamResponse)
 		}
 		if !errors.Is(err, errUnanswered) {
-			sleep(ctx, attemptPause)
+			pause.Sleep(ctx, attemptPause)
 		}
 		if ctx.Err() != nil {
 			return nil, doubted, c.unstored(ctx, op, m.Subject, ErrTimeout, last, doubted)
@@ -204,17 +207,17 @@ func (c *Client) exchange(ctx context.Context, m *natsgo.Msg, patience time.Dura
 // unstored says why a publish ended without an acknowledgement: kind is what ended it, last what
 // became of the last attempt.
 func (c *Client) unstored(ctx context.Context, op, subject string, kind, last error, doubted bool) error {
-	var cause joined
+	var cause fault.Joined
 	switch {
 	case errors.Is(kind, ErrClosed):
 	case errors.Is(context.Cause(ctx), context.Canceled):
-		kind, cause = nil, joined{context.Cause(ctx)}
+		kind, cause = nil, fault.Joined{context.Cause(ctx)}
 	case errors.Is(kind, ErrNotConnected) && !doubted: // nothing was sent
 		return c.unreachable(ctx, op, subject, kind)
 	case errors.Is(kind, ErrNotConnected), errors.Is(last, errBroken):
-		kind, cause = ErrConnectionLost, joined{context.Cause(ctx)}
+		kind, cause = ErrConnectionLost, fault.Joined{context.Cause(ctx)}
 	default:
-		cause = joined{context.Cause(ctx)}
+		cause = fault.Joined{context.Cause(ctx)}
 	}
 	if last != nil {
 		cause = append(cause, last)
@@ -222,5 +225,5 @@ func (c *Client) unstored(ctx context.Context, op, subject string, kind, last er
 	if cause == nil {
 		return fail(op, subject, kind, "")
 	}
-	return &opError{op: op, target: subject, kind: kind, cause: cause}
+	return &fault.Error{Op: op, Target: subject, Kind: kind, Cause: cause}
 }

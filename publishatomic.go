@@ -9,6 +9,9 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // The headers of an atomic batch (ADR-50).
@@ -92,11 +95,11 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 		switch {
 		case err == nil:
 			return ack, nil
-		case isAPI && api.ErrorCode == codeAtomicDuplicate && doubted:
+		case isAPI && api.ErrorCode == fault.CodeAtomicDuplicate && doubted:
 			return c.findAtomic(ctx, batch), nil
 		case errors.Is(err, errUnanswered), errors.Is(err, errBroken):
 			doubted = doubted || at == len(batch)-1
-		case isAPI && api.ErrorCode == codeAtomicIncomplete:
+		case isAPI && api.ErrorCode == fault.CodeAtomicIncomplete:
 			// The leader has changed, or one of the messages was refused, or lost on the way. Nothing is
 			// stored.
 			careful = true
@@ -107,7 +110,7 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 		if !errors.Is(err, errBroken) && c.finder.missing(ctx, batch[at].Subject) {
 			return nil, wrap(opPublishAtomic, batch[at].Subject, jetstream.ErrNoStreamResponse)
 		}
-		sleep(ctx, attemptPause)
+		pause.Sleep(ctx, attemptPause)
 		if ctx.Err() != nil {
 			return nil, c.unstored(ctx, opPublishAtomic, subject, ErrTimeout, last, doubted)
 		}

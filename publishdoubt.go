@@ -8,6 +8,9 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // storedBefore returns the acknowledgement of a message that an earlier, unanswered attempt has
@@ -38,7 +41,7 @@ func (c *Client) storedBefore(ctx context.Context, op string, m *natsgo.Msg, ref
 		return &jetstream.PubAck{Stream: stream.CachedInfo().Config.Name, Sequence: found.Sequence, Duplicate: true}, nil
 	case err == nil, errors.Is(err, jetstream.ErrMsgNotFound):
 		// Or it was stored and another writer has replaced it already.
-		return nil, wrap(op, m.Subject, joined{refusal, errUnanswered})
+		return nil, wrap(op, m.Subject, fault.Joined{refusal, errUnanswered})
 	}
 	return nil, c.unstored(ctx, op, m.Subject, ErrTimeout, refusal, true)
 }
@@ -65,6 +68,6 @@ func persist[T any](ctx context.Context, f func(context.Context) (T, error)) (T,
 		if !lost || ctx.Err() != nil {
 			return answer, err
 		}
-		sleep(ctx, attemptPause)
+		pause.Sleep(ctx, attemptPause)
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // asyncTick is how often the messages in flight are looked through for what is overdue.
@@ -59,9 +61,9 @@ func (p *asyncPublisher) publish(f *pubAckFuture) error {
 		select {
 		case <-wait:
 		case <-timeout:
-			return &opError{op: f.op, target: f.msg.Subject, kind: kind, cause: context.DeadlineExceeded}
+			return &fault.Error{Op: f.op, Target: f.msg.Subject, Kind: kind, Cause: context.DeadlineExceeded}
 		case <-f.ctx.Done():
-			return &opError{op: f.op, target: f.msg.Subject, kind: kind, cause: context.Cause(f.ctx)}
+			return &fault.Error{Op: f.op, Target: f.msg.Subject, Kind: kind, Cause: context.Cause(f.ctx)}
 		case <-c.ctx.Done():
 			return fail(f.op, f.msg.Subject, ErrClosed, "")
 		}
@@ -143,7 +145,7 @@ func (p *asyncPublisher) deliver(m *natsgo.Msg) {
 	case passes(err):
 		silent := errors.Is(err, natsgo.ErrNoResponders) || errors.Is(err, jetstream.ErrInvalidJSAck)
 		p.postpone(f, attemptPause, silent, err)
-	case again && sentinelOf(err) == ErrConflict: //nolint:errorlint // a sentinel of our own table
+	case again && fault.Kind(err) == ErrConflict: //nolint:errorlint // a sentinel of our own table
 		p.postpone(f, attemptMax, false, err)
 		go p.verify(f, err) // it waits for the server
 	default:
@@ -288,7 +290,7 @@ func (p *asyncPublisher) failure(f *pubAckFuture, connected bool) error {
 	if last == nil {
 		last = errUnanswered
 	}
-	return &opError{op: f.op, target: f.msg.Subject, kind: kind, cause: joined{cause, last}}
+	return &fault.Error{Op: f.op, Target: f.msg.Subject, Kind: kind, Cause: fault.Joined{cause, last}}
 }
 
 // shutdown waits until nothing is in flight, fails what is left when ctx ends, and returns how many

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // Request publishes data to subject and returns the first answer. It waits no longer than timeout
@@ -104,7 +106,7 @@ func (c *Client) openRequest(ctx context.Context, w *waiter, op, subject string)
 		select {
 		case <-wait:
 		case <-w.timer.C:
-			return 0, &opError{op: op, target: subject, kind: ErrNotConnected, cause: c.nc.LastError()}
+			return 0, &fault.Error{Op: op, Target: subject, Kind: ErrNotConnected, Cause: c.nc.LastError()}
 		case <-ctx.Done():
 			return 0, c.unreachable(ctx, op, subject, ErrNotConnected)
 		}
@@ -114,7 +116,7 @@ func (c *Client) openRequest(ctx context.Context, w *waiter, op, subject string)
 // unanswered tells a broken connection from a slow or silent responder.
 func (c *Client) unanswered(op, subject string, breaks uint64, cause error) error {
 	if holds, _, _ := c.link.since(breaks); !holds {
-		return &opError{op: op, target: subject, kind: ErrConnectionLost, cause: cause}
+		return &fault.Error{Op: op, Target: subject, Kind: ErrConnectionLost, Cause: cause}
 	}
 	return wrap(op, subject, cause)
 }

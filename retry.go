@@ -3,9 +3,10 @@ package nats
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // permanentError and retryError are what Permanent and RetryAfter return.
@@ -88,13 +89,7 @@ func (s *Consumption) delay(d *delivery, err error) time.Duration {
 	}
 	schedule := s.opts.backOff
 	delay := schedule[min(max(d.deliveries, 1), len(schedule))-1]
-	return max(varied(delay), minRetryDelay)
-}
-
-// varied changes a delay by up to a fifth.
-func varied(d time.Duration) time.Duration {
-	fifth := int64(d) / 5
-	return d - time.Duration(fifth) + time.Duration(rand.Int64N(max(2*fifth, 0)+1)) //nolint:gosec // not a secret
+	return max(pause.Varied(delay), minRetryDelay)
 }
 
 // What leaves the stream while it waits: see Consume.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // ShutdownError says what Close or Shutdown left behind. It is ErrDrainTimeout when handlers,
@@ -34,7 +36,7 @@ func (e *ShutdownError) Error() string {
 	add(e.Messages, "messages not handled")
 	add(e.AsyncPublishes, "asynchronous publishes not acknowledged")
 	add(e.Bytes, "published bytes not sent")
-	text := "close: " + joined(e.kinds()).Error()
+	text := "close: " + fault.Joined(e.kinds()).Error()
 	if len(left) > 0 {
 		text += ": " + strings.Join(left, ", ")
 	}

@@ -1,0 +1,10 @@
+// Package fault is how errors are made: an operation, what it was about, a sentinel that errors.Is
+// finds, and the cause, which stays within reach of errors.Is and errors.As.
+//
+// The root package names the sentinels anew, with what each of them means to a caller, and the
+// engines use these: they are the same values.
+//
+//   - fault.go: [Error], how one is made and printed, and [Joined].
+//   - sentinels.go: the sentinels.
+//   - upstream.go: [Kind], the sentinel of an error of nats.go or of the JetStream API.
+package fault

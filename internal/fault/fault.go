@@ -1,0 +1,73 @@
+package fault
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Error says which operation failed on what. Is and As see both the sentinel and the cause.
+type Error struct {
+	Op     string // "publish"
+	Target string // the subject, stream, bucket or key; may be empty
+	Kind   error  // a sentinel; may be nil
+	Cause  error  // upstream's error or a reason; may be nil
+}
+
+func (e *Error) Error() string {
+	text := e.Op
+	if e.Target != "" {
+		text += fmt.Sprintf(" %q", e.Target)
+	}
+	if e.Kind != nil {
+		text += ": " + e.Kind.Error()
+	}
+	if e.Cause != nil {
+		text += ": " + e.Cause.Error()
+	}
+	return text
+}
+
+func (e *Error) Unwrap() []error {
+	errs := make([]error, 0, 2)
+	if e.Kind != nil {
+		errs = append(errs, e.Kind)
+	}
+	if e.Cause != nil {
+		errs = append(errs, e.Cause)
+	}
+	return errs
+}
+
+// Joined is errors.Join on one line.
+type Joined []error
+
+func (j Joined) Error() string {
+	texts := make([]string, 0, len(j))
+	for _, err := range j {
+		texts = append(texts, err.Error())
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (j Joined) Unwrap() []error { return j }
+
+// Wrap gives err its operation, its target and the sentinel that fits. It returns nil for nil and
+// leaves an error alone that has been wrapped already.
+func Wrap(op, target string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if wrapped, ok := err.(*Error); ok { //nolint:errorlint // only the outermost wrapping counts
+		return wrapped
+	}
+	return &Error{Op: op, Target: target, Kind: Kind(err), Cause: err}
+}
+
+// New builds an error of the library's own making.
+func New(op, target string, kind error, reason string, args ...any) error {
+	e := &Error{Op: op, Target: target, Kind: kind}
+	if reason != "" {
+		e.Cause = fmt.Errorf(reason, args...)
+	}
+	return e
+}

@@ -1,0 +1,46 @@
+package fault
+
+import "errors"
+
+// The sentinels. The root package names them too, with what each means to a caller.
+var (
+	ErrClosed         = errors.New("client is closed")
+	ErrNotConnected   = errors.New("not connected")
+	ErrConnectionLost = errors.New("connection lost while the request was in flight")
+	ErrBufferFull     = errors.New("reconnect buffer is full")
+	ErrUnflushed      = errors.New("published data did not reach the server")
+	ErrDrainTimeout   = errors.New("draining did not finish in time")
+	ErrAuthorization  = errors.New("authorization refused")
+	ErrPermission     = errors.New("permission denied")
+
+	ErrInvalidConfig   = errors.New("invalid configuration")
+	ErrInvalidArgument = errors.New("invalid argument")
+	ErrInvalidSubject  = errors.New("invalid subject")
+	ErrInvalidHeader   = errors.New("invalid header")
+	ErrReservedHeader  = errors.New("header is a command to the server")
+	ErrPayloadTooLarge = errors.New("payload too large")
+
+	ErrTimeout      = errors.New("timed out")
+	ErrNoResponders = errors.New("no responders")
+	ErrNoReply      = errors.New("message asks for no reply")
+	ErrNotJetStream = errors.New("not a JetStream message")
+	ErrAlreadyAcked = errors.New("message is already acknowledged")
+	ErrLateAck      = errors.New("acknowledged after the ack wait")
+	ErrSlowConsumer = errors.New("slow consumer, messages dropped")
+	ErrUnsubscribed = errors.New("unsubscribed")
+	ErrStopped      = errors.New("stopped")
+	ErrHandlerPanic = errors.New("handler panicked")
+
+	ErrJetStreamDisabled = errors.New("JetStream is not enabled")
+	ErrNoStream          = errors.New("no stream stores the subject")
+	ErrStreamNotFound    = errors.New("stream not found")
+	ErrStreamFull        = errors.New("stream is full")
+	ErrConsumerNotFound  = errors.New("consumer not found")
+	ErrBucketNotFound    = errors.New("bucket not found")
+	ErrKeyNotFound       = errors.New("key not found")
+	ErrObjectNotFound    = errors.New("object not found")
+	ErrObjectCorrupt     = errors.New("object is corrupt")
+	ErrAlreadyExists     = errors.New("already exists")
+	ErrLockLost          = errors.New("lock is lost")
+	ErrConflict          = errors.New("conflicting revision")
+)

@@ -1,0 +1,43 @@
+// Package pause is how the library waits: for a time that the end of a context cuts short, and for
+// times that grow with the failures and differ from one client to the next, so that those who lost
+// the same server do not return together.
+//
+//   - pause.go: all of it.
+package pause
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// Backoff returns the pause after that many failures in a row: doubling from least to most, half
+// of it at random.
+func Backoff(failures int, least, most time.Duration) time.Duration {
+	bound := most
+	if shift := max(failures-1, 0); shift < 32 && least<<shift < most {
+		bound = least << shift
+	}
+	return bound/2 + time.Duration(rand.Int64N(int64(bound/2)+1)) //nolint:gosec // not a secret
+}
+
+// Sleep waits for d and tells whether ctx still lives.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Varied changes a delay by up to a fifth.
+func Varied(d time.Duration) time.Duration {
+	fifth := int64(d) / 5
+	return d - time.Duration(fifth) + time.Duration(rand.Int64N(max(2*fifth, 0)+1)) //nolint:gosec // not a secret
+}
