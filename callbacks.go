@@ -6,6 +6,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // hook puts the client's callbacks in front of those that the user set through WithNATSOptions.
@@ -77,7 +78,7 @@ func (c *Client) onConnected(nc *natsgo.Conn) {
 	c.noteServer()
 	c.link.set(true)
 	c.outage.end()
-	c.log.Info("connected to NATS", "server", redactURL(c.serverURL()), "name", c.name())
+	c.log.Info("connected to NATS", "server", serverurl.Redact(c.serverURL()), "name", c.name())
 	c.emit(Event{Type: EventConnected})
 }
 
@@ -96,7 +97,7 @@ func (c *Client) onReconnected() {
 	c.noteServer()
 	c.link.set(true)
 	c.outage.end()
-	c.log.Info("reconnected to NATS", "server", redactURL(c.serverURL()))
+	c.log.Info("reconnected to NATS", "server", serverurl.Redact(c.serverURL()))
 	c.emit(Event{Type: EventReconnected})
 }
 

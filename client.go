@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // Client is a connection to a NATS cluster and everything done over it. It is made by NewClient,
@@ -159,7 +160,7 @@ func (c *Client) start(ctx context.Context) error {
 	}
 	go c.confirmSent()
 	if !c.opts.background {
-		c.log.Info("connected to NATS", "server", redactURL(c.serverURL()), "name", c.name())
+		c.log.Info("connected to NATS", "server", serverurl.Redact(c.serverURL()), "name", c.name())
 		c.emit(Event{Type: EventConnected})
 	}
 	return nil
@@ -356,7 +357,7 @@ func (c *Client) emit(e Event) {
 		return
 	}
 	if e.Server == "" && c.nc != nil {
-		e.Server = redactURL(c.serverURL())
+		e.Server = serverurl.Redact(c.serverURL())
 	}
 	c.events.push(e)
 }

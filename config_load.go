@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // configVariable names the configuration file; it is no key of the file.
@@ -175,7 +177,7 @@ func (f *configFile) mapping(node *yaml.Node, prefix string) {
 func (f *configFile) pair(name, value *yaml.Node, prefix string) {
 	key, where := prefix+name.Value, place(f.path, name.Line)
 	if first, ok := f.seen[key]; ok {
-		f.report(where+": "+redactURL(key), "given twice, first in line %d", first)
+		f.report(where+": "+serverurl.Redact(key), "given twice, first in line %d", first)
 		return
 	}
 	f.seen[key] = name.Line
@@ -200,7 +202,7 @@ func (f *configFile) unknownKey(key, where string) {
 	for i, field := range f.fields {
 		known[i] = field.key
 	}
-	f.report(where, "unknown key %q%s", redactURL(key), didYouMean(nearest(key, known)))
+	f.report(where, "unknown key %q%s", serverurl.Redact(key), didYouMean(nearest(key, known)))
 }
 
 func didYouMean(name string) string {

@@ -9,12 +9,13 @@ import (
 	"os"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/nats-io/nkeys"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // problem is one thing that is wrong with a configuration.
@@ -87,56 +88,17 @@ func (v *validator) urls() {
 	websocket := false
 	for i, raw := range v.c.URLs {
 		key := fmt.Sprintf("urls[%d]", i)
-		u, err := parseServerURL(raw, websocket)
+		u, err := serverurl.Parse(raw, websocket)
 		if err != nil {
-			v.refuse(key, "%w, got %q", err, redactURL(raw))
+			v.refuse(key, "%w, got %q", err, serverurl.Redact(raw))
 			continue
 		}
 		if i == 0 {
-			websocket = isWebsocket(u)
-		} else if isWebsocket(u) != websocket {
-			v.refuse(key, "ws:// and wss:// cannot be mixed with nats:// and tls://, got %q", redactURL(raw))
+			websocket = serverurl.IsWebsocket(u)
+		} else if serverurl.IsWebsocket(u) != websocket {
+			v.refuse(key, "ws:// and wss:// cannot be mixed with nats:// and tls://, got %q", serverurl.Redact(raw))
 		}
 	}
-}
-
-// parseServerURL reads a URL as upstream does: one without a scheme takes that of the others. The
-// errors of net/url are not passed on, since they quote what may be a part of a password.
-func parseServerURL(raw string, websocket bool) (*url.URL, error) {
-	if strings.Contains(raw, ",") {
-		return nil, errors.New("must be one URL; give several as a list, and write a comma in a password as %2C")
-	}
-	text := raw
-	if !strings.Contains(raw, "://") {
-		text = "nats://" + raw
-		if websocket {
-			text = "ws://" + raw
-		}
-	}
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || strings.Contains(u.EscapedPath()+u.RawQuery+u.Fragment, "@"):
-		return nil, errors.New(`must be a URL such as "nats://host:4222", with any of :/?#@% in a password written as %3A and so on`)
-	case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme):
-		return nil, errors.New("must begin with nats://, tls://, ws:// or wss://")
-	case u.Hostname() == "":
-		return nil, errors.New("must name a host")
-	case !validPort(u.Port()):
-		return nil, errors.New("must have a port in 1..65535")
-	case u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("must end after host and port")
-	case !isWebsocket(u) && strings.Trim(u.Path, "/") != "":
-		return nil, errors.New("must end after host and port: only ws:// and wss:// have a path")
-	}
-	return u, nil
-}
-
-func isWebsocket(u *url.URL) bool { return u.Scheme == "ws" || u.Scheme == "wss" }
-
-// validPort holds for no port, too.
-func validPort(text string) bool {
-	n, err := strconv.Atoi(text)
-	return text == "" || err == nil && n >= 1 && n <= 65535
 }
 
 func (v *validator) names() {
@@ -344,7 +306,7 @@ func (v *validator) consul() {
 	v.oneOf("consul.scheme", c.Scheme, "http", "https")
 	if c.Address != "" && !validConsulAddress(c.Address) {
 		v.refuse("consul.address", `must be host and port such as "127.0.0.1:8500", or an http://, https:// or unix:// URL without user, got %q`,
-			redactURL(c.Address))
+			serverurl.Redact(c.Address))
 	}
 	v.secretOrFile("consul.token", c.Token, c.TokenFile)
 	v.authorities("consul.ca_file", c.CAFile)
@@ -360,6 +322,6 @@ func validConsulAddress(address string) bool {
 	}
 	u, err := url.Parse(address)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") &&
-		u.User == nil && u.Hostname() != "" && validPort(u.Port()) &&
+		u.User == nil && u.Hostname() != "" && serverurl.ValidPort(u.Port()) &&
 		u.RawQuery == "" && u.Fragment == "" && (hasScheme || u.Path == "")
 }

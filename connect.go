@@ -15,6 +15,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // The pauses between the rounds over all servers until the first connection stands.
@@ -73,13 +74,13 @@ func (c *Client) connectRound(ctx context.Context, urls []string) error {
 		if s := fault.Kind(err); errors.Is(s, ErrAuthorization) {
 			kind = s // a server was reached and would not have this client; another one may
 		}
-		causes = append(causes, fmt.Errorf("%s: %w", redactURL(url), err))
+		causes = append(causes, fmt.Errorf("%s: %w", serverurl.Redact(url), err))
 		if ctx.Err() != nil {
 			causes = append(causes, context.Cause(ctx))
 			break
 		}
 	}
-	return &fault.Error{Op: "connect to", Target: strings.Join(redactURLs(urls), ", "), Kind: kind, Cause: causes}
+	return &fault.Error{Op: "connect to", Target: strings.Join(serverurl.RedactAll(urls), ", "), Kind: kind, Cause: causes}
 }
 
 // dialOne connects to one server within a time.
@@ -117,7 +118,7 @@ func (c *Client) connectInBackground(urls []string) error {
 	}
 	nc, err := o.Connect()
 	if err != nil {
-		return &fault.Error{Op: "connect to", Target: strings.Join(redactURLs(urls), ", "), Kind: fault.Kind(err), Cause: err}
+		return &fault.Error{Op: "connect to", Target: strings.Join(serverurl.RedactAll(urls), ", "), Kind: fault.Kind(err), Cause: err}
 	}
 	c.nc = nc
 	return nil

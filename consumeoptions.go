@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // ConsumeOption changes what Consume does.
@@ -122,7 +124,7 @@ func newConsumeOptions(op, stream, consumer string, opts []ConsumeOption) (consu
 	}
 	target := path(stream, consumer)
 	if o.deadLetters != "" {
-		if fault := subjectFault(o.deadLetters, false); fault != "" {
+		if fault := subjects.Fault(o.deadLetters, false); fault != "" {
 			return o, fail(op, target, ErrInvalidSubject, "dead letter subject %q: %s", o.deadLetters, fault)
 		}
 	}

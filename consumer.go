@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // CreateConsumer creates a consumer on a stream and returns upstream's handle of it. A consumer
@@ -45,7 +47,7 @@ func (c *Client) checkConsumer(ctx context.Context, op, stream string, cfg *jets
 		return nil, err
 	}
 	for _, filter := range filters(cfg) {
-		if fault := subjectFault(filter, true); fault != "" {
+		if fault := subjects.Fault(filter, true); fault != "" {
 			return nil, fail(op, path(stream, cfg.Name), ErrInvalidSubject, "filter %q: %s", filter, fault)
 		}
 	}

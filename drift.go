@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // DriftError is returned by EnsureStream, EnsureConsumer and EnsureKeyValue when what the server has
@@ -133,23 +135,9 @@ func same(a, b any) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// covers tells whether every subject that matches inner matches outer as well.
-func covers(outer, inner string) bool {
-	a, b := strings.Split(outer, "."), strings.Split(inner, ".")
-	for i, token := range a {
-		switch {
-		case token == ">":
-			return len(b) > i
-		case i >= len(b), b[i] == ">", token != "*" && token != b[i]:
-			return false
-		}
-	}
-	return len(a) == len(b)
-}
-
 // uncovered returns those of inner that none of outer covers.
 func uncovered(outer, inner []string) []string {
 	return slices.DeleteFunc(slices.Clone(inner), func(subject string) bool {
-		return slices.ContainsFunc(outer, func(pattern string) bool { return covers(pattern, subject) })
+		return slices.ContainsFunc(outer, func(pattern string) bool { return subjects.Covers(pattern, subject) })
 	})
 }

@@ -3,10 +3,12 @@ package nats
 import (
 	"maps"
 	"slices"
+
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // What black-box tests may see of the inside.
-var SubjectFault = subjectFault
+var SubjectFault = subjects.Fault
 
 // Backoff is the pause before each round of reconnects.
 var Backoff = backoff

@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // WatchingResolver is a Resolver that also tells of changes. The client follows one for as long as
@@ -93,8 +93,8 @@ func (c *Client) discoverServers(ctx context.Context) ([]string, error) {
 // hold a password.
 func checkServers(urls []string) error {
 	for _, raw := range urls {
-		if _, err := parseServerURL(raw, false); err != nil {
-			return fail("discover", redactURL(raw), ErrInvalidConfig, "the URL of a server %w", err)
+		if _, err := serverurl.Parse(raw, false); err != nil {
+			return fail("discover", serverurl.Redact(raw), ErrInvalidConfig, "the URL of a server %w", err)
 		}
 	}
 	return nil
@@ -148,19 +148,19 @@ func (c *Client) setServers(urls []string) {
 		err = c.nc.SetServerPool(urls)
 	}
 	if err != nil {
-		c.log.Error("the servers from discovery are unusable", "servers", redactURLs(urls), "error", err)
+		c.log.Error("the servers from discovery are unusable", "servers", serverurl.RedactAll(urls), "error", err)
 		c.emit(Event{Type: EventAsyncError, Err: wrap("set servers", "", err)})
 		return
 	}
 	c.servers.set(urls)
-	c.log.Info("the NATS servers changed", "servers", redactURLs(urls))
+	c.log.Info("the NATS servers changed", "servers", serverurl.RedactAll(urls))
 	c.emit(Event{Type: EventServersChanged})
 	up, _, _ := c.link.state()
 	switch {
 	case !up:
 		// The pause before the next attempt was meant for the old servers.
 		_ = c.nc.ForceReconnect()
-	case c.cfg.Consul.Evict && !namesServer(urls, c.serverURL()):
+	case c.cfg.Consul.Evict && !serverurl.Names(urls, c.serverURL()):
 		c.leave(c.otherServers())
 	}
 }
@@ -170,18 +170,4 @@ func sameSet(a, b []string) bool {
 	slices.Sort(a)
 	slices.Sort(b)
 	return slices.Equal(a, b)
-}
-
-// namesServer tells whether one of the URLs is that of the server, whatever their credentials.
-func namesServer(urls []string, server string) bool {
-	return slices.ContainsFunc(urls, func(u string) bool { return hostOf(u) == hostOf(server) })
-}
-
-// hostOf is a URL's host and port, whatever its credentials.
-func hostOf(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return raw
-	}
-	return u.Host
 }

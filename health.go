@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // Health is what a readiness check wants to know. It is meant to be shown as JSON; durations are in
@@ -51,7 +53,7 @@ func (c *Client) Health(ctx context.Context) Health {
 	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	h := Health{Server: redactURL(c.serverURL()), Reconnects: c.nc.Stats().Reconnects}
+	h := Health{Server: serverurl.Redact(c.serverURL()), Reconnects: c.nc.Stats().Reconnects}
 	problem := func(what string, err error) {
 		if err != nil {
 			h.Problems = append(h.Problems, fmt.Sprintf("%s: %v", what, err))
@@ -59,7 +61,7 @@ func (c *Client) Health(ctx context.Context) Health {
 	}
 	if c.resolver != nil {
 		urls, updated := c.servers.get()
-		h.Discovery = &DiscoveryHealth{Servers: redactURLs(urls)}
+		h.Discovery = &DiscoveryHealth{Servers: serverurl.RedactAll(urls)}
 		if !updated.IsZero() {
 			h.Discovery.Age = time.Since(updated)
 		}

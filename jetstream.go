@@ -8,6 +8,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // setupJetStream makes upstream's handle, whose own default for calls without a deadline becomes
@@ -110,7 +112,7 @@ func (c *Client) streamConfig(ctx context.Context, op string, cfg *jetstream.Str
 		return nil, own, err
 	}
 	for _, subject := range cfg.Subjects {
-		if fault := subjectFault(subject, true); fault != "" {
+		if fault := subjects.Fault(subject, true); fault != "" {
 			return nil, own, fail(op, cfg.Name, ErrInvalidSubject, "subject %q: %s", subject, fault)
 		}
 	}

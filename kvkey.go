@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // The layout of a bucket (ADR-8): its stream, and the subjects of its keys.
@@ -28,7 +29,7 @@ func (kv *KeyValue) checkKey(ctx context.Context, op, key string) error {
 	if ctx == nil {
 		return errNilContext(op, path(kv.bucket, key))
 	}
-	fault := subjectFault(key, false)
+	fault := subjects.Fault(key, false)
 	for i := 0; fault == "" && i < len(key); i++ {
 		if !isKeyByte(key[i]) {
 			fault = reasonKeyByte
@@ -42,7 +43,7 @@ func (kv *KeyValue) checkKey(ctx context.Context, op, key string) error {
 
 // filterFault says what is wrong with a filter of keys, or "" when nothing is.
 func filterFault(filter string) string {
-	if fault := subjectFault(filter, true); fault != "" {
+	if fault := subjects.Fault(filter, true); fault != "" {
 		return fault
 	}
 	for i := range len(filter) {
@@ -56,20 +57,20 @@ func filterFault(filter string) string {
 // subjects returns the subjects of filters, all keys when there are none. A filter that another one
 // includes is left out: the server refuses both together.
 func (kv *KeyValue) subjects(filters []string) []string {
-	var subjects []string
+	var all []string
 	for i, filter := range filters {
 		included := false
 		for j, other := range filters {
-			included = included || i != j && covers(other, filter) && (other != filter || j < i)
+			included = included || i != j && subjects.Covers(other, filter) && (other != filter || j < i)
 		}
 		if !included {
-			subjects = append(subjects, kv.prefix+filter)
+			all = append(all, kv.prefix+filter)
 		}
 	}
-	if len(subjects) == 0 {
-		subjects = append(subjects, kv.prefix+jetstream.AllKeys)
+	if len(all) == 0 {
+		all = append(all, kv.prefix+jetstream.AllKeys)
 	}
-	return subjects
+	return all
 }
 
 // fault gives err the operation, the bucket and the key. A missing stream is a missing bucket.

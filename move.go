@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // A server that shuts down gives its clients 10 s, unless it is configured otherwise.
@@ -17,7 +19,7 @@ const (
 
 // onLameDuck leaves a server that is about to shut down before it throws the client out.
 func (c *Client) onLameDuck() {
-	c.log.Warn("the NATS server is shutting down", "server", redactURL(c.serverURL()))
+	c.log.Warn("the NATS server is shutting down", "server", serverurl.Redact(c.serverURL()))
 	c.emit(Event{Type: EventLameDuck})
 	if c.beginWork() != nil {
 		return
@@ -40,7 +42,7 @@ func (c *Client) serverPool() []string {
 // otherServers is serverPool without the present server.
 func (c *Client) otherServers() []string {
 	present := c.serverURL()
-	return slices.DeleteFunc(c.serverPool(), func(raw string) bool { return namesServer([]string{raw}, present) })
+	return slices.DeleteFunc(c.serverPool(), func(raw string) bool { return serverurl.Names([]string{raw}, present) })
 }
 
 // leave moves to another connection at will, without a failed request, a lost publish or a message

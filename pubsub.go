@@ -5,9 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
-	"strings"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // Publish sends data to whoever subscribes to subject at this moment. It does not wait for the
@@ -60,7 +61,7 @@ func (c *Client) publish(op, subject, reply string, header natsgo.Header, data [
 		return err
 	}
 	if reply != "" {
-		if fault := subjectFault(reply, false); fault != "" {
+		if fault := subjects.Fault(reply, false); fault != "" {
 			return fail(op, subject, ErrInvalidSubject, "reply %q: %s", reply, fault)
 		}
 	}
@@ -85,21 +86,6 @@ func (c *Client) publish(op, subject, reply string, header natsgo.Header, data [
 		return fail(op, subject, ErrNotConnected, "headers need a connection: %w", err)
 	}
 	return wrap(op, subject, err)
-}
-
-// checkHeader refuses what would end a header line early and smuggle in another one.
-func checkHeader(op, subject string, header natsgo.Header) error {
-	for name, values := range header {
-		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ':' }) {
-			return fail(op, subject, ErrInvalidHeader, "the name %q is not a token of visible ASCII without a colon", name)
-		}
-		for _, value := range values {
-			if strings.ContainsAny(value, "\r\n") {
-				return fail(op, subject, ErrInvalidHeader, "the value of %q has a line break", name)
-			}
-		}
-	}
-	return nil
 }
 
 // Subscribe calls h for every message on subject, which may have wildcards: * for one token, > for

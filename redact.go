@@ -6,9 +6,10 @@ import (
 	"io"
 	"log/slog"
 	"reflect"
-	"regexp"
 	"strings"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 const redactedSecret = "***"
@@ -74,9 +75,9 @@ func redactFields(v reflect.Value) {
 		case f.secret == secretValue:
 			f.value.SetString(redactedSecret)
 		case f.value.Kind() == reflect.Slice:
-			f.value.Set(reflect.ValueOf(redactURLs(f.value.Interface().([]string))))
+			f.value.Set(reflect.ValueOf(serverurl.RedactAll(f.value.Interface().([]string))))
 		default:
-			f.value.SetString(redactURL(f.value.String()))
+			f.value.SetString(serverurl.Redact(f.value.String()))
 		}
 	}
 }
@@ -137,46 +138,4 @@ func formatConfig(s fmt.State, verb rune, c interface {
 		return
 	}
 	_, _ = fmt.Fprintf(s, fmt.FormatString(s, verb), c.String())
-}
-
-var (
-	urlScheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
-	urlHost   = regexp.MustCompile(`^(\[[^\[\]@/?#]*\]|[^:@/?#\[\]]*)(:[0-9]{1,5})?(/[^?#]*)?$`)
-)
-
-// redactURL replaces the password or token of a URL, or of a list of URLs, by "***". It looks at
-// the text alone, since a password with a slash or a forgotten @ moves the parts that a parser
-// finds: rather too much is hidden than a secret shown.
-func redactURL(raw string) string {
-	scheme := urlScheme.FindString(raw)
-	rest := raw[len(scheme):]
-	at := strings.LastIndexByte(rest, '@')
-	if at < 0 {
-		return scheme + redactHost(rest)
-	}
-	user, _, hasPassword := strings.Cut(rest[:at], ":")
-	if !hasPassword {
-		return scheme + redactedSecret + "@" + redactHost(rest[at+1:]) // a user alone is a token
-	}
-	return scheme + user + ":" + redactedSecret + "@" + redactHost(rest[at+1:])
-}
-
-// redactHost leaves host, port and path alone and hides the end of everything else, which may be
-// "user:password" whose host was forgotten.
-func redactHost(host string) string {
-	if urlHost.MatchString(host) {
-		return host
-	}
-	return host[:strings.IndexAny(host, ":/?#")+1] + redactedSecret
-}
-
-func redactURLs(raws []string) []string {
-	if raws == nil {
-		return nil
-	}
-	redacted := make([]string, len(raws))
-	for i, raw := range raws {
-		redacted[i] = redactURL(raw)
-	}
-	return redacted
 }
