@@ -1,6 +1,7 @@
 package nats_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -405,31 +406,39 @@ func TestDocsLinks(t *testing.T) {
 	assert.Greater(t, strings.Count(text, "]("), 30)
 }
 
-var fileRow = regexp.MustCompile("(?m)^\\| `([a-z_/]+\\.go)` \\| .+ \\|$")
+var packageRow = regexp.MustCompile("(?m)^\\| `(\\.|natstest|internal/[a-z]+)` \\| .+ \\|$")
 
-// TestDocsFileMap compares the file map of CONTRIBUTING.md with the files. The examples have an
-// index of their own, and so have modules inside this one.
-func TestDocsFileMap(t *testing.T) {
+// TestDocsMap compares the map of CONTRIBUTING.md with the packages, and the list in the doc.go of
+// each engine with its files. The examples have an index of their own.
+func TestDocsMap(t *testing.T) {
 	t.Parallel()
-	files := map[string]bool{}
+	files := map[string][]string{}
 	require.NoError(t, filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+		name := entry.Name()
+		if err != nil || entry.IsDir() && path != "." && (path == "examples" || name == "testdata" || strings.HasPrefix(name, ".")) {
+			return cmp.Or(err, fs.SkipDir)
 		}
-		if entry.IsDir() && path != "." {
-			_, err := os.Stat(filepath.Join(path, "go.mod"))
-			if err == nil || path == "examples" || entry.Name() == "testdata" || strings.HasPrefix(entry.Name(), ".") {
-				return fs.SkipDir
-			}
-		}
-		if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
-			files[filepath.ToSlash(path)] = true
+		if strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") {
+			dir := filepath.ToSlash(filepath.Dir(path))
+			files[dir] = append(files[dir], name)
 		}
 		return nil
 	}))
 	var rows []string
-	for _, m := range fileRow.FindAllStringSubmatch(docText(t, "CONTRIBUTING.md"), -1) {
+	for _, m := range packageRow.FindAllStringSubmatch(docText(t, "CONTRIBUTING.md"), -1) {
 		rows = append(rows, m[1])
 	}
-	assert.ElementsMatch(t, slices.Sorted(maps.Keys(files)), rows, "the file map of CONTRIBUTING.md")
+	assert.ElementsMatch(t, slices.Collect(maps.Keys(files)), rows, "the map of CONTRIBUTING.md")
+	for dir, names := range files {
+		if !strings.HasPrefix(dir, "internal/") || !assert.Contains(t, names, "doc.go", dir) {
+			continue
+		}
+		var listed []string
+		for _, m := range listedFile.FindAllStringSubmatch(docText(t, filepath.Join(dir, "doc.go")), -1) {
+			listed = append(listed, m[1])
+		}
+		assert.ElementsMatch(t, names, append(listed, "doc.go"), "the list of %s/doc.go", dir)
+	}
 }
+
+var listedFile = regexp.MustCompile(`(?m)^//   - ([a-z_]+\.go): `)

@@ -1,8 +1,3 @@
-// Package pause is how the library waits: for a time that the end of a context cuts short, and for
-// times that grow with the failures and differ from one client to the next, so that those who lost
-// the same server do not return together.
-//
-//   - pause.go: all of it.
 package pause
 
 import (
