@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // problem is one thing that is wrong with a configuration.
@@ -126,7 +127,7 @@ func (v *validator) names() {
 
 // prefix checks what subjects begin with.
 func (v *validator) prefix(key, value string) {
-	if value != "" && subjectFault(value, false) != "" {
+	if value != "" && subjects.Fault(value, false) != "" {
 		v.refuse(key, "must be a subject's first tokens, without wildcards, spaces or empty tokens, got %q", value)
 	}
 }
