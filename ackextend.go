@@ -24,7 +24,7 @@ func (s *Consumption) extend(idle <-chan struct{}) {
 			up = now
 		case <-idle:
 			return
-		case <-s.client.ctx.Done():
+		case <-s.client.life.Context().Done():
 			return
 		}
 		every := s.extendEvery()

@@ -32,7 +32,7 @@ const interestTravels = 50 * time.Millisecond
 // openBridge returns when the bridge receives and what members of queue groups had received before
 // is handled. Without a bridge the move cuts them short.
 func (c *Client) openBridge(servers []string) *bridge {
-	ctx, cancel := context.WithTimeout(c.ctx, bridgeBudget)
+	ctx, cancel := context.WithTimeout(c.life.Context(), bridgeBudget)
 	defer cancel()
 	b := &bridge{client: c}
 	if err := b.open(ctx, servers); err != nil {
@@ -104,7 +104,7 @@ func (c *Client) dialBridge(servers []string) (*natsgo.Conn, error) {
 // close takes everything back to the client's connection, the next after the breaks-th break.
 func (b *bridge) close(breaks uint64) {
 	c := b.client
-	ctx, cancel := context.WithTimeout(c.ctx, bridgeBudget)
+	ctx, cancel := context.WithTimeout(c.life.Context(), bridgeBudget)
 	defer cancel()
 	if err := c.link.waitPast(ctx, breaks); err != nil {
 		c.log.Warn("leaving a server takes long", "error", err)

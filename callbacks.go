@@ -119,7 +119,7 @@ func (c *Client) onClosed() {
 		e.Bytes = c.sent.unconfirmed(c.nc.Stats())
 		c.log.Error("the connection to NATS is closed for good", "error", e.Err, "unconfirmed_bytes", e.Bytes)
 	}
-	c.cancel(ErrClosed)
+	c.life.End()
 	c.emit(e)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
@@ -48,22 +49,15 @@ type Client struct {
 	outage   outage
 	sent     sentMark
 
-	// ctx ends when the client is closed; received messages and background work hang on it.
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	pulled  *origin // of the answers to requests
-	failing bool    // publish_when_disconnected: fail
+	life    *lifecycle.Life // received messages and background work hang on its context
+	pulled  *origin         // of the answers to requests
+	failing bool            // publish_when_disconnected: fail
 
 	dropped atomic.Uint64 // by subscriptions that have ended
 
-	mu      sync.Mutex
-	closing chan struct{} // closed when Shutdown begins
-	closed  chan struct{} // closed when Shutdown has ended
-	subs    map[*Subscription]struct{}
-	closers map[*closer]struct{}
-
+	mu           sync.Mutex
+	subs         map[*Subscription]struct{}
 	consumptions map[*Consumption]struct{}
-	work         sync.WaitGroup // calls that Shutdown lets end
 }
 
 // NewClient connects to the servers that cfg names and returns the client, or an error that says
@@ -91,7 +85,7 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 	c := newClient(cfg, opts)
 	defer close(c.ready)
 	if err := c.start(ctx); err != nil {
-		c.cancel(ErrClosed)
+		c.life.End()
 		return nil, err
 	}
 	return c, nil
@@ -104,13 +98,11 @@ func newClient(cfg *Config, opts []Option) *Client {
 		cfg:     &own,
 		opts:    options{log: slog.New(slog.DiscardHandler)},
 		ready:   make(chan struct{}),
-		closing: make(chan struct{}),
-		closed:  make(chan struct{}),
+		life:    lifecycle.New(),
 		subs:    make(map[*Subscription]struct{}),
-		closers: make(map[*closer]struct{}),
+		inboxes: inboxes{receivers: make(map[string]natsgo.MsgHandler)},
 
 		consumptions: make(map[*Consumption]struct{}),
-		inboxes:      inboxes{receivers: make(map[string]natsgo.MsgHandler)},
 	}
 	for _, opt := range opts {
 		if opt != nil {
@@ -121,14 +113,13 @@ func newClient(cfg *Config, opts []Option) *Client {
 	c.events.handler = c.opts.onEvent
 	c.events.onPanic = func(err error) { c.log.Error("event handler panicked", "error", err) }
 	c.failing = c.cfg.PublishWhenDisconnected == whenDisconnectedFail
-	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	c.pulled = &origin{client: c, ctx: c.ctx}
+	c.pulled = &origin{client: c, ctx: c.life.Context()}
 	c.dialer.client = c
 	c.tls = tlsFiles{cert: own.TLSCert, key: own.TLSKey, ca: own.TLSCA, warn: c.log.Warn}
 	return c
 }
 
-// start connects and starts what runs beside the calls. All of it ends with c.ctx.
+// start connects and starts what runs beside the calls. All of it ends with the client's life.
 func (c *Client) start(ctx context.Context) error {
 	if err := c.setupResolver(); err != nil {
 		return err

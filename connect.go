@@ -222,7 +222,7 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	}
 	bound := ctx != nil
 	if !bound {
-		ctx = d.client.ctx
+		ctx = d.client.life.Context()
 	}
 	d.client.refreshNKey()
 	nd := net.Dialer{Timeout: d.client.cfg.Timeout}

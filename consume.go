@@ -150,7 +150,7 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 func (s *Consumption) start() {
 	s.main.healthy = true // find has seen it
 	stopWithContext := context.AfterFunc(s.origin.ctx, func() { s.beginStop(context.Cause(s.origin.ctx)) })
-	stopWithClient := context.AfterFunc(s.client.ctx, func() { s.beginStop(ErrClosed) })
+	stopWithClient := context.AfterFunc(s.client.life.Context(), func() { s.beginStop(ErrClosed) })
 
 	var extending sync.WaitGroup
 	idle := make(chan struct{}) // closed when nothing is held
@@ -312,7 +312,7 @@ func (s *Consumption) ackConfirmed(d *delivery) {
 		case <-time.After(pause):
 			continue
 		case <-ctx.Done():
-		case <-s.client.ctx.Done():
+		case <-s.client.life.Context().Done():
 		}
 		break
 	}

@@ -16,11 +16,8 @@ func (s *Consumption) Stop(ctx context.Context) error {
 	if ctx == nil {
 		return errNilContext(op, path(s.stream, s.consumer))
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.client.cfg.DrainTimeout)
-		defer cancel()
-	}
+	ctx, cancel := s.client.drainDeadline(ctx)
+	defer cancel()
 	s.beginStop(ErrStopped)
 	if handlers := s.awaitStop(ctx); handlers > 0 {
 		return fail(op, path(s.stream, s.consumer), ErrDrainTimeout, "%d handlers still running: %w", handlers, context.Cause(ctx))

@@ -42,10 +42,11 @@ func (kv *KeyValue) Elect(ctx context.Context, key string, run func(ctx context.
 			opt(&o)
 		}
 	}
-	if err := kv.client.beginWork(); err != nil {
+	ended, err := kv.client.life.Begin()
+	if err != nil {
 		return kv.fault(op, key, err)
 	}
-	defer kv.client.work.Done()
+	defer ended()
 	for {
 		lock, err := kv.Lock(ctx, key, o.lease)
 		if err != nil {

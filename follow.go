@@ -104,11 +104,11 @@ func checkServers(urls []string) error {
 func (c *Client) follow() {
 	for failures := 1; ; failures++ {
 		err := c.watchServers()
-		if c.ctx.Err() != nil || err == nil {
+		if c.life.Context().Err() != nil || err == nil {
 			return
 		}
 		c.log.Warn("the resolver stopped telling of servers; it is asked again", "error", err)
-		if !pause.Sleep(c.ctx, pause.Backoff(failures, consulRetryMin, consulRetryMax)) {
+		if !pause.Sleep(c.life.Context(), pause.Backoff(failures, consulRetryMin, consulRetryMax)) {
 			return
 		}
 	}
@@ -123,9 +123,9 @@ func (c *Client) watchServers() (err error) {
 		}
 	}()
 	if w, ok := c.resolver.(WatchingResolver); ok {
-		return w.Watch(c.ctx, c.setServers)
+		return w.Watch(c.life.Context(), c.setServers)
 	}
-	urls, err := c.resolver.Resolve(c.ctx)
+	urls, err := c.resolver.Resolve(c.life.Context())
 	if err == nil {
 		c.setServers(urls)
 	}
@@ -135,7 +135,7 @@ func (c *Client) watchServers() (err error) {
 // setServers takes a new list of servers. Upstream would accept an empty one and close the
 // connection at the next reconnect.
 func (c *Client) setServers(urls []string) {
-	if len(urls) == 0 || c.ctx.Err() != nil {
+	if len(urls) == 0 || c.life.Context().Err() != nil {
 		return
 	}
 	known, _ := c.servers.get()

@@ -35,7 +35,7 @@ func (kv *KeyValue) Cached(ctx context.Context, filters ...string) (*KeyValueCac
 		return nil, errNilContext(op, kv.bucket)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	forget, err := kv.client.onClose(cancel)
+	forget, err := kv.client.life.OnClose(cancel)
 	if err != nil {
 		cancel()
 		return nil, kv.fault(op, "", err)

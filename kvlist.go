@@ -49,7 +49,7 @@ func (kv *KeyValue) newKeyLister(ctx context.Context, watcher *KeyWatcher) *keyL
 				case l.keys <- entry.Key():
 				case <-ctx.Done():
 					return
-				case <-kv.client.ctx.Done():
+				case <-kv.client.life.Context().Done():
 					return
 				}
 			case <-ctx.Done():

@@ -63,7 +63,7 @@ func (kv *KeyValue) WatchFiltered(ctx context.Context, filters []string, opts ..
 		return nil, fail(op, kv.bucket, ErrInvalidArgument, "%w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	forget, err := kv.client.onClose(cancel)
+	forget, err := kv.client.life.OnClose(cancel)
 	if err != nil {
 		cancel()
 		return nil, kv.fault(op, "", err)

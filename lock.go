@@ -122,7 +122,7 @@ func (kv *KeyValue) awaitUnlock(ctx context.Context, updates <-chan jetstream.Ke
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-kv.client.closing:
+		case <-kv.client.life.Ending():
 			return ErrClosed
 		}
 	}
@@ -167,7 +167,7 @@ func (l *Lock) begin(ctx context.Context) (*Lock, error) {
 	l.ctx = lease{l.ctx, l}
 	l.extend(0)
 	l.timer = time.AfterFunc(l.left(), func() { l.lose(errLeaseExpired) })
-	forget, err := l.kv.client.onClose(func() { l.lose(ErrClosed) })
+	forget, err := l.kv.client.life.OnClose(func() { l.lose(ErrClosed) })
 	if err != nil {
 		l.lose(err)
 		return nil, err
@@ -207,7 +207,7 @@ func (l *Lock) keep() {
 			return
 		case <-l.ctx.Done():
 			return
-		case <-l.kv.client.ctx.Done(): // the connection is closed for good
+		case <-l.kv.client.life.Context().Done(): // the connection is closed for good
 			l.lose(ErrClosed)
 			return
 		}

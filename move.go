@@ -21,11 +21,12 @@ const (
 func (c *Client) onLameDuck() {
 	c.log.Warn("the NATS server is shutting down", "server", serverurl.Redact(c.serverURL()))
 	c.emit(Event{Type: EventLameDuck})
-	if c.beginWork() != nil {
+	moved, err := c.life.Begin()
+	if err != nil {
 		return
 	}
 	go func() {
-		defer c.work.Done()
+		defer moved()
 		c.leave(c.otherServers())
 	}()
 }
@@ -72,7 +73,7 @@ func (c *Client) move(bridged bool) {
 		c.gate.Store(nil)
 		close(gate)
 	}()
-	ctx, cancel := context.WithTimeout(c.ctx, moveTimeout)
+	ctx, cancel := context.WithTimeout(c.life.Context(), moveTimeout)
 	defer cancel()
 	if err := c.roundTrip(ctx, "move", ""); err != nil {
 		c.log.Warn("moving to another server without the old one's confirmation", "error", err)

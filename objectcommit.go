@@ -119,12 +119,13 @@ func (w *objectWriter) settle(m *natsgo.Msg, old objectVersion) {
 // or the client is closed already, chunks may be left behind.
 func (s *ObjectStore) afterwards(subject string, f func(context.Context) error) {
 	c := s.client
-	if err := c.beginWork(); err != nil {
+	ended, err := c.life.Begin()
+	if err != nil {
 		s.leaveBehind(subject, err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), objectAftermath)
-	forget, err := c.onClose(func() {
+	forget, err := c.life.OnClose(func() {
 		if !c.IsConnected() {
 			cancel()
 		}
@@ -133,7 +134,7 @@ func (s *ObjectStore) afterwards(subject string, f func(context.Context) error) 
 		forget = func() {}
 	}
 	go func() {
-		defer c.work.Done()
+		defer ended()
 		defer cancel()
 		defer forget()
 		if err := f(ctx); err != nil {

@@ -127,7 +127,7 @@ func (s *ObjectStore) openChunks(ctx context.Context, name string, info *jetstre
 			return nil, err
 		}
 	}
-	forget, err := c.onClose(func() { o.end(ErrClosed) })
+	forget, err := c.life.OnClose(func() { o.end(ErrClosed) })
 	if err != nil {
 		o.end(err)
 		return nil, err

@@ -40,7 +40,7 @@ func (s *ObjectStore) Watch(ctx context.Context, opts ...jetstream.WatchOpt) (je
 	}
 	w := &objectWatcher{store: s, options: options, updates: make(chan *jetstream.ObjectInfo)}
 	ctx, w.cancel = context.WithCancel(ctx)
-	forget, err := s.client.onClose(w.cancel)
+	forget, err := s.client.life.OnClose(w.cancel)
 	if err != nil {
 		w.cancel()
 		return nil, s.wrap(op, "", err)

@@ -159,7 +159,7 @@ func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetad
 			silence.Reset(r.silence)
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
-		case <-r.client.ctx.Done():
+		case <-r.client.life.Context().Done():
 			return nil, nil, ErrClosed
 		}
 	}
@@ -170,7 +170,7 @@ func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetad
 // a dead consumer.
 func (r *orderedReader) probe() <-chan error {
 	answered := make(chan error, 1)
-	ctx, cancel := context.WithTimeout(r.client.ctx, orderedProbe)
+	ctx, cancel := context.WithTimeout(r.client.life.Context(), orderedProbe)
 	go func() {
 		defer cancel()
 		answered <- r.client.nc.FlushWithContext(ctx)
@@ -190,7 +190,7 @@ func (r *orderedReader) reopen(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMet
 			case <-time.After(min(retryPauseMin<<min(r.failures, 10), retryPauseMax) - time.Since(r.tried)):
 			case <-ctx.Done():
 				return nil, nil, ctx.Err()
-			case <-r.client.ctx.Done():
+			case <-r.client.life.Context().Done():
 				return nil, nil, ErrClosed
 			}
 		}
@@ -205,7 +205,7 @@ func (r *orderedReader) reopen(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMet
 			return nil, nil, nil
 		case ctx.Err() != nil:
 			return nil, nil, ctx.Err()
-		case errors.Is(err, jetstream.ErrStreamNotFound), r.client.ctx.Err() != nil, !r.started && isRefusal(err):
+		case errors.Is(err, jetstream.ErrStreamNotFound), r.client.life.Context().Err() != nil, !r.started && isRefusal(err):
 			return nil, nil, err
 		}
 	}

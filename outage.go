@@ -57,7 +57,7 @@ func (c *Client) watchOutage() {
 	defer tick.Stop()
 	for {
 		up, _, change := c.link.state()
-		if up || c.ctx.Err() != nil {
+		if up || c.life.Context().Err() != nil {
 			return
 		}
 		if err := c.nc.LastError(); err != nil && c.nc.IsReconnecting() {
@@ -66,7 +66,7 @@ func (c *Client) watchOutage() {
 		select {
 		case <-tick.C:
 		case <-change:
-		case <-c.ctx.Done():
+		case <-c.life.Context().Done():
 		}
 	}
 }
@@ -102,12 +102,12 @@ const confirmInterval = time.Second
 
 // confirmSent makes a round trip now and then while there is something to confirm.
 func (c *Client) confirmSent() {
-	for pause.Sleep(c.ctx, confirmInterval) {
+	for pause.Sleep(c.life.Context(), confirmInterval) {
 		up, _, _ := c.link.state()
 		if !up || c.allConfirmed() {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(c.ctx, confirmInterval)
+		ctx, cancel := context.WithTimeout(c.life.Context(), confirmInterval)
 		_ = c.roundTrip(ctx, "confirm", "") // the next one may succeed; until then the bytes count
 		cancel()
 	}

@@ -64,7 +64,7 @@ func (p *asyncPublisher) publish(f *pubAckFuture) error {
 			return &fault.Error{Op: f.op, Target: f.msg.Subject, Kind: kind, Cause: context.DeadlineExceeded}
 		case <-f.ctx.Done():
 			return &fault.Error{Op: f.op, Target: f.msg.Subject, Kind: kind, Cause: context.Cause(f.ctx)}
-		case <-c.ctx.Done():
+		case <-c.life.Context().Done():
 			return fail(f.op, f.msg.Subject, ErrClosed, "")
 		}
 	}
@@ -183,7 +183,7 @@ func (p *asyncPublisher) postpone(f *pubAckFuture, d time.Duration, silent bool,
 
 // verify resolves f when the stream refused it perhaps only because it is stored already.
 func (p *asyncPublisher) verify(f *pubAckFuture, refusal error) {
-	ctx, cancel := context.WithDeadline(p.client.ctx, f.deadline)
+	ctx, cancel := context.WithDeadline(p.client.life.Context(), f.deadline)
 	defer cancel()
 	ack, err := p.client.storedBefore(ctx, f.op, f.msg, refusal)
 	p.resolve(f, ack, err)
@@ -219,7 +219,7 @@ func (p *asyncPublisher) tick() {
 	p.mu.Lock()
 	for _, f := range p.flying {
 		switch {
-		case f.ctx.Err() != nil && f.chunk == nil, now.After(f.deadline), c.ctx.Err() != nil:
+		case f.ctx.Err() != nil && f.chunk == nil, now.After(f.deadline), c.life.Context().Err() != nil:
 			ended = append(ended, f)
 		case up && (now.After(f.due) || f.breaks != breaks):
 			overdue = append(overdue, f)
@@ -248,7 +248,7 @@ func (p *asyncPublisher) retry(overdue []*pubAckFuture, breaks uint64) {
 		silent := f.silent || !broken
 		p.mu.Unlock()
 		if silent && time.Now().Before(askUntil) { // a server that is slow to answer is asked next time
-			switch p.client.finder.ask(p.client.ctx, f.msg.Subject) {
+			switch p.client.finder.ask(p.client.life.Context(), f.msg.Subject) {
 			case streamMissing:
 				p.resolve(f, nil, wrap(f.op, f.msg.Subject, jetstream.ErrNoStreamResponse))
 				continue
@@ -277,7 +277,7 @@ func (p *asyncPublisher) failure(f *pubAckFuture, connected bool) error {
 	p.mu.Unlock()
 	kind, cause := ErrTimeout, context.Cause(f.ctx)
 	switch {
-	case p.client.ctx.Err() != nil:
+	case p.client.life.Context().Err() != nil:
 		return fail(f.op, f.msg.Subject, ErrClosed, "%w", errUnanswered)
 	case errors.Is(cause, context.Canceled):
 		kind = nil
@@ -307,7 +307,7 @@ func (p *asyncPublisher) shutdown(ctx context.Context) int {
 		select {
 		case <-drained:
 		case <-ctx.Done():
-		case <-p.client.ctx.Done():
+		case <-p.client.life.Context().Done():
 		}
 	}
 	p.mu.Lock()

@@ -89,7 +89,7 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-		case <-c.ctx.Done():
+		case <-c.life.Context().Done():
 		}
 	}
 }
@@ -119,7 +119,8 @@ func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Me
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := c.beginWork(); err != nil {
+	done, err := c.life.Begin()
+	if err != nil {
 		return nil, err
 	}
 	received := make(chan *natsgo.Msg, limit+1) // and the status that ends the pull
@@ -135,16 +136,16 @@ func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Me
 	defer close(ended)
 	sub, err := c.nc.ChanSubscribe(inbox, received)
 	if err != nil {
-		c.work.Done()
+		done()
 		return nil, err
 	}
 	p := &pull{client: c, limit: limit}
 	defer func() {
 		if p.over {
 			_ = sub.Unsubscribe()
-			c.work.Done()
+			done()
 		} else {
-			c.abandonPull(sub, received)
+			c.abandonPull(sub, received, done)
 		}
 	}()
 	_, breaks, _ := c.link.state()
@@ -187,7 +188,7 @@ func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks 
 				continue
 			}
 			return p.messages, ctx.Err()
-		case <-p.client.closing:
+		case <-p.client.life.Ending():
 			return p.messages, ErrClosed
 		}
 	}
@@ -202,7 +203,7 @@ func (p *pull) take(m *natsgo.Msg) {
 		return
 	}
 	if p.origin == nil {
-		p.origin = &origin{client: p.client, ctx: p.client.ctx, received: time.Now()} // they come together
+		p.origin = &origin{client: p.client, ctx: p.client.life.Context(), received: time.Now()} // they come together
 	}
 	p.messages = append(p.messages, p.origin.message(m))
 	p.over = len(p.messages) == p.limit
@@ -213,19 +214,19 @@ const abandonTimeout = 2 * time.Second
 
 // abandonPull ends a pull that the server may still answer, and hands back what comes of it:
 // otherwise those messages would wait for the ack wait to pass. Shutdown waits for it.
-func (c *Client) abandonPull(sub *natsgo.Subscription, received <-chan *natsgo.Msg) {
+func (c *Client) abandonPull(sub *natsgo.Subscription, received <-chan *natsgo.Msg, ended func()) {
 	done := make(chan struct{})
 	sub.SetClosedHandler(func(string) { close(done) })
 	if sub.Drain() != nil { // the connection is gone
 		close(done)
 	}
 	go func() {
-		defer c.work.Done()
+		defer ended()
 		select {
 		case <-done:
 		case <-time.After(abandonTimeout):
 			_ = sub.Unsubscribe()
-		case <-c.ctx.Done():
+		case <-c.life.Context().Done():
 			return
 		}
 		for len(received) > 0 {

@@ -270,7 +270,7 @@ func (ps *pullSession) close(cause error) {
 	case <-ps.closed:
 	case <-time.After(drainedMax):
 		_ = ps.sub.Unsubscribe()
-	case <-ps.p.s.client.ctx.Done():
+	case <-ps.p.s.client.life.Context().Done():
 	}
 }
 

@@ -97,7 +97,7 @@ func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOptio
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	forget, err := c.onClose(func() { cancel(ErrClosed) })
+	forget, err := c.life.OnClose(func() { cancel(ErrClosed) })
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func (c *Client) request(ctx context.Context, op, subject string, header natsgo.
 		return nil, c.unanswered(op, subject, breaks, fmt.Errorf("%w after %v", natsgo.ErrTimeout, timeout))
 	case <-ctx.Done():
 		return nil, c.unanswered(op, subject, breaks, context.Cause(ctx))
-	case <-c.ctx.Done():
+	case <-c.life.Context().Done():
 		return nil, fail(op, subject, ErrClosed, "while waiting for the answer")
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
+
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
@@ -68,10 +70,12 @@ func (e *ShutdownError) kinds() []error {
 
 // Close ends the client gracefully: it stops receiving, waits until the messages already received
 // are handled and the asynchronous publishes acknowledged, sends what was published, and closes
-// the connection. It takes at most Config.DrainTimeout, and then returns a *ShutdownError that
-// says what was left; it is ErrDrainTimeout or ErrUnflushed or both. While disconnected it waits
-// for the connection only as long as there is something to send. A second call waits for the first
-// and returns nil. Called from a handler it would wait for itself until the time is up.
+// the connection. Calls that handlers make meanwhile go on working. It takes at most
+// Config.DrainTimeout, and then returns a *ShutdownError that says what was left; it is
+// ErrDrainTimeout or ErrUnflushed or both. While disconnected it waits for the connection only as
+// long as there is something to send. A second call waits for the first and returns nil, or
+// ErrDrainTimeout when its own time is up before. Called from a handler it would wait for itself
+// until the time is up.
 func (c *Client) Close() error { return c.Shutdown(context.Background()) }
 
 // Shutdown is Close bounded by ctx; Config.DrainTimeout applies when ctx has no deadline.
@@ -79,57 +83,51 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	if ctx == nil {
 		return errNilContext("shutdown", "")
 	}
-	c.mu.Lock()
-	if c.isClosing() {
-		c.mu.Unlock()
-		<-c.closed
-		return nil
-	}
-	close(c.closing)
-	c.mu.Unlock()
-	defer close(c.closed)
-
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.cfg.DrainTimeout)
-		defer cancel()
-	}
+	ctx, cancel := c.drainDeadline(ctx)
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
 		if !c.IsConnected() {
 			c.dialer.interrupt()
 		}
 	})
 	defer stop()
-	left := c.drain(ctx)
-	c.cancel(ErrClosed)
-	c.nc.Close()
-	c.link.close()
-	if left != nil {
-		c.log.Error("closed with losses", "error", left)
+	left := &ShutdownError{}
+	first, err := c.life.Close(ctx, func(ctx context.Context) { c.drainHandlers(ctx, left) }, func(ctx context.Context) {
+		left.AsyncPublishes = c.drainAsyncPublishes(ctx)
+		left.Bytes, left.Cause = c.drainBuffer(ctx)
+		c.life.End()
+		c.nc.Close()
+		c.link.close()
+	})
+	switch {
+	case err != nil:
+		return fail("close", "", ErrDrainTimeout, "another call is closing the client: %w", err)
+	case !first:
+		return nil
+	case len(left.kinds()) > 0:
+		c.log.Error("closed with losses", "server", serverurl.Redact(c.serverURL()), "error", left)
 		return left
 	}
-	c.log.Info("closed")
+	c.log.Info("closed", "server", serverurl.Redact(c.serverURL()))
 	return nil
 }
 
-// drain empties the client in the order in which work flows: messages to handlers, handlers to
-// publishes, publishes to the server.
-func (c *Client) drain(ctx context.Context) error {
-	left := &ShutdownError{}
+// drainDeadline gives ctx the configured time for a graceful end when it has none.
+func (c *Client) drainDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, c.cfg.DrainTimeout)
+}
+
+// drainHandlers lets the handlers of everything received return.
+func (c *Client) drainHandlers(ctx context.Context, left *ShutdownError) {
 	consumptions := c.stopConsumptions(ctx)
 	for _, one := range c.drainSubscriptions(ctx) {
 		left.Handlers += one.InFlight
 		left.Messages += one.Pending
 	}
 	left.Handlers += <-consumptions
-	c.closeAll()
-	c.drainWork(ctx)
-	left.AsyncPublishes = c.drainAsyncPublishes(ctx)
-	left.Bytes, left.Cause = c.drainBuffer(ctx)
-	if len(left.kinds()) > 0 {
-		return left
-	}
-	return nil
 }
 
 // drainSubscriptions drains all subscriptions at once and returns what each of them left.
@@ -173,7 +171,7 @@ func (c *Client) drainAsyncPublishes(ctx context.Context) int {
 		select {
 		case <-c.js.PublishAsyncComplete():
 		case <-ctx.Done():
-		case <-c.ctx.Done():
+		case <-c.life.Context().Done():
 		}
 	}
 	pending := c.js.PublishAsyncPending()
@@ -213,65 +211,10 @@ func (c *Client) unsent() int {
 // allConfirmed tells whether the server has answered a PING that followed every message.
 func (c *Client) allConfirmed() bool { return c.sent.allConfirmed(c.nc.Stats()) }
 
-// beginWork registers a call that Shutdown lets end, which is told by work.Done. It returns
-// ErrClosed when Shutdown has begun.
-func (c *Client) beginWork() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.isClosing() {
-		return ErrClosed
-	}
-	c.work.Add(1)
-	return nil
-}
-
-// drainWork waits for the calls that beginWork registered: they end by themselves soon.
-func (c *Client) drainWork(ctx context.Context) {
-	done := make(chan struct{})
-	go func() {
-		c.work.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
-}
-
-// closer is something that ends with the client: a watcher, a download.
-type closer struct{ close func() }
-
-// onClose registers f to be called by Shutdown and returns a function that takes it back. It
-// returns ErrClosed when Shutdown has begun.
-func (c *Client) onClose(f func()) (forget func(), err error) {
-	entry := &closer{close: f}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.isClosing() {
-		return nil, ErrClosed
-	}
-	c.closers[entry] = struct{}{}
-	return func() {
-		c.mu.Lock()
-		delete(c.closers, entry)
-		c.mu.Unlock()
-	}, nil
-}
-
-func (c *Client) closeAll() {
-	c.mu.Lock()
-	closers := c.closers
-	c.closers = nil
-	c.mu.Unlock()
-	for entry := range closers {
-		entry.close()
-	}
-}
-
 // isClosing tells whether Shutdown has begun.
 func (c *Client) isClosing() bool {
 	select {
-	case <-c.closing:
+	case <-c.life.Draining():
 		return true
 	default:
 		return false

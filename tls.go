@@ -145,7 +145,7 @@ func (f *tlsFiles) read() (content []byte, pair *tls.Certificate, pool *x509.Cer
 
 // reloadTLS looks at the files now and then and moves to a connection that uses the new ones.
 func (c *Client) reloadTLS() {
-	for pause.Sleep(c.ctx, c.cfg.TLSReload) {
+	for pause.Sleep(c.life.Context(), c.cfg.TLSReload) {
 		if changed, err := c.tls.reload(); err == nil && changed {
 			c.log.Info("the TLS files changed; reconnecting to use them")
 			c.leave(c.serverPool())

@@ -1,0 +1,147 @@
+package nats_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// workplace is a client with something for each kind of call, and a second client that answers.
+type workplace struct {
+	server  *natstest.Server
+	client  *nats.Client
+	other   *nats.Client
+	kv      *nats.KeyValue
+	objects *nats.ObjectStore
+}
+
+func newWorkplace(t *testing.T, opts ...nats.Option) *workplace {
+	t.Helper()
+	s := natstest.RunServer(t)
+	w := &workplace{server: s, client: connect(t, s, nil, opts...), other: connect(t, s, nil)}
+	ctx := context.Background()
+	newStream(t, w.client, 10)
+	newConsumer(t, w.client, jetstream.ConsumerConfig{Name: "worker"})
+	newConsumer(t, w.client, jetstream.ConsumerConfig{Name: "pulled"})
+	var err error
+	w.kv, err = w.client.CreateKeyValue(ctx, "kv")
+	require.NoError(t, err)
+	_, err = w.kv.Put(ctx, "k", []byte("v"))
+	require.NoError(t, err)
+	w.objects, err = w.client.CreateObjectStore(ctx, "objects")
+	require.NoError(t, err)
+	_, err = w.objects.PutBytes(ctx, "o", make([]byte, 300<<10))
+	require.NoError(t, err)
+	_, err = w.other.Subscribe(ctx, "answer", func(msg *nats.Message) error { return msg.Respond([]byte("yes")) })
+	require.NoError(t, err)
+	return w
+}
+
+// calls makes a call of each kind that a handler makes.
+func (w *workplace) calls(ctx context.Context) map[string]error {
+	second := func(_ any, err error) error { return err }
+	errs := map[string]error{
+		"Publish":         w.client.Publish(ctx, "x", nil),
+		"Flush":           w.client.Flush(ctx),
+		"Request":         second(w.client.Request(ctx, "answer", nil, patience)),
+		"PublishToStream": second(w.client.PublishToStream(ctx, "orders.new", nil)),
+		"PublishBatch":    second(w.client.PublishBatch(ctx, []*nats.Message{{Subject: "orders.new"}})),
+		"PullMessages":    second(w.client.PullMessages(ctx, "ORDERS", "pulled", 1)),
+		"GetStreamInfo":   second(w.client.GetStreamInfo(ctx, "ORDERS")),
+		"KV Get":          second(w.kv.Get(ctx, "k")),
+		"KV Put":          second(w.kv.Put(ctx, "k", nil)),
+		"Object GetBytes": second(w.objects.GetBytes(ctx, "o")),
+		"Object PutBytes": second(w.objects.PutBytes(ctx, "p", nil)),
+		"upstream Stream": second(w.client.JetStream().Stream(ctx, "ORDERS")),
+	}
+	future, err := w.client.PublishAsync(ctx, &nats.Message{Subject: "orders.new"})
+	if err == nil {
+		select {
+		case <-future.Ok():
+		case err = <-future.Err():
+		}
+	}
+	errs["PublishAsync"] = err
+	return errs
+}
+
+// awaitClosing waits until Close has begun.
+func awaitClosing(t *testing.T, client *nats.Client) {
+	t.Helper()
+	eventually(t, "it closes", func() bool {
+		sub, err := client.Subscribe(context.Background(), "late", func(*nats.Message) error { return nil })
+		if err == nil {
+			err = sub.Unsubscribe()
+		}
+		return errors.Is(err, nats.ErrClosed)
+	})
+}
+
+// A handler that runs while the client closes does its work to the end: none of its calls is refused.
+func TestCallsOfHandlersWorkDuringClose(t *testing.T) {
+	t.Parallel()
+	for name, begin := range map[string]func(*testing.T, *workplace, nats.Handler){
+		"Subscribe": func(t *testing.T, w *workplace, h nats.Handler) {
+			_, err := w.client.Subscribe(context.Background(), "work", h)
+			require.NoError(t, err)
+			require.NoError(t, w.other.Publish(context.Background(), "work", nil))
+		},
+		"Consume": func(t *testing.T, w *workplace, h nats.Handler) { consume(t, w.client, h) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorkplace(t)
+			started, closing := make(chan struct{}), make(chan struct{})
+			var errs map[string]error
+			begin(t, w, func(msg *nats.Message) error {
+				close(started)
+				<-closing
+				errs = w.calls(msg.Context())
+				return nil
+			})
+			<-started
+			closed := make(chan error)
+			go func() { closed <- w.client.Close() }()
+			awaitClosing(t, w.client)
+			close(closing)
+			require.NoError(t, <-closed)
+			for call, err := range errs {
+				assert.NoError(t, err, call)
+			}
+		})
+	}
+}
+
+// A second call keeps to its own time, whatever the first one waits for.
+func TestSecondCloseKeepsToItsOwnTime(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	started, release := make(chan struct{}), make(chan struct{})
+	_, err := client.Subscribe(context.Background(), "work", func(*nats.Message) error {
+		close(started)
+		<-release
+		return nil
+	})
+	require.NoError(t, err)
+	require.NoError(t, client.Publish(context.Background(), "work", nil))
+	<-started
+	first := make(chan error)
+	go func() { first <- client.Close() }()
+	awaitClosing(t, client)
+	begin := time.Now()
+	err = client.Shutdown(within(t, 50*time.Millisecond))
+	require.ErrorIs(t, err, nats.ErrDrainTimeout)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.Less(t, time.Since(begin), patience)
+	close(release)
+	require.NoError(t, <-first)
+	require.NoError(t, client.Shutdown(within(t, patience)))
+}
