@@ -1,12 +1,14 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -26,7 +28,7 @@ import (
 //
 // An instance that is left with the port of the gRPC gateway (Config.GRPCPort, 50056 by default)
 // names no NATS port and is the gateway itself. It is skipped with a warning, as is an instance
-// whose registration makes no URL; the others are used all the same.
+// whose registration makes no URL; the others are used all the same. An answer is read up to 8 MiB.
 type ConsulResolver struct {
 	service    string
 	datacenter string
@@ -37,6 +39,7 @@ type ConsulResolver struct {
 	grpcPort   int
 	log        *slog.Logger
 	health     *api.Health
+	skipped    *atomic.Pointer[string] // what of the last answer was skipped, as it was logged
 	// token reads the ACL token. It is a function so that no way of printing the resolver, copied
 	// or not, can show the token.
 	token func() (string, error)
@@ -57,9 +60,7 @@ func newConsulResolver(cfg ConsulConfig, service string, grpcPort int, log *slog
 	if reason := checkServiceName(service); reason != "" {
 		return nil, fail("discover", service, ErrInvalidArgument, "service name %s", reason)
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = defaultConsulTimeout
-	}
+	cfg.Timeout = min(cmp.Or(cfg.Timeout, defaultConsulTimeout), maxConsulTimeout)
 	client, token, err := newConsulClient(cfg)
 	if err != nil {
 		return nil, fail("discover", service, ErrInvalidConfig, "%w", err)
@@ -74,6 +75,7 @@ func newConsulResolver(cfg ConsulConfig, service string, grpcPort int, log *slog
 		grpcPort:   grpcPort,
 		log:        log,
 		health:     client.Health(),
+		skipped:    new(atomic.Pointer[string]),
 		token:      token,
 	}, nil
 }
@@ -126,18 +128,24 @@ func (r *ConsulResolver) query(ctx context.Context, waitIndex uint64) ([]string,
 	}
 
 	urls, skipped := instanceURLs(entries, r.grpcPort)
-	for _, s := range skipped {
-		r.log.WarnContext(ctx, "consul instance skipped", slog.String("service", r.service),
-			slog.String("instance", s.instance), slog.String("reason", s.reason.Error()))
+	text := skippedText(skipped)
+	// One warning, and not again at every query for as long as the registrations stay as they are.
+	if last := r.skipped.Swap(&text); text != "" && (last == nil || *last != text) {
+		r.log.WarnContext(ctx, "consul instances skipped", slog.String("service", r.service), slog.String("skipped", text))
 	}
 	if len(urls) > 0 {
 		return urls, meta.LastIndex, nil
 	}
-	return nil, meta.LastIndex, r.emptyError(skipped, token, meta)
+	return nil, meta.LastIndex, r.emptyError(text, token, meta)
 }
 
 // queryError sorts an error of Consul's or of the way to it.
 func (r *ConsulResolver) queryError(token string, err error) error {
+	var long *http.MaxBytesError
+	if errors.As(err, &long) {
+		return fail("discover", r.service, nil, "consul, asked%s: the answer is longer than %d MiB: narrow it with consul.tag",
+			r.scope(), long.Limit>>20)
+	}
 	var status api.StatusError
 	if !errors.As(err, &status) {
 		return wrap("discover", r.service, fmt.Errorf("consul: %w", err))
@@ -169,12 +177,11 @@ func (r *ConsulResolver) scope() string {
 const neededPermission = "the consul ACL token needs the permissions service:read and node:read"
 
 // emptyError explains an answer without a usable instance.
-func (r *ConsulResolver) emptyError(skipped []skippedInstance, token string, meta *api.QueryMeta) error {
-	text := "no passing instance"
-	if len(skipped) > 0 {
-		text = "no usable instance"
+func (r *ConsulResolver) emptyError(skipped, token string, meta *api.QueryMeta) error {
+	text := "no passing instance" + r.scope()
+	if skipped != "" {
+		text = "no usable instance" + r.scope() + ", " + skipped
 	}
-	text += r.scope() + skippedText(skipped)
 
 	var kind error
 	switch {

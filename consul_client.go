@@ -46,6 +46,7 @@ func newConsulClient(cfg ConsulConfig) (*api.Client, func() (string, error), err
 	if err != nil {
 		return nil, nil, fmt.Errorf("consul TLS: %w", err)
 	}
+	httpClient.Transport = boundedTransport{httpClient.Transport}
 	// Consul's API never redirects, and a redirect would carry the ACL token to another host.
 	httpClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	conf.HttpClient = httpClient
@@ -59,6 +60,20 @@ func newConsulClient(cfg ConsulConfig) (*api.Client, func() (string, error), err
 		return nil, nil, fmt.Errorf("consul: %w", err)
 	}
 	return client, token, nil
+}
+
+// maxConsulAnswer is how much of an answer is read: whatever answers must not exhaust the memory.
+const maxConsulAnswer = 8 << 20
+
+// boundedTransport makes reading more than maxConsulAnswer an error.
+type boundedTransport struct{ http.RoundTripper }
+
+func (t boundedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.RoundTripper.RoundTrip(req)
+	if err == nil {
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxConsulAnswer)
+	}
+	return resp, err
 }
 
 // checkConsulEnvironment refuses the values that upstream misreads: any $CONSUL_HTTP_SSL_VERIFY that

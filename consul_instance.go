@@ -30,6 +30,7 @@ type skippedInstance struct {
 func instanceURLs(entries []*api.ServiceEntry, grpcPort int) ([]string, []skippedInstance) {
 	var urls []string
 	var skipped []skippedInstance
+	seen := make(map[string]bool, len(entries))
 	for _, entry := range entries {
 		if entry == nil || entry.Service == nil || entry.Node == nil {
 			skipped = append(skipped, skippedInstance{"", errors.New("incomplete entry")})
@@ -41,10 +42,13 @@ func instanceURLs(entries []*api.ServiceEntry, grpcPort int) ([]string, []skippe
 			skipped = append(skipped, skippedInstance{name, err})
 			continue
 		}
-		if !slices.Contains(urls, url) {
+		if !seen[url] {
 			urls = append(urls, url)
 		}
+		seen[url] = true
 	}
+	// Consul promises no order, and what is told must not change with it.
+	slices.SortFunc(skipped, func(a, b skippedInstance) int { return strings.Compare(a.instance, b.instance) })
 	return urls, skipped
 }
 
@@ -137,7 +141,7 @@ func skippedText(skipped []skippedInstance) string {
 	for _, s := range skipped[:min(len(skipped), most)] {
 		reasons = append(reasons, fmt.Sprintf("%q: %v", s.instance, s.reason))
 	}
-	text := fmt.Sprintf(", %d skipped (%s", len(skipped), strings.Join(reasons, "; "))
+	text := fmt.Sprintf("%d skipped (%s", len(skipped), strings.Join(reasons, "; "))
 	if more := len(skipped) - most; more > 0 {
 		text += fmt.Sprintf("; and %d more", more)
 	}

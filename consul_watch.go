@@ -14,6 +14,8 @@ const (
 	consulInterval = 250 * time.Millisecond // between two queries at least, however often it changes
 	consulRetryMin = 200 * time.Millisecond
 	consulRetryMax = 10 * time.Second
+
+	maxConsulTimeout = 24 * time.Hour // so that no sum of times overflows
 )
 
 // Watch calls update with the service's URLs, at once and then after every change, until ctx ends;
@@ -25,36 +27,47 @@ const (
 // with an empty list.
 func (r *ConsulResolver) Watch(ctx context.Context, update func(urls []string)) error {
 	var index uint64
-	failures := 0
+	failures, cuts := 0, 0
 	for {
 		began := time.Now()
 		urls, answered, err := r.follow(ctx, index)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if answered < index {
-			answered = 0
-		}
-		if err == nil {
-			if answered != index || failures > 0 {
-				update(urls)
-			}
-			failures = 0
-		} else {
-			// An empty answer has an index: the next query waits for the change. Without one Consul
-			// is away.
+		wait := consulInterval
+		switch {
+		case answered == 0 && index > 0 && err != nil:
+			// A proxy between may end what is idle for it. Whether Consul is away tells the next
+			// query, which is answered at once.
+			cuts++
+			wait = pause.Backoff(cuts, consulRetryMin, consulRetryMax)
+		case err != nil:
+			// An empty answer has an index: the next query waits for the change.
 			if failures == 0 {
 				r.log.WarnContext(ctx, "consul does not name the servers; the last known ones are kept",
 					slog.String("service", r.service), slog.Any("error", err))
 			}
 			failures++
+			if answered == 0 {
+				wait = pause.Backoff(failures, consulRetryMin, consulRetryMax)
+			}
+		default:
+			if index == 0 || answered != index || failures > 0 {
+				update(urls)
+			}
+			failures = 0
+			if index > 0 {
+				cuts = 0
+			}
+			if answered == 0 { // without an index there is no waiting for a change
+				wait = consulRetryMax
+			}
+		}
+		if answered < index {
+			answered = 0
 		}
 		index = answered
-		wait := consulInterval - time.Since(began)
-		if index == 0 {
-			wait = max(wait, pause.Backoff(failures, consulRetryMin, consulRetryMax))
-		}
-		if !pause.Sleep(ctx, wait) {
+		if !pause.Sleep(ctx, wait-time.Since(began)) {
 			return ctx.Err()
 		}
 	}
