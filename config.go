@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
 )
 
 // Config tells how to reach the NATS servers and how the client behaves. A zero field means its
@@ -189,6 +191,30 @@ const (
 func DefaultConfig() *Config {
 	c := Config{JetStreamEnabled: true}.withDefaults()
 	return &c
+}
+
+// LoadConfig returns the defaults, overridden by the file at path, overridden by the environment,
+// and validated. With an empty path the file is $ISA_CLOUD_NATS_CONFIG, or else the first that
+// exists of ./configs/sdk/nats.yaml, ../configs/sdk/nats.yaml, /etc/isa_cloud/nats.yaml and
+// ./nats.yaml, or else none. A file that was asked for and does not exist is an error.
+//
+// Every key of the file has its environment variable, see [Config]. In a variable a list is split
+// at commas, a boolean is what [strconv.ParseBool] takes, and an empty variable is not set.
+// A null or missing key of the file leaves the default, and a zero or empty value means it.
+//
+// Unknown keys and variables, keys given twice, wrong values and everything that
+// [Config.Validate] finds are reported together in one error, an [ErrInvalidConfig]. Each is named
+// by its file, line and key or by its variable; secrets are never quoted.
+func LoadConfig(path string) (*Config, error) {
+	c := Config{JetStreamEnabled: true}
+	loaded := settings.Load(&c, path)
+	// Last, because a default may depend on other keys, and a zero that is given means the default.
+	c = c.withDefaults()
+	loaded.Report(c.problems())
+	if err := loaded.Err(); err != nil {
+		return nil, err
+	}
+	return &c, nil
 }
 
 // withDefaults returns a copy that shares nothing with the receiver and whose zero fields hold

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"math/big"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -36,6 +37,21 @@ func TestDefaultConfig(t *testing.T) {
 	}, c)
 	c.URLs[0] = "changed"
 	require.NotEqual(t, c.URLs, nats.DefaultConfig().URLs, "each call makes its own")
+}
+
+// A value of another type could neither be loaded nor be copied: a further slice, map or pointer must be
+// copied by clone, which this reminds of.
+func TestConfigHoldsOnlyWhatCanBeLoadedAndCopied(t *testing.T) {
+	t.Parallel()
+	keysOf(reflect.ValueOf(nats.Config{}), "", func(key string, _ reflect.StructField, v reflect.Value) {
+		switch v.Interface().(type) {
+		case string, bool, int, time.Duration:
+		case []string:
+			require.Equal(t, "urls", key)
+		default:
+			t.Errorf("%s is a %s", key, v.Type())
+		}
+	})
 }
 
 // certificate writes a self-signed certificate and its key, and returns their paths.

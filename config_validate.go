@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -16,53 +15,21 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
-
-// problem is one thing that is wrong with a configuration.
-type problem struct {
-	where  string // "consul.address", "nats.yaml:7: timeout" or "ISA_CLOUD_NATS_TIMEOUT"
-	reason error
-}
-
-// configError reports every problem in one line.
-type configError struct{ problems []problem }
-
-// invalidConfig returns nil when there are no problems.
-func invalidConfig(problems []problem) error {
-	if len(problems) == 0 {
-		return nil
-	}
-	return &configError{problems}
-}
-
-func (e *configError) Error() string {
-	texts := make([]string, len(e.problems))
-	for i, p := range e.problems {
-		texts[i] = p.where + ": " + p.reason.Error()
-	}
-	return ErrInvalidConfig.Error() + ": " + strings.Join(texts, "; ")
-}
-
-func (e *configError) Unwrap() []error {
-	errs := []error{ErrInvalidConfig}
-	for _, p := range e.problems {
-		errs = append(errs, p.reason)
-	}
-	return errs
-}
 
 // Validate returns an [ErrInvalidConfig] that lists everything that cannot work, each with its YAML
 // key. A zero field is valid, for it means the default. The files that the Config names must exist
 // and be readable, and certificates and keys must parse and match. Nothing is sent.
 func (c *Config) Validate() error {
 	if c == nil {
-		return invalidConfig([]problem{{"config", errors.New("must not be nil")}})
+		return settings.Problems{{Where: "config", Reason: errors.New("must not be nil")}}.Err()
 	}
-	return invalidConfig(c.problems())
+	return c.problems().Err()
 }
 
-func (c *Config) problems() []problem {
+func (c *Config) problems() settings.Problems {
 	v := validator{c: c}
 	v.urls()
 	v.names()
@@ -78,11 +45,11 @@ func (c *Config) problems() []problem {
 // validator collects the problems of one Config.
 type validator struct {
 	c     *Config
-	found []problem
+	found settings.Problems
 }
 
 func (v *validator) refuse(key, reason string, args ...any) {
-	v.found = append(v.found, problem{key, fmt.Errorf(reason, args...)})
+	v.found = append(v.found, settings.Problem{Where: key, Reason: fmt.Errorf(reason, args...)})
 }
 
 func (v *validator) urls() {
@@ -160,12 +127,12 @@ func (v *validator) numbers() {
 const durationMax = 365 * 24 * time.Hour
 
 func (v *validator) durations() {
-	for _, f := range leafFields(reflect.ValueOf(v.c).Elem(), "") {
-		switch d, _ := f.value.Interface().(time.Duration); {
+	for key, value := range settings.Values(*v.c) {
+		switch d, _ := value.(time.Duration); {
 		case d < 0:
-			v.refuse(f.key, "must not be negative, got %v", d)
+			v.refuse(key, "must not be negative, got %v", d)
 		case d > durationMax:
-			v.refuse(f.key, "must be at most %v, got %v", durationMax, d)
+			v.refuse(key, "must be at most %v, got %v", durationMax, d)
 		}
 	}
 	wait, maxWait := v.c.ReconnectWait, v.c.ReconnectMaxWait

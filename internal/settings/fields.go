@@ -1,8 +1,9 @@
-package nats
+package settings
 
 import (
 	"cmp"
 	"errors"
+	"iter"
 	"reflect"
 	"slices"
 	"strconv"
@@ -20,80 +21,91 @@ const (
 	secretURL   = "url"
 )
 
-// configField is one field of Config or ConsulConfig. The file's keys, the environment variables,
-// the checks and the redaction all come from the struct tags by way of it, so they cannot disagree.
-type configField struct {
+// setting is one field of the struct. The file's keys, the environment variables, the checks and the
+// redaction all come from the struct tags by way of it, so they cannot disagree.
+type setting struct {
 	key    string // "consul.address"
 	secret string // secretValue, secretURL or empty
 	value  reflect.Value
 }
 
-// directFields lists the fields of a struct in their order, blocks included.
-func directFields(v reflect.Value, prefix string) []configField {
-	fields := make([]configField, 0, v.NumField())
+// direct lists the fields of a struct in their order, blocks included.
+func direct(v reflect.Value, prefix string) []setting {
+	fields := make([]setting, 0, v.NumField())
 	for i := range v.NumField() {
 		tag := v.Type().Field(i).Tag
-		fields = append(fields, configField{prefix + tag.Get("yaml"), tag.Get("secret"), v.Field(i)})
+		fields = append(fields, setting{prefix + tag.Get("yaml"), tag.Get("secret"), v.Field(i)})
 	}
 	return fields
 }
 
-// leafFields lists the fields that hold a value, those of blocks with the block's name before the
+// leaves lists the fields that hold a value, those of blocks with the block's name before the
 // dot.
-func leafFields(v reflect.Value, prefix string) []configField {
-	var leaves []configField
-	for _, f := range directFields(v, prefix) {
+func leaves(v reflect.Value, prefix string) []setting {
+	var found []setting
+	for _, f := range direct(v, prefix) {
 		if f.isBlock() {
-			leaves = append(leaves, leafFields(f.value, f.key+".")...)
+			found = append(found, leaves(f.value, f.key+".")...)
 		} else {
-			leaves = append(leaves, f)
+			found = append(found, f)
 		}
 	}
-	return leaves
+	return found
 }
 
-func (f configField) isBlock() bool { return f.value.Kind() == reflect.Struct }
+func (s setting) isBlock() bool { return s.value.Kind() == reflect.Struct }
 
 // variable is the name of the field's environment variable.
-func (f configField) variable() string {
-	return envPrefix + strings.ToUpper(strings.ReplaceAll(f.key, ".", "_"))
+func (s setting) variable() string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
 }
 
 // set parses texts into the field. A list takes any number of texts, every other field one. The
 // error says what was expected, and what was found unless that could be a secret.
-func (f configField) set(texts ...string) error {
-	if f.value.Kind() == reflect.Slice {
-		f.value.Set(reflect.ValueOf(slices.Clone(texts)))
+func (s setting) set(texts ...string) error {
+	if s.value.Kind() == reflect.Slice {
+		s.value.Set(reflect.ValueOf(slices.Clone(texts)))
 		return nil
 	}
 	text := texts[0]
-	switch f.value.Interface().(type) {
+	switch s.value.Interface().(type) {
 	case string:
-		f.value.SetString(text)
+		s.value.SetString(text)
 	case bool:
 		b, err := strconv.ParseBool(text)
 		if err != nil {
 			return expected("true or false", text)
 		}
-		f.value.SetBool(b)
+		s.value.SetBool(b)
 	case int:
 		n, err := strconv.Atoi(text)
 		if err != nil {
 			return expected("a whole number", text)
 		}
-		f.value.SetInt(int64(n))
+		s.value.SetInt(int64(n))
 	case time.Duration:
 		d, err := time.ParseDuration(text)
 		if err != nil {
 			return expected(`a duration with its unit, such as "2s" or "1m30s"`, text)
 		}
-		f.value.SetInt(int64(d))
+		s.value.SetInt(int64(d))
 	}
 	return nil
 }
 
 func expected(what, got string) error {
 	return errors.New("expected " + what + ", got " + strconv.Quote(got))
+}
+
+// Values lists the keys of a struct with their values.
+func Values(plain any) iter.Seq2[string, any] {
+	return func(yield func(string, any) bool) {
+		for _, s := range leaves(reflect.ValueOf(plain), "") {
+			if !yield(s.key, s.value.Interface()) {
+				return
+			}
+		}
+	}
 }
 
 // nearest returns the known name that was most likely meant, or "" when none is close. A name that

@@ -1,4 +1,4 @@
-package nats
+package settings
 
 import (
 	"fmt"
@@ -9,22 +9,22 @@ import (
 )
 
 // environment applies the variables and refuses those that are named like one but are none.
-func (l *configLoader) environment(environ []string) {
-	fields := make(map[string]configField, len(l.fields))
-	known := []string{strings.TrimPrefix(configVariable, envPrefix)}
-	for _, field := range l.fields {
-		fields[field.variable()] = field
-		known = append(known, strings.TrimPrefix(field.variable(), envPrefix))
+func (l *Loaded) environment(environ []string) {
+	settings := make(map[string]setting, len(l.settings))
+	known := []string{strings.TrimPrefix(fileVariable, envPrefix)}
+	for _, s := range l.settings {
+		settings[s.variable()] = s
+		known = append(known, strings.TrimPrefix(s.variable(), envPrefix))
 	}
 	slices.Sort(environ) // so that the same mistakes give the same text
 	for _, entry := range environ {
 		name, text, _ := strings.Cut(entry, "=")
 		rest, ours := strings.CutPrefix(name, envPrefix)
-		if !ours || text == "" || name == configVariable || isServiceLink(rest, text) {
+		if !ours || text == "" || name == fileVariable || isServiceLink(rest, text) {
 			continue
 		}
-		if field, ok := fields[name]; ok {
-			l.variable(field, name, text)
+		if s, ok := settings[name]; ok {
+			l.variable(s, name, text)
 			continue
 		}
 		meant := nearest(rest, known)
@@ -35,20 +35,20 @@ func (l *configLoader) environment(environ []string) {
 	}
 }
 
-func (l *configLoader) variable(field configField, name, text string) {
+func (l *Loaded) variable(s setting, name, text string) {
 	texts := []string{text}
-	if field.value.Kind() == reflect.Slice {
+	if s.value.Kind() == reflect.Slice {
 		if texts = splitList(text); len(texts) == 0 {
 			return
 		}
 	}
-	if err := field.set(texts...); err != nil {
+	if err := s.set(texts...); err != nil {
 		l.report(name, "%w", err)
 		return
 	}
-	l.set[field.key] = name
+	l.set[s.key] = name
 	for i := range texts {
-		delete(l.set, fmt.Sprintf("%s[%d]", field.key, i)) // the file's elements are gone
+		delete(l.set, fmt.Sprintf("%s[%d]", s.key, i)) // the file's elements are gone
 	}
 }
 

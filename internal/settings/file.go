@@ -1,0 +1,203 @@
+package settings
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
+)
+
+func (l *Loaded) file(path, from string) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		where := "configuration file"
+		if from != "" {
+			where = from
+		}
+		l.report(where, "%w", err)
+		return
+	}
+	l.document(path, data)
+}
+
+func (l *Loaded) document(path string, data []byte) {
+	var document, second yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	err := decoder.Decode(&document)
+	if err == nil {
+		err = decoder.Decode(&second)
+	}
+	switch {
+	case err == nil:
+		l.report(place(path, second.Line), "expected one document, found a second")
+	case !errors.Is(err, io.EOF):
+		l.report(syntaxProblem(path, err))
+	case len(document.Content) > 0:
+		(&file{l, path, map[string]int{}}).mapping(document.Content[0], "")
+	}
+}
+
+func place(path string, line int) string { return fmt.Sprintf("%s:%d", path, line) }
+
+// syntaxProblem splits the parser's error into place and reason.
+func syntaxProblem(path string, err error) (where, reason string, arg any) {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	var line int
+	if n, _ := fmt.Sscanf(text, "line %d:", &line); n == 1 {
+		path = place(path, line)
+		_, text, _ = strings.Cut(text, ": ")
+	}
+	if strings.HasPrefix(text, "unknown anchor") {
+		// The parser quotes the anchor, which may be a password that begins with a star.
+		text = "unknown anchor; a value that begins with * must be quoted"
+	}
+	return path, "%s", text
+}
+
+// file walks one file's nodes.
+type file struct {
+	*Loaded
+	path string
+	seen map[string]int // key to line
+}
+
+// mapping sets the fields whose keys begin with prefix.
+func (f *file) mapping(node *yaml.Node, prefix string) {
+	node = target(node)
+	if isNull(node) {
+		return
+	}
+	if node.Kind != yaml.MappingNode {
+		where := place(f.path, node.Line)
+		if prefix != "" {
+			where += ": " + strings.TrimSuffix(prefix, ".")
+		}
+		f.report(where, "expected keys with their values, got %s", kindOf(node))
+		return
+	}
+	for pair := range slices.Chunk(node.Content, 2) {
+		f.pair(pair[0], pair[1], prefix)
+	}
+}
+
+func (f *file) pair(name, value *yaml.Node, prefix string) {
+	key, where := prefix+name.Value, place(f.path, name.Line)
+	if first, ok := f.seen[key]; ok {
+		f.report(where+": "+serverurl.Redact(key), "given twice, first in line %d", first)
+		return
+	}
+	f.seen[key] = name.Line
+
+	if i := slices.IndexFunc(f.settings, func(s setting) bool { return s.key == key }); i >= 0 {
+		f.value(f.settings[i], value, where+": "+key)
+	} else if f.isBlock(key) {
+		f.mapping(value, key+".")
+	} else {
+		f.unknownKey(key, where)
+	}
+}
+
+func (f *file) isBlock(key string) bool {
+	return slices.ContainsFunc(f.settings, func(s setting) bool {
+		return strings.HasPrefix(s.key, key+".")
+	})
+}
+
+func (f *file) unknownKey(key, where string) {
+	known := make([]string, len(f.settings))
+	for i, s := range f.settings {
+		known[i] = s.key
+	}
+	f.report(where, "unknown key %q%s", serverurl.Redact(key), didYouMean(nearest(key, known)))
+}
+
+func didYouMean(name string) string {
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf(", did you mean %q?", name)
+}
+
+// value sets a field from its node. A null leaves what is there.
+func (f *file) value(s setting, node *yaml.Node, where string) {
+	node = target(node)
+	if isNull(node) {
+		if node.Anchor != "" {
+			f.report(where, "expected a value; one that begins with & must be quoted")
+		}
+		return
+	}
+	texts := []string{node.Value}
+	if s.value.Kind() == reflect.Slice {
+		if node.Kind != yaml.SequenceNode {
+			f.report(where, "expected a list, got %s", kindOf(node))
+			return
+		}
+		texts = f.elements(s, node)
+	} else if !isPlain(node) {
+		f.report(where, "expected one plain value, got %s", kindOf(node))
+		return
+	}
+	if err := s.set(texts...); err != nil {
+		f.report(where, "%w", err)
+		return
+	}
+	f.set[s.key] = where
+}
+
+func (f *file) elements(s setting, list *yaml.Node) []string {
+	var texts []string
+	for i, node := range list.Content {
+		key := fmt.Sprintf("%s[%d]", s.key, i)
+		where := place(f.path, node.Line) + ": " + key
+		node = target(node)
+		if !isPlain(node) {
+			f.report(where, "expected one plain value, got %s", kindOf(node))
+			continue
+		}
+		f.set[key] = where
+		texts = append(texts, node.Value)
+	}
+	return texts
+}
+
+// target follows an alias to the node that its anchor names.
+func target(node *yaml.Node) *yaml.Node {
+	if node.Kind == yaml.AliasNode {
+		return node.Alias
+	}
+	return node
+}
+
+func isNull(node *yaml.Node) bool { return node.ShortTag() == "!!null" }
+
+// isPlain holds for a scalar that means its own text: an unquoted password of digits is those
+// digits, but one tagged !!binary or !secret asks for something that is not done here.
+func isPlain(node *yaml.Node) bool {
+	return node.Kind == yaml.ScalarNode && slices.Contains(
+		[]string{"!!str", "!!int", "!!float", "!!bool", "!!timestamp"}, node.ShortTag())
+}
+
+func kindOf(node *yaml.Node) string {
+	switch {
+	case isNull(node):
+		return "nothing"
+	case node.Kind == yaml.MappingNode:
+		return "keys"
+	case node.Kind == yaml.SequenceNode:
+		return "a list"
+	case isPlain(node):
+		return "one plain value"
+	default:
+		// The tag is not named: it may be a password.
+		return "a tag; a value that begins with ! must be quoted"
+	}
+}

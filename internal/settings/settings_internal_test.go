@@ -1,0 +1,103 @@
+package settings
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// config has every type of value that there is, and both kinds of secrets.
+type config struct {
+	URLs     []string      `yaml:"urls" secret:"url"`
+	Name     string        `yaml:"name"`
+	Consul   consulConfig  `yaml:"consul"`
+	Attempts int           `yaml:"attempts"`
+	Timeout  time.Duration `yaml:"timeout"`
+	Enabled  bool          `yaml:"enabled"`
+	Password string        `yaml:"password" secret:"true"`
+}
+
+type consulConfig struct {
+	Address string `yaml:"address" secret:"url"`
+	Token   string `yaml:"token" secret:"true"`
+}
+
+// A value of a type that cannot be parsed would be ignored in silence.
+func TestEveryTypeTakesAText(t *testing.T) {
+	t.Parallel()
+	var c config
+	for _, s := range newLoaded(&c).settings {
+		require.NotEmpty(t, s.key)
+		set := false
+		for _, text := range []string{"7s", "7", "true"} {
+			set = set || s.set(text) == nil && !s.value.IsZero()
+		}
+		require.True(t, set, s.key)
+	}
+}
+
+func TestValues(t *testing.T) {
+	t.Parallel()
+	keys := []string{}
+	for key, value := range Values(config{Timeout: time.Second}) {
+		keys = append(keys, key)
+		require.Equal(t, key == "timeout", value == time.Second)
+	}
+	require.Equal(t, []string{"urls", "name", "consul.address", "consul.token", "attempts", "timeout", "enabled", "password"}, keys)
+}
+
+func TestRedact(t *testing.T) {
+	t.Parallel()
+	full := func() config {
+		return config{URLs: []string{"nats://u:p@a"}, Password: "p", Name: "n", Consul: consulConfig{"http://u:p@c", "t"}}
+	}
+	c := full()
+	shared := c
+	Redact(&c)
+	require.Equal(t, config{URLs: []string{"nats://u:***@a"}, Password: "***", Name: "n", Consul: consulConfig{"http://u:***@c", "***"}}, c)
+	require.Equal(t, full(), shared)
+	zero := config{}
+	Redact(&zero)
+	require.Equal(t, config{}, zero)
+}
+
+func TestEditDistance(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"url", "urls", 1}, {"kitten", "sitting", 3}, {"ab", "ba", 2}} {
+		require.Equal(t, test.want, editDistance(test.a, test.b))
+	}
+}
+
+// No file makes the loader panic, and whatever is written after "password:", the error does not
+// repeat it.
+func FuzzFile(f *testing.F) {
+	const canary = "hunter2canary"
+	sample := "urls: [nats://a]\nconsul:\n  timeout: &t 2s\ntimeout: *t\n"
+	for _, before := range []string{
+		"", "*", "&", "!", "!!", "!a!", "|", ">", "%", "@", "`", "'", `"`, `"\q`, "[", "{", "{a: ", "? ", ": ", "- ", "#", "\x00", "\xff", "<<: ",
+	} {
+		f.Add(before, []byte(sample))
+	}
+	load := func(data []byte) error {
+		l := newLoaded(&config{})
+		l.document("nats.yaml", data)
+		return l.Err()
+	}
+	f.Fuzz(func(t *testing.T, before string, data []byte) {
+		_ = load(data)
+		if strings.ContainsAny(before, "\n\r\u0085\u2028\u2029") || before != "" && strings.Contains(canary, before) {
+			return // a canary on its own line may be a key
+		}
+		for _, key := range []string{"password", "consul.token", "urls"} {
+			if err := load(fmt.Appendf(nil, "%s: %s%s", key, before, canary)); err != nil {
+				require.NotContains(t, err.Error(), canary)
+			}
+		}
+	})
+}
