@@ -11,6 +11,7 @@ FUZZTIME ?= 20s
 
 LINT      = $(GO) tool -modfile=tools/lint.mod golangci-lint
 BENCHSTAT = $(GO) tool -modfile=tools/bench.mod benchstat
+LIBRARY   = $$($(GO) list . ./natstest ./internal/... | grep -v -e /internal/consultest -e /internal/faults)
 FAST      = $$($(GO) list $(PKG) | grep -v /internal/faults)
 RUN       = $(if $(T),-run '$(T)')
 
@@ -63,11 +64,11 @@ consul: .bin/consul ## build the Consul agent that the discovery tests run (minu
 	$(GO) build -modfile=tools/consul.mod -o $@ github.com/hashicorp/consul
 
 fuzz: ## fuzz each fuzz target for FUZZTIME
-	for target in $$($(GO) test -list '^Fuzz' . | grep '^Fuzz'); do \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) . || exit 1; done
+	for pkg in $(LIBRARY); do for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; done; done
 
 cover: ## print the test coverage of the library
-	$(GO) test -coverprofile=coverage.out -coverpkg=.,./natstest . ./natstest
+	$(GO) test -coverprofile=coverage.out -coverpkg=$$(echo $(LIBRARY) | tr ' ' ,) $(LIBRARY)
 	$(GO) tool cover -func=coverage.out | tail -n 1
 
 clean: ## remove what was built
