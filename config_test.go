@@ -85,6 +85,8 @@ func TestValidateAccepts(t *testing.T) {
 	cert, key := certificate(t)
 	secret := filepath.Join(t.TempDir(), "secret")
 	writeFile(t, secret, "hunter2")
+	keys := filepath.Join(t.TempDir(), "keys")
+	writeFile(t, keys, "-----BEGIN NATS USER JWT-----\neyJ.a.b\n------END NATS USER JWT------\n"+seed(t, nkeys.CreateUser))
 	for name, c := range map[string]nats.Config{
 		"zero":               {},
 		"every scheme":       {URLs: []string{"nats://a:1", "tls://b", "NATS://c:65535/", "d", "e:4222", "[::1]:4222", "nats://[::1]"}},
@@ -96,8 +98,9 @@ func TestValidateAccepts(t *testing.T) {
 		"token":              {Token: "t"},
 		"token file":         {TokenFile: secret},
 		"seed":               {NKeySeed: seed(t, nkeys.CreateUser)},
-		"seed file":          {NKeySeedFile: secret},
-		"credentials":        {CredsFile: secret},
+		"seed file":          {NKeySeedFile: keys},
+		"credentials":        {CredsFile: keys},
+		"content of them":    {Creds: "eyJ.a.b " + seed(t, nkeys.CreateUser)},
 		"for ever":           {MaxReconnect: -1, ReconnectBufferSize: -1},
 		"TLS":                {TLSCert: cert, TLSKey: key, TLSCA: cert},
 		"only the longest":   {ReconnectMaxWait: time.Second},
@@ -149,8 +152,8 @@ func TestValidateRefuses(t *testing.T) {
 		`max_control_line: must be at least 0, got -1`:                                                                               {MaxControlLine: -1},
 		`dial_timeout: must be at most 8760h0m0s, got 8760h0m0.000000001s`:                                                           {DialTimeout: 8760*time.Hour + 1},
 		`reconnect_max_wait: must be at most 8760h0m0s, got 2562047h47m16.854775807s`:                                                {ReconnectMaxWait: 1<<63 - 1},
-		`creds: must be the content of a .creds file: found no JWT`:                                                                  {Creds: "hunter2"},
-		`creds: must be the content of a .creds file: found no seed of a user's NKey`:                                                {Creds: "eyJhunter2.b.c SUhunter2"},
+		`creds: must hold a user's JWT and the seed of its NKey, as .creds files do`:                                                 {Creds: "hunter2"},
+		`creds: must hold a user's JWT and the seed of its NKey, as .creds files do `:                                                {Creds: "eyJhunter2.b.c SUhunter2"},
 		`grpc_port: must be in 0..65535, got 65536`:                                                                                  {GRPCPort: 65536},
 		`grpc_port: must be in 0..65535, got -1`:                                                                                     {GRPCPort: -1},
 		`max_reconnect: must be at least -1, got -2`:                                                                                 {MaxReconnect: -2},
@@ -164,8 +167,8 @@ func TestValidateRefuses(t *testing.T) {
 		`publish_when_disconnected: must be "buffer" or "fail", got "drop"`:                                                          {PublishWhenDisconnected: "drop"},
 		`default_storage_type: must be "file" or "memory", got "tape"`:                                                               {DefaultStorageType: "tape"},
 		`password: needs username`:                                                                                                   {Password: "hunter2"},
-		`nkey_seed: must be the seed of a user's NKey, which begins with "SU"`:                                                       {NKeySeed: "SUhunter2"},
-		`nkey_seed: must be the seed of a user's NKey, which begins with "SU" `:                                                      {NKeySeed: seed(t, nkeys.CreateAccount)},
+		`nkey_seed: must hold the seed of a user's NKey, which begins with "SU"`:                                                     {NKeySeed: "SUhunter2"},
+		`nkey_seed: must hold the seed of a user's NKey, which begins with "SU" `:                                                    {NKeySeed: seed(t, nkeys.CreateAccount)},
 		`token: must be the only authentication, but username is set too`:                                                            {Username: "u", Token: "hunter2"},
 		`urls[1]: must be the only authentication, but token is set too`:                                                             {URLs: []string{"nats://a", "nats://u:hunter2@b"}, Token: "hunter2"},
 		`tls_cert: must be a readable file: stat /nowhere: no such file or directory; tls_key: must be a readable file: stat /none:`: {TLSCert: "/nowhere", TLSKey: "/none"},
@@ -190,31 +193,38 @@ func TestValidateFiles(t *testing.T) {
 	cert, key := certificate(t)
 	otherCert, _ := certificate(t)
 	dir, missing := t.TempDir(), filepath.Join(t.TempDir(), "none")
-	secret := filepath.Join(dir, "secret")
+	secret, keys, empty := filepath.Join(dir, "secret"), filepath.Join(dir, "keys"), filepath.Join(dir, "empty")
 	writeFile(t, secret, "hunter2")
+	writeFile(t, keys, "eyJ.a.b "+seed(t, nkeys.CreateUser))
+	writeFile(t, empty, " \n")
 	for want, c := range map[string]nats.Config{
-		"creds_file: must be a regular file":                                    {CredsFile: dir},
-		"token_file: must be a regular file":                                    {TokenFile: dir},
-		"nkey_seed_file: must be a regular file":                                {NKeySeedFile: dir},
-		"password_file: must be a regular file":                                 {Username: "u", PasswordFile: dir},
-		"tls_ca: must be a regular file":                                        {TLSCA: dir},
-		"consul.token_file: must be a regular file":                             {Consul: nats.ConsulConfig{TokenFile: dir}},
-		"consul.ca_file: must be a regular file":                                {Consul: nats.ConsulConfig{CAFile: dir}},
-		"tls_ca: must hold a certificate in PEM, found none":                    {TLSCA: key},
-		"consul.ca_file: must hold a certificate in PEM, found none":            {Consul: nats.ConsulConfig{CAFile: secret}},
-		"tls_cert: needs tls_key":                                               {TLSCert: cert},
-		"tls_key: needs tls_cert":                                               {TLSKey: key},
-		"tls_cert: must be a certificate in PEM that fits tls_key":              {TLSCert: otherCert, TLSKey: key},
-		"tls_cert: must be a certificate in PEM that fits tls_key: ":            {TLSCert: secret, TLSKey: secret},
-		"password_file: excludes password":                                      {Username: "u", Password: "p", PasswordFile: secret},
-		"token_file: excludes token":                                            {Token: "t", TokenFile: secret},
-		"nkey_seed_file: excludes nkey_seed":                                    {NKeySeed: seed(t, nkeys.CreateUser), NKeySeedFile: secret},
-		"consul.token_file: excludes consul.token":                              {Consul: nats.ConsulConfig{Token: "t", TokenFile: secret}},
-		"creds_file: excludes creds":                                            {Creds: "eyJhunter2.b.c " + seed(t, nkeys.CreateUser), CredsFile: secret},
-		"creds_file: must be the only authentication, but token_file is set":    {TokenFile: secret, CredsFile: secret},
-		"nkey_seed_file: must be the only authentication, but username is set":  {Username: "u", NKeySeedFile: secret},
-		"password_file: needs username":                                         {PasswordFile: secret},
-		"creds_file: must be the only authentication, but nkey_seed_file is se": {NKeySeedFile: secret, CredsFile: secret},
+		"creds_file: must be a regular file":                                                                        {CredsFile: dir},
+		"token_file: must be a regular file":                                                                        {TokenFile: dir},
+		"nkey_seed_file: must be a regular file":                                                                    {NKeySeedFile: dir},
+		"password_file: must be a regular file":                                                                     {Username: "u", PasswordFile: dir},
+		"tls_ca: must be a regular file":                                                                            {TLSCA: dir},
+		"consul.token_file: must be a regular file":                                                                 {Consul: nats.ConsulConfig{TokenFile: dir}},
+		"consul.ca_file: must be a regular file":                                                                    {Consul: nats.ConsulConfig{CAFile: dir}},
+		"tls_ca: must hold a certificate in PEM, found none":                                                        {TLSCA: key},
+		"consul.ca_file: must hold a certificate in PEM, found none":                                                {Consul: nats.ConsulConfig{CAFile: secret}},
+		"token_file: must hold a secret, but ":                                                                      {TokenFile: empty},
+		"password_file: must be a readable file: stat /none":                                                        {Username: "u", PasswordFile: "/none"},
+		"consul.token_file: must hold a secret, but ":                                                               {Consul: nats.ConsulConfig{TokenFile: empty}},
+		`nkey_seed_file: must hold the seed of a user's NKey, which begins with "SU", found none in "` + secret:     {NKeySeedFile: secret},
+		`creds_file: must hold a user's JWT and the seed of its NKey, as .creds files do, found none in "` + secret: {CredsFile: secret},
+		"tls_cert: needs tls_key":                                                                                   {TLSCert: cert},
+		"tls_key: needs tls_cert":                                                                                   {TLSKey: key},
+		"tls_cert: must be a certificate in PEM that fits tls_key":                                                  {TLSCert: otherCert, TLSKey: key},
+		"tls_cert: must be a certificate in PEM that fits tls_key: ":                                                {TLSCert: secret, TLSKey: secret},
+		"password_file: excludes password":                                                                          {Username: "u", Password: "p", PasswordFile: secret},
+		"token_file: excludes token":                                                                                {Token: "t", TokenFile: secret},
+		"nkey_seed_file: excludes nkey_seed":                                                                        {NKeySeed: seed(t, nkeys.CreateUser), NKeySeedFile: keys},
+		"consul.token_file: excludes consul.token":                                                                  {Consul: nats.ConsulConfig{Token: "t", TokenFile: secret}},
+		"creds_file: excludes creds":                                                                                {Creds: "eyJhunter2.b.c " + seed(t, nkeys.CreateUser), CredsFile: keys},
+		"creds_file: must be the only authentication, but token_file is set":                                        {TokenFile: secret, CredsFile: keys},
+		"nkey_seed_file: must be the only authentication, but username is set":                                      {Username: "u", NKeySeedFile: keys},
+		"password_file: needs username":                                                                             {PasswordFile: secret},
+		"creds_file: must be the only authentication, but nkey_seed_file is se":                                     {NKeySeedFile: keys, CredsFile: keys},
 	} {
 		err := c.Validate()
 		require.ErrorIs(t, err, nats.ErrInvalidConfig, want)

@@ -6,13 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
 	"unicode"
-
-	"github.com/nats-io/nkeys"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
@@ -155,20 +152,11 @@ func (v *validator) oneOf(key, value, first, second string) {
 // authentication refuses what would leave it to chance which credentials are sent.
 func (v *validator) authentication() {
 	c := v.c
-	v.secretOrFile("password", c.Password, c.PasswordFile)
-	v.secretOrFile("token", c.Token, c.TokenFile)
-	v.secretOrFile("nkey_seed", c.NKeySeed, c.NKeySeedFile)
-	v.secretOrFile("creds", c.Creds, c.CredsFile)
+	v.credentials()
 	if c.Username == "" {
 		for _, key := range setKeys("password", c.Password, "password_file", c.PasswordFile) {
 			v.refuse(key, "needs username")
 		}
-	}
-	if c.NKeySeed != "" && !isUserSeed(c.NKeySeed) {
-		v.refuse("nkey_seed", `must be the seed of a user's NKey, which begins with "SU"`)
-	}
-	if _, _, err := parseCreds(c.Creds); c.Creds != "" && err != nil {
-		v.refuse("creds", "%w", err)
 	}
 	methods := slices.Concat(
 		firstOf(setKeys("username", c.Username, "password", c.Password, "password_file", c.PasswordFile)),
@@ -180,14 +168,6 @@ func (v *validator) authentication() {
 	for _, key := range methods[min(1, len(methods)):] {
 		v.refuse(key, "must be the only authentication, but %s is set too", methods[0])
 	}
-}
-
-// secretOrFile checks the pair of keys "x" and "x_file".
-func (v *validator) secretOrFile(key, secret, file string) {
-	if secret != "" && file != "" {
-		v.refuse(key+"_file", "excludes %s", key)
-	}
-	v.readable(key+"_file", file)
 }
 
 // setKeys takes keys and their values by turns and returns the keys whose values are set.
@@ -213,11 +193,6 @@ func urlsWithUser(urls []string) []string {
 	return keys
 }
 
-func isUserSeed(seed string) bool {
-	prefix, _, err := nkeys.DecodeSeed([]byte(seed))
-	return err == nil && prefix == nkeys.PrefixByteUser
-}
-
 func (v *validator) tls() {
 	cert, key := v.c.TLSCert, v.c.TLSKey
 	switch {
@@ -226,9 +201,9 @@ func (v *validator) tls() {
 	case key != "" && cert == "":
 		v.refuse("tls_key", "needs tls_cert")
 	}
-	certRead, keyRead := v.readable("tls_cert", cert), v.readable("tls_key", key)
-	if certRead && keyRead {
-		if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+	certPEM, keyPEM := v.file("tls_cert", cert), v.file("tls_key", key)
+	if certPEM != nil && keyPEM != nil {
+		if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
 			v.refuse("tls_cert", "must be a certificate in PEM that fits tls_key: %w", err)
 		}
 	}
@@ -237,36 +212,21 @@ func (v *validator) tls() {
 
 // authorities checks a file of CA certificates.
 func (v *validator) authorities(key, path string) {
-	if !v.readable(key, path) {
-		return
-	}
-	if pem, err := os.ReadFile(path); err != nil {
-		v.refuse(key, "must be a readable file: %w", err)
-	} else if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+	if pem := v.file(key, path); pem != nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
 		v.refuse(key, "must hold a certificate in PEM, found none in %q", path)
 	}
 }
 
-// readable tells whether path is a file that can be read, and refuses it when it is set and is not.
-func (v *validator) readable(key, path string) bool {
+// file returns the content of the file that a key names, or nil.
+func (v *validator) file(key, path string) []byte {
 	if path == "" {
-		return false
+		return nil
 	}
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		v.refuse(key, "must be a regular file, got %q", path)
-		return false
-	}
-	if err == nil {
-		var file *os.File
-		if file, err = os.Open(path); err == nil {
-			_ = file.Close()
-		}
-	}
+	content, err := settings.ReadFile(path)
 	if err != nil {
-		v.refuse(key, "must be a readable file: %w", err)
+		v.refuse(key, "%w", err)
 	}
-	return err == nil
+	return content
 }
 
 func (v *validator) consul() {
@@ -276,7 +236,7 @@ func (v *validator) consul() {
 		v.refuse("consul.address", `must be host and port such as "127.0.0.1:8500", or an http://, https:// or unix:// URL without user, got %q`,
 			serverurl.Redact(c.Address))
 	}
-	v.secretOrFile("consul.token", c.Token, c.TokenFile)
+	v.secret("consul.token", c.Token, c.TokenFile)
 	v.authorities("consul.ca_file", c.CAFile)
 }
 

@@ -146,9 +146,11 @@ func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
 	// The dialer looks the host up itself, under the context.
 	o.SkipHostLookup = true
 	o.CustomDialer = &c.dialer
-	if err := setAuth(&o, cfg); err != nil {
+	credentials, err := readCredentials(cfg)
+	if err != nil {
 		return nil, err
 	}
+	credentials.set(&o)
 	setTLS(&o, cfg, c.opts.tls, &c.tls)
 	for _, option := range c.opts.nats {
 		if option == nil {
@@ -224,9 +226,7 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	if !bound {
 		ctx = d.client.life.Context()
 	}
-	d.client.refreshNKey()
-	nd := net.Dialer{Timeout: d.client.cfg.Timeout}
-	conn, err := nd.DialContext(ctx, network, address)
+	conn, err := d.dial(ctx, network, address)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err != nil {
@@ -239,6 +239,14 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	}
 	d.last = conn
 	return conn, nil
+}
+
+func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if err := d.client.refreshCredentials(); err != nil {
+		return nil, err
+	}
+	nd := net.Dialer{Timeout: d.client.cfg.Timeout}
+	return nd.DialContext(ctx, network, address)
 }
 
 // interrupt ends an attempt to reconnect, and all further ones. Upstream holds the connection's lock

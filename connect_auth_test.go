@@ -102,6 +102,11 @@ func TestAuthentication(t *testing.T) {
 			nats.Config{NKeySeed: right}, nats.Config{NKeySeed: wrong}},
 		"nkey file": {nkey,
 			nats.Config{NKeySeedFile: file(right + "\n")}, nats.Config{NKeySeedFile: file(wrong)}},
+		"nkey file of nk": {nkey,
+			nats.Config{NKeySeedFile: file(right + "\r\n" + public + "\r\n")}, nats.Config{NKeySeedFile: file(wrong + "\n" + public)}},
+		"decorated nkey file": {nkey,
+			nats.Config{NKeySeedFile: file("# of\tSUE\n-----BEGIN USER NKEY SEED-----\n  " + right + "\n------END USER NKEY SEED------\n")},
+			nats.Config{NKeySeed: "-----BEGIN USER NKEY SEED-----\n" + wrong + "\n------END USER NKEY SEED------\n"}},
 		"nothing": {password, nats.Config{Username: "user", Password: "canary1"}, nats.Config{}},
 	} {
 		for _, cfg := range []*nats.Config{&test.right, &test.fail} {
@@ -162,6 +167,53 @@ func TestAuthenticationRotates(t *testing.T) {
 				require.ErrorIs(t, said.events.of(nats.EventAsyncError)[0].Err, nats.ErrAuthorization)
 			}
 			require.NoError(t, os.WriteFile(file, []byte(test.newSecret+"\n"), 0o600))
+			eventually(t, "reconnected", client.IsConnected)
+			require.NoError(t, client.Ping(within(t, patience)))
+		})
+	}
+}
+
+// A secret whose file is away, or holds none, is named, and used when it is back.
+func TestSecretFileAwayAtReconnect(t *testing.T) {
+	t.Parallel()
+	trusted := newOperator(t)
+	creds, credsSeed := trusted.creds()
+	seed, public := newUser(t)
+	for key, test := range map[string]struct {
+		secret string
+		demand func(*server.Options)
+		use    func(c *nats.Config, file string)
+	}{
+		"password_file": {"canary", func(o *server.Options) { o.Username, o.Password = "user", "canary" },
+			func(c *nats.Config, file string) { c.Username, c.PasswordFile = "user", file }},
+		"token_file": {"canary", func(o *server.Options) { o.Authorization = "canary" },
+			func(c *nats.Config, file string) { c.TokenFile = file }},
+		"nkey_seed_file": {seed, func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: public}} },
+			func(c *nats.Config, file string) { c.NKeySeedFile = file }},
+		"creds_file": {creds, trusted.demand,
+			func(c *nats.Config, file string) { c.CredsFile = file }},
+	} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			said := watchSecrets(t, "canary", seed, credsSeed)
+			s := authServer(t, test.demand)
+			file := inDir(t, "secret", test.secret)
+			cfg := nats.Config{URLs: []string{s.URL()}}
+			test.use(&cfg, file)
+			client, err := said.connect(cfg)
+			require.NoError(t, err)
+			named := func(reason string) func() bool {
+				return func() bool {
+					return strings.Contains(fmt.Sprint(client.Stats().ConnectError), key+": must "+reason)
+				}
+			}
+			require.NoError(t, os.Remove(file))
+			s.Restart()
+			eventually(t, "the missing file is named", named("be a readable file: stat "+file))
+			require.ErrorIs(t, client.Stats().ConnectError, nats.ErrInvalidConfig)
+			require.NoError(t, os.WriteFile(file, []byte("\n"), 0o600))
+			eventually(t, "the empty file is named", named(fmt.Sprintf("hold a secret, but %q is empty", file)))
+			require.NoError(t, os.WriteFile(file, []byte(test.secret), 0o600))
 			eventually(t, "reconnected", client.IsConnected)
 			require.NoError(t, client.Ping(within(t, patience)))
 		})
