@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
 )
 
@@ -22,7 +23,8 @@ import (
 // fmt package cannot call methods on unexported fields, though: a struct that may be printed should
 // keep a *Config there, not a Config. Nor does it call them for %p and %w, which vet refuses.
 type Config struct {
-	// URLs of the servers, tried in random order: nats://, tls://, ws:// or wss://, host and port.
+	// URLs of the servers, tried in random order: nats://, tls://, ws:// or wss://, host and port, and
+	// for ws:// and wss:// a path and a query. A tls:// or wss:// among them demands TLS of every server.
 	// A user in a URL authenticates to that server: "user:password@" or "token@".
 	// Defaults to nats://localhost:4222.
 	URLs []string `yaml:"urls" secret:"url"`
@@ -223,6 +225,9 @@ func (c Config) withDefaults() Config {
 	c = c.clone()
 	if len(c.URLs) == 0 {
 		c.URLs = []string{defaultURL}
+	}
+	for i, raw := range c.URLs {
+		c.URLs[i] = serverurl.Normal(raw)
 	}
 	c.ClientID = cmp.Or(c.ClientID, programName())
 

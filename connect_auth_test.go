@@ -125,6 +125,19 @@ func TestAuthentication(t *testing.T) {
 	}
 }
 
+// A user in a URL counts with and without a scheme, and for servers that discovery names too.
+func TestUserInAURLHoldsForEveryServer(t *testing.T) {
+	t.Parallel()
+	server := authServer(t, func(o *server.Options) { o.Username, o.Password = "user", "canary1" })
+	said := watchSecrets(t, "canary1")
+	for _, url := range []string{"nats://user:canary1@127.0.0.1:1", "user:canary1@127.0.0.1:1", "NATS://user:canary1@127.0.0.1:1"} {
+		client, err := said.connect(nats.Config{URLs: []string{url}}, nats.WithResolver(fixedServers{server.URL()}))
+		if assert.NoError(t, err) {
+			assert.NoError(t, client.Ping(within(t, patience)))
+		}
+	}
+}
+
 // A secret in a file may change while the server is away, and while the client is refused.
 func TestAuthenticationRotates(t *testing.T) {
 	t.Parallel()

@@ -6,6 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -296,4 +301,29 @@ func inDir(t testing.TB, name, content string) string {
 	path := t.TempDir() + "/" + name
 	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 	return path
+}
+
+// A gateway in front of a WebSocket may be told where to go, and by whom, in path and query.
+func TestWebsocketWithPathAndQuery(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t, natstest.WithoutJetStream(), natstest.WithConfig(func(o *server.Options) {
+		o.Websocket = server.WebsocketOpts{Host: "127.0.0.1", Port: -1, NoTLS: true}
+	}))
+	asked := make(chan string, 10)
+	target, err := url.Parse("http://" + s.Embedded().WebsocketURL()[len("ws://"):])
+	require.NoError(t, err)
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		asked <- req.URL.String()
+		req.URL.Path, req.URL.RawQuery = "/", ""
+		proxy.ServeHTTP(w, req)
+	}))
+	t.Cleanup(front.Close)
+	var log logBuffer
+	client, err := nats.NewClient(&nats.Config{URLs: []string{"WS" + front.URL[len("http"):] + "/nats/x?token=hunter2"}}, nats.WithLogger(log.logger()))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	require.NoError(t, client.Ping(within(t, patience)))
+	require.Equal(t, "/nats/x?token=hunter2", <-asked)
+	require.NotContains(t, log.String()+client.Health(within(t, patience)).Server, "hunter2")
 }

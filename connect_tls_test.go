@@ -224,3 +224,15 @@ func TestTLSReload(t *testing.T) {
 	require.NoError(t, client.Publish(ctx, "x", nil))
 	eventually(t, "the subscription lives", func() bool { return got.Load() == 1 })
 }
+
+// A scheme means the same in capitals, and one tls:// demands TLS of every server.
+func TestSchemeInCapitalsDemandsTLS(t *testing.T) {
+	t.Parallel()
+	plain := natstest.RunServer(t, natstest.WithoutJetStream(), natstest.WithUser("user", "secret"))
+	for _, url := range []string{"tls://127.0.0.1:1", "TLS://127.0.0.1:1", "Tls://user:secret@127.0.0.1:1"} {
+		client, err := nats.NewClient(&nats.Config{URLs: []string{url}, Timeout: time.Second}, nats.WithResolver(fixedServers{plain.URL()}))
+		if !assert.Error(t, err, "the password went over the line in plain text") {
+			_ = client.Close()
+		}
+	}
+}

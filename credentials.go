@@ -1,11 +1,10 @@
 package nats
 
 import (
-	"net/url"
-
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
 )
 
@@ -76,7 +75,7 @@ func (v *validator) lacks(key, file, what string) {
 // have none. nats.go prefers a URL's own.
 func (c *credentials) ofURLs(urls []string) {
 	for _, raw := range urls {
-		u, err := url.Parse(raw)
+		u, err := serverurl.Parse(raw, false)
 		if err != nil || u.User == nil {
 			continue
 		}

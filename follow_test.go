@@ -32,6 +32,11 @@ func instance(t testing.TB, id string, s *natstest.Server) consultest.Instance {
 	return consultest.Instance{Service: "nats-service", ID: id, Address: u.Hostname(), Port: port}
 }
 
+// fixedServers is a resolver that names always the same.
+type fixedServers []string
+
+func (s fixedServers) Resolve(context.Context) ([]string, error) { return s, nil }
+
 // connectedTo asks the socket: after a change of the pool upstream names another server.
 func connectedTo(client *nats.Client, s *natstest.Server) bool {
 	return "nats://"+client.Conn().ConnectedAddr() == s.URL()

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // certificateWarning is how long before a certificate's end the client begins to warn.
@@ -24,11 +24,8 @@ const certificateWarning = 7 * 24 * time.Hour
 func setTLS(o *natsgo.Options, cfg *Config, base *tls.Config, files *tlsFiles) {
 	// A server that discovery names without a scheme must not get in plain text what was meant for
 	// tls:// URLs.
-	inURLs := slices.ContainsFunc(cfg.URLs, func(u string) bool {
-		return strings.HasPrefix(u, "tls://") || strings.HasPrefix(u, "wss://")
-	})
-	enabled := inURLs || cfg.TLSEnabled || base != nil || cfg.TLSCert != "" || cfg.TLSCA != "" ||
-		cfg.TLSServerName != "" || cfg.TLSHandshakeFirst
+	enabled := slices.ContainsFunc(cfg.URLs, serverurl.DemandsTLS) || cfg.TLSEnabled || base != nil ||
+		cfg.TLSCert != "" || cfg.TLSCA != "" || cfg.TLSServerName != "" || cfg.TLSHandshakeFirst
 	if !enabled {
 		return
 	}

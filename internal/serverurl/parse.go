@@ -2,6 +2,8 @@ package serverurl
 
 import (
 	"errors"
+	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -23,7 +25,10 @@ func Parse(raw string, websocket bool) (*url.URL, error) {
 	}
 	u, err := url.Parse(text)
 	switch {
-	case err != nil || strings.Contains(u.EscapedPath()+u.RawQuery+u.Fragment, "@"):
+	case isBareIPv6(hostOf(raw)):
+		return nil, errors.New(`must have an IPv6 address in brackets, as in "nats://[::1]:4222"`)
+	case err != nil || strings.Contains(u.EscapedPath()+u.RawQuery+u.Fragment, "@"),
+		strings.Count(u.Host, ":") > 1 && u.Host[0] != '[':
 		return nil, errors.New(`must be a URL such as "nats://host:4222", with any of :/?#@% in a password written as %3A and so on`)
 	case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme):
 		return nil, errors.New("must begin with nats://, tls://, ws:// or wss://")
@@ -31,12 +36,25 @@ func Parse(raw string, websocket bool) (*url.URL, error) {
 		return nil, errors.New("must name a host")
 	case !ValidPort(u.Port()):
 		return nil, errors.New("must have a port in 1..65535")
-	case u.RawQuery != "" || u.Fragment != "":
+	case u.Fragment != "" || !IsWebsocket(u) && u.RawQuery != "":
 		return nil, errors.New("must end after host and port")
 	case !IsWebsocket(u) && strings.Trim(u.Path, "/") != "":
 		return nil, errors.New("must end after host and port: only ws:// and wss:// have a path")
 	}
 	return u, nil
+}
+
+// Normal is the URL with its scheme in lower case, as upstream wants it: "TLS://" means "tls://".
+func Normal(raw string) string {
+	scheme := urlScheme.FindString(raw)
+	return strings.ToLower(scheme) + raw[len(scheme):]
+}
+
+// DemandsTLS tells whether the URL's scheme demands TLS of its server. One among the configured URLs,
+// or any setting of TLS, demands it of every server; one that only discovery names, of itself alone.
+func DemandsTLS(raw string) bool {
+	scheme := strings.ToLower(urlScheme.FindString(raw))
+	return scheme == "tls://" || scheme == "wss://"
 }
 
 // IsWebsocket tells whether the server is reached over a WebSocket.
@@ -50,14 +68,49 @@ func ValidPort(text string) bool {
 
 // Names tells whether one of the URLs is that of the server, whatever their credentials.
 func Names(urls []string, server string) bool {
-	return slices.ContainsFunc(urls, func(u string) bool { return Host(u) == Host(server) })
+	host := Host(server)
+	return slices.ContainsFunc(urls, func(u string) bool { return Host(u) == host })
 }
 
-// Host is a URL's host and port, whatever its credentials.
+// Host is a URL's host and port, by which servers are told apart: in lower case, and with the port
+// that upstream takes where none is given.
 func Host(raw string) string {
-	u, err := url.Parse(raw)
+	u, err := Parse(raw, false)
 	if err != nil {
 		return raw
 	}
-	return u.Host
+	port := u.Port()
+	switch {
+	case port != "":
+	case u.Scheme == "ws":
+		port = "80"
+	case u.Scheme == "wss":
+		port = "443"
+	default:
+		port = "4222"
+	}
+	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+// hostOf is where the host and the port stand in the text, whether or not it is a URL.
+func hostOf(raw string) string {
+	text := raw[len(urlScheme.FindString(raw)):]
+	text = text[strings.LastIndexByte(text, '@')+1:]
+	if end := strings.IndexAny(text, "/?#"); end >= 0 {
+		text = text[:end]
+	}
+	return text
+}
+
+// isBareIPv6 holds for an IPv6 address without brackets, and for one with a port.
+func isBareIPv6(host string) bool {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.Is6()
+	}
+	colon := strings.LastIndexByte(host, ':')
+	if colon < 0 || !ValidPort(host[colon+1:]) {
+		return false
+	}
+	addr, err := netip.ParseAddr(host[:colon])
+	return err == nil && addr.Is6()
 }

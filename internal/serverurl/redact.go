@@ -9,7 +9,9 @@ const hidden = "***"
 
 var (
 	urlScheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
-	urlHost   = regexp.MustCompile(`^(\[[^\[\]@/?#]*\]|[^:@/?#\[\]]*)(:[0-9]{1,5})?(/[^?#]*)?$`)
+	urlHost   = regexp.MustCompile(`^(\[[^\[\]@/?#]*\]|[^:@/?#\[\]]*)(:[0-9]{1,5}|:$)?(/[^?#]*)?$`)
+	// nextURL is how a further URL of a list begins that cannot be taken for the rest of a password.
+	nextURL = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*://|[^,:@/?#\[\]]*:[0-9]{1,5}(,|$))`)
 )
 
 // Redact replaces the password or token of a URL, or of a list of URLs, by "***". It looks at
@@ -29,13 +31,20 @@ func Redact(raw string) string {
 	return scheme + user + ":" + hidden + "@" + redactHost(rest[at+1:])
 }
 
-// redactHost leaves host, port and path alone and hides the end of everything else, which may be
-// "user:password" whose host was forgotten.
-func redactHost(host string) string {
-	if urlHost.MatchString(host) {
-		return host
+// redactHost leaves host, port and path alone and hides the end of everything else: of a query, and
+// of what may be "user:password" whose host was forgotten.
+func redactHost(text string) string {
+	if first, rest, ok := strings.Cut(text, ","); ok && nextURL.MatchString(rest) {
+		return redactHost(first) + "," + Redact(rest)
 	}
-	return host[:strings.IndexAny(host, ":/?#")+1] + hidden
+	host, query := text, ""
+	if end := strings.IndexAny(text, "?#"); end >= 0 {
+		host, query = text[:end], text[end:end+1]+hidden
+	}
+	if bare, _, _ := strings.Cut(host, "/"); urlHost.MatchString(host) || isBareIPv6(bare) {
+		return host + query
+	}
+	return text[:strings.IndexAny(text, ":/?#")+1] + hidden
 }
 
 // RedactAll is Redact of each.
