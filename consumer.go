@@ -46,20 +46,16 @@ func (c *Client) checkConsumer(ctx context.Context, op, stream string, cfg *jets
 	if err != nil {
 		return nil, err
 	}
-	for _, filter := range filters(cfg) {
+	all := cfg.FilterSubjects
+	if cfg.FilterSubject != "" {
+		all = append([]string{cfg.FilterSubject}, all...)
+	}
+	for _, filter := range all {
 		if fault := subjects.Fault(filter, true); fault != "" {
 			return nil, fail(op, path(stream, cfg.Name), ErrInvalidSubject, "filter %q: %s", filter, fault)
 		}
 	}
 	return js, nil
-}
-
-// filters returns a consumer's subjects, which stand in one of two fields; none means all.
-func filters(cfg *jetstream.ConsumerConfig) []string {
-	if cfg.FilterSubject == "" {
-		return cfg.FilterSubjects
-	}
-	return append([]string{cfg.FilterSubject}, cfg.FilterSubjects...)
 }
 
 // GetConsumer returns upstream's handle of a consumer, or ErrStreamNotFound or ErrConsumerNotFound.

@@ -2,14 +2,11 @@ package nats
 
 import (
 	"fmt"
-	"reflect"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 )
 
 // DriftError is returned by EnsureStream, EnsureConsumer and EnsureKeyValue when what the server has
@@ -46,31 +43,22 @@ type Drift struct {
 }
 
 // String returns the field, both values and the effect on one line.
-func (d Drift) String() string {
-	text := fmt.Sprintf("%s %s -> %s", d.Field, readable(d.Live), readable(d.Want))
-	switch {
-	case !d.Changeable:
-		text += " (cannot be changed)"
-	case d.Effect != "":
-		text += " (" + d.Effect + ")"
-	}
-	return text
-}
+func (d Drift) String() string { return drift.Difference(d).String() }
 
-// readable prints an empty list or text as something that can be seen.
-func readable(v any) string {
-	if text := fmt.Sprint(v); text != "" {
-		return text
+func driftsOf(found []drift.Difference) []Drift {
+	drifts := make([]Drift, len(found))
+	for i, d := range found {
+		drifts[i] = Drift(d)
 	}
-	return `""`
+	return drifts
 }
 
 func (e *DriftError) Error() string {
 	texts := make([]string, len(e.Drifts))
 	fixed := false
-	for i, drift := range e.Drifts {
-		texts[i] = drift.String()
-		fixed = fixed || !drift.Changeable
+	for i, d := range e.Drifts {
+		texts[i] = d.String()
+		fixed = fixed || !d.Changeable
 	}
 	op, target, advice := "ensure stream", path(e.Stream, e.Consumer), "AllowShrink goes ahead"
 	switch {
@@ -93,51 +81,4 @@ func (e *DriftError) Unwrap() []error {
 		return []error{ErrAlreadyExists, jetstream.ErrBucketExists}
 	}
 	return []error{ErrAlreadyExists}
-}
-
-// drifts compares the fields of live and want, two configurations of the same type, and returns live
-// with what want sets, and how the two differ. A field that want leaves at zero means "as it is".
-func drifts[T any](live, want T, rules map[string]rule, state *jetstream.StreamState) (merged T, found []Drift) {
-	merged = live
-	target := reflect.ValueOf(&merged).Elem()
-	old, now := reflect.ValueOf(live), reflect.ValueOf(want)
-	for i := range now.NumField() {
-		if now.Field(i).IsZero() {
-			continue
-		}
-		a, b := old.Field(i).Interface(), now.Field(i).Interface()
-		if same(a, b) {
-			continue
-		}
-		target.Field(i).Set(now.Field(i))
-		name := now.Type().Field(i).Name
-		effect, changeable := rules[name](a, b, state)
-		found = append(found, Drift{
-			Field: name, Live: a, Want: b, Changeable: changeable, Shrinks: effect != "", Effect: effect,
-		})
-	}
-	return merged, found
-}
-
-// same tells whether two values of a field mean the same.
-func same(a, b any) bool {
-	switch b := b.(type) {
-	case []string: // subjects and filters, whose order means nothing
-		a := slices.Clone(a.([]string))
-		b = slices.Clone(b)
-		slices.Sort(a)
-		slices.Sort(b)
-		return slices.Equal(a, b)
-	case *time.Time:
-		a := a.(*time.Time)
-		return a != nil && a.Equal(*b)
-	}
-	return reflect.DeepEqual(a, b)
-}
-
-// uncovered returns those of inner that none of outer covers.
-func uncovered(outer, inner []string) []string {
-	return slices.DeleteFunc(slices.Clone(inner), func(subject string) bool {
-		return slices.ContainsFunc(outer, func(pattern string) bool { return subjects.Covers(pattern, subject) })
-	})
 }

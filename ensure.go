@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 )
 
 // EnsureOption changes what EnsureStream and EnsureConsumer may do.
@@ -62,16 +64,6 @@ func (o *ensureOptions) outdated(metadata map[string]string) bool {
 	return err == nil && live > o.generation
 }
 
-// refuses tells whether one of the drifts must not or cannot be mended.
-func (o *ensureOptions) refuses(found []Drift) bool {
-	for _, drift := range found {
-		if !drift.Changeable || (drift.Shrinks && !o.shrink) {
-			return true
-		}
-	}
-	return false
-}
-
 // ensureAttempts bounds how often a change by somebody else, between the look and the deed, is met
 // with another look.
 const ensureAttempts = 32
@@ -97,7 +89,7 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 	want := *cfg
 	want.Metadata = set.numbered(cfg.Metadata)
 	fresh.Metadata = want.Metadata
-	var kept []Drift // what the server writes in its own way
+	var kept []drift.Difference // what the server writes in its own way
 	for range ensureAttempts {
 		stream, err := js.Stream(ctx, want.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -115,44 +107,21 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 			c.log.Info("the stream is configured by a newer release; left as it is", "stream", want.Name)
 			return stream, nil
 		}
-		merged, found := streamDrifts(&info.Config, want, &info.State)
+		merged, found := drift.Stream(info.Config, want, &info.State)
 		switch {
 		case len(found) == 0, reflect.DeepEqual(found, kept):
 			return stream, nil
-		case set.refuses(found):
-			return nil, &DriftError{Stream: want.Name, Drifts: found}
+		case drift.Forbids(found, set.shrink):
+			return nil, &DriftError{Stream: want.Name, Drifts: driftsOf(found)}
 		}
 		changed, err := js.UpdateStream(ctx, merged)
 		if err != nil {
 			return nil, wrapJetStream(op, want.Name, err)
 		}
-		_, kept = streamDrifts(&changed.CachedInfo().Config, want, &info.State)
+		_, kept = drift.Stream(changed.CachedInfo().Config, want, &info.State)
 		// The next round reads it back: another pod may have written at the same moment.
 	}
 	return nil, fail(op, want.Name, ErrConflict, "others keep changing it")
-}
-
-// streamDrifts compares a stream with what is wanted.
-func streamDrifts(live *jetstream.StreamConfig, want jetstream.StreamConfig, state *jetstream.StreamState) (jetstream.StreamConfig, []Drift) {
-	want.Metadata = mergedMetadata(live.Metadata, want.Metadata)
-	merged, found := drifts(*live, want, streamRules, state)
-	if want.Duplicates == 0 && merged.MaxAge > 0 {
-		merged.Duplicates = min(merged.Duplicates, merged.MaxAge) // the server demands it
-	}
-	return merged, found
-}
-
-// mergedMetadata returns live with the keys of want, or nil when want has none.
-func mergedMetadata(live, want map[string]string) map[string]string {
-	if len(want) == 0 {
-		return nil
-	}
-	merged := maps.Clone(live)
-	if merged == nil {
-		merged = make(map[string]string, len(want))
-	}
-	maps.Copy(merged, want)
-	return merged
 }
 
 // EnsureConsumer creates a consumer, or changes the one there is to what cfg says, by the rules of
@@ -176,7 +145,7 @@ func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstre
 	defer cancel()
 	set, target := ensureOptionsOf(opts), path(stream, want.Name)
 	want.Metadata = set.numbered(cfg.Metadata)
-	var kept []Drift // what the server writes in its own way
+	var kept []drift.Difference // what the server writes in its own way
 	for range ensureAttempts {
 		consumer, err := js.Consumer(ctx, stream, want.Name)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
@@ -194,34 +163,18 @@ func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstre
 			c.log.Info("the consumer is configured by a newer release; left as it is", "consumer", target)
 			return consumer, nil
 		}
-		merged, found := consumerDrifts(live, want)
+		merged, found := drift.Consumer(live, want)
 		switch {
 		case len(found) == 0, reflect.DeepEqual(found, kept):
 			return consumer, nil
-		case set.refuses(found):
-			return nil, &DriftError{Stream: stream, Consumer: want.Name, Drifts: found}
+		case drift.Forbids(found, set.shrink):
+			return nil, &DriftError{Stream: stream, Consumer: want.Name, Drifts: driftsOf(found)}
 		}
 		changed, err := js.UpdateConsumer(ctx, stream, merged)
 		if err != nil {
 			return nil, wrapJetStream(op, target, err)
 		}
-		_, kept = consumerDrifts(changed.CachedInfo().Config, want)
+		_, kept = drift.Consumer(changed.CachedInfo().Config, want)
 	}
 	return nil, fail(op, target, ErrConflict, "others keep changing it")
-}
-
-// consumerDrifts compares a consumer with what is wanted.
-func consumerDrifts(live, want jetstream.ConsumerConfig) (jetstream.ConsumerConfig, []Drift) {
-	want.Metadata = mergedMetadata(live.Metadata, want.Metadata)
-	// One filter stands in a field of its own on the server, but means the same in the list.
-	live.FilterSubject, live.FilterSubjects = "", filters(&live)
-	want.FilterSubject, want.FilterSubjects = "", filters(&want)
-	if len(want.BackOff) > 0 {
-		want.AckWait = want.BackOff[0] // the server makes it so
-	}
-	merged, found := drifts(live, want, consumerRules, nil)
-	if len(merged.FilterSubjects) == 1 {
-		merged.FilterSubject, merged.FilterSubjects = merged.FilterSubjects[0], nil
-	}
-	return merged, found
 }

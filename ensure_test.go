@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -16,21 +15,6 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
-
-// A field that upstream adds must get a rule.
-func TestEveryFieldHasADriftRule(t *testing.T) {
-	t.Parallel()
-	check := func(config any, rules []string) {
-		kind := reflect.TypeOf(config)
-		var fields []string
-		for i := range kind.NumField() {
-			fields = append(fields, kind.Field(i).Name)
-		}
-		assert.ElementsMatch(t, fields, rules, kind.Name())
-	}
-	check(jetstream.StreamConfig{}, nats.StreamRuleFields())
-	check(jetstream.ConsumerConfig{}, nats.ConsumerRuleFields())
-}
 
 // Upstream's CreateOrUpdateStream with an older pod's configuration deletes 990 of 1,000 messages, one
 // subject and the age limit, and returns nil.

@@ -1,9 +1,6 @@
 package nats
 
 import (
-	"maps"
-	"slices"
-
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
@@ -12,10 +9,6 @@ var SubjectFault = subjects.Fault
 
 // Backoff is the pause before each round of reconnects.
 var Backoff = backoff
-
-func StreamRuleFields() []string   { return slices.Collect(maps.Keys(streamRules)) }
-func ConsumerRuleFields() []string { return slices.Collect(maps.Keys(consumerRules)) }
-func KeyValueRuleFields() []string { return slices.Collect(maps.Keys(keyValueRules)) }
 
 // Floor returns up to where the consumption knows its own consumer to be done.
 func (s *Consumption) Floor() uint64 {

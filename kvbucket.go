@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"reflect"
-	"slices"
-	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
@@ -79,58 +77,12 @@ func (c *Client) differs(ctx context.Context, cfg jetstream.KeyValueConfig) erro
 	if err != nil {
 		return nil //nolint:nilerr // likewise
 	}
-	live := liveKeyValueConfig(status)
-	cfg.History, cfg.Replicas = max(cfg.History, 1), max(cfg.Replicas, 1)
-	if cfg.MaxBytes == 0 {
-		cfg.MaxBytes = -1
-	}
-	if cfg.MaxValueSize == 0 {
-		cfg.MaxValueSize = -1
-	}
-	var found []Drift
-	a, b := reflect.ValueOf(live), reflect.ValueOf(cfg)
-	for i := range a.NumField() {
-		x, y := a.Field(i), b.Field(i)
-		if same(x.Interface(), y.Interface()) || isEmpty(x) && isEmpty(y) {
-			continue
-		}
-		name := a.Type().Field(i).Name
-		effect, changeable := keyValueRules[name](x.Interface(), y.Interface(), nil)
-		found = append(found, Drift{
-			Field: name, Live: x.Interface(), Want: y.Interface(), Changeable: changeable, Shrinks: effect != "", Effect: effect,
-		})
-	}
+	_, found := drift.KeyValue(status.Config(), cfg, true)
 	if found == nil {
 		return nil
 	}
-	return &DriftError{Bucket: cfg.Bucket, Drifts: found, create: true}
+	return &DriftError{Bucket: cfg.Bucket, Drifts: driftsOf(found), create: true}
 }
-
-// isEmpty tells whether a field is unset: nil and empty mean the same.
-func isEmpty(v reflect.Value) bool {
-	switch v.Kind() {
-	case reflect.Map, reflect.Slice:
-		return v.Len() == 0
-	default:
-		return v.IsZero()
-	}
-}
-
-// liveKeyValueConfig returns a bucket's configuration without what the server writes into it.
-func liveKeyValueConfig(status jetstream.KeyValueStatus) jetstream.KeyValueConfig {
-	cfg := status.Config()
-	own := make(map[string]string, len(cfg.Metadata))
-	for key, value := range cfg.Metadata {
-		if !strings.HasPrefix(key, serverMetadata) {
-			own[key] = value
-		}
-	}
-	cfg.Metadata = own
-	return cfg
-}
-
-// serverMetadata begins the names of the metadata that the server sets.
-const serverMetadata = "_nats."
 
 // EnsureKeyValue creates a bucket, or changes the one there is to what the options say, by the rules of
 // EnsureStream: a field at zero means "as it is", metadata is merged, and what would delete values,
@@ -159,12 +111,9 @@ func (c *Client) EnsureKeyValue(ctx context.Context, bucket string, opts ...KeyV
 		if err != nil {
 			return nil, bucketFault(op, bucket, err)
 		}
-		live := liveKeyValueConfig(status)
-		own := want
-		own.Metadata = mergedMetadata(live.Metadata, want.Metadata)
-		merged, found := drifts(live, own, keyValueRules, nil)
-		if slices.ContainsFunc(found, func(d Drift) bool { return !d.Changeable || d.Shrinks }) {
-			return nil, &DriftError{Bucket: bucket, Drifts: found}
+		merged, found := drift.KeyValue(status.Config(), want, false)
+		if drift.Forbids(found, false) {
+			return nil, &DriftError{Bucket: bucket, Drifts: driftsOf(found)}
 		}
 		if len(found) > 0 {
 			if upstream, err = js.UpdateKeyValue(ctx, merged); err != nil {

@@ -2,7 +2,6 @@ package nats_test
 
 import (
 	"context"
-	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -90,16 +89,6 @@ func TestKeyValueDrift(t *testing.T) {
 	require.NoError(t, err)
 	_, err = client.EnsureKeyValue(ctx, "a.b")
 	require.ErrorIs(t, err, nats.ErrInvalidArgument)
-}
-
-// A field that upstream adds needs a rule.
-func TestKeyValueDriftRulesAreComplete(t *testing.T) {
-	t.Parallel()
-	var fields []string
-	for field := range reflect.TypeFor[jetstream.KeyValueConfig]().Fields() {
-		fields = append(fields, field.Name)
-	}
-	assert.ElementsMatch(t, fields, nats.KeyValueRuleFields())
 }
 
 func TestKeyValues(t *testing.T) {

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"maps"
-	"reflect"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
@@ -108,48 +106,20 @@ func (c *Client) objectStoreDiffers(ctx context.Context, cfg jetstream.ObjectSto
 	if err != nil {
 		return fault.Joined{jetstream.ErrBucketExists, err}
 	}
-	live := liveObjectStoreConfig(cfg.Bucket, stream.CachedInfo().Config)
-	found := &DriftError{Stream: objectStreamPrefix + cfg.Bucket}
-	a, b := reflect.ValueOf(live), reflect.ValueOf(cfg)
-	for i := range a.NumField() {
-		x, y := a.Field(i), b.Field(i)
-		name := a.Type().Field(i).Name
-		if reflect.DeepEqual(x.Interface(), y.Interface()) || (name == "Metadata" && x.Len() == 0 && y.Len() == 0) {
-			continue
-		}
-		effect, changeable := objectStoreRules[name](x.Interface(), y.Interface(), nil)
-		found.Drifts = append(found.Drifts, Drift{
-			Field: name, Live: x.Interface(), Want: y.Interface(), Changeable: changeable, Shrinks: effect != "", Effect: effect,
-		})
-	}
-	if len(found.Drifts) == 0 { // in what only the stream has
+	_, found := drift.ObjectStore(liveObjectStoreConfig(cfg.Bucket, stream.CachedInfo().Config), cfg, true)
+	if len(found) == 0 { // in what only the stream has
 		return fault.Joined{jetstream.ErrBucketExists, jetstream.ErrStreamNameAlreadyInUse}
 	}
-	return objectStoreError{found}
+	return objectStoreError{&DriftError{Stream: objectStreamPrefix + cfg.Bucket, Drifts: driftsOf(found)}}
 }
 
 // liveObjectStoreConfig returns the bucket's configuration as its stream has it.
 func liveObjectStoreConfig(bucket string, cfg jetstream.StreamConfig) jetstream.ObjectStoreConfig {
-	metadata := maps.Clone(cfg.Metadata)
-	maps.DeleteFunc(metadata, func(key, _ string) bool { return strings.HasPrefix(key, "_nats.") }) // the server's own
 	return jetstream.ObjectStoreConfig{
-		Bucket: bucket, Description: cfg.Description, TTL: cfg.MaxAge, MaxBytes: max(cfg.MaxBytes, 0),
+		Bucket: bucket, Description: cfg.Description, TTL: cfg.MaxAge, MaxBytes: cfg.MaxBytes,
 		Storage: cfg.Storage, Replicas: cfg.Replicas, Placement: cfg.Placement,
-		Compression: cfg.Compression != jetstream.NoCompression, Metadata: metadata,
+		Compression: cfg.Compression != jetstream.NoCompression, Metadata: cfg.Metadata,
 	}
-}
-
-// objectStoreRules has a rule for each field of a bucket's configuration.
-var objectStoreRules = map[string]rule{
-	"Bucket":      fixed,
-	"Description": harmless,
-	"TTL":         lower("deletes objects sooner"),
-	"MaxBytes":    lower("refuses objects sooner"),
-	"Storage":     fixed,
-	"Replicas":    lower("keeps fewer copies"),
-	"Placement":   harmless,
-	"Compression": harmless,
-	"Metadata":    harmless,
 }
 
 // EnsureObjectStore creates a bucket, or changes the one there is to what the options say. What they leave
@@ -181,12 +151,10 @@ func (c *Client) adaptObjectStore(ctx context.Context, want jetstream.ObjectStor
 	if err != nil {
 		return nil, err
 	}
-	live := liveObjectStoreConfig(want.Bucket, stream.CachedInfo().Config)
-	want.Metadata = mergedMetadata(live.Metadata, want.Metadata)
-	merged, found := drifts(live, want, objectStoreRules, nil)
+	merged, found := drift.ObjectStore(liveObjectStoreConfig(want.Bucket, stream.CachedInfo().Config), want, false)
 	switch {
-	case slices.ContainsFunc(found, func(d Drift) bool { return !d.Changeable || d.Shrinks }):
-		return nil, objectStoreError{&DriftError{Stream: objectStreamPrefix + want.Bucket, Drifts: found}}
+	case drift.Forbids(found, false):
+		return nil, objectStoreError{&DriftError{Stream: objectStreamPrefix + want.Bucket, Drifts: driftsOf(found)}}
 	case len(found) == 0:
 		return c.js.ObjectStore(ctx, want.Bucket)
 	}

@@ -1,13 +1,16 @@
-package nats
+package drift
 
 import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // rule says what changing one field from live to want would do: the harm, empty when it does none,
@@ -138,6 +141,19 @@ var keyValueRules = map[string]rule{
 	"LimitMarkerTTL": lower("forgets deletions sooner"),
 }
 
+// objectStoreRules has a rule for each field of a bucket's configuration.
+var objectStoreRules = map[string]rule{
+	"Bucket":      fixed,
+	"Description": harmless,
+	"TTL":         lower("deletes objects sooner"),
+	"MaxBytes":    lower("refuses objects sooner"),
+	"Storage":     fixed,
+	"Replicas":    lower("keeps fewer copies"),
+	"Placement":   harmless,
+	"Compression": harmless,
+	"Metadata":    harmless,
+}
+
 func harmless(_, _ any, _ *jetstream.StreamState) (string, bool) { return "", true }
 
 func fixed(_, _ any, _ *jetstream.StreamState) (string, bool) { return "", false }
@@ -207,4 +223,11 @@ func consumerLimitsRule(live, want any, state *jetstream.StreamState) (string, b
 		}
 	}
 	return "", true
+}
+
+// uncovered returns those of inner that none of outer covers.
+func uncovered(outer, inner []string) []string {
+	return slices.DeleteFunc(slices.Clone(inner), func(name string) bool {
+		return slices.ContainsFunc(outer, func(pattern string) bool { return subject.Covers(pattern, name) })
+	})
 }
