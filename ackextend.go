@@ -1,9 +1,6 @@
 package nats
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // extend keeps the server from delivering to others what is held here, with one timer for all
 // messages, until nothing is held any more. A message that leaves soon is spared: it is extended
@@ -35,16 +32,11 @@ func (s *Consumption) extend(idle <-chan struct{}) {
 	}
 }
 
-// extendEvery returns the length of a tick: a sixth of the shortest time that the server waits for
-// an acknowledgement.
+// extendEvery returns the length of a tick: six of them fit into the server's wait.
 func (s *Consumption) extendEvery() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wait := s.rules.ackWait
-	if len(s.rules.backOff) > 0 {
-		wait = min(wait, slices.Min(s.rules.backOff))
-	}
-	return max(wait/6, 5*time.Millisecond)
+	return max(s.rules.shortestWait()/6, 5*time.Millisecond)
 }
 
 // extendHeld extends what has been here for at least as many ticks as fresh says.

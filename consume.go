@@ -14,7 +14,7 @@ type Consumption struct {
 	stream, consumer string
 	handler          Handler
 	opts             consumeOptions
-	origin           origin // of the messages; its context ends when the last handler has returned
+	origin           origin // of the messages; its context is over when the graceful end is, or its time
 	cancel           context.CancelCauseFunc
 
 	main        *puller // from the consumer
@@ -68,7 +68,7 @@ type ConsumeStats struct {
 }
 
 // Consume calls h for the messages of a pull consumer, which must have explicit acknowledgements,
-// until Stop, the end of ctx, or Close.
+// until Stop, the end of ctx, or Close, all of which are a graceful end.
 //
 // When h returns nil the message is acknowledged. When it returns an error or panics, the message is
 // delivered again after a pause that grows with its deliveries (WithBackoff), or after the one that
@@ -93,6 +93,12 @@ type ConsumeStats struct {
 // stream "<stream>_DLQ" (subject "dlq.<stream>.<consumer>", limits retention, 30 days, replicas and
 // storage as the original's) is made when it is first needed. A message ends in its own stream only
 // after its dead letter is stored; until that succeeds it is kept and tried again.
+//
+// The end of ctx is a Stop bounded by Config.DrainTimeout: nothing more is fetched, what waits is handed
+// back, and the handlers that run go on. Message.Context has the values of ctx and lives on until they
+// have returned or the time is up. A handler that fails after that has not had its try: its message is
+// delivered again, whatever WithMaxDeliver says, and is a dead letter only where the consumer's own
+// MaxDeliver allows no other delivery.
 //
 // The errors are ErrStreamNotFound, ErrConsumerNotFound, ErrNotConnected, ErrClosed, ErrAlreadyExists
 // when the consumer exists and differs from WithConsumerConfig's, and ErrInvalidArgument.
@@ -137,20 +143,20 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 		return nil, wrap(op, path(stream, consumer), err)
 	}
 	s.origin = origin{client: c}
-	s.origin.ctx, s.cancel = context.WithCancelCause(ctx)
+	s.origin.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := c.addConsumption(s); err != nil {
 		s.cancel(ErrClosed)
 		return nil, wrap(op, path(stream, consumer), err)
 	}
-	s.start()
+	s.start(ctx)
 	return s, nil
 }
 
-// start runs the workers and everything around them.
-func (s *Consumption) start() {
+// start runs the workers and everything around them, until ctx or the client ends.
+func (s *Consumption) start(ctx context.Context) {
 	s.main.healthy = true // find has seen it
-	stopWithContext := context.AfterFunc(s.origin.ctx, func() { s.beginStop(context.Cause(s.origin.ctx)) })
-	stopWithClient := context.AfterFunc(s.client.life.Context(), func() { s.beginStop(ErrClosed) })
+	stopWithContext := context.AfterFunc(ctx, func() { s.endWith(ctx) })
+	stopWithClient := context.AfterFunc(s.client.life.Context(), func() { s.endWith(s.client.life.Context()) })
 
 	var extending sync.WaitGroup
 	idle := make(chan struct{}) // closed when nothing is held

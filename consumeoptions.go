@@ -58,8 +58,11 @@ func WithBackoff(delays ...time.Duration) ConsumeOption {
 }
 
 // WithMaxDeliver moves a message to the dead letters when its nth delivery fails, or when n workers
-// died on it: then it comes again and goes there unhandled. Deliveries that were handed back count
-// as well, and those to a worker that died on another message before it came to this one. The
+// died on it: then it comes again and goes there unhandled, unless it is younger than n of the
+// consumer's ack waits, in which so many cannot have died. Deliveries that were handed back count
+// as well, and those to a worker that died on another message before it came to this one. One whose
+// handler the end of the Consumption cut short buries nothing, and is taken back where it was the
+// last, which takes the retry stream. The
 // default, and the meaning of an n below 1, is the consumer's MaxDeliver, and no limit when it has
 // none. A MaxDeliver of the consumer itself is best left unset: when a worker dies on the last
 // delivery, the server drops the message and nobody hears of it.

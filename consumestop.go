@@ -25,6 +25,20 @@ func (s *Consumption) Stop(ctx context.Context) error {
 	return nil
 }
 
+// endWith is Stop for the end of ctx.
+func (s *Consumption) endWith(ctx context.Context) {
+	s.beginStop(context.Cause(ctx))
+	if s.origin.ctx.Err() != nil {
+		return // by Shutdown, whose time was up
+	}
+	ctx, cancel := s.client.drainDeadline(context.WithoutCancel(ctx))
+	defer cancel()
+	if handlers := s.awaitStop(ctx); handlers > 0 {
+		s.client.log.Warn("handlers of a consumption run beyond its end",
+			"stream", s.stream, "consumer", s.consumer, "handlers", handlers)
+	}
+}
+
 // beginStop ends the pulls and hands back what no worker has begun.
 func (s *Consumption) beginStop(cause error) {
 	s.mu.Lock()

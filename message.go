@@ -56,9 +56,9 @@ func (o *origin) message(m *natsgo.Msg) *Message {
 	return &Message{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data, msg: m, origin: o}
 }
 
-// Context returns a context that ends when the message's subscription or client does. It carries
-// the values of the context that the subscription was made with. On a message that the caller made
-// it is context.Background().
+// Context returns a context with the values of the one given to Subscribe or Consume, and without its
+// end and deadline: it ends when the graceful end of the subscription or client is over, or its time is
+// up. On a message that the caller made it is context.Background().
 func (m *Message) Context() context.Context {
 	if m.origin == nil {
 		return context.Background()

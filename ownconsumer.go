@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,6 +17,11 @@ type ackRules struct {
 	maxAckPending int             // 0: no limit
 	maxBatch      int             // of a pull; 0: no limit
 	expires       time.Duration   // of a pull
+}
+
+// shortestWait returns the shortest time that the server waits for an acknowledgement.
+func (r *ackRules) shortestWait() time.Duration {
+	return slices.Min(append([]time.Duration{r.ackWait}, r.backOff...))
 }
 
 // rulesOf checks that a consumer can be consumed.

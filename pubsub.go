@@ -133,12 +133,14 @@ func (c *Client) Messages(ctx context.Context, subject string, opts ...Subscribe
 			yield(nil, err)
 			return
 		}
-		for {
+		defer func() { _ = sub.Unsubscribe() }() // what is left has no taker
+		for ctx.Err() == nil {
 			select {
 			case msg := <-messages:
-				if !yield(msg, nil) {
+				if ctx.Err() != nil || !yield(msg, nil) {
 					return
 				}
+			case <-ctx.Done():
 			case <-sub.done:
 				return
 			}

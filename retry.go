@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -45,17 +46,38 @@ func RetryAfter(err error, d time.Duration) error {
 func (s *Consumption) failed(d *delivery, err error) (kept bool) {
 	s.client.reportHandler(err, d.msg.Subject, path(s.stream, s.consumer))
 	s.mu.Lock()
-	limit := s.maxDeliver()
+	limit, servers := s.maxDeliver(), s.rules.maxDeliver
 	mine := !d.finished() && !d.expired // else the handler or the server has settled it
 	s.mu.Unlock()
 	if !mine {
 		return false
 	}
+	ended := context.Cause(s.origin.ctx) // by us: that is why it failed, as far as we know
+	aboutUs := ended != nil && (errors.Is(err, ended) || errors.Is(err, context.Canceled))
 	var permanent *permanentError
-	if errors.As(err, &permanent) || limit > 0 && d.deliveries >= limit {
+	switch {
+	case errors.As(err, &permanent) && !aboutUs, ended == nil && limit > 0 && d.deliveries >= limit:
 		return s.bury(d, err.Error())
+	case ended == nil:
+		return s.later(d, s.delay(d, err))
+	case servers > 0 && d.deliveries >= servers && d.from != s.parked:
+		return s.bury(d, "cut short on the last delivery that the consumer's MaxDeliver allows: "+err.Error())
 	}
-	return s.later(d, s.delay(d, err))
+	s.cut(d, limit)
+	return false
+}
+
+// cut gives a message to others whose handler had not the time to succeed. A delivery that was the last
+// by WithMaxDeliver is taken back, which takes the retry stream.
+func (s *Consumption) cut(d *delivery, limit int) {
+	s.count(&s.stats.Retried)
+	if limit > 0 && d.deliveries >= limit && s.parked != nil && d.from != s.parked {
+		d.deliveries--
+		if s.park(d, minRetryDelay) {
+			return
+		}
+	}
+	s.nakAfter(d, minRetryDelay)
 }
 
 // maxDeliver returns after how many deliveries a message is dead; 0 is no limit. The caller holds
@@ -69,13 +91,15 @@ func (s *Consumption) maxDeliver() int {
 }
 
 // doomed returns why a message is not to be handled: it waits for the dead-letter stream, or it was
-// delivered as often as it may be and comes again, which means that nobody lived to say anything. The
-// caller holds s.mu.
+// delivered as often as it may be and comes again, which means that nobody lived to say anything. Or
+// that it was handed back: a message that is younger than so many ack waits cannot have killed so many
+// workers. The caller holds s.mu.
 func (s *Consumption) doomed(d *delivery) string {
 	if d.trial != nil && d.trial.reason != "" {
 		return d.trial.reason
 	}
-	if limit := s.maxDeliver(); limit > 0 && d.deliveries > limit {
+	limit := s.maxDeliver()
+	if limit > 0 && d.deliveries > limit && time.Since(time.Unix(0, d.stored)) >= time.Duration(limit)*s.rules.shortestWait() {
 		return fmt.Sprintf("delivered %d times, and no worker lived to answer for it", d.deliveries-1)
 	}
 	return ""

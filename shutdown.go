@@ -142,8 +142,12 @@ func (c *Client) drainSubscriptions(ctx context.Context) []SubscriptionStats {
 	return left
 }
 
+// cutGrace is what handlers get to return when the time is up and their contexts have ended.
+const cutGrace = 250 * time.Millisecond
+
 // stopConsumptions hands back at once what no worker has begun, and tells on the channel how many
-// handlers run on when ctx ends.
+// handlers run on when ctx ends. Those that return when they hear of it still have their messages
+// settled.
 func (c *Client) stopConsumptions(ctx context.Context) <-chan int {
 	all := c.runningConsumptions()
 	for _, s := range all {
@@ -154,6 +158,13 @@ func (c *Client) stopConsumptions(ctx context.Context) <-chan int {
 		handlers := 0
 		for _, s := range all {
 			handlers += s.awaitStop(ctx)
+		}
+		if handlers > 0 {
+			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutGrace)
+			defer cancel()
+			for _, s := range all {
+				s.awaitStop(grace)
+			}
 		}
 		left <- handlers
 	}()

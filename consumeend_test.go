@@ -1,0 +1,230 @@
+package nats_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// The context of Consume ends at SIGTERM. The handlers that run are let end, with a context that lives,
+// and their messages are acknowledged; what waits is handed back, and nothing new is fetched.
+func TestEndOfContextIsGraceful(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 20)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: time.Minute})
+	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), contextKey{}, "kept"), time.Minute)
+	defer cancel()
+	started, release := make(chan struct{}, 20), make(chan struct{})
+	consumption, err := client.Consume(ctx, "ORDERS", "worker", func(msg *nats.Message) error {
+		started <- struct{}{}
+		<-release
+		_, bounded := msg.Context().Deadline()
+		if bounded || msg.Context().Value(contextKey{}) != "kept" {
+			return errors.New("the context should have the values of Consume's, and not its end")
+		}
+		return msg.Context().Err()
+	}, nats.WithWorkers(2))
+	require.NoError(t, err)
+	<-started
+	<-started
+	cancel()
+	eventually(t, "it ends", func() bool { return consumption.Err() != nil })
+	require.ErrorIs(t, consumption.Err(), context.Canceled)
+	close(release)
+	<-consumption.Done()
+	stats := consumption.Stats()
+	assert.EqualValues(t, 2, stats.Handled)
+	assert.Zero(t, stats.Failed)
+	var rest calls
+	consume(t, client, func(msg *nats.Message) error { rest.note(msg); return nil })
+	idle(t, client)
+	assert.Equal(t, 18, rest.len(), "each is handled once")
+}
+
+// deploy consumes until the first message is in its handler, which waits for the end of its context, and
+// ends the consumption as end says.
+func deploy(t *testing.T, s *natstest.Server, end func(client *nats.Client, consumption *nats.Consumption, cancel func()), opts ...nats.ConsumeOption) {
+	t.Helper()
+	client := connect(t, s, func(c *nats.Config) { c.DrainTimeout = 50 * time.Millisecond })
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	started := make(chan struct{}, 10)
+	consumption, err := client.Consume(ctx, "ORDERS", "worker", func(msg *nats.Message) error {
+		started <- struct{}{}
+		<-msg.Context().Done()
+		return fmt.Errorf("the order was not done: %w", msg.Context().Err())
+	}, opts...)
+	require.NoError(t, err)
+	<-started
+	end(client, consumption, cancel)
+	<-consumption.Done()
+	require.NoError(t, client.Flush(context.Background()), "the acknowledgement is out")
+}
+
+// Three deploys cut the handler of a good order short. That is no failure of the order's: with
+// WithMaxDeliver(3) it became a dead letter.
+func TestDeploysBuryNoOrder(t *testing.T) {
+	t.Parallel()
+	ends := map[string]func(*nats.Client, *nats.Consumption, func()){
+		"the context ends": func(_ *nats.Client, _ *nats.Consumption, cancel func()) { cancel() },
+		"Stop": func(_ *nats.Client, consumption *nats.Consumption, _ func()) {
+			_ = consumption.Stop(context.Background())
+		},
+	}
+	options := map[string][]nats.ConsumeOption{
+		"MaxDeliver 3":       {nats.WithMaxDeliver(3)},
+		"MaxDeliver 1":       {nats.WithMaxDeliver(1)},
+		"no retry stream":    {nats.WithMaxDeliver(3), nats.WithoutRetryStream()},
+		"by key":             {nats.WithMaxDeliver(2), nats.WithKey(func(m *nats.Message) string { return m.Subject })},
+		"short ack wait too": {nats.WithMaxDeliver(3)},
+	}
+	for ending, end := range ends {
+		for option, opts := range options {
+			t.Run(ending+", "+option, func(t *testing.T) {
+				t.Parallel()
+				s := natstest.RunServer(t)
+				client := connect(t, s, nil)
+				newStream(t, client, 1)
+				ackWait := 30 * time.Second
+				if option == "short ack wait too" {
+					ackWait = 20 * time.Millisecond // the message is older than any number of them
+				}
+				newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: ackWait})
+				for range 3 {
+					deploy(t, s, end, opts...)
+				}
+				var got calls
+				consumption := consume(t, client, func(msg *nats.Message) error { got.note(msg); return nil }, opts...)
+				eventually(t, "it is handled", func() bool { return got.len() == 1 })
+				idle(t, client)
+				assert.Zero(t, consumption.Stats().DeadLettered)
+				assert.Empty(t, deadLettersOf(t, client, "ORDERS_DLQ"))
+			})
+		}
+	}
+}
+
+// Close cuts handlers short as well. Those that return when they hear of it still have their message
+// sent to others at once, and not after the ack wait.
+func TestCloseGivesCutMessagesToOthers(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	newStream(t, client, 1)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: time.Minute})
+	closing := connect(t, s, nil)
+	started := make(chan struct{}, 10)
+	consume(t, closing, func(msg *nats.Message) error {
+		started <- struct{}{}
+		<-msg.Context().Done()
+		return msg.Context().Err()
+	}, nats.WithMaxDeliver(1))
+	<-started
+	err := closing.Shutdown(within(t, 50*time.Millisecond))
+	require.ErrorIs(t, err, nats.ErrDrainTimeout)
+	var got calls
+	consume(t, client, func(msg *nats.Message) error { got.note(msg); return nil }, nats.WithMaxDeliver(1))
+	eventually(t, "it is handled", func() bool { return got.len() == 1 })
+	idle(t, client)
+	assert.Empty(t, deadLettersOf(t, client, "ORDERS_DLQ"))
+}
+
+// Where the consumer itself allows no other delivery, the message would be lost without a dead letter.
+func TestCutOnTheServersLastDelivery(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	newStream(t, client, 1)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", MaxDeliver: 1})
+	deploy(t, s, func(_ *nats.Client, _ *nats.Consumption, cancel func()) { cancel() })
+	letters := deadLettersOf(t, client, "ORDERS_DLQ")
+	require.Len(t, letters, 1)
+	assert.Contains(t, letters[0].Reason, "the consumer's MaxDeliver")
+	assert.Contains(t, letters[0].Reason, "the order was not done")
+}
+
+// Permanent is a verdict on the message, also at the end, unless it is about the end.
+func TestPermanentAtTheEnd(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), func(c *nats.Config) { c.DrainTimeout = 50 * time.Millisecond })
+	newStream(t, client, 2)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	ctx, cancel := context.WithCancel(context.Background())
+	var started atomic.Int64
+	consumption, err := client.Consume(ctx, "ORDERS", "worker", func(msg *nats.Message) error {
+		started.Add(1)
+		<-msg.Context().Done()
+		if string(msg.Data) == "0" {
+			return nats.Permanent(errPoison)
+		}
+		return nats.Permanent(msg.Context().Err())
+	}, nats.WithWorkers(2))
+	require.NoError(t, err)
+	eventually(t, "both run", func() bool { return started.Load() == 2 })
+	cancel()
+	<-consumption.Done()
+	var got calls
+	consume(t, client, func(msg *nats.Message) error { got.note(msg); return nil })
+	idle(t, client)
+	assert.Equal(t, []string{"1"}, got.all())
+	assert.Len(t, deadLettersOf(t, client, "ORDERS_DLQ"), 1)
+}
+
+// Those that iterate want no more when their context ends.
+func TestIteratorsEndWithTheirContext(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 10)
+	for name, iterate := range map[string]func(context.Context, func()) (n int, err error){
+		"Messages": func(ctx context.Context, cancel func()) (n int, err error) {
+			for _, err := range client.Messages(ctx, "core") {
+				if err != nil {
+					return n, err
+				}
+				n++
+				cancel()
+			}
+			return n, nil
+		},
+		"ReadStream": func(ctx context.Context, cancel func()) (n int, err error) {
+			for _, err := range client.ReadStream(ctx, "ORDERS") {
+				if err != nil {
+					return n, err
+				}
+				n++
+				cancel()
+			}
+			return n, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			go func() {
+				for ctx.Err() == nil {
+					for range 10 {
+						_ = client.Publish(ctx, "core", nil)
+					}
+					_ = client.Flush(ctx)
+				}
+			}()
+			n, err := iterate(ctx, cancel)
+			if err != nil {
+				require.ErrorIs(t, err, context.Canceled)
+			}
+			assert.Equal(t, 1, n)
+		})
+	}
+}
