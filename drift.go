@@ -9,13 +9,15 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 )
 
-// DriftError is returned by EnsureStream, EnsureConsumer and EnsureKeyValue when what the server has
-// differs from what is wanted in a way that they do not mend by themselves, and by CreateKeyValue when
-// it differs at all. It is ErrAlreadyExists.
+// DriftError is returned by EnsureStream, EnsureConsumer, EnsureKeyValue and EnsureObjectStore when what
+// the server has differs from what is wanted in a way that they do not mend by themselves, and by
+// CreateKeyValue and CreateObjectStore when it differs at all. Its text names every difference and what
+// to do about it. It is ErrAlreadyExists.
 type DriftError struct {
-	// Bucket that differs, when it is a key-value bucket.
+	// Bucket that differs, when it is one of keys or of objects.
 	Bucket string
-	// Stream that differs, or whose consumer does.
+	// Stream that differs, or whose consumer does, or that holds the objects of Bucket; empty for a
+	// bucket of keys.
 	Stream string
 	// Consumer that differs; empty when the stream does.
 	Consumer string
@@ -27,7 +29,8 @@ type DriftError struct {
 
 // Drift is one field of a configuration that differs.
 type Drift struct {
-	// Field is the name of the field in jetstream.StreamConfig, ConsumerConfig or KeyValueConfig.
+	// Field is the name of the field in jetstream.StreamConfig, ConsumerConfig, KeyValueConfig or
+	// ObjectStoreConfig.
 	Field string
 	// Live is what the server has.
 	Live any
@@ -35,8 +38,8 @@ type Drift struct {
 	Want any
 	// Changeable tells whether the server can change the field of something that exists.
 	Changeable bool
-	// Shrinks tells whether the change drops messages or subjects, or lowers a limit: AllowShrink
-	// makes it.
+	// Shrinks tells whether the change drops messages or subjects, or lowers a limit, so that it is
+	// not made unasked.
 	Shrinks bool
 	// Effect is what the change would do; empty when there is nothing to warn of.
 	Effect string
@@ -55,24 +58,33 @@ func driftsOf(found []drift.Difference) []Drift {
 
 func (e *DriftError) Error() string {
 	texts := make([]string, len(e.Drifts))
-	fixed := false
+	fixed, shrinks := false, false
 	for i, d := range e.Drifts {
 		texts[i] = d.String()
-		fixed = fixed || !d.Changeable
+		fixed, shrinks = fixed || !d.Changeable, shrinks || d.Shrinks
 	}
-	op, target, advice := "ensure stream", path(e.Stream, e.Consumer), "AllowShrink goes ahead"
+	verb, what, target, kind := "ensure", "stream", path(e.Stream, e.Consumer), ""
 	switch {
-	case e.create:
-		op, target, advice = "create key-value bucket", e.Bucket, "EnsureKeyValue adapts a bucket"
+	case e.Bucket != "" && e.Stream != "":
+		what, target, kind = "object store", e.Bucket, "ObjectStore"
 	case e.Bucket != "":
-		op, target, advice = "ensure key-value bucket", e.Bucket, "upstream's UpdateKeyValue goes ahead"
+		what, target, kind = "key-value bucket", e.Bucket, "KeyValue"
 	case e.Consumer != "":
-		op = "ensure consumer"
+		what = "consumer"
 	}
-	if fixed {
-		advice = "it has to be deleted and created anew, or the configuration adapted"
+	if e.create {
+		verb = "create"
 	}
-	return fmt.Sprintf("%s %q: differs: %s; %s", op, target, strings.Join(texts, ", "), advice)
+	remedy := "AllowShrink goes ahead"
+	switch {
+	case fixed:
+		remedy = "it has to be deleted and created anew, or the configuration adapted"
+	case e.create && !shrinks:
+		remedy = "Ensure" + kind + " adapts it"
+	case kind != "": // neither Ensure takes AllowShrink
+		remedy = "upstream's Update" + kind + " goes ahead"
+	}
+	return fmt.Sprintf("%s %s %q: differs: %s; %s", verb, what, target, strings.Join(texts, ", "), remedy)
 }
 
 // Unwrap returns ErrAlreadyExists and, for a bucket, upstream's error of the same meaning.

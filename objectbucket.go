@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -65,9 +64,9 @@ func (c *Client) objectStoreConfig(bucket string, opts []ObjectStoreOption) (set
 }
 
 // CreateObjectStore creates a bucket and returns its handle. Creating it again with the same
-// configuration is no error, with another one it is ErrAlreadyExists, with the fields that differ in the
-// text and in a *DriftError. A bucket's name consists of letters, digits, - and _; another one is
-// ErrInvalidArgument.
+// configuration is no error, with another one it is a *DriftError, which names the fields that differ and
+// is ErrAlreadyExists; EnsureObjectStore adapts the bucket. A bucket's name consists of letters, digits,
+// - and _; another one is ErrInvalidArgument.
 func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...ObjectStoreOption) (*ObjectStore, error) {
 	const op = "create object store"
 	js, err := c.jetStream(ctx, op, bucket)
@@ -82,23 +81,10 @@ func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...O
 		err = c.objectStoreDiffers(ctx, cfg)
 	}
 	if err != nil {
-		return nil, wrapJetStream(op, bucket, err)
+		return nil, objectStoreFault(op, bucket, err)
 	}
 	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
 }
-
-// objectStoreError says which fields of a bucket that exists differ.
-type objectStoreError struct{ *DriftError }
-
-func (e objectStoreError) Error() string {
-	texts := make([]string, len(e.Drifts))
-	for i, drift := range e.Drifts {
-		texts[i] = drift.String()
-	}
-	return "it differs: " + strings.Join(texts, ", ")
-}
-
-func (e objectStoreError) Unwrap() []error { return []error{jetstream.ErrBucketExists, e.DriftError} }
 
 // objectStoreDiffers returns how the bucket that exists differs from cfg in all of its fields.
 func (c *Client) objectStoreDiffers(ctx context.Context, cfg jetstream.ObjectStoreConfig) error {
@@ -110,7 +96,19 @@ func (c *Client) objectStoreDiffers(ctx context.Context, cfg jetstream.ObjectSto
 	if len(found) == 0 { // in what only the stream has
 		return fault.Joined{jetstream.ErrBucketExists, jetstream.ErrStreamNameAlreadyInUse}
 	}
-	return objectStoreError{&DriftError{Stream: objectStreamPrefix + cfg.Bucket, Drifts: driftsOf(found)}}
+	return objectStoreDrift(cfg.Bucket, found, true)
+}
+
+func objectStoreDrift(bucket string, found []drift.Difference, create bool) *DriftError {
+	return &DriftError{Bucket: bucket, Stream: objectStreamPrefix + bucket, Drifts: driftsOf(found), create: create}
+}
+
+// objectStoreFault leaves a *DriftError alone, which says by itself what it is about.
+func objectStoreFault(op, bucket string, err error) error {
+	if differs, ok := err.(*DriftError); ok { //nolint:errorlint // it is not wrapped
+		return differs
+	}
+	return wrapJetStream(op, bucket, err)
 }
 
 // liveObjectStoreConfig returns the bucket's configuration as its stream has it.
@@ -124,8 +122,8 @@ func liveObjectStoreConfig(bucket string, cfg jetstream.StreamConfig) jetstream.
 
 // EnsureObjectStore creates a bucket, or changes the one there is to what the options say. What they leave
 // at zero stays as it is, so no field can be set to zero here. A change that lowers a limit, or cannot be
-// made, is not made: it is ErrAlreadyExists, with every field that differs as CreateObjectStore has it. The
-// other errors are those of CreateObjectStore.
+// made, is not made: it is a *DriftError that lists every field that differs. The other errors are those of
+// CreateObjectStore.
 func (c *Client) EnsureObjectStore(ctx context.Context, bucket string, opts ...ObjectStoreOption) (*ObjectStore, error) {
 	const op = "ensure object store"
 	js, err := c.jetStream(ctx, op, bucket)
@@ -140,7 +138,7 @@ func (c *Client) EnsureObjectStore(ctx context.Context, bucket string, opts ...O
 		store, err = c.adaptObjectStore(ctx, want)
 	}
 	if err != nil {
-		return nil, wrapJetStream(op, bucket, err)
+		return nil, objectStoreFault(op, bucket, err)
 	}
 	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
 }
@@ -154,7 +152,7 @@ func (c *Client) adaptObjectStore(ctx context.Context, want jetstream.ObjectStor
 	merged, found := drift.ObjectStore(liveObjectStoreConfig(want.Bucket, stream.CachedInfo().Config), want, false)
 	switch {
 	case drift.Forbids(found, false):
-		return nil, objectStoreError{&DriftError{Stream: objectStreamPrefix + want.Bucket, Drifts: driftsOf(found)}}
+		return nil, objectStoreDrift(want.Bucket, found, false)
 	case len(found) == 0:
 		return c.js.ObjectStore(ctx, want.Bucket)
 	}

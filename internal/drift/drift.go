@@ -2,6 +2,7 @@ package drift
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
@@ -34,12 +35,27 @@ func (d Difference) String() string {
 	return text
 }
 
-// readable prints an empty list or text as something that can be seen.
+// readable prints a value as something that can be seen: an empty text, and what is behind a pointer.
 func readable(v any) string {
-	if text := fmt.Sprint(v); text != "" {
-		return text
+	value := reflect.ValueOf(v)
+	kind := value.Kind()
+	if kind == reflect.Slice && value.Type().Elem().Kind() == reflect.Pointer {
+		kind = reflect.Struct
 	}
-	return `""`
+	switch kind {
+	case reflect.Pointer, reflect.Struct:
+		if value.IsZero() && kind == reflect.Pointer {
+			return "none"
+		}
+		if text, err := json.Marshal(v); err == nil {
+			return string(text)
+		}
+	case reflect.String:
+		if value.Len() == 0 {
+			return `""`
+		}
+	}
+	return fmt.Sprint(v)
 }
 
 // Stream compares a stream, of which state tells what is stored, with what is wanted. It returns live
@@ -135,7 +151,10 @@ func compare[T any](live, want T, rules map[string]rule, state *jetstream.Stream
 		}
 		target.Field(i).Set(b)
 		d := Difference{Field: now.Type().Field(i).Name, Live: a.Interface(), Want: b.Interface()}
-		d.Effect, d.Changeable = rules[d.Field](d.Live, d.Want, state)
+		d.Effect, d.Changeable = "changes what has no rule here", true
+		if rule, ok := rules[d.Field]; ok {
+			d.Effect, d.Changeable = rule(d.Live, d.Want, state)
+		}
 		d.Shrinks = d.Effect != ""
 		found = append(found, d)
 	}
