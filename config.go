@@ -27,7 +27,7 @@ type Config struct {
 	// for ws:// and wss:// a path and a query. A tls:// or wss:// among them demands TLS of every server.
 	// A user in a URL authenticates to that server: "user:password@" or "token@".
 	// Defaults to nats://localhost:4222.
-	URLs []string `yaml:"urls" secret:"url"`
+	URLs []string `yaml:"urls" secret:"url" choice:"authentication:urls"`
 	// ClusterID names the event bus this client belongs to. It becomes part of the connection name
 	// and is otherwise informational.
 	ClusterID string `yaml:"cluster_id"`
@@ -90,10 +90,10 @@ type Config struct {
 	// DefaultConfig and LoadConfig.
 	JetStreamEnabled bool `yaml:"jetstream_enabled"`
 	// JetStreamDomain addresses the JetStream of another domain, such as a leaf node's.
-	JetStreamDomain string `yaml:"jetstream_domain"`
+	JetStreamDomain string `yaml:"jetstream_domain" choice:"JetStream API:domain"`
 	// JetStreamAPIPrefix begins the subjects of the JetStream API, in the place of "$JS.API", where an
 	// account imports that of another under a prefix. It excludes JetStreamDomain.
-	JetStreamAPIPrefix string `yaml:"jetstream_api_prefix"`
+	JetStreamAPIPrefix string `yaml:"jetstream_api_prefix" choice:"JetStream API:prefix"`
 	// DefaultStreamReplicas is used by streams and buckets that leave their replicas at zero, 1 to
 	// 5. Zero leaves the choice to the server (1).
 	DefaultStreamReplicas int `yaml:"default_stream_replicas"`
@@ -103,21 +103,21 @@ type Config struct {
 
 	// Username and Password authenticate by password. PasswordFile names a file that holds the
 	// password and is read at every connect; it excludes Password.
-	Username     string `yaml:"username"`
-	Password     string `yaml:"password" secret:"true"`
-	PasswordFile string `yaml:"password_file"`
+	Username     string `yaml:"username" choice:"authentication:password"`
+	Password     string `yaml:"password" secret:"true" choice:"authentication:password"`
+	PasswordFile string `yaml:"password_file" choice:"authentication:password"`
 	// Token authenticates by token. TokenFile names a file that holds it and is read at every
 	// connect; it excludes Token.
-	Token     string `yaml:"token" secret:"true"`
-	TokenFile string `yaml:"token_file"`
+	Token     string `yaml:"token" secret:"true" choice:"authentication:token"`
+	TokenFile string `yaml:"token_file" choice:"authentication:token"`
 	// NKeySeed authenticates by the NKey of this seed ("SU..."). NKeySeedFile names a file that
 	// holds it and is read at every connect; it excludes NKeySeed.
-	NKeySeed     string `yaml:"nkey_seed" secret:"true"`
-	NKeySeedFile string `yaml:"nkey_seed_file"`
+	NKeySeed     string `yaml:"nkey_seed" secret:"true" choice:"authentication:nkey"`
+	NKeySeedFile string `yaml:"nkey_seed_file" choice:"authentication:nkey"`
 	// Creds is the content of a .creds file (JWT and NKey seed). CredsFile names such a file, which is
 	// read at every connect; it excludes Creds.
-	Creds     string `yaml:"creds" secret:"true"`
-	CredsFile string `yaml:"creds_file"`
+	Creds     string `yaml:"creds" secret:"true" choice:"authentication:creds"`
+	CredsFile string `yaml:"creds_file" choice:"authentication:creds"`
 
 	// TLSEnabled demands TLS. It is implied by the tls:// and wss:// schemes and by any other TLS key.
 	TLSEnabled bool `yaml:"tls_enabled"`
@@ -201,8 +201,11 @@ func DefaultConfig() *Config {
 // ./nats.yaml, or else none. A file that was asked for and does not exist is an error.
 //
 // Every key of the file has its environment variable, see [Config]. In a variable a list is split
-// at commas, a boolean is what [strconv.ParseBool] takes, and an empty variable is not set.
-// A null or missing key of the file leaves the default, and a zero or empty value means it.
+// at commas, a boolean is what [strconv.ParseBool] takes, white space around the value is no part of
+// it, and an empty variable is not set. Of keys that exclude each other, that of the environment wins
+// over that of the file: a token there replaces a token_file or creds here, and a user in the urls.
+// A missing key of the file leaves the default, as does one without a value or, but for secrets, null,
+// and a zero or empty value means it.
 //
 // Unknown keys and variables, keys given twice, wrong values and everything that
 // [Config.Validate] finds are reported together in one error, an [ErrInvalidConfig]. Each is named

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 
@@ -268,6 +269,12 @@ func TestLoadConfigFileProblems(t *testing.T) {
 		"value for a block":   {"consul: hunter2", `n.yaml:1: consul: expected keys with their values, got one plain value`},
 		"list in a list":      {"urls:\n- nats://a\n- [b]", `n.yaml:3: urls[1]: expected one plain value, got a list`},
 		"nothing in a list":   {"urls:\n- nats://a\n-", `n.yaml:3: urls[1]: expected one plain value, got nothing`},
+		"keys in a block":     {"# ours\nnats:\n  urls: [nats://u:hunter2@a]\n  other: x", `n.yaml:2: unknown key "nats": its keys stand at the top level, in no block`},
+		"consul in a block":   {"isa: {nats: {consul: {token: hunter2}}}", `n.yaml:1: unknown key "isa": its keys stand at the top level, in no block`},
+		"prefixed key":        {"isa_cloud_nats_urls: [a]", `n.yaml:1: unknown key "isa_cloud_nats_urls", did you mean "urls"?`},
+		"null for a password": {"username: u\npassword: null", `n.yaml:2: password: expected a secret; one that is called null or ~ must be quoted`},
+		"null for a token":    {"consul: {token: ~}", `n.yaml:1: consul.token: expected a secret; one that is called null or ~ must be quoted`},
+		"tagged null":         {"token: !!null hunter2", `n.yaml:1: token: expected a secret; one that is called null or ~ must be quoted`},
 		"key twice":           {"timeout: 1s\ncluster_id: a\ntimeout: 2s", `n.yaml:3: timeout: given twice, first in line 1`},
 		"block twice":         {"consul: {tag: a}\nconsul: {near: b}", `n.yaml:2: consul: given twice, first in line 1`},
 		"no mapping":          {"- a", `n.yaml:1: expected keys with their values, got a list`},
@@ -301,6 +308,8 @@ func TestLoadConfigAcceptsWhatMeansTheSame(t *testing.T) {
 		"dotted key":       "consul.timeout: 2s",
 		"quoted number":    `grpc_port: "50056"`,
 		"alias":            "consul: {timeout: &t 2s}\nreconnect_wait: *t",
+		"no password":      "password:\ntoken: ''",
+		"unset by null":    "tls_ca: ~\ndrain_timeout: null",
 		"byte order mark":  "\ufefftimeout: 10s",
 		"carriage returns": "timeout: 10s\r\nmax_pings_out: 2\r\n",
 	} {
@@ -324,6 +333,8 @@ func TestLoadConfigVariableProblems(t *testing.T) {
 		"unknown":   {"URL", "nats://a", `ISA_CLOUD_NATS_URL: unknown variable, did you mean "ISA_CLOUD_NATS_URLS"?`},
 		"nested":    {"CONSUL_ADRESS", "a", `ISA_CLOUD_NATS_CONSUL_ADRESS: unknown variable, did you mean "ISA_CLOUD_NATS_CONSUL_ADDRESS"?`},
 		"the file":  {"CONFIGS", "a", `ISA_CLOUD_NATS_CONFIGS: unknown variable, did you mean "ISA_CLOUD_NATS_CONFIG"?`},
+		"twice":     {"ISA_CLOUD_NATS_TLS_CA", "a", `ISA_CLOUD_NATS_ISA_CLOUD_NATS_TLS_CA: unknown variable, did you mean "ISA_CLOUD_NATS_TLS_CA"?`},
+		"half":      {"NATS_CONSUL_TOKEN", "hunter2", `ISA_CLOUD_NATS_NATS_CONSUL_TOKEN: unknown variable, did you mean "ISA_CLOUD_NATS_CONSUL_TOKEN"?`},
 		"far away":  {"BANANAS", "a", `ISA_CLOUD_NATS_BANANAS: unknown variable`},
 		"no secret": {"PASWORD", "hunter2", `ISA_CLOUD_NATS_PASWORD: unknown variable, did you mean "ISA_CLOUD_NATS_PASSWORD"?`},
 	} {
@@ -334,6 +345,71 @@ func TestLoadConfigVariableProblems(t *testing.T) {
 			require.EqualError(t, err, "invalid configuration: "+test.want)
 		})
 	}
+}
+
+// What editors, shells and block texts leave around a value is no part of it.
+func TestLoadConfigTrims(t *testing.T) {
+	inEmptyFolder(t)
+	writeFile(t, "n.yaml", "password: |\n  hunter2\ncluster_id: >\n  bus\n")
+	t.Setenv("ISA_CLOUD_NATS_USERNAME", "u\n")
+	t.Setenv("ISA_CLOUD_NATS_CONSUL_TOKEN", " \thunter3\r\n")
+	t.Setenv("ISA_CLOUD_NATS_TIMEOUT", "3s\n")
+	t.Setenv("ISA_CLOUD_NATS_TLS_ENABLED", " ")
+	c, err := nats.LoadConfig("n.yaml")
+	require.NoError(t, err)
+	want := nats.DefaultConfig()
+	want.Username, want.Password, want.ClusterID, want.Timeout, want.Consul.Token = "u", "hunter2", "bus", 3*time.Second, "hunter3"
+	require.Equal(t, want, c)
+}
+
+// Where keys exclude each other, that of the environment wins.
+func TestEnvironmentChangesTheWay(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	writeFile(t, secret, "hunter2")
+	user := seed(t, nkeys.CreateUser)
+	for name, test := range map[string]struct {
+		file      string
+		variables []string
+		want      nats.Config
+	}{
+		"secret for its file": {"token_file: " + secret, []string{"TOKEN=t"}, nats.Config{Token: "t"}},
+		"file for its secret": {"{username: u, password: hunter2}", []string{"PASSWORD_FILE=" + secret}, nats.Config{Username: "u", PasswordFile: secret}},
+		"password of a user":  {"{username: u, password_file: " + secret + "}", []string{"PASSWORD=p"}, nats.Config{Username: "u", Password: "p"}},
+		"another way":         {"{username: u, password: hunter2}", []string{"NKEY_SEED=" + user}, nats.Config{NKeySeed: user}},
+		"another way, again":  {"nkey_seed: " + user, []string{"USERNAME=u", "PASSWORD=p"}, nats.Config{Username: "u", Password: "p"}},
+		"credentials":         {"token_file: /none", []string{"CREDS=eyJ.a.b " + user}, nats.Config{Creds: "eyJ.a.b " + user}},
+		"user in the URLs":    {"token: hunter2", []string{"URLS=nats://u:p@a"}, nats.Config{URLs: []string{"nats://u:p@a"}}},
+		"URLs without user":   {"token: t", []string{"URLS=nats://a"}, nats.Config{URLs: []string{"nats://a"}, Token: "t"}},
+		"no user in the URLs": {"urls: ['nats://u:p@@a:1', 'hunter2@b', 'nats://c']", []string{"TOKEN=t"}, nats.Config{URLs: []string{"nats://a:1", "nats://b", "nats://c"}, Token: "t"}},
+		"Consul's token":      {"consul: {token_file: /none}", []string{"CONSUL_TOKEN=t"}, nats.Config{Consul: nats.ConsulConfig{Token: "t"}}},
+		"Consul's alone":      {"token: t", []string{"CONSUL_TOKEN=t"}, nats.Config{Token: "t", Consul: nats.ConsulConfig{Token: "t"}}},
+		"JetStream's prefix":  {"jetstream_domain: hub", []string{"JETSTREAM_API_PREFIX=hub.API"}, nats.Config{JetStreamAPIPrefix: "hub.API"}},
+		"an empty variable":   {"token: t", []string{"TOKEN=", "USERNAME= "}, nats.Config{Token: "t"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inEmptyFolder(t)
+			for _, variable := range test.variables {
+				name, text, _ := strings.Cut(variable, "=")
+				t.Setenv("ISA_CLOUD_NATS_"+name, text)
+			}
+			writeFile(t, "n.yaml", test.file)
+			got, err := nats.LoadConfig("n.yaml")
+			require.NoError(t, err)
+			want := nats.DefaultConfig()
+			if test.want.URLs != nil {
+				want.URLs = test.want.URLs
+			}
+			want.Username, want.Password, want.PasswordFile = test.want.Username, test.want.Password, test.want.PasswordFile
+			want.Token, want.NKeySeed, want.Creds = test.want.Token, test.want.NKeySeed, test.want.Creds
+			want.Consul.Token, want.JetStreamAPIPrefix = test.want.Consul.Token, test.want.JetStreamAPIPrefix
+			require.Equal(t, want, got)
+		})
+	}
+	inEmptyFolder(t)
+	t.Setenv("ISA_CLOUD_NATS_TOKEN", "t")
+	t.Setenv("ISA_CLOUD_NATS_USERNAME", "u")
+	_, err := nats.LoadConfig("")
+	require.EqualError(t, err, "invalid configuration: ISA_CLOUD_NATS_TOKEN: must be the only authentication, but username is set too")
 }
 
 func TestLoadConfigNamesTheListThatIsUsed(t *testing.T) {

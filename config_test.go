@@ -149,7 +149,7 @@ func TestValidateRefuses(t *testing.T) {
 		`client_id: must not contain control characters, got "\x00"`:                                                                 {ClientID: "\x00"},
 		`service_name: must not contain control characters, got "\t"`:                                                                {ServiceName: "\t"},
 		`jetstream_domain: must not contain spaces, control characters, '.', '*' or '>', got "a.b"`:                                  {JetStreamDomain: "a.b"},
-		`jetstream_api_prefix: excludes jetstream_domain`:                                                                            {JetStreamAPIPrefix: "hub.API", JetStreamDomain: "hub"},
+		`jetstream_api_prefix: must be the only JetStream API, but jetstream_domain is set too`:                                      {JetStreamAPIPrefix: "hub.API", JetStreamDomain: "hub"},
 		`jetstream_api_prefix: must be a subject's first tokens, without wildcards, spaces or empty tokens, got "hub.*"`:             {JetStreamAPIPrefix: "hub.*"},
 		`inbox_prefix: must be a subject's first tokens, without wildcards, spaces or empty tokens, got "me."`:                       {InboxPrefix: "me."},
 		`inbox_prefix: must be a subject's first tokens, without wildcards, spaces or empty tokens, got "a b"`:                       {InboxPrefix: "a b"},

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -33,6 +32,7 @@ func (c *Config) problems() settings.Problems {
 	v.numbers()
 	v.durations()
 	v.words()
+	v.found = append(v.found, settings.Contradictions(*c)...)
 	v.authentication()
 	v.tls()
 	v.consul()
@@ -81,9 +81,6 @@ func (v *validator) names() {
 		return unicode.IsControl(r) || unicode.IsSpace(r) || strings.ContainsRune(".*>", r)
 	}) {
 		v.refuse("jetstream_domain", "must not contain spaces, control characters, '.', '*' or '>', got %q", v.c.JetStreamDomain)
-	}
-	if v.c.JetStreamAPIPrefix != "" && v.c.JetStreamDomain != "" {
-		v.refuse("jetstream_api_prefix", "excludes jetstream_domain")
 	}
 	v.prefix("jetstream_api_prefix", strings.TrimSuffix(v.c.JetStreamAPIPrefix, "."))
 	v.prefix("inbox_prefix", v.c.InboxPrefix)
@@ -149,58 +146,23 @@ func (v *validator) oneOf(key, value, first, second string) {
 	}
 }
 
-// authentication refuses what would leave it to chance which credentials are sent.
 func (v *validator) authentication() {
 	c := v.c
 	v.credentials()
-	if c.Username == "" {
-		for _, key := range setKeys("password", c.Password, "password_file", c.PasswordFile) {
-			v.refuse(key, "needs username")
-		}
-	}
-	methods := slices.Concat(
-		firstOf(setKeys("username", c.Username, "password", c.Password, "password_file", c.PasswordFile)),
-		firstOf(setKeys("token", c.Token, "token_file", c.TokenFile)),
-		firstOf(setKeys("nkey_seed", c.NKeySeed, "nkey_seed_file", c.NKeySeedFile)),
-		firstOf(setKeys("creds", c.Creds, "creds_file", c.CredsFile)),
-		firstOf(urlsWithUser(c.URLs)),
-	)
-	for _, key := range methods[min(1, len(methods)):] {
-		v.refuse(key, "must be the only authentication, but %s is set too", methods[0])
-	}
+	v.needs("password", c.Password, "username", c.Username)
+	v.needs("password_file", c.PasswordFile, "username", c.Username)
 }
 
-// setKeys takes keys and their values by turns and returns the keys whose values are set.
-func setKeys(keysAndValues ...string) []string {
-	var keys []string
-	for pair := range slices.Chunk(keysAndValues, 2) {
-		if pair[1] != "" {
-			keys = append(keys, pair[0])
-		}
+func (v *validator) needs(key, value, other, otherValue string) {
+	if value != "" && otherValue == "" {
+		v.refuse(key, "needs %s", other)
 	}
-	return keys
-}
-
-func firstOf(keys []string) []string { return keys[:min(1, len(keys))] }
-
-func urlsWithUser(urls []string) []string {
-	var keys []string
-	for i, raw := range urls {
-		if strings.Contains(raw, "@") {
-			keys = append(keys, fmt.Sprintf("urls[%d]", i))
-		}
-	}
-	return keys
 }
 
 func (v *validator) tls() {
 	cert, key := v.c.TLSCert, v.c.TLSKey
-	switch {
-	case cert != "" && key == "":
-		v.refuse("tls_cert", "needs tls_key")
-	case key != "" && cert == "":
-		v.refuse("tls_key", "needs tls_cert")
-	}
+	v.needs("tls_cert", cert, "tls_key", key)
+	v.needs("tls_key", key, "tls_cert", cert)
 	certPEM, keyPEM := v.file("tls_cert", cert), v.file("tls_key", key)
 	if certPEM != nil && keyPEM != nil {
 		if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {

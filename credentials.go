@@ -52,9 +52,6 @@ func (v *validator) secret(key, value, file string) string {
 	if file == "" {
 		return value
 	}
-	if value != "" {
-		v.refuse(key+"_file", "excludes %s", key)
-	}
 	text, err := settings.ReadSecret(file)
 	if err != nil {
 		v.refuse(key+"_file", "%w", err)

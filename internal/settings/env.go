@@ -2,14 +2,17 @@ package settings
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 )
 
-// environment applies the variables and refuses those that are named like one but are none.
+// environment applies the variables and refuses those that are named like one but are none. Where two keys
+// exclude each other, that of the environment wins over that of the file.
 func (l *Loaded) environment(environ []string) {
+	file := maps.Clone(l.set)
 	settings := make(map[string]setting, len(l.settings))
 	known := []string{strings.TrimPrefix(fileVariable, envPrefix)}
 	for _, s := range l.settings {
@@ -19,6 +22,7 @@ func (l *Loaded) environment(environ []string) {
 	slices.Sort(environ) // so that the same mistakes give the same text
 	for _, entry := range environ {
 		name, text, _ := strings.Cut(entry, "=")
+		text = strings.TrimSpace(text) // a line feed comes with what a shell or a mounted secret put in
 		rest, ours := strings.CutPrefix(name, envPrefix)
 		if !ours || text == "" || name == fileVariable || isServiceLink(rest, text) {
 			continue
@@ -32,6 +36,14 @@ func (l *Loaded) environment(environ []string) {
 			meant = envPrefix + meant
 		}
 		l.report(name, "unknown variable%s", didYouMean(meant))
+	}
+	byFile := func(s setting) bool { return file[s.key] != "" && file[s.key] == l.set[s.key] }
+	for _, winner := range l.settings {
+		for _, s := range l.settings {
+			if l.set[winner.key] != "" && !byFile(winner) && byFile(s) && s.contradicts(winner) != "" {
+				s.takeBack()
+			}
+		}
 	}
 }
 

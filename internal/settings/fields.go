@@ -26,6 +26,7 @@ const (
 type setting struct {
 	key    string // "consul.address"
 	secret string // secretValue, secretURL or empty
+	choice string // "authentication:token" for one of several ways, of which only one may be used; or empty
 	value  reflect.Value
 }
 
@@ -34,7 +35,7 @@ func direct(v reflect.Value, prefix string) []setting {
 	fields := make([]setting, 0, v.NumField())
 	for i := range v.NumField() {
 		tag := v.Type().Field(i).Tag
-		fields = append(fields, setting{prefix + tag.Get("yaml"), tag.Get("secret"), v.Field(i)})
+		fields = append(fields, setting{prefix + tag.Get("yaml"), tag.Get("secret"), tag.Get("choice"), v.Field(i)})
 	}
 	return fields
 }
@@ -124,8 +125,8 @@ func closest(name string, known []string, form func(string) string) string {
 	}
 	distance := func(s string) int {
 		s = form(s)
-		if strings.HasPrefix(s, name+"_") || strings.HasSuffix(s, "_"+name) {
-			return 1 // "nkey" means "nkey_seed", though "near" takes fewer edits
+		if strings.HasPrefix(s, name+"_") || strings.HasSuffix(s, "_"+name) || strings.HasSuffix(name, "_"+s) {
+			return 1 // "nkey" means "nkey_seed", though "near" takes fewer edits, and "nats_urls" means "urls"
 		}
 		return editDistance(name, s)
 	}

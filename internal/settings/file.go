@@ -96,13 +96,17 @@ func (f *file) pair(name, value *yaml.Node, prefix string) {
 	}
 	f.seen[key] = name.Line
 
-	if i := slices.IndexFunc(f.settings, func(s setting) bool { return s.key == key }); i >= 0 {
+	if i := f.find(key); i >= 0 {
 		f.value(f.settings[i], value, where+": "+key)
 	} else if f.isBlock(key) {
 		f.mapping(value, key+".")
 	} else {
-		f.unknownKey(key, where)
+		f.unknownKey(key, where, target(value))
 	}
+}
+
+func (f *file) find(key string) int {
+	return slices.IndexFunc(f.settings, func(s setting) bool { return s.key == key })
 }
 
 func (f *file) isBlock(key string) bool {
@@ -111,12 +115,29 @@ func (f *file) isBlock(key string) bool {
 	})
 }
 
-func (f *file) unknownKey(key, where string) {
+func (f *file) unknownKey(key, where string, value *yaml.Node) {
 	known := make([]string, len(f.settings))
 	for i, s := range f.settings {
 		known[i] = s.key
 	}
-	f.report(where, "unknown key %q%s", serverurl.Redact(key), didYouMean(nearest(key, known)))
+	hint := didYouMean(nearest(key, known))
+	if f.wraps(value) {
+		hint = ": its keys stand at the top level, in no block"
+	}
+	f.report(where, "unknown key %q%s", serverurl.Redact(key), hint)
+}
+
+// wraps tells whether keys that are known at the top level stand within a node.
+func (f *file) wraps(node *yaml.Node) bool {
+	if node.Kind != yaml.MappingNode {
+		return false
+	}
+	for pair := range slices.Chunk(node.Content, 2) {
+		if f.find(pair[0].Value) >= 0 || f.isBlock(pair[0].Value) || f.wraps(pair[1]) {
+			return true
+		}
+	}
+	return false
 }
 
 func didYouMean(name string) string {
@@ -132,10 +153,12 @@ func (f *file) value(s setting, node *yaml.Node, where string) {
 	if isNull(node) {
 		if node.Anchor != "" {
 			f.report(where, "expected a value; one that begins with & must be quoted")
+		} else if s.secret == secretValue && node.Value != "" {
+			f.report(where, "expected a secret; one that is called null or ~ must be quoted")
 		}
 		return
 	}
-	texts := []string{node.Value}
+	texts := []string{strings.TrimRight(node.Value, "\r\n")} // which block texts end in
 	if s.value.Kind() == reflect.Slice {
 		if node.Kind != yaml.SequenceNode {
 			f.report(where, "expected a list, got %s", kindOf(node))
