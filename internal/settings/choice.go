@@ -72,7 +72,7 @@ func (s setting) takeBack() {
 		s.value.SetZero()
 	}
 	for i, raw := range s.urls() {
-		if u, err := serverurl.Parse(raw, strings.HasPrefix(s.urls()[0], "ws")); err == nil && hasUser(raw) {
+		if u, err := serverurl.Parse(raw, strings.HasPrefix(serverurl.Normal(s.urls()[0]), "ws")); err == nil && hasUser(raw) {
 			u.User = nil
 			s.urls()[i] = u.String()
 		}
