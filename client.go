@@ -187,8 +187,8 @@ func (c *Client) String() string { return "nats.Client(" + c.name() + ")" }
 // GoString is String: the fields would be read while they change.
 func (c *Client) GoString() string { return c.String() }
 
-// Conn returns the connection of nats.go, for what this package does not cover. Closing it closes
-// the client without its care.
+// Conn returns the connection of nats.go, for what this package does not cover, such as micro
+// services: Close waits for their handlers, too. Closing it closes the client without its care.
 func (c *Client) Conn() *natsgo.Conn { return c.nc }
 
 // JetStream returns upstream's JetStream handle on the same connection, or nil when

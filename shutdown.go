@@ -15,7 +15,7 @@ import (
 // ShutdownError says what Close or Shutdown left behind. It is ErrDrainTimeout when handlers,
 // messages or asynchronous publishes were left, and ErrUnflushed when published bytes were.
 type ShutdownError struct {
-	// Handlers still running.
+	// Handlers still running, those that others have on Conn() included.
 	Handlers int
 	// Messages received and never handed to a handler.
 	Messages int
@@ -70,7 +70,8 @@ func (e *ShutdownError) kinds() []error {
 
 // Close ends the client gracefully: it stops receiving, waits until the messages already received
 // are handled and the asynchronous publishes acknowledged, sends what was published, and closes
-// the connection. Calls that handlers make meanwhile go on working. It takes at most
+// the connection. Last of the handlers, it waits for those that others have on Conn(): of micro
+// services, of upstream's Consume. Calls that handlers make meanwhile go on working. It takes at most
 // Config.DrainTimeout, and then returns a *ShutdownError that says what was left; it is
 // ErrDrainTimeout or ErrUnflushed or both. While disconnected it waits for the connection only as
 // long as there is something to send. A second call waits for the first and returns nil, or
@@ -128,6 +129,7 @@ func (c *Client) drainHandlers(ctx context.Context, left *ShutdownError) {
 		left.Messages += one.Pending
 	}
 	left.Handlers += <-consumptions
+	c.drainForeign(ctx, left)
 }
 
 // drainSubscriptions drains all subscriptions at once and returns what each of them left.

@@ -3,10 +3,13 @@ package nats_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -144,4 +147,124 @@ func TestSecondCloseKeepsToItsOwnTime(t *testing.T) {
 	close(release)
 	require.NoError(t, <-first)
 	require.NoError(t, client.Shutdown(within(t, patience)))
+}
+
+// foreign begins, on Conn(), something with a handler that is not the client's, calls h with what answers
+// one message, and sends three messages to it.
+var foreign = map[string]func(t *testing.T, w *workplace, h func(respond func([]byte) error)) (answers func() int){
+	"a micro service": func(t *testing.T, w *workplace, h func(func([]byte) error)) func() int {
+		_, err := micro.AddService(w.client.Conn(), micro.Config{
+			Name: "Echo", Version: "1.0.0", Endpoint: &micro.EndpointConfig{Subject: "foreign", Handler: micro.HandlerFunc(func(r micro.Request) {
+				h(func(data []byte) error { return r.Respond(data) })
+			})},
+		})
+		require.NoError(t, err)
+		return w.ask(t)
+	},
+	"a plain subscription": func(t *testing.T, w *workplace, h func(func([]byte) error)) func() int {
+		_, err := w.client.Conn().Subscribe("foreign", func(m *natsgo.Msg) { h(m.Respond) })
+		require.NoError(t, err)
+		return w.ask(t)
+	},
+	"upstream's Consume": func(t *testing.T, w *workplace, h func(func([]byte) error)) func() int {
+		consumer, err := w.client.JetStream().Consumer(context.Background(), "ORDERS", "worker")
+		require.NoError(t, err)
+		_, err = consumer.Consume(func(m jetstream.Msg) { h(func([]byte) error { return m.Ack() }) })
+		require.NoError(t, err)
+		return func() int {
+			info, err := w.other.GetConsumerInfo(context.Background(), "ORDERS", "worker")
+			require.NoError(t, err)
+			return int(info.AckFloor.Stream)
+		}
+	},
+}
+
+// ask sends three requests and tells how many are answered.
+func (w *workplace) ask(t *testing.T) func() int {
+	t.Helper()
+	ctx := context.Background()
+	require.NoError(t, w.client.Flush(ctx))
+	var answers atomic.Int64
+	_, err := w.other.Subscribe(ctx, "answers", func(*nats.Message) error { answers.Add(1); return nil })
+	require.NoError(t, err)
+	for range 3 {
+		require.NoError(t, w.other.PublishWithReply(ctx, "foreign", "answers", nil))
+	}
+	require.NoError(t, w.other.Flush(ctx))
+	return func() int { return int(answers.Load()) }
+}
+
+// What others have on Conn() is let end as well: raw, none of the three answers came, and nil was returned.
+func TestCloseDrainsWhatIsNotItsOwn(t *testing.T) {
+	t.Parallel()
+	for name, begin := range foreign {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorkplace(t)
+			started, closing := make(chan struct{}, 20), make(chan struct{})
+			errs := make(chan map[string]error, 20)
+			answers := begin(t, w, func(respond func([]byte) error) {
+				started <- struct{}{}
+				<-closing
+				if len(errs) == 0 {
+					errs <- w.calls(within(t, patience))
+				}
+				assert.NoError(t, respond(nil))
+			})
+			<-started
+			closed := make(chan error)
+			go func() { closed <- w.client.Close() }()
+			awaitClosing(t, w.client)
+			close(closing)
+			require.NoError(t, <-closed)
+			for call, err := range <-errs {
+				assert.NoError(t, err, call)
+			}
+			eventually(t, "3 answers", func() bool { return answers() >= 3 })
+		})
+	}
+}
+
+func TestShutdownCountsWhatIsNotItsOwn(t *testing.T) {
+	t.Parallel()
+	w := newWorkplace(t)
+	started, release := make(chan struct{}, 3), make(chan struct{})
+	defer close(release)
+	foreign["a plain subscription"](t, w, func(func([]byte) error) {
+		started <- struct{}{}
+		<-release
+	})
+	<-started
+	eventually(t, "two wait", func() bool { return w.client.Conn().Stats().InMsgs >= 3 })
+	begin := time.Now()
+	err := w.client.Shutdown(within(t, 100*time.Millisecond))
+	assert.Less(t, time.Since(begin), patience)
+	require.ErrorIs(t, err, nats.ErrDrainTimeout)
+	var left *nats.ShutdownError
+	require.ErrorAs(t, err, &left)
+	assert.Equal(t, 1, left.Handlers)
+	assert.Equal(t, 2, left.Messages)
+}
+
+// What others have received is handled without a server, too.
+func TestCloseDrainsWhatIsNotItsOwnWhileDisconnected(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	var handled atomic.Int64
+	started := make(chan struct{}, 10)
+	_, err := client.Conn().Subscribe("work", func(*natsgo.Msg) {
+		started <- struct{}{}
+		time.Sleep(20 * time.Millisecond) // the work
+		handled.Add(1)
+	})
+	require.NoError(t, err)
+	for range 10 {
+		require.NoError(t, client.Publish(context.Background(), "work", nil))
+	}
+	require.NoError(t, client.Flush(context.Background()))
+	<-started
+	s.Stop()
+	require.NoError(t, client.Close())
+	assert.EqualValues(t, 10, handled.Load())
 }
