@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consul"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
 )
@@ -179,7 +180,6 @@ const (
 	defaultMaxPingsOut         = 2
 	defaultMaxControlLine      = 4096
 	defaultInboxPrefix         = "_INBOX"
-	defaultConsulTimeout       = 2 * time.Second
 
 	whenDisconnectedBuffer = "buffer"
 	whenDisconnectedFail   = "fail"
@@ -236,7 +236,7 @@ func (c Config) withDefaults() Config {
 
 	c.ServiceName = cmp.Or(c.ServiceName, defaultServiceName)
 	c.GRPCPort = cmp.Or(c.GRPCPort, defaultGRPCPort)
-	c.Consul.Timeout = cmp.Or(c.Consul.Timeout, defaultConsulTimeout)
+	c.Consul.Timeout = cmp.Or(c.Consul.Timeout, consul.DefaultTimeout)
 
 	c.MaxReconnect = cmp.Or(c.MaxReconnect, defaultMaxReconnect)
 	// A bound that is given is never broken by a default: one wait follows the other.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consul"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
@@ -47,15 +48,21 @@ func (s *serverSet) get() ([]string, time.Time) {
 	return slices.Clone(s.urls), s.updated
 }
 
+// The pauses between two attempts to follow.
+const (
+	followRetryMin = 200 * time.Millisecond
+	followRetryMax = 10 * time.Second
+)
+
 // setupResolver chooses who finds the servers.
 func (c *Client) setupResolver() error {
 	c.resolver = c.opts.resolver
 	if c.resolver == nil && c.cfg.UseConsul {
-		consul, err := newConsulResolver(c.cfg.Consul, c.cfg.ServiceName, c.cfg.GRPCPort, c.log)
+		r, err := consul.New(consul.Config(c.cfg.Consul), c.cfg.ServiceName, c.cfg.GRPCPort, c.log)
 		if err != nil {
 			return err
 		}
-		c.resolver = consul
+		c.resolver = r
 	}
 	_, c.watching = c.resolver.(WatchingResolver)
 	return nil
@@ -108,7 +115,7 @@ func (c *Client) follow() {
 			return
 		}
 		c.log.Warn("the resolver stopped telling of servers; it is asked again", "error", err)
-		if !pause.Sleep(c.life.Context(), pause.Backoff(failures, consulRetryMin, consulRetryMax)) {
+		if !pause.Sleep(c.life.Context(), pause.Backoff(failures, followRetryMin, followRetryMax)) {
 			return
 		}
 	}

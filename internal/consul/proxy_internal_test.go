@@ -1,4 +1,4 @@
-package nats
+package consul
 
 import (
 	"bytes"
@@ -58,7 +58,7 @@ func serveHTTP(t *testing.T, handler http.HandlerFunc) string {
 }
 
 // watch runs r.Watch until the test ends; urls holds what it told last.
-func watch(t *testing.T, r *ConsulResolver) (urls *atomic.Pointer[[]string]) {
+func watch(t *testing.T, r *Resolver) (urls *atomic.Pointer[[]string]) {
 	t.Helper()
 	urls = new(atomic.Pointer[[]string])
 	ctx, cancel := context.WithCancel(context.Background())
@@ -113,7 +113,7 @@ func TestWatchBehindAProxy(t *testing.T) {
 			first := consultest.Instance{Service: "nats", ID: "one", Address: "192.0.2.1", Port: 4222}
 			agent.Register(first)
 			var log lockedLog
-			r, err := newConsulResolver(ConsulConfig{Address: address}, "nats", 0, log.logger())
+			r, err := New(Config{Address: address}, "nats", 0, log.logger())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -159,7 +159,7 @@ func TestWatchDoesNotSpin(t *testing.T) {
 				handler(w, req)
 			})
 			var log lockedLog
-			r, err := newConsulResolver(ConsulConfig{Address: address}, "nats", 0, log.logger())
+			r, err := New(Config{Address: address}, "nats", 0, log.logger())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -191,7 +191,7 @@ func TestManyInstances(t *testing.T) {
 	answer := entries(many)
 	address := serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(answer) })
 	var log lockedLog
-	r, err := newConsulResolver(ConsulConfig{Address: address, Timeout: time.Minute}, "nats", 0, log.logger())
+	r, err := New(Config{Address: address, Timeout: time.Minute}, "nats", 0, log.logger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestSkippedInstancesAreToldOnce(t *testing.T) {
 		_, _ = fmt.Fprintf(w, `[{"Node":{"Node":"n","Address":"10.0.0.1"},"Service":{"ID":"s","Port":%d}}]`, port.Load())
 	})
 	var log lockedLog
-	r, err := newConsulResolver(ConsulConfig{Address: address}, "nats", 0, log.logger())
+	r, err := New(Config{Address: address}, "nats", 0, log.logger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +257,7 @@ func TestAnswerIsBounded(t *testing.T) {
 					page = bytes.Repeat([]byte("x"), 64<<10)
 				}
 			})
-			r, err := newConsulResolver(ConsulConfig{Address: address, Timeout: time.Minute}, "nats", 0, slog.New(slog.DiscardHandler))
+			r, err := New(Config{Address: address, Timeout: time.Minute}, "nats", 0, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -276,7 +276,7 @@ func TestAnswerIsBounded(t *testing.T) {
 	exact := entries(1)
 	exact = append(exact, bytes.Repeat([]byte(" "), 8<<20-len(exact))...)
 	address := serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(exact) })
-	r, err := newConsulResolver(ConsulConfig{Address: address, Timeout: time.Minute}, "nats", 0, slog.New(slog.DiscardHandler))
+	r, err := New(Config{Address: address, Timeout: time.Minute}, "nats", 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func TestLargestTimeout(t *testing.T) {
 	agent := consultest.Run(t)
 	agent.Register(consultest.Instance{Service: "nats", ID: "one", Address: "192.0.2.1", Port: 4222})
 	var log lockedLog
-	r, err := newConsulResolver(ConsulConfig{Address: agent.Address(), Timeout: math.MaxInt64}, "nats", 0, log.logger())
+	r, err := New(Config{Address: agent.Address(), Timeout: math.MaxInt64}, "nats", 0, log.logger())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package nats
+package consul
 
 import (
 	"context"
@@ -10,12 +10,10 @@ import (
 
 // How a service is followed.
 const (
-	consulWait     = time.Minute            // that Consul holds a query without a change
-	consulInterval = 250 * time.Millisecond // between two queries at least, however often it changes
-	consulRetryMin = 200 * time.Millisecond
-	consulRetryMax = 10 * time.Second
-
-	maxConsulTimeout = 24 * time.Hour // so that no sum of times overflows
+	maxWait       = time.Minute            // that Consul holds a query without a change
+	leastInterval = 250 * time.Millisecond // between two queries at least, however often it changes
+	retryMin      = 200 * time.Millisecond
+	retryMax      = 10 * time.Second
 )
 
 // Watch calls update with the service's URLs, at once and then after every change, until ctx ends;
@@ -25,7 +23,7 @@ const (
 // index only when its wait ends. An outage of Consul and an answer without a usable instance are
 // logged and waited out, with pauses that double up to 10 s and have jitter: update is never called
 // with an empty list.
-func (r *ConsulResolver) Watch(ctx context.Context, update func(urls []string)) error {
+func (r *Resolver) Watch(ctx context.Context, update func(urls []string)) error {
 	var index uint64
 	failures, cuts := 0, 0
 	for {
@@ -34,13 +32,13 @@ func (r *ConsulResolver) Watch(ctx context.Context, update func(urls []string)) 
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		wait := consulInterval
+		wait := leastInterval
 		switch {
 		case answered == 0 && index > 0 && err != nil:
 			// A proxy between may end what is idle for it. Whether Consul is away tells the next
 			// query, which is answered at once.
 			cuts++
-			wait = pause.Backoff(cuts, consulRetryMin, consulRetryMax)
+			wait = pause.Backoff(cuts, retryMin, retryMax)
 		case err != nil:
 			// An empty answer has an index: the next query waits for the change.
 			if failures == 0 {
@@ -49,7 +47,7 @@ func (r *ConsulResolver) Watch(ctx context.Context, update func(urls []string)) 
 			}
 			failures++
 			if answered == 0 {
-				wait = pause.Backoff(failures, consulRetryMin, consulRetryMax)
+				wait = pause.Backoff(failures, retryMin, retryMax)
 			}
 		default:
 			if index == 0 || answered != index || failures > 0 {
@@ -60,7 +58,7 @@ func (r *ConsulResolver) Watch(ctx context.Context, update func(urls []string)) 
 				cuts = 0
 			}
 			if answered == 0 { // without an index there is no waiting for a change
-				wait = consulRetryMax
+				wait = retryMax
 			}
 		}
 		if answered < index {
@@ -74,10 +72,10 @@ func (r *ConsulResolver) Watch(ctx context.Context, update func(urls []string)) 
 }
 
 // follow makes one query, which with an index Consul answers at the next change.
-func (r *ConsulResolver) follow(ctx context.Context, index uint64) ([]string, uint64, error) {
+func (r *Resolver) follow(ctx context.Context, index uint64) ([]string, uint64, error) {
 	limit := r.timeout
 	if index > 0 {
-		limit += consulWait + consulWait/16 // Consul adds that much at random
+		limit += maxWait + maxWait/16 // Consul adds that much at random
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -1,4 +1,4 @@
-package nats
+package consul
 
 import (
 	"context"
@@ -15,16 +15,16 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// newConsulClient builds the API client that cfg and the environment ask for, and the source of its
+// newClient builds the API client that cfg and the environment ask for, and the source of its
 // ACL token. Nothing is sent.
-func newConsulClient(cfg ConsulConfig) (*api.Client, func() (string, error), error) {
+func newClient(cfg Config) (*api.Client, func() (string, error), error) {
 	if cfg.Timeout < 0 {
 		return nil, nil, fmt.Errorf("consul.timeout %s is negative", cfg.Timeout)
 	}
 	if cfg.Token != "" && cfg.TokenFile != "" {
 		return nil, nil, errors.New("consul.token and consul.token_file exclude each other")
 	}
-	if err := checkConsulEnvironment(); err != nil {
+	if err := checkEnvironment(); err != nil {
 		return nil, nil, err
 	}
 	// Not pooled: queries are seldom, and an idle connection would outlive a resolver that has no Close.
@@ -33,7 +33,7 @@ func newConsulClient(cfg ConsulConfig) (*api.Client, func() (string, error), err
 	conf.Transport.DialContext = (&net.Dialer{Timeout: cfg.Timeout}).DialContext
 	conf.Transport.TLSHandshakeTimeout = cfg.Timeout
 
-	if err := setConsulAddress(conf, cfg); err != nil {
+	if err := setAddress(conf, cfg); err != nil {
 		return nil, nil, err
 	}
 	if cfg.CAFile != "" {
@@ -51,7 +51,7 @@ func newConsulClient(cfg ConsulConfig) (*api.Client, func() (string, error), err
 	httpClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	conf.HttpClient = httpClient
 
-	token := consulToken(cfg, conf)
+	token := tokenSource(cfg, conf)
 	// The token is set for each query. Left to itself, NewClient would read $CONSUL_HTTP_TOKEN_FILE
 	// now and never again; a file that is named and empty leaves the client without a token.
 	conf.Token, conf.TokenFile = "", os.DevNull
@@ -62,23 +62,23 @@ func newConsulClient(cfg ConsulConfig) (*api.Client, func() (string, error), err
 	return client, token, nil
 }
 
-// maxConsulAnswer is how much of an answer is read: whatever answers must not exhaust the memory.
-const maxConsulAnswer = 8 << 20
+// maxAnswer is how much of an answer is read: whatever answers must not exhaust the memory.
+const maxAnswer = 8 << 20
 
-// boundedTransport makes reading more than maxConsulAnswer an error.
+// boundedTransport makes reading more than maxAnswer an error.
 type boundedTransport struct{ http.RoundTripper }
 
 func (t boundedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.RoundTripper.RoundTrip(req)
 	if err == nil {
-		resp.Body = http.MaxBytesReader(nil, resp.Body, maxConsulAnswer)
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
 	}
 	return resp, err
 }
 
-// checkConsulEnvironment refuses the values that upstream misreads: any $CONSUL_HTTP_SSL_VERIFY that
+// checkEnvironment refuses the values that upstream misreads: any $CONSUL_HTTP_SSL_VERIFY that
 // is no boolean, such as "yes", would turn the verification off.
-func checkConsulEnvironment() error {
+func checkEnvironment() error {
 	for _, name := range []string{api.HTTPSSLEnvName, api.HTTPSSLVerifyEnvName} {
 		value := os.Getenv(name)
 		if value == "" {
@@ -91,8 +91,8 @@ func checkConsulEnvironment() error {
 	return nil
 }
 
-// consulToken returns the source of the ACL token: cfg's, else the environment's.
-func consulToken(cfg ConsulConfig, env *api.Config) func() (string, error) {
+// tokenSource returns the source of the ACL token: cfg's, else the environment's.
+func tokenSource(cfg Config, env *api.Config) func() (string, error) {
 	token, file := cfg.Token, cfg.TokenFile
 	if token == "" && file == "" {
 		token, file = env.Token, env.TokenFile
@@ -113,9 +113,9 @@ func consulToken(cfg ConsulConfig, env *api.Config) func() (string, error) {
 	}
 }
 
-// setConsulAddress sets conf's scheme, address and transport from cfg, else from the environment's
+// setAddress sets conf's scheme, address and transport from cfg, else from the environment's
 // values that stand in conf already.
-func setConsulAddress(conf *api.Config, cfg ConsulConfig) error {
+func setAddress(conf *api.Config, cfg Config) error {
 	key, address := "consul.address", cfg.Address
 	if address == "" {
 		key, address = "$"+api.HTTPAddrEnvName, conf.Address
@@ -129,7 +129,7 @@ func setConsulAddress(conf *api.Config, cfg ConsulConfig) error {
 	}
 
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		return setConsulSocket(conf, key, path, cfg.Timeout)
+		return setSocket(conf, key, path, cfg.Timeout)
 	}
 	scheme, rest, hasScheme := strings.Cut(address, "://")
 	if !hasScheme {
@@ -166,8 +166,8 @@ func isHTTPAddress(u *url.URL) bool {
 	return err == nil && port != 0
 }
 
-// setConsulSocket makes conf dial a Unix socket. Upstream's own way of doing so disregards contexts.
-func setConsulSocket(conf *api.Config, key, path string, timeout time.Duration) error {
+// setSocket makes conf dial a Unix socket. Upstream's own way of doing so disregards contexts.
+func setSocket(conf *api.Config, key, path string, timeout time.Duration) error {
 	if !strings.HasPrefix(path, "/") {
 		return fmt.Errorf("%s %q is not unix:///path", key, redactAddress("unix://"+path))
 	}

@@ -1,4 +1,4 @@
-package nats
+package consul
 
 import (
 	"cmp"
@@ -15,9 +15,9 @@ import (
 
 // What an instance's registration may say about NATS, besides its address and port.
 const (
-	consulMetaPort      = "nats_port"
-	consulMetaScheme    = "scheme"
-	consulTaggedAddress = "nats"
+	metaPort      = "nats_port"
+	metaScheme    = "scheme"
+	taggedAddress = "nats"
 )
 
 // skippedInstance is an instance that passes its checks and cannot be used.
@@ -52,13 +52,13 @@ func instanceURLs(entries []*api.ServiceEntry, grpcPort int) ([]string, []skippe
 	return urls, skipped
 }
 
-// instanceURL builds the NATS URL of one instance; ConsulResolver's doc has the rules.
+// instanceURL builds the NATS URL of one instance; Resolver's doc has the rules.
 func instanceURL(service *api.AgentService, node *api.Node, grpcPort int) (string, error) {
 	scheme, err := instanceScheme(service)
 	if err != nil {
 		return "", err
 	}
-	tagged := service.TaggedAddresses[consulTaggedAddress]
+	tagged := service.TaggedAddresses[taggedAddress]
 	host, err := instanceHost(cmp.Or(tagged.Address, service.Address, node.Address))
 	if err != nil {
 		return "", err
@@ -71,30 +71,30 @@ func instanceURL(service *api.AgentService, node *api.Node, grpcPort int) (strin
 }
 
 func instanceScheme(service *api.AgentService) (string, error) {
-	given := service.Meta[consulMetaScheme]
+	given := service.Meta[metaScheme]
 	switch scheme := strings.ToLower(given); scheme {
 	case "":
 		return "nats", nil
 	case "nats", "tls", "ws", "wss":
 		return scheme, nil
 	}
-	return "", fmt.Errorf("meta %s %q is not nats, tls, ws or wss", consulMetaScheme, excerpt(given, ""))
+	return "", fmt.Errorf("meta %s %q is not nats, tls, ws or wss", metaScheme, excerpt(given, ""))
 }
 
 func instancePort(service *api.AgentService, taggedPort, grpcPort int) (int, error) {
-	port, origin := taggedPort, "tagged address "+consulTaggedAddress
+	port, origin := taggedPort, "tagged address "+taggedAddress
 	if port == 0 {
-		if text, ok := service.Meta[consulMetaPort]; ok {
+		if text, ok := service.Meta[metaPort]; ok {
 			n, err := strconv.ParseUint(text, 10, 16)
 			if err != nil || n == 0 {
-				return 0, fmt.Errorf("meta %s %q is not a port", consulMetaPort, excerpt(text, ""))
+				return 0, fmt.Errorf("meta %s %q is not a port", metaPort, excerpt(text, ""))
 			}
 			return int(n), nil
 		}
 		port, origin = service.Port, "service"
 		if grpcPort != 0 && port == grpcPort {
 			return 0, fmt.Errorf("port %d is the gRPC gateway's and no NATS port is named (meta %s or tagged address %q)",
-				port, consulMetaPort, consulTaggedAddress)
+				port, metaPort, taggedAddress)
 		}
 	}
 	if port < 1 || port > 65535 {
