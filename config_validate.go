@@ -5,11 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 	"unicode"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consul"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
@@ -194,24 +194,10 @@ func (v *validator) file(key, path string) []byte {
 func (v *validator) consul() {
 	c := v.c.Consul
 	v.oneOf("consul.scheme", c.Scheme, "http", "https")
-	if c.Address != "" && !validConsulAddress(c.Address) {
+	if c.Address != "" && !consul.ValidAddress(c.Address) {
 		v.refuse("consul.address", `must be host and port such as "127.0.0.1:8500", or an http://, https:// or unix:// URL without user, got %q`,
 			serverurl.Redact(c.Address))
 	}
 	v.secret("consul.token", c.Token, c.TokenFile)
 	v.authorities("consul.ca_file", c.CAFile)
-}
-
-func validConsulAddress(address string) bool {
-	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		return path != ""
-	}
-	hasScheme := strings.Contains(address, "://")
-	if !hasScheme {
-		address = "http://" + address
-	}
-	u, err := url.Parse(address)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") &&
-		u.User == nil && u.Hostname() != "" && serverurl.ValidPort(u.Port()) &&
-		u.RawQuery == "" && u.Fragment == "" && (hasScheme || u.Path == "")
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // newClient builds the API client that cfg and the environment ask for, and the source of its
@@ -128,16 +130,11 @@ func setAddress(conf *api.Config, cfg Config) error {
 		return fmt.Errorf("consul.scheme %q is not http or https", cfg.Scheme)
 	}
 
-	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+	if path, ok := strings.CutPrefix(address, "unix://"); ok && path != "" && path[0] == '/' {
 		return setSocket(conf, key, path, cfg.Timeout)
 	}
-	scheme, rest, hasScheme := strings.Cut(address, "://")
-	if !hasScheme {
-		scheme, rest = conf.Scheme, address
-	}
-	// url.Parse's own error is left out because it quotes the address, which may hold a password.
-	u, err := url.Parse(scheme + "://" + rest)
-	if err != nil || !isHTTPAddress(u) || !hasScheme && (u.Port() == "" || u.Path != "") {
+	u, hasScheme := parseAddress(address, conf.Scheme)
+	if u == nil {
 		return fmt.Errorf("%s %q is not host:port, http://host:port, https://host:port or unix:///path",
 			key, redactAddress(address))
 	}
@@ -152,25 +149,36 @@ func setAddress(conf *api.Config, cfg Config) error {
 	return nil
 }
 
-func isHTTPAddress(u *url.URL) bool {
-	if u.Scheme != "http" && u.Scheme != "https" {
-		return false
+// ValidAddress tells whether address is one of Consul's: host and port, or an http://, https:// or
+// unix:// URL.
+func ValidAddress(address string) bool {
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		return strings.HasPrefix(path, "/")
 	}
-	if u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return false
+	u, _ := parseAddress(address, "http")
+	return u != nil
+}
+
+// parseAddress returns nil for what is no address. The error of url.Parse is left out because it quotes
+// the address, which may hold a password.
+func parseAddress(address, scheme string) (u *url.URL, hasScheme bool) {
+	hasScheme = strings.Contains(address, "://")
+	if !hasScheme {
+		address = scheme + "://" + address
 	}
-	if u.Port() == "" {
-		return !strings.HasSuffix(u.Host, ":")
+	u, err := url.Parse(address)
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https",
+		u.Hostname() == "", u.User != nil, u.RawQuery != "", u.Fragment != "",
+		!serverurl.ValidPort(u.Port()), strings.HasSuffix(u.Host, ":"),
+		!hasScheme && (u.Port() == "" || u.Path != ""):
+		return nil, hasScheme
 	}
-	port, err := strconv.ParseUint(u.Port(), 10, 16)
-	return err == nil && port != 0
+	return u, hasScheme
 }
 
 // setSocket makes conf dial a Unix socket. Upstream's own way of doing so disregards contexts.
 func setSocket(conf *api.Config, key, path string, timeout time.Duration) error {
-	if !strings.HasPrefix(path, "/") {
-		return fmt.Errorf("%s %q is not unix:///path", key, redactAddress("unix://"+path))
-	}
 	if conf.Scheme != "http" {
 		return fmt.Errorf("%s is a Unix socket and the scheme is %s, want http", key, conf.Scheme)
 	}
