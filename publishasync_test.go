@@ -386,3 +386,31 @@ func TestPublishAtomicSurvivesALostAcknowledgement(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, 3, info.State.Msgs)
 }
+
+// Those who wait longer for the same subject are no reason to be late: one look-up at a time goes out.
+func TestPublishKeepsItsTimeAmongOthers(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	newStream(t, client, 0)
+	proxy.BlackHole()
+	patient, giveUp := context.WithCancel(context.Background())
+	var others sync.WaitGroup
+	for range 40 {
+		others.Go(func() {
+			_, err := client.PublishToStream(patient, "orders.created", nil)
+			assert.Error(t, err)
+		})
+	}
+	time.Sleep(600 * time.Millisecond) // they ask for the stream by now
+	begin := time.Now()
+	_, err := client.PublishToStream(within(t, time.Second), "orders.created", nil)
+	require.ErrorIs(t, err, nats.ErrTimeout)
+	assert.Less(t, time.Since(begin), 3*time.Second)
+	_, err = client.PublishBatch(within(t, 600*time.Millisecond), []*nats.Message{{Subject: "orders.created"}})
+	require.ErrorIs(t, err, nats.ErrTimeout)
+	assert.Less(t, time.Since(begin), 6*time.Second)
+	giveUp()
+	others.Wait()
+}

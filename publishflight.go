@@ -34,6 +34,7 @@ type asyncPublisher struct {
 	drained chan struct{} // closed when nothing is in flight; nil before Shutdown
 	timer   *time.Timer
 	ticking bool // the timer runs
+	asking  bool // retry runs
 	closed  bool
 }
 
@@ -225,12 +226,17 @@ func (p *asyncPublisher) tick() {
 			overdue = append(overdue, f)
 		}
 	}
+	if p.asking {
+		overdue = nil
+	}
+	p.asking = p.asking || len(overdue) > 0
 	p.mu.Unlock()
 	for _, f := range ended {
 		p.resolve(f, nil, p.failure(f, up && f.breaks == breaks))
 	}
-	slices.SortFunc(overdue, func(a, b *pubAckFuture) int { return cmp.Compare(a.sequence, b.sequence) })
-	p.retry(overdue, breaks)
+	if len(overdue) > 0 {
+		go p.retry(overdue, breaks) // it may wait for the server, and deadlines do not
+	}
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -241,6 +247,12 @@ func (p *asyncPublisher) tick() {
 
 // retry sends the overdue messages again, but for those that no stream stores.
 func (p *asyncPublisher) retry(overdue []*pubAckFuture, breaks uint64) {
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.asking = false
+	}()
+	slices.SortFunc(overdue, func(a, b *pubAckFuture) int { return cmp.Compare(a.sequence, b.sequence) })
 	askUntil := time.Now().Add(asyncTick)
 	for _, f := range overdue {
 		p.mu.Lock()

@@ -40,8 +40,8 @@ const (
 
 // finding is what is known of one subject.
 type finding struct {
-	mu      sync.Mutex // held while the server is asked
-	asked   time.Time  // when the server last answered
+	turn    chan struct{} // full while the server is asked; guards what follows
+	asked   time.Time     // when the server last answered
 	verdict verdict
 }
 
@@ -66,8 +66,12 @@ func (f *streamFinder) missing(ctx context.Context, subject string) bool {
 // does: a stream that was created just now may not have got around. No answer is no evidence.
 func (f *streamFinder) ask(ctx context.Context, subject string) verdict {
 	found := f.finding(subject)
-	found.mu.Lock()
-	defer found.mu.Unlock()
+	select {
+	case found.turn <- struct{}{}:
+		defer func() { <-found.turn }()
+	case <-ctx.Done():
+		return streamUnknown
+	}
 	age := time.Since(found.asked)
 	switch {
 	case age >= finderFresh:
@@ -102,7 +106,7 @@ func (f *streamFinder) finding(subject string) *finding {
 		if f.known == nil || len(f.known) >= finderSize {
 			f.known = make(map[string]*finding)
 		}
-		found = &finding{}
+		found = &finding{turn: make(chan struct{}, 1)}
 		f.known[subject] = found
 	}
 	return found
