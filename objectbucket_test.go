@@ -97,3 +97,29 @@ func TestEnsureObjectStore(t *testing.T) {
 	_, err = client.EnsureObjectStore(ctx, "a b")
 	require.ErrorIs(t, err, nats.ErrInvalidArgument)
 }
+
+// Upstream would wait for an answer that cannot come.
+func TestBucketCallsWhileDisconnected(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, func(c *nats.Config) { c.RequestTimeout = 300 * time.Millisecond })
+	ctx := context.Background()
+	store := newObjects(t, client, "files")
+	kv, err := client.CreateKeyValue(ctx, "config")
+	require.NoError(t, err)
+	s.Stop()
+	eventually(t, "the outage is known", func() bool { return !client.IsConnected() })
+	for name, call := range map[string]func() error{
+		"status of a key-value bucket": func() error { _, err := kv.Status(ctx); return err },
+		"status of an object store":    func() error { _, err := store.Status(ctx); return err },
+		"seal":                         func() error { return store.Seal(ctx) },
+		"link": func() error {
+			_, err := store.AddBucketLink(ctx, "link", store.ObjectStore)
+			return err
+		},
+	} {
+		begin := time.Now()
+		require.ErrorIs(t, call(), nats.ErrNotConnected, name)
+		assert.Less(t, time.Since(begin), 4*time.Second, "upstream's own patience is 5 s")
+	}
+}

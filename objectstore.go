@@ -55,17 +55,32 @@ func (s *ObjectStore) PutString(ctx context.Context, name, data string, opts ...
 // AddBucketLink makes name stand for a bucket, given by its upstream handle: the ObjectStore field.
 // Such a link can be listed, but not read.
 func (s *ObjectStore) AddBucketLink(ctx context.Context, name string, bucket jetstream.ObjectStore) (*jetstream.ObjectInfo, error) {
+	_, ctx, cancel, err := s.client.bucketCall(ctx, "add link", path(s.bucket, name))
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
 	link, err := s.ObjectStore.AddBucketLink(ctx, name, bucket)
 	return link, s.wrap("add link", name, err)
 }
 
 // Seal makes the bucket read-only for good.
 func (s *ObjectStore) Seal(ctx context.Context) error {
+	_, ctx, cancel, err := s.client.bucketCall(ctx, "seal", s.bucket)
+	if err != nil {
+		return err
+	}
+	defer cancel()
 	return s.wrap("seal", "", s.ObjectStore.Seal(ctx))
 }
 
 // Status asks the server for the bucket's configuration and size.
 func (s *ObjectStore) Status(ctx context.Context) (jetstream.ObjectStoreStatus, error) {
+	_, ctx, cancel, err := s.client.bucketCall(ctx, "status of", s.bucket)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
 	status, err := s.ObjectStore.Status(ctx)
 	return status, s.wrap("status of", "", err)
 }
