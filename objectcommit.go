@@ -80,6 +80,9 @@ func (w *objectWriter) removeReplaced(ctx context.Context, old objectVersion) {
 
 // abandon removes what was uploaded, without keeping the caller waiting; Shutdown waits for it.
 func (w *objectWriter) abandon() {
+	if w.uploaded.Chunks == 0 {
+		return // none was sent
+	}
 	w.store.afterwards(w.subject, func(ctx context.Context) error {
 		for _, chunk := range w.flying { // what is still on its way would miss the purge
 			chunk.future.hasten(objectCleanup)
