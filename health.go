@@ -74,6 +74,8 @@ func (c *Client) Health(ctx context.Context) Health {
 		if err == nil {
 			h.RTT = time.Since(begin)
 		}
+	} else if c.life.Context().Err() != nil {
+		problem("connection", ErrClosed)
 	} else {
 		problem("connection", cmp.Or(c.outage.lastError(), ErrNotConnected))
 	}

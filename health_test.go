@@ -50,6 +50,11 @@ func TestHealth(t *testing.T) {
 	s.Restart()
 	close(done)
 	eventually(t, "well again", func() bool { return client.Health(ctx).OK })
+
+	require.NoError(t, client.Close())
+	h = client.Health(ctx)
+	assert.False(t, h.OK)
+	assert.Contains(t, h.Problems, "connection: "+nats.ErrClosed.Error())
 }
 
 func TestHealthWithoutJetStreamOnTheServer(t *testing.T) {
