@@ -2,6 +2,8 @@ package nats
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -19,7 +21,9 @@ import (
 // is safe for concurrent use, and reconnects by itself until Close. One Client per process is
 // usually enough: it multiplexes all subscriptions and requests over one connection.
 type Client struct {
-	cfg    *Config // a pointer, so that printing the client cannot print secrets
+	// What holds secrets is a pointer: fmt prints the fields of a *Client that stands in an unexported field
+	// of another struct.
+	cfg    *Config
 	opts   options
 	log    *slog.Logger
 	events eventQueue
@@ -29,7 +33,7 @@ type Client struct {
 	established atomic.Pointer[natsgo.Conn] // nc, for the dialer
 	ready       chan struct{}               // closed when nc is set: upstream's callbacks may come earlier
 	dialer      dialer
-	tls         tlsFiles
+	tls         *tlsFiles
 	js          jetstream.JetStream // nil when JetStream is not enabled
 	jsPrefix    string              // of the subjects of the JetStream API, with the dot at its end
 	replies     *replyMux
@@ -42,7 +46,7 @@ type Client struct {
 
 	resolver Resolver // nil when there is no discovery
 	watching bool     // the resolver tells of changes
-	servers  serverSet
+	servers  *serverSet
 	leaving  sync.Mutex
 	server   atomic.Pointer[string]        // the URL of the present server
 	gate     atomic.Pointer[chan struct{}] // closed to publishers while not nil
@@ -99,6 +103,7 @@ func newClient(cfg *Config, opts []Option) *Client {
 		opts:    options{log: slog.New(slog.DiscardHandler)},
 		ready:   make(chan struct{}),
 		life:    lifecycle.New(),
+		servers: new(serverSet),
 		subs:    make(map[*Subscription]struct{}),
 		inboxes: inboxes{receivers: make(map[string]natsgo.MsgHandler)},
 
@@ -115,7 +120,7 @@ func newClient(cfg *Config, opts []Option) *Client {
 	c.failing = c.cfg.PublishWhenDisconnected == whenDisconnectedFail
 	c.pulled = &origin{client: c, ctx: c.life.Context()}
 	c.dialer.client = c
-	c.tls = tlsFiles{cert: own.TLSCert, key: own.TLSKey, ca: own.TLSCA, warn: c.log.Warn}
+	c.tls = &tlsFiles{cert: own.TLSCert, key: own.TLSKey, ca: own.TLSCA, warn: c.log.Warn}
 	return c
 }
 
@@ -186,6 +191,9 @@ func (c *Client) String() string { return "nats.Client(" + c.name() + ")" }
 
 // GoString is String: the fields would be read while they change.
 func (c *Client) GoString() string { return c.String() }
+
+// Format prints String for every verb.
+func (c *Client) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, c.String()) }
 
 // Conn returns the connection of nats.go, for what this package does not cover, such as micro
 // services: Close waits for their handlers, too. Closing it closes the client without its care.

@@ -20,9 +20,11 @@ import (
 // has an environment variable: ISA_CLOUD_NATS_ and the key in capitals, as in
 // ISA_CLOUD_NATS_TLS_CA or, for a key of the consul block, ISA_CLOUD_NATS_CONSUL_ADDRESS.
 //
-// Printing a Config or a *Config with fmt, slog, JSON or YAML shows "***" for every secret. The
-// fmt package cannot call methods on unexported fields, though: a struct that may be printed should
-// keep a *Config there, not a Config. Nor does it call them for %p and %w, which vet refuses.
+// Printing a Config or a *Config with fmt, slog, JSON, XML, YAML or gob shows "***" for every secret.
+// Only what asks for no method shows them: fmt in an unexported field of another struct, of a Config with
+// every verb, of a *Config with those that are not for pointers, such as %s; fmt with %p and %w, which vet
+// refuses; and encoders that are told to inline a Config. A struct that keeps one and may be printed needs
+// a Format method of its own; what [Client.Config] returns is blanked and safe anywhere.
 type Config struct {
 	// URLs of the servers, tried in random order: nats://, tls://, ws:// or wss://, host and port, and
 	// for ws:// and wss:// a path and a query. A tls:// or wss:// among them demands TLS of every server.

@@ -151,7 +151,7 @@ func (c *Client) natsOptions(urls []string) (*natsgo.Options, error) {
 		return nil, err
 	}
 	credentials.set(&o)
-	setTLS(&o, cfg, c.opts.tls, &c.tls)
+	setTLS(&o, cfg, c.opts.tls, c.tls)
 	for _, option := range c.opts.nats {
 		if option == nil {
 			continue

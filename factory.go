@@ -4,7 +4,7 @@ import "context"
 
 // EventClientFactory makes clients from the service's configuration file and environment.
 type EventClientFactory struct {
-	cfg  *Config
+	cfg  func() *Config // a function, so that no way of printing the factory can show secrets
 	opts []Option
 }
 
@@ -15,14 +15,14 @@ func NewEventClientFactory(opts ...Option) (*EventClientFactory, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &EventClientFactory{cfg: cfg, opts: opts}, nil
+	return &EventClientFactory{cfg: func() *Config { return cfg }, opts: opts}, nil
 }
 
 // NewNATSClient connects as NewClientContext does, with discovery through Consul when the
 // configuration asks for it.
 func (f *EventClientFactory) NewNATSClient(ctx context.Context) (*Client, error) {
-	return NewClientContext(ctx, f.cfg, f.opts...)
+	return NewClientContext(ctx, f.cfg(), f.opts...)
 }
 
 // Config returns a copy of the configuration that was loaded, with every secret blanked.
-func (f *EventClientFactory) Config() Config { return f.cfg.redacted() }
+func (f *EventClientFactory) Config() Config { return f.cfg().redacted() }

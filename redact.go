@@ -34,6 +34,12 @@ func (c Config) MarshalJSON() ([]byte, error) { return c.shown().MarshalJSON() }
 // MarshalYAML is for showing: [LoadConfig] reads the result, but secrets are "***".
 func (c Config) MarshalYAML() (any, error) { return c.shown().MarshalYAML() }
 
+// MarshalText is String, for XML and whoever else asks for a text.
+func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// GobEncode is String: a Config is shown to others, and does not travel with its secrets.
+func (c Config) GobEncode() ([]byte, error) { return []byte(c.String()), nil }
+
 // String lists the keys that are set, secrets as "***".
 func (c ConsulConfig) String() string { return c.shown().String() }
 
@@ -51,6 +57,12 @@ func (c ConsulConfig) MarshalJSON() ([]byte, error) { return c.shown().MarshalJS
 
 // MarshalYAML is for showing: secrets are "***".
 func (c ConsulConfig) MarshalYAML() (any, error) { return c.shown().MarshalYAML() }
+
+// MarshalText is String, for XML and whoever else asks for a text.
+func (c ConsulConfig) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// GobEncode is String: a ConsulConfig is shown to others, and does not travel with its secrets.
+func (c ConsulConfig) GobEncode() ([]byte, error) { return []byte(c.String()), nil }
 
 // redacted returns a copy that shares no memory with the receiver and holds no secret.
 func (c Config) redacted() Config {

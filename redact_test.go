@@ -2,7 +2,10 @@ package nats_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/gob"
 	"encoding/json"
+	"encoding/xml"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -10,10 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
 const canary = "hunter2"
@@ -70,6 +76,84 @@ func TestPointerInUnexportedFieldPrintsNoSecret(t *testing.T) {
 	require.NotContains(t, log.String(), canary)
 }
 
+func checkNoSecret(t *testing.T, how, text string) {
+	t.Helper()
+	require.NotContains(t, text, canary, how)
+	require.NotContains(t, strings.ToLower(text), fmt.Sprintf("%x", canary), how)
+	require.NotContains(t, strings.ToLower(text), fmt.Sprintf("% x", canary), how)
+}
+
+// checkVerbs prints value with every verb and flag.
+func checkVerbs(t *testing.T, name string, value any) {
+	t.Helper()
+	for verb := 'a'; verb <= 'z'; verb++ {
+		for _, flag := range []string{"", "+", "#", " ", "-", "0", "+#", "400", ".3", "# "} {
+			for _, v := range []rune{verb, verb - 'a' + 'A'} {
+				if v == 'w' || v == 'p' {
+					continue // fmt asks no method about these when they do not fit; vet refuses them
+				}
+				format := "%" + flag + string(v)
+				checkNoSecret(t, name+" "+format, fmt.Sprintf(format, value))
+			}
+		}
+	}
+}
+
+type clientHolder struct {
+	Client  *nats.Client
+	Factory *nats.EventClientFactory
+	client  *nats.Client
+	value   nats.EventClientFactory
+	factory *nats.EventClientFactory
+}
+
+// A client and a factory know their secrets, and those of the URLs that discovery names.
+func TestClientAndFactoryPrintNoSecret(t *testing.T) {
+	inEmptyFolder(t)
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.Username, o.Password = "user", canary }))
+	with := strings.Replace(s.URL(), "//", "//user:"+canary+"@", 1)
+	t.Setenv("ISA_CLOUD_NATS_URLS", with)
+	t.Setenv("ISA_CLOUD_NATS_CONSUL_TOKEN", canary)
+	factory, err := nats.NewEventClientFactory(nats.WithResolver(resolverFunc(func(context.Context) ([]string, error) { return []string{with}, nil })))
+	require.NoError(t, err)
+	client, err := factory.NewNATSClient(t.Context())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, client.Close()) }()
+	sub, err := client.Subscribe(t.Context(), "s", func(*nats.Message) error { return nil })
+	require.NoError(t, err)
+	newStream(t, client, 1)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c"})
+	messages, err := client.PullMessages(t.Context(), "ORDERS", "c", 1)
+	require.NoError(t, err)
+	consumption, err := client.Consume(t.Context(), "ORDERS", "c", func(*nats.Message) error { return nil })
+	require.NoError(t, err)
+	bucket, err := client.CreateKeyValue(t.Context(), "bucket")
+	require.NoError(t, err)
+	cache, err := bucket.Cached(t.Context())
+	require.NoError(t, err)
+	defer cache.Close()
+	objects, err := client.CreateObjectStore(t.Context(), "objects")
+	require.NoError(t, err)
+	for name, value := range map[string]any{
+		"client": client, "factory": factory, "factory by value": *factory, "subscription": sub,
+		"bucket": bucket, "cache": cache, "objects": objects, "consumption": consumption, "message": messages[0],
+		"stats": client.Stats(), "health": client.Health(t.Context()), "config": client.Config(), "factory's config": factory.Config(),
+		"holder": clientHolder{client, factory, client, *factory, factory}, "holder's pointer": &clientHolder{client, factory, client, *factory, factory},
+	} {
+		if !isRaceTest() { // fmt reads what the client changes
+			checkVerbs(t, name, value)
+		}
+		text, err := json.Marshal(value)
+		if err == nil {
+			checkNoSecret(t, name+" JSON", string(text))
+		}
+		text, err = xml.Marshal(value)
+		if err == nil {
+			checkNoSecret(t, name+" XML", string(text))
+		}
+	}
+}
+
 func TestNothingPrintsASecret(t *testing.T) {
 	t.Parallel()
 	c := canaryConfig(t)
@@ -83,40 +167,35 @@ func TestNothingPrintsASecret(t *testing.T) {
 		"map":        map[string]*nats.Config{"a": &c},
 		"plain map":  map[string]any{"a": c},
 	}
-	secret := fmt.Sprintf("%x", canary)
-	check := func(how, text string) {
-		require.NotContains(t, text, canary, how)
-		require.NotContains(t, strings.ToLower(text), secret, how)
-		require.NotContains(t, strings.ToLower(text), fmt.Sprintf("% x", canary), how)
-	}
 	for name, value := range values {
-		for verb := 'a'; verb <= 'z'; verb++ {
-			for _, flag := range []string{"", "+", "#", " ", "-", "0", "+#", "400", ".3", "# "} {
-				for _, v := range []rune{verb, verb - 'a' + 'A'} {
-					if v == 'w' || v == 'p' {
-						continue // fmt asks no method about these when they do not fit; vet refuses them
-					}
-					format := "%" + flag + string(v)
-					check(name+" "+format, fmt.Sprintf(format, value))
-				}
-			}
-		}
-		check(name+" Sprint", fmt.Sprint(value))
+		check := func(how, text string) { checkNoSecret(t, name+how, text) }
+		checkVerbs(t, name, value)
+		check(" Sprint", fmt.Sprint(value))
 		tooFew := "nothing"
-		check(name+" EXTRA", fmt.Sprintf(tooFew, value)) //nolint:staticcheck // the fault is the case
-		check(name+" error", fmt.Errorf("bad: %w, %v", fmt.Errorf("%+v", value), value).Error())
+		check(" EXTRA", fmt.Sprintf(tooFew, value)) //nolint:staticcheck // the fault is the case
+		check(" error", fmt.Errorf("bad: %w, %v", fmt.Errorf("%+v", value), value).Error())
 
 		text, err := json.Marshal(value)
 		require.NoError(t, err)
-		check(name+" JSON", string(text))
+		check(" JSON", string(text))
 		text, err = yaml.Marshal(value)
 		require.NoError(t, err)
-		check(name+" YAML", string(text))
+		check(" YAML", string(text))
+		if reflect.TypeOf(value).Kind() != reflect.Map { // which XML does not know
+			text, err = xml.Marshal(value)
+			require.NoError(t, err)
+			check(" XML", string(text))
+		}
+		var stream bytes.Buffer
+		if name != "exported" && name != "plain map" { // their interfaces would have to be registered
+			require.NoError(t, gob.NewEncoder(&stream).Encode(value))
+		}
+		check(" gob", stream.String())
 
 		var log bytes.Buffer
 		slog.New(slog.NewTextHandler(&log, nil)).Info("text", "config", value)
 		slog.New(slog.NewJSONHandler(&log, nil)).Info("JSON", "config", value)
-		check(name+" slog", log.String())
+		check(" slog", log.String())
 	}
 	require.Contains(t, c.Password, canary, "the original keeps its secrets")
 	require.Contains(t, c.URLs[0], canary)
