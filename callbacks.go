@@ -2,6 +2,7 @@ package nats
 
 import (
 	"errors"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 
@@ -15,6 +16,7 @@ import (
 func (c *Client) hook(o *natsgo.Options) {
 	asyncError, disconnected, reconnected := o.AsyncErrorCB, o.DisconnectedErrCB, o.ReconnectedCB
 	closed, lameDuck, failed := o.ClosedCB, o.LameDuckModeHandler, o.ReconnectErrCB
+	c.userError.Store(&asyncError)
 	o.AsyncErrorCB = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
 		if c.owns(nc) {
 			c.onAsyncError(sub, err)
@@ -87,6 +89,8 @@ func (c *Client) onDisconnected(err error) {
 	if c.isClosing() {
 		return // upstream reports the end of Close as a disconnect
 	}
+	broke := time.Now()
+	c.gap.CompareAndSwap(nil, &broke) // a move has said before since when
 	lost := c.sent.unconfirmed(c.nc.Stats())
 	c.log.Warn("disconnected from NATS; reconnecting", "error", err, "unconfirmed_bytes", lost)
 	c.emit(Event{Type: EventDisconnected, Err: err, Bytes: lost})
@@ -97,8 +101,12 @@ func (c *Client) onReconnected() {
 	c.noteServer()
 	c.link.set(true)
 	c.outage.end()
-	c.log.Info("reconnected to NATS", "server", serverurl.Redact(c.serverURL()))
-	c.emit(Event{Type: EventReconnected})
+	var gap time.Duration
+	if begin := c.gap.Swap(nil); begin != nil {
+		gap = time.Since(*begin)
+	}
+	c.log.Info("reconnected to NATS", "server", serverurl.Redact(c.serverURL()), "gap", gap)
+	c.emit(Event{Type: EventReconnected, Gap: gap})
 }
 
 // onReconnectFailed reports why an attempt failed, once for each reason in an outage.
@@ -125,23 +133,36 @@ func (c *Client) onClosed() {
 
 // onAsyncError takes the errors that nats.go can give to no call.
 func (c *Client) onAsyncError(sub *natsgo.Subscription, err error) {
+	defer c.denials.handled.Store(&err)
 	switch {
-	case c.denials.settle(err):
+	case c.subs.OnError(err):
 		return // the Subscribe that caused it returns it
 	case c.replies.deny(err):
 		return // the Request that caused it returns it
 	case c.async != nil && c.async.deny(err):
 		return // the futures bring it
 	case errors.Is(err, natsgo.ErrSlowConsumer):
-		c.onSlowConsumer(sub)
+		// One of upstream's own: a watcher's, or of the user's.
+		dropped, _ := sub.Dropped() // it fails when the subscription has ended
+		c.reportSlow(sub.Subject, sub.Queue, uint64(max(dropped, 0)))
+		c.log.Warn(slowText, "subject", sub.Subject, "queue", sub.Queue, "dropped", max(dropped, 0))
 		return
+	case fault.DeniedBy(err).Publish:
+		c.denials.published.Store(&err)
 	}
 	e := Event{Type: EventAsyncError, Err: wrap("connection", "", err)}
 	if sub != nil {
 		e.Subject, e.Queue = sub.Subject, sub.Queue
 	} else {
-		e.Subject = deniedBy(err).subject
+		e.Subject = fault.DeniedBy(err).Subject
 	}
 	c.log.Warn("error on the NATS connection", "error", err, "subject", e.Subject, "queue", e.Queue)
 	c.emit(e)
+}
+
+// tellUser calls the user's own handler for errors, as nats.go would have.
+func (c *Client) tellUser(sub *natsgo.Subscription, err error) {
+	if f := c.userError.Load(); f != nil && *f != nil && sub != nil {
+		go (*f)(c.nc, sub, err)
+	}
 }

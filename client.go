@@ -14,6 +14,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
@@ -37,30 +38,29 @@ type Client struct {
 	js          jetstream.JetStream // nil when JetStream is not enabled
 	jsPrefix    string              // of the subjects of the JetStream API, with the dot at its end
 	replies     *replyMux
-	inboxes     inboxes
+	subs        *receive.Engine
 	denials     denials
+	userError   atomic.Pointer[natsgo.ErrHandler] // of WithNATSOptions
 	msgIDs      idSource
 	finder      streamFinder
 	ackWaits    ackWaits
 	async       *asyncPublisher // nil when JetStream is not enabled
 
-	resolver Resolver // nil when there is no discovery
-	watching bool     // the resolver tells of changes
-	servers  *serverSet
-	leaving  sync.Mutex
-	server   atomic.Pointer[string]        // the URL of the present server
-	gate     atomic.Pointer[chan struct{}] // closed to publishers while not nil
-	outage   outage
-	sent     sentMark
+	resolver  Resolver // nil when there is no discovery
+	watching  bool     // the resolver tells of changes
+	servers   *serverSet
+	departure atomic.Pointer[departure]     // the last wish to leave a server
+	gap       atomic.Pointer[time.Time]     // since when nothing is received
+	server    atomic.Pointer[string]        // the URL of the present server
+	gate      atomic.Pointer[chan struct{}] // closed to publishers while not nil
+	outage    outage
+	sent      sentMark
 
 	life    *lifecycle.Life // received messages and background work hang on its context
 	pulled  *origin         // of the answers to requests
 	failing bool            // publish_when_disconnected: fail
 
-	dropped atomic.Uint64 // by subscriptions that have ended
-
 	mu           sync.Mutex
-	subs         map[*Subscription]struct{}
 	consumptions map[*Consumption]struct{}
 }
 
@@ -99,14 +99,11 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 func newClient(cfg *Config, opts []Option) *Client {
 	own := cfg.withDefaults()
 	c := &Client{
-		cfg:     &own,
-		opts:    options{log: slog.New(slog.DiscardHandler)},
-		ready:   make(chan struct{}),
-		life:    lifecycle.New(),
-		servers: new(serverSet),
-		subs:    make(map[*Subscription]struct{}),
-		inboxes: inboxes{receivers: make(map[string]natsgo.MsgHandler)},
-
+		cfg:          &own,
+		opts:         options{log: slog.New(slog.DiscardHandler)},
+		ready:        make(chan struct{}),
+		life:         lifecycle.New(),
+		servers:      new(serverSet),
 		consumptions: make(map[*Consumption]struct{}),
 	}
 	for _, opt := range opts {
@@ -119,6 +116,7 @@ func newClient(cfg *Config, opts []Option) *Client {
 	c.events.onPanic = func(err error) { c.log.Error("event handler panicked", "error", err) }
 	c.failing = c.cfg.PublishWhenDisconnected == whenDisconnectedFail
 	c.pulled = &origin{client: c, ctx: c.life.Context()}
+	c.subs = receive.New(receiving{c}, receiving{c})
 	c.dialer.client = c
 	c.tls = &tlsFiles{cert: own.TLSCert, key: own.TLSKey, ca: own.TLSCA, warn: c.log.Warn}
 	return c
@@ -170,7 +168,7 @@ func (c *Client) Ping(ctx context.Context) error { return c.roundTrip(ctx, "ping
 // ctx, Config.RequestTimeout applies. It returns ErrNotConnected when no connection stands by then,
 // and ErrPermission, once, when the server has denied a publish: the last one is named.
 func (c *Client) Flush(ctx context.Context) error {
-	if err := c.roundTrip(ctx, "flush", ""); err != nil {
+	if err := c.confirmed(ctx, "flush", ""); err != nil {
 		return err
 	}
 	return c.deniedPublish()
@@ -230,13 +228,13 @@ type Stats struct {
 
 // Stats returns the client's counters.
 func (c *Client) Stats() Stats {
-	s := Stats{Statistics: c.nc.Stats(), Dropped: c.dropped.Load(), ConnectError: c.outage.lastError()}
+	s := Stats{Statistics: c.nc.Stats(), Dropped: c.subs.Dropped(), ConnectError: c.outage.lastError()}
 	_, s.ServersUpdated = c.servers.get()
 	s.Unconfirmed = c.sent.unconfirmed(s.Statistics)
 	if n, err := c.nc.Buffered(); err == nil {
 		s.Buffered = n
 	}
-	for _, sub := range c.subscriptions() {
+	for _, sub := range c.subs.All() {
 		one := sub.Stats()
 		s.Subscriptions++
 		s.Pending += one.Pending

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // Consumption is a running Consume. Its methods are safe for concurrent use.
@@ -219,7 +221,7 @@ func (s *Consumption) work() {
 	defer func() {
 		if d != nil {
 			s.running.Go(s.work)
-			kept := s.conclude(d, handlerExited())
+			kept := s.conclude(d, fault.Exited())
 			s.mu.Lock()
 			s.noteHandled(d, 0, kept)
 			s.mu.Unlock()

@@ -1,160 +1,57 @@
 package nats
 
 import (
+	"context"
 	"errors"
-	"regexp"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
-// denials matches the server's permission errors, which come without a reference to what caused
-// them, with the subscriptions that are being made. The server answers a denied SUB before the
-// PING that follows it. Nats.go records the error (Conn.LastError) before the PONG and calls the
-// error handler on another goroutine, in the order of the errors: so the record tells whether there
-// was an error at all, and where it is another one, that one's turn with the handler is waited for.
+// denials are the server's refusals, which come without a reference to what caused them. The server
+// answers what it refuses before the PING that follows it, and nats.go records the error
+// (Conn.LastError) before the PONG; the error handler gets it on another goroutine, in order.
 type denials struct {
-	mu      sync.Mutex
-	waiting map[*denial]struct{}
-
-	published atomic.Pointer[error] // the denied publish that Flush returned last
+	handled   atomic.Pointer[error] // what the error handler had last
+	published atomic.Pointer[error] // a denied publish that nobody has returned
 }
 
-// denial is a subscription that may be denied.
-type denial struct {
-	subject, queue string
-
-	mu      sync.Mutex
-	err     error
-	handled []error       // by the error handler since the subscription began
-	news    chan struct{} // holds one token when handled has grown
-}
-
-// How long the error handler may lag behind the connection's reader.
+// How often, and for how long, confirmed looks for the error handler, which lags behind the reader.
 const (
-	denialWait  = 2 * time.Second
-	denialGrace = 20 * time.Millisecond // after an error that may be an old one
+	denialPoll = time.Millisecond
+	denialWait = 2 * time.Second
 )
 
-// The server's text, as nats.go itself reads it (permissionsRe, permissionsQueueRe), and that for
-// publishing.
-var (
-	deniedSubject = regexp.MustCompile(`(Subscription|Publish) to "(\S+)"`)
-	deniedQueue   = regexp.MustCompile(`using queue "(\S+)"`)
-)
-
-// violation is what the server denied.
-type violation struct {
-	subject, queue string
-	publish        bool
-}
-
-// deniedBy reads a permission error of the server; other errors deny nothing.
-func deniedBy(err error) violation {
-	if !errors.Is(err, natsgo.ErrPermissionViolation) {
-		return violation{}
+// confirmed is roundTrip that returns when the error handler has had what came before the PONG.
+func (c *Client) confirmed(ctx context.Context, op, target string) error {
+	if err := c.roundTrip(ctx, op, target); err != nil {
+		return err
 	}
-	var v violation
-	if match := deniedSubject.FindStringSubmatch(err.Error()); match != nil {
-		v.publish, v.subject = match[1] == "Publish", match[2]
-	}
-	if match := deniedQueue.FindStringSubmatch(err.Error()); match != nil {
-		v.queue = match[1]
-	}
-	return v
-}
-
-func (d *denials) expect(subject, queue string) *denial {
-	one := &denial{subject: subject, queue: queue, news: make(chan struct{}, 1)}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.waiting == nil {
-		d.waiting = make(map[*denial]struct{})
-	}
-	d.waiting[one] = struct{}{}
-	return one
-}
-
-func (d *denials) forget(one *denial) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.waiting, one)
-}
-
-// settle shows an error of the connection, each in its turn, to the subscriptions that are being
-// made and tells whether it denies any of them.
-func (d *denials) settle(err error) bool {
-	v := deniedBy(err)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	settled := false
-	for one := range d.waiting {
-		denied := v.subject != "" && v == violation{subject: one.subject, queue: one.queue}
-		one.show(err, denied)
-		settled = settled || denied
-	}
-	return settled
-}
-
-func (one *denial) show(err error, denied bool) {
-	one.mu.Lock()
-	defer one.mu.Unlock()
-	one.handled = append(one.handled, err)
-	if denied && one.err == nil {
-		one.err = err
-	}
-	select {
-	case one.news <- struct{}{}:
-	default:
-	}
-}
-
-// known returns the denial, if there is one, and whether the handler has had last.
-func (one *denial) known(last error) (err error, complete bool) { //nolint:revive // the error is the answer
-	one.mu.Lock()
-	defer one.mu.Unlock()
-	return one.err, slices.ContainsFunc(one.handled, func(err error) bool { return err == last }) //nolint:errorlint // the very same value is meant
-}
-
-// verdict returns the server's denial, or nil, once the PONG is in. Before and after are
-// Conn.LastError before the SUB and after the PONG.
-func (one *denial) verdict(before, after error) error {
-	wait := denialWait
-	switch {
-	case after == nil:
-		return nil
-	case errors.Is(after, natsgo.ErrSlowConsumer):
-		wait = denialGrace // always the same value, so it may have come before the SUB
-	case after == before: //nolint:errorlint // every denial is a value of its own
+	last := c.nc.LastError()
+	if !errors.Is(last, natsgo.ErrPermissionViolation) && !errors.Is(last, natsgo.ErrMaxSubscriptionsExceeded) {
 		return nil
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
+	ctx, cancel := context.WithTimeout(ctx, denialWait)
+	defer cancel()
 	for {
-		if err, complete := one.known(after); err != nil || complete && wait == denialWait {
-			return err
+		if had := c.denials.handled.Load(); had != nil && *had == last { //nolint:errorlint // the very same value is meant
+			return nil
 		}
-		select {
-		case <-one.news:
-		case <-timer.C:
+		if !pause.Sleep(ctx, denialPoll) {
 			return nil
 		}
 	}
 }
 
-// deniedPublish returns the server's last word on a denied publish, if it has not been returned
-// before.
+// deniedPublish returns a denied publish that no call has returned yet.
 func (c *Client) deniedPublish() error {
-	err := c.nc.LastError()
-	v := deniedBy(err)
-	if !v.publish {
+	err := c.denials.published.Swap(nil)
+	if err == nil {
 		return nil
 	}
-	if old := c.denials.published.Swap(&err); old != nil && *old == err { //nolint:errorlint // the very same value is meant
-		return nil
-	}
-	return wrap("publish", v.subject, err)
+	return wrap("publish", fault.DeniedBy(*err).Subject, *err)
 }

@@ -15,7 +15,7 @@ const (
 	EventConnected EventType = "connected"
 	// EventDisconnected: the connection broke; Err is the cause when it is known.
 	EventDisconnected EventType = "disconnected"
-	// EventReconnected: a connection stands again.
+	// EventReconnected: a connection stands again; Gap is for how long none did.
 	EventReconnected EventType = "reconnected"
 	// EventClosed: the connection is closed for good, by Close or because the attempts to
 	// reconnect are used up; then Err says so.
@@ -68,6 +68,10 @@ type Event struct {
 	Stream   string
 	Consumer string
 	Err      error
+	// Gap is for how long, as far as the client knows, nothing was received before EventReconnected:
+	// the messages of that time are missed by subscriptions that are no members of a queue group with
+	// another one elsewhere.
+	Gap time.Duration
 	// Bytes of payload and headers that a disconnect may have lost, at most.
 	Bytes uint64
 	// Messages that a slow consumer dropped since the last such event of its subscription.

@@ -168,7 +168,7 @@ func (c *Client) setServers(urls []string) {
 		// The pause before the next attempt was meant for the old servers.
 		_ = c.nc.ForceReconnect()
 	case c.cfg.Consul.Evict && !serverurl.Names(urls, c.serverURL()):
-		c.leave(c.otherServers())
+		c.leave(&departure{reason: "discovery does not name it any more", servers: c.otherServers})
 	}
 }
 

@@ -11,7 +11,6 @@ type link struct {
 	isUp   bool
 	isDead bool
 	breaks uint64        // how often the connection broke
-	bridge uint64        // the last break during which a bridge received
 	change chan struct{} // closed and replaced at every change
 }
 
@@ -27,32 +26,6 @@ func (l *link) set(up bool) {
 	}
 	l.isUp = up
 	l.signal()
-}
-
-// bridgeNext notes that a bridge receives during the next break.
-func (l *link) bridgeNext() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.bridge = l.breaks + 1
-}
-
-// bridgeGone notes that the bridge is gone and the connection is not back.
-func (l *link) bridgeGone() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.isUp {
-		l.bridge = 0
-		l.signal()
-	}
-}
-
-// since tells whether what was asked for after the breaks-th break still holds: the connection stands
-// since then, or a bridge has received while it was replaced. It also returns what state does.
-func (l *link) since(breaks uint64) (holds bool, now uint64, change <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	bridged := l.breaks == l.bridge && l.breaks <= breaks+1
-	return l.isUp && l.breaks == breaks || bridged, l.breaks, l.next()
 }
 
 // waitPast is wait for a connection after the one that was broken for the breaks-th time.

@@ -173,12 +173,12 @@ func (c *Client) attempt(ctx context.Context, m *natsgo.Msg, patience time.Durat
 
 // exchange publishes m and waits for the answer as long as the connection stands.
 func (c *Client) exchange(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*natsgo.Msg, error) {
+	c.passGate()
 	w := c.replies.waiter(patience)
 	defer c.replies.close(w)
 	if err := c.replies.open(w, m.Subject); err != nil {
 		return nil, err
 	}
-	c.passGate()
 	_, breaks, change := c.link.state()
 	m.Reply = w.reply
 	if err := c.nc.PublishMsg(m); err != nil {
@@ -196,8 +196,9 @@ func (c *Client) exchange(ctx context.Context, m *natsgo.Msg, patience time.Dura
 		case <-ctx.Done():
 			return nil, errUnanswered
 		case <-change:
-			var holds bool
-			if holds, breaks, change = c.link.since(breaks); !holds {
+			var up bool
+			var now uint64
+			if up, now, change = c.link.state(); !up || now != breaks {
 				return nil, errBroken
 			}
 		}

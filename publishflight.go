@@ -157,14 +157,14 @@ func (p *asyncPublisher) deliver(m *natsgo.Msg) {
 // deny fails the messages that a permission error of the server means and tells whether there are
 // any.
 func (p *asyncPublisher) deny(err error) bool {
-	v := deniedBy(err)
-	if !v.publish {
+	v := fault.DeniedBy(err)
+	if !v.Publish {
 		return false
 	}
 	p.mu.Lock()
 	var denied []*pubAckFuture
 	for _, f := range p.flying {
-		if f.msg.Subject == v.subject {
+		if f.msg.Subject == v.Subject {
 			denied = append(denied, f)
 		}
 	}

@@ -119,12 +119,11 @@ func (c *Client) Messages(ctx context.Context, subject string, opts ...Subscribe
 			yield(nil, errNilContext("subscribe", subject))
 			return
 		}
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		messages := make(chan *Message)
+		messages, over := make(chan *Message), make(chan struct{})
 		sub, err := c.Subscribe(ctx, subject, func(msg *Message) error {
 			select {
 			case messages <- msg:
+			case <-over:
 			case <-ctx.Done():
 			}
 			return nil
@@ -133,7 +132,10 @@ func (c *Client) Messages(ctx context.Context, subject string, opts ...Subscribe
 			yield(nil, err)
 			return
 		}
-		defer func() { _ = sub.Unsubscribe() }() // what is left has no taker
+		defer func() {
+			close(over)
+			_ = sub.Unsubscribe() // what is left has no taker
+		}()
 		for ctx.Err() == nil {
 			select {
 			case msg := <-messages:
@@ -141,7 +143,7 @@ func (c *Client) Messages(ctx context.Context, subject string, opts ...Subscribe
 					return
 				}
 			case <-ctx.Done():
-			case <-sub.done:
+			case <-sub.Done():
 				return
 			}
 		}

@@ -124,16 +124,7 @@ func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Me
 		return nil, err
 	}
 	received := make(chan *natsgo.Msg, limit+1) // and the status that ends the pull
-	ended := make(chan struct{})
 	inbox := c.nc.NewInbox()
-	c.inboxes.add(inbox, func(m *natsgo.Msg) {
-		select {
-		case received <- m:
-		case <-ended:
-		}
-	})
-	defer c.inboxes.remove(inbox)
-	defer close(ended)
 	sub, err := c.nc.ChanSubscribe(inbox, received)
 	if err != nil {
 		done()
@@ -172,11 +163,10 @@ func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks 
 			continue
 		default:
 		}
-		holds, now, change := p.client.link.since(breaks)
-		if !holds {
+		up, now, change := p.client.link.state()
+		if !up || now != breaks {
 			return p.messages, errPullAgain // the server has forgotten the pull
 		}
-		breaks = now
 		select {
 		case m := <-received:
 			if p.take(m); p.over {
@@ -197,9 +187,6 @@ func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks 
 func (p *pull) take(m *natsgo.Msg) {
 	if status := pullStatus(m); status != "" {
 		p.over, p.err = true, pullError(status, m)
-		return
-	}
-	if p.client.inboxes.isCopy(m) {
 		return
 	}
 	if p.origin == nil {

@@ -188,7 +188,6 @@ func (p *puller) open() (*pullSession, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.inboxes.add(session.inbox, session.receive)
 	_ = sub.SetPendingLimits(-1, -1) // no more comes than was asked for
 	sub.SetClosedHandler(func(string) { close(session.closed) })
 	session.sub = sub
@@ -206,11 +205,10 @@ func (ps *pullSession) watch(breaks uint64) error {
 	defer check.Stop()
 	var signs uint64
 	for silent, checks := 0, 1; ; {
-		holds, now, change := s.client.link.since(breaks)
-		if !holds {
+		up, now, change := s.client.link.state()
+		if !up || now != breaks {
 			return errPullRelinked // the server has forgotten the pulls
 		}
-		breaks = now
 		s.mu.Lock()
 		ps.p.ask() // what a move held back
 		s.mu.Unlock()
@@ -258,7 +256,6 @@ func (ps *pullSession) inquire() {
 // close ends the session. What is on its way still comes through receive, but for a connection that
 // is gone.
 func (ps *pullSession) close(cause error) {
-	defer ps.p.s.client.inboxes.remove(ps.inbox)
 	if errors.Is(cause, errPullRelinked) || ps.sub.Drain() != nil {
 		_ = ps.sub.Unsubscribe()
 		return
@@ -313,9 +310,6 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	s := p.s
 	if m.Reply == "" { // a message of the stream has its acknowledgement subject there
 		ps.onStatus(m)
-		return
-	}
-	if s.client.inboxes.isCopy(m) {
 		return
 	}
 	d := &delivery{msg: Message{

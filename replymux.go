@@ -1,11 +1,15 @@
 package nats
 
 import (
+	"context"
 	"strconv"
 	"sync"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // replyMux receives the answers to all requests over one wildcard subscription, as nats.go does,
@@ -29,6 +33,7 @@ type waiter struct {
 	answer  chan *natsgo.Msg // nil when the server denied the request
 	denied  error
 	timer   *time.Timer
+	since   time.Time
 }
 
 func newReplyMux(nc *natsgo.Conn) *replyMux {
@@ -43,6 +48,7 @@ func newReplyMux(nc *natsgo.Conn) *replyMux {
 func (r *replyMux) waiter(timeout time.Duration) *waiter {
 	w := r.pool.Get().(*waiter) // the pool holds nothing else
 	w.timer.Reset(timeout)
+	w.since = time.Now()
 	return w
 }
 
@@ -93,24 +99,44 @@ func (r *replyMux) deliver(m *natsgo.Msg) {
 // any: those on the subject that may not be published to, or all, when the answers' subject may not
 // be subscribed to.
 func (r *replyMux) deny(err error) bool {
-	v := deniedBy(err)
-	if v.subject == "" || !v.publish && v.subject != r.prefix+"*" {
+	v := fault.DeniedBy(err)
+	if v.Subject == "" || !v.Publish && v.Subject != r.prefix+"*" {
 		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	settled := false
 	for _, w := range r.waiting {
-		if !v.publish || w.subject == v.subject {
+		if !v.Publish || w.subject == v.Subject {
 			delete(r.waiting, w.reply)
 			w.denied = err
 			w.answer <- nil
 			settled = true
 		}
 	}
-	if !v.publish && r.sub != nil {
+	if !v.Publish && r.sub != nil {
 		_ = r.sub.Unsubscribe() // the next request tries again
 		r.sub = nil
 	}
 	return settled
+}
+
+// settlePoll is how often settle looks.
+const settlePoll = 2 * time.Millisecond
+
+// settle waits for the answers to the requests that are open, to each until it is that old.
+func (r *replyMux) settle(ctx context.Context, age time.Duration) {
+	for pause.Sleep(ctx, 0) {
+		young := false
+		r.mu.Lock()
+		for _, w := range r.waiting {
+			if young = time.Since(w.since) < age; young {
+				break
+			}
+		}
+		r.mu.Unlock()
+		if !young || !pause.Sleep(ctx, settlePoll) {
+			return
+		}
+	}
 }

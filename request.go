@@ -57,13 +57,13 @@ func (c *Client) request(ctx context.Context, op, subject string, header natsgo.
 	if err := ctx.Err(); err != nil {
 		return nil, wrap(op, subject, err)
 	}
+	c.passGate() // before the request is open: a move waits for the answers to those that are
 	w := c.replies.waiter(timeout)
 	defer c.replies.close(w)
 	breaks, err := c.openRequest(ctx, w, op, subject)
 	if err != nil {
 		return nil, err
 	}
-	c.passGate()
 	if header == nil {
 		err = c.nc.PublishRequest(subject, w.reply, data)
 	} else {
@@ -115,7 +115,7 @@ func (c *Client) openRequest(ctx context.Context, w *waiter, op, subject string)
 
 // unanswered tells a broken connection from a slow or silent responder.
 func (c *Client) unanswered(op, subject string, breaks uint64, cause error) error {
-	if holds, _, _ := c.link.since(breaks); !holds {
+	if up, now, _ := c.link.state(); !up || now != breaks {
 		return &fault.Error{Op: op, Target: subject, Kind: ErrConnectionLost, Cause: cause}
 	}
 	return wrap(op, subject, cause)

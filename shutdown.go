@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
@@ -124,24 +123,11 @@ func (c *Client) drainDeadline(ctx context.Context) (context.Context, context.Ca
 // drainHandlers lets the handlers of everything received return.
 func (c *Client) drainHandlers(ctx context.Context, left *ShutdownError) {
 	consumptions := c.stopConsumptions(ctx)
-	for _, one := range c.drainSubscriptions(ctx) {
-		left.Handlers += one.InFlight
-		left.Messages += one.Pending
-	}
+	subscriptions := c.subs.Close(ctx)
+	left.Handlers += subscriptions.InFlight
+	left.Messages += subscriptions.Pending
 	left.Handlers += <-consumptions
 	c.drainForeign(ctx, left)
-}
-
-// drainSubscriptions drains all subscriptions at once and returns what each of them left.
-func (c *Client) drainSubscriptions(ctx context.Context) []SubscriptionStats {
-	subs := c.subscriptions()
-	left := make([]SubscriptionStats, len(subs))
-	var wg sync.WaitGroup
-	for i, sub := range subs {
-		wg.Go(func() { left[i] = sub.drain(ctx) })
-	}
-	wg.Wait()
-	return left
 }
 
 // cutGrace is what handlers get to return when the time is up and their contexts have ended.

@@ -145,7 +145,7 @@ func (c *Client) reloadTLS() {
 	for pause.Sleep(c.life.Context(), c.cfg.TLSReload) {
 		if changed, err := c.tls.reload(); err == nil && changed {
 			c.log.Info("the TLS files changed; reconnecting to use them")
-			c.leave(c.serverPool())
+			c.leave(&departure{reason: "the TLS files changed", servers: c.serverPool})
 		}
 	}
 }

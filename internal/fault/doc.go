@@ -6,5 +6,7 @@
 //
 //   - fault.go: [Error], how one is made and printed, and [Joined].
 //   - sentinels.go: the sentinels.
+//   - handler.go: what a panic becomes.
+//   - denial.go: what a server's permission error denies.
 //   - upstream.go: [Kind], the sentinel of an error of nats.go or of the JetStream API.
 package fault

@@ -2,7 +2,6 @@ package faults_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -57,14 +56,14 @@ func connectShifting(t *testing.T, urls []string, opts ...nats.Option) (client *
 	}
 }
 
-// A handler that takes too long is not waited for. Its answer arrives all the same; what waits behind
-// it is dropped, and that is told.
+// A handler that takes long holds nobody up: the client leaves, the answer arrives all the same, and what
+// waits behind it is handled after it, one at a time.
 func TestLeaveDuringALongHandler(t *testing.T) {
 	t.Parallel()
 	urls := natstest.RunCluster(t, 2).URLs()
-	var told atomic.Int64
+	var told, handled, running atomic.Int64
 	responder, leave := connectShifting(t, urls, nats.WithEventHandler(func(e nats.Event) {
-		if errors.Is(e.Err, nats.ErrDrainTimeout) {
+		if e.Type == nats.EventAsyncError {
 			told.Add(1)
 		}
 	}))
@@ -72,8 +71,13 @@ func TestLeaveDuringALongHandler(t *testing.T) {
 	ctx := context.Background()
 	began := make(chan struct{}, 1)
 	_, err := responder.QueueSubscribe(ctx, "slow", "responders", func(msg *nats.Message) error {
+		assert.EqualValues(t, 1, running.Add(1))
+		defer running.Add(-1)
+		if handled.Add(1) > 1 {
+			return nil
+		}
 		began <- struct{}{}
-		time.Sleep(6 * time.Second)
+		time.Sleep(2 * time.Second)
 		return msg.Respond(msg.Data)
 	})
 	require.NoError(t, err)
@@ -83,15 +87,20 @@ func TestLeaveDuringALongHandler(t *testing.T) {
 		assert.NoError(t, err)
 	})
 	publishEventually(t, "the handler runs", func() bool { return len(began) == 1 })
-	require.NoError(t, requester.Publish(ctx, "slow", nil))
+	for range 100 {
+		require.NoError(t, requester.Publish(ctx, "slow", nil))
+	}
 	require.NoError(t, requester.Flush(ctx))
 	leave()
+	assert.EqualValues(t, 1, handled.Load(), "left while the handler runs")
 	request.Wait()
-	publishEventually(t, "the message behind it is told of", func() bool { return told.Load() == 1 })
+	publishEventually(t, "what was behind it is handled", func() bool { return handled.Load() == 101 })
+	assert.Zero(t, told.Load())
 }
 
-// Clients that leave one server after the other lose no publish, no request and no answer, and no
-// message is delivered to them again.
+// Clients that leave one server after the other lose no publish, no request and no answer, and handle no
+// message twice. What a consumer's leader sends into a connection that is just given up comes again when
+// the ack wait is over.
 func TestLeaveWithoutLoss(t *testing.T) {
 	t.Parallel()
 	cluster := natstest.RunCluster(t, 3)
@@ -174,7 +183,6 @@ func TestLeaveWithoutLoss(t *testing.T) {
 	t.Logf("%d requests, %d failed; %d messages handled, %d of them twice, %d delivered again; %d published, %d received, the longest publish took %v",
 		requests.Load(), failed.Load(), handled.Load(), twice.Load(), again.Load(), published.Load(), received.Load(), longest)
 	assert.Zero(t, failed.Load())
-	assert.Zero(t, again.Load())
 	assert.Zero(t, twice.Load())
 	assert.Equal(t, published.Load(), received.Load())
 }

@@ -1,0 +1,166 @@
+package receive
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+)
+
+// begin begins the end. The first cause counts.
+func (s *Subscription) begin(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cause == nil {
+		s.cause = cause
+	}
+}
+
+// Stop ends the subscription at once: what waits is dropped, and a running handler is left to end.
+func (s *Subscription) Stop(cause error) {
+	s.begin(cause)
+	s.mu.Lock()
+	s.stopped = true
+	s.queue, s.stats.PendingBytes = queue{}, 0
+	upstream := s.upstream
+	s.mu.Unlock()
+	s.o.Ended(s.Err())
+	if upstream != nil {
+		_ = upstream.Unsubscribe() // detached follows
+	}
+	s.finishIfOver()
+}
+
+// Drain ends the subscription gracefully and returns what was left when ctx ended.
+func (s *Subscription) Drain(ctx context.Context, cause error) Stats {
+	return s.e.drain(ctx, cause, []*Subscription{s})
+}
+
+// Close drains all subscriptions and refuses new ones. It returns the sum of what was left.
+func (e *Engine) Close(ctx context.Context) Stats {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	return e.drain(ctx, fault.ErrClosed, e.All())
+}
+
+func (e *Engine) drain(ctx context.Context, cause error, subs []*Subscription) (left Stats) {
+	for _, s := range subs {
+		s.begin(cause)
+	}
+	left.Pending = e.release(ctx, subs)
+	for _, s := range subs {
+		s.finishIfOver() // a move had released it
+		select {
+		case <-s.done:
+			continue
+		default:
+		}
+		select {
+		case <-s.done:
+		case <-ctx.Done():
+			one := s.Stats()
+			left.InFlight += one.InFlight
+			left.Pending += one.Pending
+			s.Stop(cause)
+		}
+	}
+	return left
+}
+
+// Release ends what the members of queue groups receive, as a drain does, for a move to another server.
+// Rejoin makes them receive again.
+func (e *Engine) Release(ctx context.Context) (members int, rejoin func()) {
+	var groups []*Subscription
+	for _, s := range e.All() {
+		if s.Queue != "" {
+			groups = append(groups, s)
+		}
+	}
+	if lost := e.release(ctx, groups); lost > 0 {
+		e.reports.Lost("", "", fault.New("leave server", "", fault.ErrDrainTimeout, "%d messages not received", lost))
+	}
+	return len(groups), func() {
+		for _, s := range groups {
+			s.rejoin()
+		}
+	}
+}
+
+// rejoin attaches what a move has released, unless it has ended meanwhile.
+func (s *Subscription) rejoin() {
+	s.mu.Lock()
+	released := s.upstream == nil && s.releasing && s.cause == nil
+	s.mu.Unlock()
+	if !released {
+		return
+	}
+	switch err := s.attach(); {
+	case errors.Is(err, natsgo.ErrConnectionClosed):
+		s.Stop(fault.ErrClosed)
+	case err != nil:
+		err = fault.Wrap("subscribe", s.Subject, err)
+		s.Stop(err)
+		s.e.reports.Lost(s.Subject, s.Queue, err)
+	}
+}
+
+// release returns when nothing more comes to subs: the server has confirmed that it sends no more, or
+// the connection is broken, and what it sent is in the queues. It returns how many messages were not
+// when ctx ended.
+func (e *Engine) release(ctx context.Context, subs []*Subscription) (lost int) {
+	up, _, _ := e.conn.State()
+	type leaving struct {
+		upstream *natsgo.Subscription
+		gone     chan struct{}
+		mine     bool // nobody else releases it
+	}
+	all := make([]leaving, 0, len(subs))
+	for _, s := range subs {
+		s.mu.Lock()
+		if s.upstream != nil {
+			all = append(all, leaving{s.upstream, s.gone, !s.releasing})
+			s.releasing = true
+		}
+		s.mu.Unlock()
+	}
+	told := false
+	for _, l := range all {
+		if up && l.mine {
+			told = l.upstream.Drain() == nil || told
+		}
+	}
+	if told {
+		ctx, cancel := e.conn.WhileUp(ctx)
+		_ = e.conn.NATS().FlushWithContext(ctx) // it fails when the connection breaks: then nothing more comes
+		cancel()
+	}
+	for _, l := range all {
+		if l.mine {
+			lost += forget(ctx, l.upstream)
+		}
+	}
+	for _, l := range all {
+		select {
+		case <-l.gone:
+		case <-ctx.Done():
+			return lost
+		}
+	}
+	return lost
+}
+
+// forget makes nats.go forget a subscription as soon as it has delivered what it has. It returns how
+// much it had not when ctx ended.
+func forget(ctx context.Context, upstream *natsgo.Subscription) int {
+	left, _, err := upstream.Pending()
+	for err == nil && left > 0 && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+		left, _, err = upstream.Pending()
+	}
+	_ = upstream.Unsubscribe()
+	return max(left, 0)
+}

@@ -1,0 +1,155 @@
+package receive
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+)
+
+// Conn is what subscriptions ask of the connection.
+type Conn interface {
+	NATS() *natsgo.Conn
+	// State returns whether the connection stands, how often it broke, and a channel that is closed at
+	// the next change.
+	State() (up bool, breaks uint64, change <-chan struct{})
+	// WhileUp returns a context that ends with ctx and when the connection breaks.
+	WhileUp(ctx context.Context) (context.Context, context.CancelFunc)
+	// RoundTrip waits for a PONG, of the next connection if need be.
+	RoundTrip(ctx context.Context, op, target string) error
+}
+
+// Reports are told what no call can return. They must not wait.
+type Reports interface {
+	// Failed: a handler returned an error, panicked or ended its goroutine.
+	Failed(subject, queue string, err error)
+	// Slow: so many messages were dropped since the last report. The first one begins an episode.
+	Slow(s *Subscription, dropped uint64, first bool)
+	// Lost: the subscription ended, or left a server, with something undone.
+	Lost(subject, queue string, err error)
+}
+
+// Options say how a subscription receives.
+type Options struct {
+	// Workers run at once; with one, messages are handled in order.
+	Workers int
+	// Messages and Bytes may wait; zero is nats.go's default, and what is negative no limit.
+	Messages, Bytes int
+	// DrainTimeout bounds the graceful end that the end of the context begins.
+	DrainTimeout time.Duration
+	// Handle handles a message.
+	Handle func(*natsgo.Msg) error
+	// Ended is called when the last handler has returned, and before when it is not waited for.
+	Ended func(cause error)
+}
+
+// Engine holds the subscriptions of a client.
+type Engine struct {
+	conn    Conn
+	reports Reports
+	dropped atomic.Uint64 // by subscriptions that have ended
+
+	mu     sync.Mutex
+	closed bool
+	subs   map[*Subscription]struct{}
+}
+
+// New returns an Engine without subscriptions.
+func New(c Conn, r Reports) *Engine {
+	return &Engine{conn: c, reports: r, subs: make(map[*Subscription]struct{})}
+}
+
+// Subscribe subscribes and, unless lazily, returns when the server knows of it, with what it says to it.
+// The end of ctx begins the graceful end of the subscription.
+func (e *Engine) Subscribe(ctx context.Context, subject, queue string, o Options, lazily bool) (*Subscription, error) {
+	o.Workers = max(o.Workers, 1)
+	o.Messages = limit(o.Messages, natsgo.DefaultSubPendingMsgsLimit)
+	o.Bytes = limit(o.Bytes, natsgo.DefaultSubPendingBytesLimit)
+	s := &Subscription{Subject: subject, Queue: queue, e: e, o: o, making: true, done: make(chan struct{})}
+	s.work = s.run
+	s.forget = context.AfterFunc(ctx, func() { s.endWith(ctx) })
+	if err := e.add(s); err != nil {
+		s.forget()
+		return nil, err
+	}
+	err := s.attach()
+	if err == nil && !lazily {
+		err = e.conn.RoundTrip(ctx, "subscribe", subject)
+	}
+	s.mu.Lock()
+	s.making = false
+	if err == nil {
+		err = s.refused
+	}
+	s.mu.Unlock()
+	if err != nil {
+		s.Stop(err)
+		return nil, err
+	}
+	return s, nil
+}
+
+func limit(n, otherwise int) int {
+	if n == 0 {
+		return otherwise
+	}
+	return n
+}
+
+// OnError takes an error that the server sent and tells whether a call returns it. A denial names what
+// it denies; a refusal for want of room means what is being subscribed to.
+func (e *Engine) OnError(err error) bool {
+	full := errors.Is(err, natsgo.ErrMaxSubscriptionsExceeded)
+	v := fault.DeniedBy(err)
+	if !full && (v.Subject == "" || v.Publish) {
+		return false
+	}
+	_, breaks, _ := e.conn.State()
+	settled := false
+	for _, s := range e.All() {
+		if !full && (s.Subject != v.Subject || s.Queue != v.Queue) {
+			continue
+		}
+		s.mu.Lock()
+		if s.making || !full {
+			s.refused, s.refusedIn = err, breaks
+		}
+		settled = settled || s.making
+		s.mu.Unlock()
+	}
+	return settled
+}
+
+func (e *Engine) add(s *Subscription) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return fault.ErrClosed
+	}
+	e.subs[s] = struct{}{}
+	return nil
+}
+
+func (e *Engine) remove(s *Subscription) {
+	e.mu.Lock()
+	delete(e.subs, s)
+	e.mu.Unlock()
+	e.dropped.Add(s.Stats().Dropped)
+}
+
+// All returns the subscriptions that have not ended.
+func (e *Engine) All() []*Subscription {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Collect(maps.Keys(e.subs))
+}
+
+// Dropped returns how many messages were dropped by subscriptions that have ended.
+func (e *Engine) Dropped() uint64 { return e.dropped.Load() }
