@@ -117,7 +117,9 @@ func (c *Client) awaitOther(ctx context.Context, d *departure) (breaks uint64, o
 		case failures == 0:
 			c.log.Warn("the server is to be left, but no other one stands; trying again",
 				"server", serverurl.Redact(c.serverURL()), "reason", d.reason, "error", err)
-			c.emit(Event{Type: EventAsyncError, Err: wrap("leave server", "", err)})
+			if !d.another { // a server that shuts down has its event
+				c.emit(Event{Type: EventAsyncError, Err: wrap("leave server", "", err)})
+			}
 		}
 		timer := time.NewTimer(pause.Backoff(failures+1, movePauseMin, movePauseMax))
 		select {

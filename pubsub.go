@@ -91,10 +91,12 @@ func (c *Client) publish(op, subject, reply string, header natsgo.Header, data [
 // Subscribe calls h for every message on subject, which may have wildcards: * for one token, > for
 // one or more at the end. One message is handled at a time, in order; see WithConcurrency. When
 // Subscribe returns, the server knows of the subscription. It lives until Unsubscribe, Drain, the
-// end of ctx, or Close, over reconnects and over errors and panics of h.
+// end of ctx, or Close, over reconnects and over errors and panics of h. The end of ctx is a graceful
+// one: no more is received, what was received is handled, by handlers whose contexts live on, and
+// Subscription.Done tells when it is over, after Config.DrainTimeout at the latest.
 //
 // The errors are ErrInvalidSubject, ErrInvalidArgument for a nil h, ErrPermission when the server
-// denies the subject, ErrNotConnected when no connection stands within ctx (without a deadline:
+// denies the subject, upstream's ErrMaxSubscriptionsExceeded when it has no room, ErrNotConnected when no connection stands within ctx (without a deadline:
 // Config.RequestTimeout), and ErrClosed.
 func (c *Client) Subscribe(ctx context.Context, subject string, h Handler, opts ...SubscribeOption) (*Subscription, error) {
 	return c.subscribe(ctx, subject, "", h, opts)
