@@ -12,6 +12,9 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 )
 
+// drainPoll is how often a drain looks at what upstream counts.
+const drainPoll = 5 * time.Millisecond
+
 // drainForeign lets the handlers return that others have on Conn(): those of micro services, of upstream's
 // Consume and of plain subscriptions. Nats.go's own Drain would do it, too, but from then on refuses the
 // subscriptions, and drops the answers, that the calls of these handlers need.
