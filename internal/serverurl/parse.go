@@ -25,6 +25,8 @@ func Parse(raw string, websocket bool) (*url.URL, error) {
 	}
 	u, err := url.Parse(text)
 	switch {
+	case twoSchemes.MatchString(raw):
+		return nil, errors.New("must have its scheme once")
 	case isBareIPv6(hostOf(raw)):
 		return nil, errors.New(`must have an IPv6 address in brackets, as in "nats://[::1]:4222"`)
 	case err != nil || strings.Contains(u.EscapedPath()+u.RawQuery+u.Fragment, "@"),

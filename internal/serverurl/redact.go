@@ -1,6 +1,7 @@
 package serverurl
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 )
@@ -8,8 +9,9 @@ import (
 const hidden = "***"
 
 var (
-	urlScheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
-	urlHost   = regexp.MustCompile(`^(\[[^\[\]@/?#]*\]|[^:@/?#\[\]]*)(:[0-9]{1,5}|:$)?(/[^?#]*)?$`)
+	urlScheme  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
+	twoSchemes = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://(nats|tls|wss?)://`)
+	urlHost    = regexp.MustCompile(`^(\[[^\[\]@/?#]*\]|[^:@/?#\[\]]*)(:[0-9]{1,5}|:$)?(/[^?#]*)?$`)
 	// nextURL is how a further URL of a list begins that cannot be taken for the rest of a password.
 	nextURL = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*://|[^,:@/?#\[\]]*:[0-9]{1,5}(,|$))`)
 )
@@ -18,7 +20,7 @@ var (
 // the text alone, since a password with a slash or a forgotten @ moves the parts that a parser
 // finds: rather too much is hidden than a secret shown.
 func Redact(raw string) string {
-	scheme := urlScheme.FindString(raw)
+	scheme := cmp.Or(twoSchemes.FindString(raw), urlScheme.FindString(raw))
 	rest := raw[len(scheme):]
 	at := strings.LastIndexByte(rest, '@')
 	if at < 0 {

@@ -15,6 +15,8 @@ func TestRedact(t *testing.T) {
 		"localhost:4222":                "localhost:4222",
 		"nats://localhost:4222":         "nats://localhost:4222",
 		"nats://localhost:4222/":        "nats://localhost:4222/",
+		"nats://nats://h:4222":          "nats://nats://h:4222",
+		"tls://nats://u:secret@h":       "tls://nats://u:***@h",
 		"wss://host/path":               "wss://host/path",
 		"nats://[::1]:4222":             "nats://[::1]:4222",
 		"nats://u:secret@h:4222":        "nats://u:***@h:4222",
