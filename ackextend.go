@@ -1,6 +1,9 @@
 package nats
 
-import "time"
+import (
+	"log/slog"
+	"time"
+)
 
 // extend keeps the server from delivering to others what is held here, with one timer for all
 // messages, until nothing is held any more. A message that leaves soon is spared: it is extended
@@ -68,8 +71,8 @@ func (s *Consumption) expire(d *delivery, limit time.Duration) {
 	d.expired = true
 	s.expired++
 	s.stats.Expired++
-	s.client.log.Warn("a handler runs for too long; the server will deliver its message again",
-		"stream", s.stream, "consumer", s.consumer, "subject", d.msg.Subject, "sequence", d.seq, "limit", limit)
+	s.note(slog.LevelWarn, "a handler runs for too long; the server will deliver its message again", d,
+		nextAfter(s.rules.ackWait), "limit", limit)
 }
 
 // hung tells whether every worker is in a handler that takes too long. The caller holds s.mu.

@@ -112,8 +112,9 @@ func newClient(cfg *Config, opts []Option) *Client {
 		}
 	}
 	c.log = c.opts.log
-	c.events.handler = c.opts.onEvent
-	c.events.onPanic = func(err error) { c.log.Error("event handler panicked", "error", err) }
+	if handle := c.opts.onEvent; handle != nil {
+		c.events.handler = func(e Event) { c.contain("WithEventHandler", func() { handle(e) }) }
+	}
 	c.failing = c.cfg.PublishWhenDisconnected == whenDisconnectedFail
 	c.pulled = &origin{client: c, ctx: c.life.Context()}
 	c.subs = receive.New(receiving{c}, receiving{c})

@@ -183,17 +183,6 @@ func (s *Consumption) start(ctx context.Context) {
 	}()
 }
 
-// setKey asks the user's function. When that panics the message has the empty key.
-func (s *Consumption) setKey(d *delivery) {
-	err := callHandler(func(msg *Message) error {
-		d.key = s.opts.keyOf(msg)
-		return nil
-	}, &d.msg)
-	if err != nil {
-		s.client.reportHandler(err, d.msg.Subject, path(s.stream, s.consumer))
-	}
-}
-
 // take adds a message to those that are held. The caller holds s.mu.
 func (s *Consumption) take(d *delivery) {
 	switch {
@@ -202,7 +191,9 @@ func (s *Consumption) take(d *delivery) {
 		return
 	case d.deliveries > 1:
 		if twin := s.held.twin(d.seq); twin != nil {
-			twin.deliveries = max(twin.deliveries, d.deliveries)
+			if twin.state != stateRunning { // else its worker reads them
+				twin.deliveries = max(twin.deliveries, d.deliveries)
+			}
 			d.from.ask()
 			return
 		}
@@ -326,13 +317,6 @@ func (s *Consumption) ackConfirmed(d *delivery) {
 	}
 	s.count(&s.stats.Unconfirmed)
 	s.unconfirmed(d, err)
-}
-
-// unconfirmed reports an acknowledgement that the server has not got, as far as is known.
-func (s *Consumption) unconfirmed(d *delivery, err error) {
-	s.client.log.Error("acknowledgement not confirmed; the message may be delivered again",
-		"stream", s.stream, "consumer", s.consumer, "sequence", d.seq, "error", err)
-	s.client.emit(Event{Type: EventUnconfirmedAck, Stream: s.stream, Consumer: s.consumer, Subject: d.msg.Subject, Err: err})
 }
 
 func (s *Consumption) count(counter *uint64) {

@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -90,18 +91,14 @@ func (s *Consumption) bury(d *delivery, reason string) (kept bool) {
 	if err := s.deadLetters.store(s.copyID("dead", d), header, d.msg.Data); err != nil {
 		pause := min(time.Second<<min(trial.attempts, 10), deadLetterPauseMax)
 		trial.attempts++
-		s.client.log.Error("a dead letter cannot be stored; its message stays and is tried again",
-			"stream", s.stream, "consumer", s.consumer, "subject", d.msg.Subject, "sequence", d.seq,
-			"pause", pause, "error", err)
+		s.note(slog.LevelError, "a dead letter cannot be stored; its message stays, and storing is tried again", d,
+			nextNever, "pause", pause, "error", err)
 		return s.wait(d, pause)
 	}
 	s.settle(d, "+TERM "+oneLine(reason, deadLetterReasonMax))
 	s.count(&s.stats.DeadLettered)
-	s.client.log.Warn("message moved to the dead letters", "stream", s.stream, "consumer", s.consumer,
-		"subject", d.msg.Subject, "sequence", d.seq, "deliveries", d.deliveries, "reason", reason)
-	s.client.emit(Event{
-		Type: EventDeadLetter, Stream: s.stream, Consumer: s.consumer, Subject: d.msg.Subject, Err: errors.New(reason),
-	})
+	s.note(slog.LevelWarn, "message moved to the dead letters", d, nextNever, "reason", reason)
+	s.tell(EventDeadLetter, d, errors.New(reason))
 	return false
 }
 

@@ -1,7 +1,8 @@
 package nats
 
 import (
-	"fmt"
+	"encoding/json"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -64,10 +65,12 @@ type Event struct {
 	Server  string // the server's URL, without credentials
 	Subject string
 	Queue   string
-	// Stream and Consumer name a Consumption.
-	Stream   string
-	Consumer string
-	Err      error
+	// Stream and Consumer name a Consumption; Sequence, in the stream, and Deliveries tell of its message.
+	Stream     string
+	Consumer   string
+	Sequence   uint64
+	Deliveries int
+	Err        error
 	// Gap is for how long, as far as the client knows, nothing was received before EventReconnected:
 	// the messages of that time are missed by subscriptions that are no members of a queue group with
 	// another one elsewhere.
@@ -80,14 +83,49 @@ type Event struct {
 	Dropped int
 }
 
+// LogValue is the event as a group of those of its fields that apply.
+func (e Event) LogValue() slog.Value {
+	var attrs []slog.Attr
+	add := func(a slog.Attr, applies bool) {
+		if applies {
+			attrs = append(attrs, a)
+		}
+	}
+	add(slog.String("type", string(e.Type)), true)
+	add(slog.Time("time", e.Time), !e.Time.IsZero())
+	for _, text := range []struct{ key, value string }{
+		{"server", e.Server}, {"subject", e.Subject}, {"queue", e.Queue}, {"stream", e.Stream}, {"consumer", e.Consumer},
+	} {
+		add(slog.String(text.key, text.value), text.value != "")
+	}
+	add(slog.Uint64("sequence", e.Sequence), e.Sequence > 0)
+	add(slog.Int("deliveries", e.Deliveries), e.Deliveries > 0)
+	add(slog.Duration("gap", e.Gap), e.Gap > 0)
+	add(slog.Uint64("bytes", e.Bytes), e.Bytes > 0)
+	add(slog.Uint64("messages", e.Messages), e.Messages > 0)
+	add(slog.Int("dropped", e.Dropped), e.Dropped > 0)
+	if e.Err != nil {
+		attrs = append(attrs, slog.String("error", e.Err.Error()))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// MarshalJSON is LogValue in JSON; Err is its text.
+func (e Event) MarshalJSON() ([]byte, error) {
+	fields := make(map[string]any)
+	for _, a := range e.LogValue().Group() {
+		fields[a.Key] = a.Value.Any()
+	}
+	return json.Marshal(fields)
+}
+
 // eventBacklog bounds the memory of a handler that hangs.
 const eventBacklog = 1024
 
 // eventQueue hands events to the user's handler in order, from one goroutine, without ever
 // blocking the goroutine that reports them: that may be nats.go's own.
 type eventQueue struct {
-	handler func(Event)
-	onPanic func(error)
+	handler func(Event) // does not panic
 
 	mu      sync.Mutex
 	backlog []Event
@@ -131,11 +169,14 @@ func (q *eventQueue) run() {
 	}
 }
 
+// call hands e out. A handler that ends its goroutine gets the next event in another one.
 func (q *eventQueue) call(e Event) {
+	returned := false
 	defer func() {
-		if r := recover(); r != nil {
-			q.onPanic(fmt.Errorf("event handler: %w: %v", ErrHandlerPanic, r))
+		if !returned {
+			go q.run()
 		}
 	}()
 	q.handler(e)
+	returned = true
 }

@@ -16,13 +16,29 @@ func callHandler(h Handler, msg *Message) (err error) {
 	return h(msg)
 }
 
-// reportHandler reports an error that a handler returned, or its panic with the stack.
-func (c *Client) reportHandler(err error, subject, queue string) {
-	attrs := []any{"subject", subject, "queue", queue, "error", err}
+// contain calls a callback of the user's whose panic is to harm nothing, and reports that.
+func (c *Client) contain(name string, callback func()) {
+	if err := callHandler(func(*Message) error { callback(); return nil }, nil); err != nil {
+		c.log.Error("a callback panicked", append(failureAttrs(err), "callback", name)...)
+	}
+}
+
+// failureAttrs returns what to log of an error: nothing of none, and of a panic the stack, too.
+func failureAttrs(err error) (attrs []any) {
+	if err != nil {
+		attrs = append(attrs, "error", err)
+	}
 	var p *fault.Panic
 	if errors.As(err, &p) {
 		attrs = append(attrs, "stack", string(p.Stack))
 	}
-	c.log.Error("message handler failed", attrs...)
+	return attrs
+}
+
+const handlerFailed = "message handler failed"
+
+// reportHandler reports an error that a handler of a subscription returned, or its panic.
+func (c *Client) reportHandler(err error, subject, queue string) {
+	c.log.Error(handlerFailed, append(failureAttrs(err), "subject", subject, "queue", queue)...)
 	c.emit(Event{Type: EventHandlerError, Subject: subject, Queue: queue, Err: err})
 }

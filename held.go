@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // delivery is a message that a Consumption holds, from its arrival to its acknowledgement.
@@ -227,6 +229,25 @@ func (l *heldList) remove(d *delivery) bool {
 		return true
 	}
 	return false
+}
+
+// setKey asks the user's function. When that panics the message has the empty key. When it ends the
+// goroutine, which is nats.go's, another session takes the place of this one, and the message comes again.
+func (ps *pullSession) setKey(d *delivery) {
+	s := ps.p.s
+	const failed = "the function of WithKey failed; the key is empty"
+	returned := false
+	defer func() {
+		if !returned {
+			s.reportFailed(failed, d, nextAfter(s.ackWait()), fault.Exited())
+			_ = ps.sub.Unsubscribe()
+			ps.fail(fault.Exited())
+		}
+	}()
+	if err := callHandler(func(msg *Message) error { d.key = s.opts.keyOf(msg); return nil }, &d.msg); err != nil {
+		s.reportFailed(failed, d, "now", err)
+	}
+	returned = true
 }
 
 // twin returns a held message that the server has delivered once more, because its deadline passed

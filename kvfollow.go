@@ -252,7 +252,7 @@ func (f *keyFollower) setFresh(fresh bool, cause error) {
 		c.log.Info("the watched keys are up to date again", "keys", name)
 		c.emit(Event{Type: EventWatchFresh, Subject: name})
 	default:
-		c.log.Warn("the watched keys may be out of date", "keys", name, "error", cause)
+		c.log.Warn("the watched keys may be out of date", append(failureAttrs(cause), "keys", name)...)
 		c.emit(Event{Type: EventWatchStale, Subject: name, Err: wrapJetStream("watch", name, cause)})
 	}
 }

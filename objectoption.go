@@ -17,7 +17,8 @@ type objectOptions struct {
 // stored, or read, and with how many there are in all, -1 while an upload does not know. It is called once
 // for every chunk, from the goroutine of the call or, for Get, of the Read, so it should not take long; and
 // at least once, so that the last call of a success has done == total. A download that starts anew, because
-// the object was replaced under it, counts from the beginning.
+// the object was replaced under it, counts from the beginning. A panic of report is logged and goes no
+// further.
 //
 // The total of an upload is known for byte slices, strings and files, and for a reader that has a method Len
 // or is an *os.File.
@@ -42,9 +43,9 @@ func objectOptionsOf(opts []ObjectOption) objectOptions {
 }
 
 // report calls the progress function, if there is one.
-func (o *objectOptions) report(done, total int64) {
+func (o *objectOptions) report(c *Client, done, total int64) {
 	if o.progress != nil {
-		o.progress(done, total)
+		c.contain("WithProgress", func() { o.progress(done, total) })
 	}
 }
 

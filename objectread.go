@@ -235,7 +235,7 @@ func (o *objectReader) take(nothing bool, use func()) error {
 	o.fresh = false
 	o.mu.Unlock()
 	if fresh { // unlocked, for it may close the reader
-		o.opts.report(int64(done), int64(o.info.Size))
+		o.opts.report(o.client, int64(done), int64(o.info.Size))
 	}
 	return err
 }

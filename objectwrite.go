@@ -77,7 +77,7 @@ func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.R
 	if err := w.commit(ctx); err != nil {
 		return nil, err
 	}
-	w.opts.report(w.done, w.done)
+	w.opts.report(w.store.client, w.done, w.done)
 	return &w.uploaded, nil
 }
 
@@ -236,7 +236,7 @@ func (w *objectWriter) stored(sequence uint64) {
 	w.free = append(w.free, data[:cap(data)])
 	w.flying = w.flying[1:]
 	if w.done < w.total || w.total < 0 {
-		w.opts.report(w.done, w.total)
+		w.opts.report(w.store.client, w.done, w.total)
 	}
 }
 

@@ -319,7 +319,7 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	d.deliveries, d.seq, d.stored, ok = parseAck(m.Reply)
 	wanted := ok && (!p.optional || s.unpark(d))
 	if wanted && s.opts.keyOf != nil {
-		s.setKey(d)
+		ps.setKey(d)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -330,6 +330,14 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 		return
 	}
 	s.take(d)
+}
+
+// fail ends the session.
+func (ps *pullSession) fail(err error) {
+	select {
+	case ps.fault <- err:
+	default: // the first is being taken care of
+	}
 }
 
 // alive notes a sign of life. The caller holds s.mu.
@@ -367,10 +375,7 @@ func (ps *pullSession) onStatus(m *natsgo.Msg) {
 		if err == nil {
 			err = fmt.Errorf("the server answered %s %s", status, description)
 		}
-		select {
-		case ps.fault <- err:
-		default: // the first is being taken care of
-		}
+		ps.fail(err)
 	}
 }
 

@@ -44,25 +44,29 @@ func RetryAfter(err error, d time.Duration) error {
 // failed settles a message whose handler returned an error, and tells whether it is kept here for
 // another try.
 func (s *Consumption) failed(d *delivery, err error) (kept bool) {
-	s.client.reportHandler(err, d.msg.Subject, path(s.stream, s.consumer))
 	s.mu.Lock()
 	limit, servers := s.maxDeliver(), s.rules.maxDeliver
 	mine := !d.finished() && !d.expired // else the handler or the server has settled it
 	s.mu.Unlock()
-	if !mine {
-		return false
-	}
 	ended := context.Cause(s.origin.ctx) // by us: that is why it failed, as far as we know
 	aboutUs := ended != nil && (errors.Is(err, ended) || errors.Is(err, context.Canceled))
 	var permanent *permanentError
 	switch {
+	case !mine:
+		s.reportFailed(handlerFailed, d, nextSettled, err)
+		return false
 	case errors.As(err, &permanent) && !aboutUs, ended == nil && limit > 0 && d.deliveries >= limit:
+		s.reportFailed(handlerFailed, d, nextNever, err)
 		return s.bury(d, err.Error())
 	case ended == nil:
-		return s.later(d, s.delay(d, err))
+		delay := s.delay(d, err)
+		s.reportFailed(handlerFailed, d, nextAfter(delay), err)
+		return s.later(d, delay)
 	case servers > 0 && d.deliveries >= servers && d.from != s.parked:
+		s.reportFailed(handlerFailed, d, nextNever, err)
 		return s.bury(d, "cut short on the last delivery that the consumer's MaxDeliver allows: "+err.Error())
 	}
+	s.reportFailed(handlerFailed, d, nextAfter(minRetryDelay), err)
 	s.cut(d, limit)
 	return false
 }
@@ -72,7 +76,9 @@ func (s *Consumption) failed(d *delivery, err error) (kept bool) {
 func (s *Consumption) cut(d *delivery, limit int) {
 	s.count(&s.stats.Retried)
 	if limit > 0 && d.deliveries >= limit && s.parked != nil && d.from != s.parked {
+		s.mu.Lock()
 		d.deliveries--
+		s.mu.Unlock()
 		if s.park(d, minRetryDelay) {
 			return
 		}
@@ -127,7 +133,9 @@ const (
 func (s *Consumption) later(d *delivery, delay time.Duration) (kept bool) {
 	s.count(&s.stats.Retried)
 	if s.opts.keyOf != nil {
+		s.mu.Lock()
 		d.deliver() // the next try is no delivery of the server's
+		s.mu.Unlock()
 		return s.wait(d, delay)
 	}
 	if !s.mustPark(d, delay) || !s.park(d, delay) {

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -40,8 +41,7 @@ func (s *Consumption) park(d *delivery, delay time.Duration) bool {
 	// A message that comes again although it was parked has been delivered once more.
 	id := s.copyID("retry", d) + "." + strconv.Itoa(d.deliveries)
 	if err := s.retries.store(id, header, d.msg.Data); err != nil {
-		s.client.log.Warn("a message cannot wait in the retry stream; it waits in its own",
-			"stream", s.stream, "consumer", s.consumer, "subject", d.msg.Subject, "sequence", d.seq, "error", err)
+		s.note(slog.LevelWarn, "a message cannot wait in the retry stream; it waits in its own", d, nextAfter(delay), "error", err)
 		return false
 	}
 	s.count(&s.stats.Parked)
@@ -63,8 +63,8 @@ func (s *Consumption) unpark(d *delivery) bool {
 		due, err = time.Parse(time.RFC3339Nano, h.Get(headerRetryTime))
 	}
 	if err != nil {
-		s.client.log.Error("a message in the retry stream was not put there by Consume; it is left alone",
-			"stream", retryStreamOf(s.stream), "consumer", s.consumer, "sequence", d.seq, "error", err)
+		s.note(slog.LevelError, "a message in the retry stream was not put there by Consume; it is left alone", d,
+			nextAfter(foreignDelay), "retry_stream", retryStreamOf(s.stream), "error", err)
 		_ = d.msg.NakWithDelay(foreignDelay)
 		return false
 	}

@@ -1,0 +1,146 @@
+package nats_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// What a callback does wrong harms nothing: its panic, or the end of its goroutine where that is one of
+// the library's. Where it runs in the caller's goroutine and its result is needed, the panic is the
+// caller's, and the client goes on.
+func TestCallbacksThatFail(t *testing.T) {
+	t.Parallel()
+	failures := map[string]func(){"panic": func() { panic("not this way") }, "Goexit": runtime.Goexit}
+	type callback struct {
+		callers, propagates bool
+		use                 func(t *testing.T, w *workplace, fail func())
+	}
+	for name, c := range map[string]callback{
+		"Subscribe's handler": {use: func(t *testing.T, w *workplace, fail func()) {
+			var calls atomic.Int64
+			_, err := w.client.Subscribe(context.Background(), "work", func(*nats.Message) error {
+				if calls.Add(1) == 1 {
+					fail()
+				}
+				return nil
+			})
+			require.NoError(t, err)
+			for range 3 {
+				require.NoError(t, w.other.Publish(context.Background(), "work", nil))
+			}
+			eventually(t, "all are handled", func() bool { return calls.Load() == 3 })
+		}},
+		"Consume's handler": {use: func(t *testing.T, w *workplace, fail func()) {
+			var calls atomic.Int64
+			consume(t, w.client, func(*nats.Message) error {
+				if calls.Add(1) == 1 {
+					fail()
+				}
+				return nil
+			}, nats.WithBackoff(10*time.Millisecond))
+			eventually(t, "all are handled", func() bool { return calls.Load() == 11 })
+			idle(t, w.client)
+		}},
+		"WithKey": {use: func(t *testing.T, w *workplace, fail func()) {
+			var asked atomic.Int64
+			var got calls
+			newConsumer(t, w.client, jetstream.ConsumerConfig{Name: "keyed", AckWait: 500 * time.Millisecond})
+			_, err := w.client.Consume(context.Background(), "ORDERS", "keyed", func(msg *nats.Message) error {
+				got.note(msg)
+				return nil
+			}, nats.WithKey(func(*nats.Message) string {
+				if asked.Add(1) == 1 {
+					fail()
+				}
+				return "key"
+			}))
+			require.NoError(t, err)
+			eventually(t, "all are handled", func() bool { return got.distinct() == 10 })
+		}},
+		"Put's WithProgress": {callers: true, use: func(t *testing.T, w *workplace, fail func()) {
+			info, err := w.objects.Put(context.Background(), jetstream.ObjectMeta{Name: "big"}, bytes.NewReader(make([]byte, 1<<20)),
+				nats.WithProgress(func(int64, int64) { fail() }))
+			require.NoError(t, err)
+			assert.EqualValues(t, 1<<20, info.Size)
+		}},
+		"GetBytes's WithProgress": {callers: true, use: func(t *testing.T, w *workplace, fail func()) {
+			data, err := w.objects.GetBytes(context.Background(), "o", nats.WithProgress(func(int64, int64) { fail() }))
+			require.NoError(t, err)
+			assert.Len(t, data, 300<<10)
+		}},
+		"Modify's function": {callers: true, propagates: true, use: func(t *testing.T, w *workplace, fail func()) {
+			_, err := w.kv.Modify(context.Background(), "k", func([]byte) ([]byte, error) { fail(); return nil, nil })
+			require.NoError(t, err)
+		}},
+		"Elect's function": {callers: true, propagates: true, use: func(t *testing.T, w *workplace, fail func()) {
+			locks, err := w.client.CreateKeyValue(context.Background(), "locks", nats.WithKeyTTLs(time.Second))
+			require.NoError(t, err)
+			defer func() { // the lock is free again
+				lock, err := locks.Lock(within(t, patience), "leader", 10*time.Second)
+				require.NoError(t, err)
+				require.NoError(t, lock.Unlock(context.Background()))
+			}()
+			_ = locks.Elect(context.Background(), "leader", func(context.Context) error { fail(); return nil }, nats.WithLease(time.Minute))
+		}},
+		"a loop over ReadStream": {callers: true, propagates: true, use: func(_ *testing.T, w *workplace, fail func()) {
+			for range w.client.ReadStream(context.Background(), "ORDERS") {
+				fail()
+			}
+		}},
+	} {
+		for failure, f := range failures {
+			if c.callers && failure == "Goexit" {
+				continue // the caller has asked for it
+			}
+			t.Run(name+", "+failure, func(t *testing.T) {
+				t.Parallel()
+				w := newWorkplace(t)
+				if c.propagates {
+					assert.Panics(t, func() { c.use(t, w, f) })
+				} else {
+					c.use(t, w, f)
+				}
+				for call, err := range w.calls(within(t, patience)) {
+					assert.NoError(t, err, call)
+				}
+				require.NoError(t, w.client.Close())
+			})
+		}
+	}
+}
+
+// The events go on after a handler that fails, in order.
+func TestEventHandlerThatFails(t *testing.T) {
+	t.Parallel()
+	for failure, fail := range map[string]func(){"panic": func() { panic("not this way") }, "Goexit": runtime.Goexit} {
+		t.Run(failure, func(t *testing.T) {
+			t.Parallel()
+			var log logBuffer
+			var events eventLog
+			client := connect(t, natstest.RunServer(t), nil, nats.WithLogger(log.logger()), nats.WithEventHandler(func(e nats.Event) {
+				events.handle(e)
+				fail()
+			}))
+			_, err := client.Subscribe(context.Background(), "work", func(*nats.Message) error { return errors.New("an event") })
+			require.NoError(t, err)
+			for range 3 {
+				require.NoError(t, client.Publish(context.Background(), "work", nil))
+			}
+			eventually(t, "the events", func() bool { return len(events.of(nats.EventHandlerError)) == 3 })
+			assert.Equal(t, failure == "panic", strings.Contains(log.String(), "not this way"))
+		})
+	}
+}
