@@ -224,6 +224,13 @@ func LoadConfig(path string) (*Config, error) {
 	return &c, nil
 }
 
+// UnmarshalYAML reads a Config that is a block of another file, as [LoadConfig] reads its own file: unknown
+// keys and wrong values are reported together, each with its line. What the block does not name stays.
+func (c *Config) UnmarshalYAML(decode func(any) error) error { return settings.Decode(c, decode) }
+
+// UnmarshalYAML reads a ConsulConfig that is a block of another file.
+func (c *ConsulConfig) UnmarshalYAML(decode func(any) error) error { return settings.Decode(c, decode) }
+
 // withDefaults returns a copy that shares nothing with the receiver and whose zero fields hold
 // their defaults. Booleans stay as they are: false cannot be told from unset.
 func (c Config) withDefaults() Config {

@@ -3,7 +3,6 @@ package nats
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -18,35 +17,30 @@ import (
 // Validate returns an [ErrInvalidConfig] that lists everything that cannot work, each with its YAML
 // key. A zero field is valid, for it means the default. The files that the Config names must exist
 // and be readable, and certificates and keys must parse and match. Nothing is sent.
-func (c *Config) Validate() error {
-	if c == nil {
-		return settings.Problems{{Where: "config", Reason: errors.New("must not be nil")}}.Err()
-	}
-	return c.problems().Err()
-}
+func (c *Config) Validate() error { return c.problems().Err() }
 
 func (c *Config) problems() settings.Problems {
 	v := validator{c: c}
+	if c == nil {
+		v.Add("config", "must not be nil")
+		return v.Problems
+	}
 	v.urls()
 	v.names()
 	v.numbers()
 	v.durations()
 	v.words()
-	v.found = append(v.found, settings.Contradictions(*c)...)
+	v.Problems = append(v.Problems, settings.Contradictions(*c)...)
 	v.authentication()
 	v.tls()
 	v.consul()
-	return v.found
+	return v.Problems
 }
 
 // validator collects the problems of one Config.
 type validator struct {
-	c     *Config
-	found settings.Problems
-}
-
-func (v *validator) refuse(key, reason string, args ...any) {
-	v.found = append(v.found, settings.Problem{Where: key, Reason: fmt.Errorf(reason, args...)})
+	c *Config
+	settings.Problems
 }
 
 func (v *validator) urls() {
@@ -55,13 +49,13 @@ func (v *validator) urls() {
 		key := fmt.Sprintf("urls[%d]", i)
 		u, err := serverurl.Parse(raw, websocket)
 		if err != nil {
-			v.refuse(key, "%w, got %q", err, serverurl.Redact(raw))
+			v.Add(key, "%w, got %q", err, serverurl.Redact(raw))
 			continue
 		}
 		if i == 0 {
 			websocket = serverurl.IsWebsocket(u)
 		} else if serverurl.IsWebsocket(u) != websocket {
-			v.refuse(key, "ws:// and wss:// cannot be mixed with nats:// and tls://, got %q", serverurl.Redact(raw))
+			v.Add(key, "ws:// and wss:// cannot be mixed with nats:// and tls://, got %q", serverurl.Redact(raw))
 		}
 	}
 }
@@ -73,14 +67,14 @@ func (v *validator) names() {
 		{"service_name", v.c.ServiceName},
 	} {
 		if strings.ContainsFunc(name.value, unicode.IsControl) {
-			v.refuse(name.key, "must not contain control characters, got %q", name.value)
+			v.Add(name.key, "must not contain control characters, got %q", name.value)
 		}
 	}
 	// The domain is one token of the subject $JS.<domain>.API.
 	if strings.ContainsFunc(v.c.JetStreamDomain, func(r rune) bool {
 		return unicode.IsControl(r) || unicode.IsSpace(r) || strings.ContainsRune(".*>", r)
 	}) {
-		v.refuse("jetstream_domain", "must not contain spaces, control characters, '.', '*' or '>', got %q", v.c.JetStreamDomain)
+		v.Add("jetstream_domain", "must not contain spaces, control characters, '.', '*' or '>', got %q", v.c.JetStreamDomain)
 	}
 	v.prefix("jetstream_api_prefix", strings.TrimSuffix(v.c.JetStreamAPIPrefix, "."))
 	v.prefix("inbox_prefix", v.c.InboxPrefix)
@@ -89,7 +83,7 @@ func (v *validator) names() {
 // prefix checks what subjects begin with.
 func (v *validator) prefix(key, value string) {
 	if value != "" && subjects.Fault(value, false) != "" {
-		v.refuse(key, "must be a subject's first tokens, without wildcards, spaces or empty tokens, got %q", value)
+		v.Add(key, "must be a subject's first tokens, without wildcards, spaces or empty tokens, got %q", value)
 	}
 }
 
@@ -110,9 +104,9 @@ func (v *validator) numbers() {
 		switch {
 		case number.value >= number.least && number.value <= number.highest:
 		case number.highest == noBound:
-			v.refuse(number.key, "must be at least %d, got %d", number.least, number.value)
+			v.Add(number.key, "must be at least %d, got %d", number.least, number.value)
 		default:
-			v.refuse(number.key, "must be in %d..%d, got %d", number.least, number.highest, number.value)
+			v.Add(number.key, "must be in %d..%d, got %d", number.least, number.highest, number.value)
 		}
 	}
 }
@@ -124,14 +118,14 @@ func (v *validator) durations() {
 	for key, value := range settings.Values(*v.c) {
 		switch d, _ := value.(time.Duration); {
 		case d < 0:
-			v.refuse(key, "must not be negative, got %v", d)
+			v.Add(key, "must not be negative, got %v", d)
 		case d > durationMax:
-			v.refuse(key, "must be at most %v, got %v", durationMax, d)
+			v.Add(key, "must be at most %v, got %v", durationMax, d)
 		}
 	}
 	wait, maxWait := v.c.ReconnectWait, v.c.ReconnectMaxWait
 	if maxWait > 0 && maxWait < wait {
-		v.refuse("reconnect_max_wait", "must not be below reconnect_wait (%v), got %v", wait, maxWait)
+		v.Add("reconnect_max_wait", "must not be below reconnect_wait (%v), got %v", wait, maxWait)
 	}
 }
 
@@ -142,7 +136,7 @@ func (v *validator) words() {
 
 func (v *validator) oneOf(key, value, first, second string) {
 	if value != "" && value != first && value != second {
-		v.refuse(key, "must be %q or %q, got %q", first, second, value)
+		v.Add(key, "must be %q or %q, got %q", first, second, value)
 	}
 }
 
@@ -155,7 +149,7 @@ func (v *validator) authentication() {
 
 func (v *validator) needs(key, value, other, otherValue string) {
 	if value != "" && otherValue == "" {
-		v.refuse(key, "needs %s", other)
+		v.Add(key, "needs %s", other)
 	}
 }
 
@@ -166,7 +160,7 @@ func (v *validator) tls() {
 	certPEM, keyPEM := v.file("tls_cert", cert), v.file("tls_key", key)
 	if certPEM != nil && keyPEM != nil {
 		if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
-			v.refuse("tls_cert", "must be a certificate in PEM that fits tls_key: %w", err)
+			v.Add("tls_cert", "must be a certificate in PEM that fits tls_key: %w", err)
 		}
 	}
 	v.authorities("tls_ca", v.c.TLSCA)
@@ -175,7 +169,7 @@ func (v *validator) tls() {
 // authorities checks a file of CA certificates.
 func (v *validator) authorities(key, path string) {
 	if pem := v.file(key, path); pem != nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
-		v.refuse(key, "must hold a certificate in PEM, found none in %q", path)
+		v.Add(key, "must hold a certificate in PEM, found none in %q", path)
 	}
 }
 
@@ -186,7 +180,7 @@ func (v *validator) file(key, path string) []byte {
 	}
 	content, err := settings.ReadFile(path)
 	if err != nil {
-		v.refuse(key, "%w", err)
+		v.Add(key, "%w", err)
 	}
 	return content
 }
@@ -195,7 +189,7 @@ func (v *validator) consul() {
 	c := v.c.Consul
 	v.oneOf("consul.scheme", c.Scheme, "http", "https")
 	if c.Address != "" && !consul.ValidAddress(c.Address) {
-		v.refuse("consul.address", `must be host and port such as "127.0.0.1:8500", or an http://, https:// or unix:// URL without user, got %q`,
+		v.Add("consul.address", `must be host and port such as "127.0.0.1:8500", or an http://, https:// or unix:// URL without user, got %q`,
 			serverurl.Redact(c.Address))
 	}
 	v.secret("consul.token", c.Token, c.TokenFile)

@@ -21,7 +21,7 @@ type credentials struct {
 func readCredentials(cfg *Config) (credentials, error) {
 	v := validator{c: cfg}
 	c := v.credentials()
-	return c, v.found.Err()
+	return c, v.Err()
 }
 
 func (v *validator) credentials() (c credentials) {
@@ -54,7 +54,7 @@ func (v *validator) secret(key, value, file string) string {
 	}
 	text, err := settings.ReadSecret(file)
 	if err != nil {
-		v.refuse(key+"_file", "%w", err)
+		v.Add(key+"_file", "%w", err)
 	}
 	return text
 }
@@ -62,9 +62,9 @@ func (v *validator) secret(key, value, file string) string {
 // lacks refuses a secret without telling it: it may be only half wrong.
 func (v *validator) lacks(key, file, what string) {
 	if file == "" {
-		v.refuse(key, "must hold %s", what)
+		v.Add(key, "must hold %s", what)
 	} else {
-		v.refuse(key+"_file", "must hold %s, found none in %q", what, file)
+		v.Add(key+"_file", "must hold %s, found none in %q", what, file)
 	}
 }
 

@@ -201,6 +201,36 @@ func TestNothingPrintsASecret(t *testing.T) {
 	require.Contains(t, c.URLs[0], canary)
 }
 
+// A service may keep the Config as a block of its own file. The YAML package quotes what it cannot decode.
+func TestConfigWithinAnotherFile(t *testing.T) {
+	t.Parallel()
+	type file struct {
+		Name   string            `yaml:"name"`
+		NATS   nats.Config       `yaml:"nats"`
+		Consul nats.ConsulConfig `yaml:"consul"`
+	}
+	read := file{NATS: nats.Config{ClusterID: "bus", ClientID: "me"}}
+	require.NoError(t, yaml.Unmarshal([]byte("name: x\nnats:\n  urls: [nats://a]\n  timeout: 3s\n  client_id: you\n  consul: {tag: t}\nconsul: {token: '1'}"), &read))
+	require.Equal(t, file{"x", nats.Config{URLs: []string{"nats://a"}, ClusterID: "bus", ClientID: "you", Timeout: 3 * time.Second, Consul: nats.ConsulConfig{Tag: "t"}}, nats.ConsulConfig{Token: "1"}}, read)
+
+	for text, want := range map[string]string{
+		"nats: {token: !!int hunter2}":            "",
+		"nats:\n  urls: u:hunter2@a":              "invalid configuration: line 2: urls: expected a list, got one plain value",
+		"nats:\n  timeout: 1\n  token: [hunter2]": `invalid configuration: line 2: timeout: expected a duration with its unit, such as "2s" or "1m30s", got "1"; line 3: token: expected one plain value, got a list`,
+		"consul:\n  tokn: hunter2":                `invalid configuration: line 2: unknown key "tokn", did you mean "token"?`,
+		"nats: hunter2":                           "invalid configuration: line 1: expected keys with their values, got one plain value",
+		"nats:":                                   "",
+	} {
+		err := yaml.Unmarshal([]byte(text), &file{})
+		if want == "" {
+			require.NoError(t, err, text)
+			continue
+		}
+		require.EqualError(t, err, want)
+		require.ErrorIs(t, err, nats.ErrInvalidConfig)
+	}
+}
+
 func TestConfigStrings(t *testing.T) {
 	t.Parallel()
 	c := nats.Config{

@@ -2,7 +2,6 @@ package settings
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -20,7 +19,7 @@ func Contradictions(plain any) Problems {
 	for i, s := range all {
 		for _, first := range all[:i] {
 			if reason := s.contradicts(first); reason != "" {
-				found = append(found, Problem{s.chooser(), errors.New(reason)})
+				found.Add(s.chooser(), "%s", reason)
 				break
 			}
 		}

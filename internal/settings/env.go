@@ -35,7 +35,7 @@ func (l *Loaded) environment(environ []string) {
 		if meant != "" {
 			meant = envPrefix + meant
 		}
-		l.report(name, "unknown variable%s", didYouMean(meant))
+		l.problems.Add(name, "unknown variable%s", didYouMean(meant))
 	}
 	byFile := func(s setting) bool { return file[s.key] != "" && file[s.key] == l.set[s.key] }
 	for _, winner := range l.settings {
@@ -55,7 +55,7 @@ func (l *Loaded) variable(s setting, name, text string) {
 		}
 	}
 	if err := s.set(texts...); err != nil {
-		l.report(name, "%w", err)
+		l.problems.Add(name, "%w", err)
 		return
 	}
 	l.set[s.key] = name

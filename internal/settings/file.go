@@ -22,7 +22,7 @@ func (l *Loaded) file(path, from string) {
 		if from != "" {
 			where = from
 		}
-		l.report(where, "%w", err)
+		l.problems.Add(where, "%w", err)
 		return
 	}
 	l.document(path, data)
@@ -37,15 +37,29 @@ func (l *Loaded) document(path string, data []byte) {
 	}
 	switch {
 	case err == nil:
-		l.report(place(path, second.Line), "expected one document, found a second")
+		l.problems.Add(place(path, second.Line), "expected one document, found a second")
 	case !errors.Is(err, io.EOF):
-		l.report(syntaxProblem(path, err))
+		l.problems.Add(syntaxProblem(path, err))
 	case len(document.Content) > 0:
 		(&file{l, path, map[string]int{}}).mapping(document.Content[0], "")
 	}
 }
 
-func place(path string, line int) string { return fmt.Sprintf("%s:%d", path, line) }
+// Decode fills in the struct that dst points to from a part of another file, which decode knows.
+func Decode(dst any, decode func(any) error) error { return decode(newLoaded(dst)) }
+
+// UnmarshalYAML is what decode calls.
+func (l *Loaded) UnmarshalYAML(node *yaml.Node) error {
+	(&file{l, "", map[string]int{}}).mapping(node, "")
+	return l.Err()
+}
+
+func place(path string, line int) string {
+	if path == "" {
+		return fmt.Sprintf("line %d", line)
+	}
+	return fmt.Sprintf("%s:%d", path, line)
+}
 
 // syntaxProblem splits the parser's error into place and reason.
 func syntaxProblem(path string, err error) (where, reason string, arg any) {
@@ -80,7 +94,7 @@ func (f *file) mapping(node *yaml.Node, prefix string) {
 		if prefix != "" {
 			where += ": " + strings.TrimSuffix(prefix, ".")
 		}
-		f.report(where, "expected keys with their values, got %s", kindOf(node))
+		f.problems.Add(where, "expected keys with their values, got %s", kindOf(node))
 		return
 	}
 	for pair := range slices.Chunk(node.Content, 2) {
@@ -91,7 +105,7 @@ func (f *file) mapping(node *yaml.Node, prefix string) {
 func (f *file) pair(name, value *yaml.Node, prefix string) {
 	key, where := prefix+name.Value, place(f.path, name.Line)
 	if first, ok := f.seen[key]; ok {
-		f.report(where+": "+serverurl.Redact(key), "given twice, first in line %d", first)
+		f.problems.Add(where+": "+serverurl.Redact(key), "given twice, first in line %d", first)
 		return
 	}
 	f.seen[key] = name.Line
@@ -124,7 +138,7 @@ func (f *file) unknownKey(key, where string, value *yaml.Node) {
 	if f.wraps(value) {
 		hint = ": its keys stand at the top level, in no block"
 	}
-	f.report(where, "unknown key %q%s", serverurl.Redact(key), hint)
+	f.problems.Add(where, "unknown key %q%s", serverurl.Redact(key), hint)
 }
 
 // wraps tells whether keys that are known at the top level stand within a node.
@@ -152,25 +166,25 @@ func (f *file) value(s setting, node *yaml.Node, where string) {
 	node = target(node)
 	if isNull(node) {
 		if node.Anchor != "" {
-			f.report(where, "expected a value; one that begins with & must be quoted")
+			f.problems.Add(where, "expected a value; one that begins with & must be quoted")
 		} else if s.secret == secretValue && node.Value != "" {
-			f.report(where, "expected a secret; one that is called null or ~ must be quoted")
+			f.problems.Add(where, "expected a secret; one that is called null or ~ must be quoted")
 		}
 		return
 	}
 	texts := []string{strings.TrimRight(node.Value, "\r\n")} // which block texts end in
 	if s.value.Kind() == reflect.Slice {
 		if node.Kind != yaml.SequenceNode {
-			f.report(where, "expected a list, got %s", kindOf(node))
+			f.problems.Add(where, "expected a list, got %s", kindOf(node))
 			return
 		}
 		texts = f.elements(s, node)
 	} else if !isPlain(node) {
-		f.report(where, "expected one plain value, got %s", kindOf(node))
+		f.problems.Add(where, "expected one plain value, got %s", kindOf(node))
 		return
 	}
 	if err := s.set(texts...); err != nil {
-		f.report(where, "%w", err)
+		f.problems.Add(where, "%w", err)
 		return
 	}
 	f.set[s.key] = where
@@ -183,7 +197,7 @@ func (f *file) elements(s setting, list *yaml.Node) []string {
 		where := place(f.path, node.Line) + ": " + key
 		node = target(node)
 		if !isPlain(node) {
-			f.report(where, "expected one plain value, got %s", kindOf(node))
+			f.problems.Add(where, "expected one plain value, got %s", kindOf(node))
 			continue
 		}
 		f.set[key] = where

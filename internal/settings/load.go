@@ -2,7 +2,6 @@ package settings
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"reflect"
@@ -41,7 +40,7 @@ func newLoaded(dst any) *Loaded {
 // Report adds problems of keys, each at the place where a person can mend it.
 func (l *Loaded) Report(found Problems) {
 	for _, p := range found {
-		l.problems = append(l.problems, Problem{l.whereSet(p.Where), p.Reason})
+		l.problems = append(l.problems, problem{l.whereSet(p.where), p.reason})
 	}
 }
 
@@ -64,10 +63,6 @@ func find(path string) (found, from string) {
 		}
 	}
 	return "", ""
-}
-
-func (l *Loaded) report(where, reason string, args ...any) {
-	l.problems = append(l.problems, Problem{where, fmt.Errorf(reason, args...)})
 }
 
 // whereSet turns the key of a problem into the place where a person can mend it.

@@ -1,19 +1,24 @@
 package settings
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
-// Problem is one thing that is wrong with a configuration.
-type Problem struct {
-	Where  string // "consul.address", "nats.yaml:7: timeout" or "ISA_CLOUD_NATS_TIMEOUT"
-	Reason error
+// Problems is all that is wrong with a configuration.
+type Problems []problem
+
+type problem struct {
+	where  string // "consul.address", "nats.yaml:7: timeout" or "ISA_CLOUD_NATS_TIMEOUT"
+	reason error
 }
 
-// Problems is all that is wrong.
-type Problems []Problem
+// Add notes what is wrong with a key.
+func (ps *Problems) Add(key, reason string, args ...any) {
+	*ps = append(*ps, problem{key, fmt.Errorf(reason, args...)})
+}
 
 // Err is a [fault.ErrInvalidConfig] that reports every problem in one line, or nil when there is none.
 func (ps Problems) Err() error {
@@ -28,7 +33,7 @@ type configError Problems
 func (e configError) Error() string {
 	texts := make([]string, len(e))
 	for i, p := range e {
-		texts[i] = p.Where + ": " + p.Reason.Error()
+		texts[i] = p.where + ": " + p.reason.Error()
 	}
 	return fault.ErrInvalidConfig.Error() + ": " + strings.Join(texts, "; ")
 }
@@ -36,7 +41,7 @@ func (e configError) Error() string {
 func (e configError) Unwrap() []error {
 	errs := []error{fault.ErrInvalidConfig}
 	for _, p := range e {
-		errs = append(errs, p.Reason)
+		errs = append(errs, p.reason)
 	}
 	return errs
 }

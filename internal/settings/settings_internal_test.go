@@ -80,7 +80,7 @@ func FuzzFile(f *testing.F) {
 	const canary = "hunter2canary"
 	sample := "urls: [nats://a]\nconsul:\n  timeout: &t 2s\ntimeout: *t\n"
 	for _, before := range []string{
-		"", "*", "&", "!", "!!", "!a!", "|", ">", "%", "@", "`", "'", `"`, `"\q`, "[", "{", "{a: ", "? ", ": ", "- ", "#", "\x00", "\xff", "<<: ",
+		"", "*", "&", "!", "!!", "!a!", "!!int ", "!!null ", "!!str ", "|", ">", "%", "@", "`", "'", `"`, `"\q`, "[", "{", "{a: ", "? ", ": ", "- ", "#", "\x00", "\xff", "<<: ",
 	} {
 		f.Add(before, []byte(sample))
 	}
