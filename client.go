@@ -12,6 +12,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/discovery"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
@@ -48,7 +49,7 @@ type Client struct {
 
 	resolver  Resolver // nil when there is no discovery
 	watching  bool     // the resolver tells of changes
-	servers   *serverSet
+	servers   *discovery.Servers
 	departure atomic.Pointer[departure]     // the last wish to leave a server
 	gap       atomic.Pointer[time.Time]     // since when nothing is received
 	server    atomic.Pointer[string]        // the URL of the present server
@@ -103,7 +104,7 @@ func newClient(cfg *Config, opts []Option) *Client {
 		opts:         options{log: slog.New(slog.DiscardHandler)},
 		ready:        make(chan struct{}),
 		life:         lifecycle.New(),
-		servers:      new(serverSet),
+		servers:      new(discovery.Servers),
 		consumptions: make(map[*Consumption]struct{}),
 	}
 	for _, opt := range opts {
@@ -129,7 +130,7 @@ func (c *Client) start(ctx context.Context) error {
 		return err
 	}
 	if c.opts.background {
-		c.servers.fallBack(c.cfg.URLs)
+		c.servers.FallBack(c.cfg.URLs)
 		if err := c.connectInBackground(c.cfg.URLs); err != nil {
 			return err
 		}
@@ -230,7 +231,7 @@ type Stats struct {
 // Stats returns the client's counters.
 func (c *Client) Stats() Stats {
 	s := Stats{Statistics: c.nc.Stats(), Dropped: c.subs.Dropped(), ConnectError: c.outage.lastError()}
-	_, s.ServersUpdated = c.servers.get()
+	_, s.ServersUpdated = c.servers.Get()
 	s.Unconfirmed = c.sent.unconfirmed(s.Statistics)
 	if n, err := c.nc.Buffered(); err == nil {
 		s.Buffered = n

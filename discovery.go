@@ -2,78 +2,136 @@ package nats
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"slices"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consul"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/discovery"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // Resolver finds the NATS servers at run time. [ConsulResolver] is the one that Config.UseConsul
-// selects; any other registry can stand in its place.
+// selects; any other registry can stand in its place. What it names is used as far as it can be: an
+// entry that is no URL of a server is skipped with a warning, and so is, in a list that mixes them,
+// what differs from the configured URLs in being ws:// or wss://.
 type Resolver interface {
 	// Resolve returns the URLs of the servers, best first: nats://, tls://, ws:// or wss://, host
 	// and port. It returns when ctx ends at the latest. Finding no server is an error.
 	Resolve(ctx context.Context) ([]string, error)
 }
 
-// discover asks r for the servers. When r fails, finds nothing, or has no answer within timeout,
-// it logs one warning and returns fallback together with the reason, so that the caller can start
-// anyway and still tell that discovery failed.
-func discover(
-	ctx context.Context, r Resolver, timeout time.Duration, fallback []string, log *slog.Logger,
-) ([]string, error) {
-	urls, err := resolveWithin(ctx, r, timeout)
-	if err == nil && len(urls) == 0 {
-		err = fail("discover", "", nil, "the resolver found no server")
+// WatchingResolver is a Resolver that also tells of changes. The client follows one for as long as
+// it lives and keeps the connection's servers as it names them.
+type WatchingResolver interface {
+	Resolver
+	// Watch calls update with the servers at every change, until ctx ends. An empty list is
+	// ignored: the last known servers are kept. When it returns earlier it is called again.
+	Watch(ctx context.Context, update func(urls []string)) error
+}
+
+// setupResolver chooses who finds the servers.
+func (c *Client) setupResolver() error {
+	c.resolver = c.opts.resolver
+	if c.resolver == nil && c.cfg.UseConsul {
+		r, err := consul.New(consul.Config(c.cfg.Consul), c.cfg.ServiceName, c.cfg.GRPCPort, c.log)
+		if err != nil {
+			return err
+		}
+		c.resolver = r
+	}
+	_, c.watching = c.resolver.(WatchingResolver)
+	return nil
+}
+
+// resolveTimeout bounds one question to the resolver.
+func (c *Client) resolveTimeout() time.Duration {
+	if c.opts.resolver == nil {
+		return c.cfg.Consul.Timeout
+	}
+	return c.cfg.Timeout
+}
+
+// discoverServers returns the URLs to dial. Where discovery fails they are the last known ones, or the
+// configured ones, so that the client can start anyway.
+func (c *Client) discoverServers(ctx context.Context) ([]string, error) {
+	if c.resolver == nil {
+		return c.cfg.URLs, nil
+	}
+	within := c.resolveTimeout()
+	if deadline, ok := ctx.Deadline(); ok {
+		within = min(within, time.Until(deadline)/2) // the rest is for the servers
+	}
+	urls, err := discovery.Ask(ctx, c.resolver, within)
+	if err == nil {
+		urls, err = c.usable(urls)
 	}
 	if err == nil {
+		c.servers.Set(urls)
 		return urls, nil
 	}
-	// The servers are counted, not listed: their URLs may hold passwords.
-	log.WarnContext(ctx, "discovery failed, using the configured servers",
-		slog.Int("servers", len(fallback)), slog.Any("error", err))
-	return slices.Clone(fallback), err
+	known, _ := c.servers.Get()
+	if known == nil {
+		// The servers are counted, not listed: their URLs may hold passwords.
+		c.log.WarnContext(ctx, "discovery failed, using the configured servers", "servers", len(c.cfg.URLs), "error", err)
+		c.emit(Event{Type: EventServersFallback, Err: err})
+		c.servers.FallBack(c.cfg.URLs)
+		known = c.cfg.URLs
+	}
+	return known, nil
 }
 
-// resolveWithin calls r in a goroutine of its own, since a resolver that is not ours may disregard
-// its context, or panic, and neither may keep the client from starting.
-func resolveWithin(ctx context.Context, r Resolver, timeout time.Duration) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-
-	type answer struct {
-		urls []string
-		err  error
+// usable returns what of a resolver's list can be used, which is an error only when nothing can.
+func (c *Client) usable(urls []string) ([]string, error) {
+	first, err := serverurl.Parse(c.cfg.URLs[0], false)
+	good, wrong := discovery.Usable(urls, err == nil && serverurl.IsWebsocket(first))
+	if len(good) == 0 {
+		return nil, fail("discover", "", ErrInvalidConfig, "%s", wrong)
 	}
-	answers := make(chan answer, 1) // buffered: a late answer must not block the resolver's goroutine
-	go func() {
-		// Sent by the deferred call, so that runtime.Goexit inside r is answered too.
-		a := answer{err: errors.New("the resolver ended without an answer")}
-		defer func() {
-			if v := recover(); v != nil {
-				a = answer{err: fmt.Errorf("the resolver panicked: %v", v)}
-			}
-			answers <- a
-		}()
-		a.urls, a.err = r.Resolve(ctx)
-	}()
-
-	select {
-	case a := <-answers:
-		return a.urls, wrap("discover", "", a.err)
-	case <-ctx.Done():
+	if c.servers.Refuse(wrong) {
+		c.log.Warn("servers from discovery are skipped", "reason", wrong)
 	}
-	// A resolver that obeys its context answers now, and knows better what it was waiting for.
-	grace := time.NewTimer(resolverGrace)
-	defer grace.Stop()
-	select {
-	case a := <-answers:
-		return a.urls, wrap("discover", "", a.err)
-	case <-grace.C:
-		return nil, wrap("discover", "", fmt.Errorf("no answer from the resolver: %w", ctx.Err()))
+	return good, nil
+}
+
+// follow asks the resolver for changes until the client is closed.
+func (c *Client) follow() {
+	discovery.Follow(c.life.Context(), c.resolver, c.resolveTimeout(), c.setServers, func(err error) {
+		c.log.Warn("the resolver stopped telling of servers; it is asked again", "error", err)
+	})
+}
+
+// setServers takes a new list of servers.
+func (c *Client) setServers(named []string) {
+	urls, err := c.usable(named)
+	if err == nil && c.servers.Are(urls) {
+		c.servers.Set(urls)
+		return
+	}
+	if err == nil && len(urls) > manyServers {
+		err = c.nc.SetServerPool(urls[:1]) // upstream compares each old server with each new one
+	}
+	if err == nil {
+		err = c.nc.SetServerPool(urls)
+	}
+	if err != nil {
+		c.log.Error("the servers from discovery are unusable", "error", err)
+		c.emit(Event{Type: EventAsyncError, Err: wrap("set servers", "", err)})
+		return
+	}
+	c.servers.Set(urls)
+	shown := serverurl.RedactAll(urls[:min(len(urls), shownServers)])
+	c.log.Info("the NATS servers changed", "count", len(urls), "servers", shown)
+	c.emit(Event{Type: EventServersChanged})
+	up, _, _ := c.link.state()
+	switch {
+	case !up:
+		// The pause before the next attempt was meant for the old servers.
+		_ = c.nc.ForceReconnect()
+	case c.cfg.Consul.Evict && !serverurl.Names(urls, c.serverURL()):
+		c.leave(&departure{reason: "discovery does not name it any more", servers: c.otherServers})
 	}
 }
 
-// resolverGrace is how long after the end of its context a resolver's own error is waited for.
-const resolverGrace = 20 * time.Millisecond
+const (
+	shownServers = 20    // in a log line
+	manyServers  = 1_000 // are not compared with as many
+)

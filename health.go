@@ -60,7 +60,7 @@ func (c *Client) Health(ctx context.Context) Health {
 		}
 	}
 	if c.resolver != nil {
-		urls, updated := c.servers.get()
+		urls, updated := c.servers.Get()
 		h.Discovery = &DiscoveryHealth{Servers: serverurl.RedactAll(urls)}
 		if !updated.IsZero() {
 			h.Discovery.Age = time.Since(updated)
