@@ -31,8 +31,7 @@ func newClient(cfg Config) (*api.Client, func() (string, error), error) {
 	}
 	// Not pooled: queries are seldom, and an idle connection would outlive a resolver that has no Close.
 	conf := api.DefaultNonPooledConfig()
-	// The transport goes on dialling after the request that wanted the connection is gone.
-	conf.Transport.DialContext = (&net.Dialer{Timeout: cfg.Timeout}).DialContext
+	conf.Transport.DialContext = dialWith(&net.Dialer{Timeout: cfg.Timeout})
 	conf.Transport.TLSHandshakeTimeout = cfg.Timeout
 
 	if err := setAddress(conf, cfg); err != nil {
@@ -71,11 +70,25 @@ const maxAnswer = 8 << 20
 type boundedTransport struct{ http.RoundTripper }
 
 func (t boundedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.RoundTripper.RoundTrip(req)
+	ctx := req.Context()
+	resp, err := t.RoundTripper.RoundTrip(req.WithContext(context.WithValue(ctx, requestKey{}, ctx)))
 	if err == nil {
 		resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
 	}
 	return resp, err
+}
+
+// requestKey is the key of a request's context in the one that its connection is made under.
+type requestKey struct{}
+
+// dialWith dials for as long as the request lasts that wants the connection: the transport would go on.
+func dialWith(d *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if request, ok := ctx.Value(requestKey{}).(context.Context); ok {
+			ctx = request
+		}
+		return d.DialContext(ctx, network, address)
+	}
 }
 
 // checkEnvironment refuses the values that upstream misreads: any $CONSUL_HTTP_SSL_VERIFY that
@@ -182,11 +195,11 @@ func setSocket(conf *api.Config, key, path string, timeout time.Duration) error 
 	if conf.Scheme != "http" {
 		return fmt.Errorf("%s is a Unix socket and the scheme is %s, want http", key, conf.Scheme)
 	}
-	dialer := &net.Dialer{Timeout: timeout}
+	dial := dialWith(&net.Dialer{Timeout: timeout})
 	conf.Address = "localhost"
 	conf.Transport.Proxy = nil
 	conf.Transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return dialer.DialContext(ctx, "unix", path)
+		return dial(ctx, "unix", path)
 	}
 	return nil
 }
