@@ -82,7 +82,10 @@ func (v *validator) names() {
 
 // prefix checks what subjects begin with.
 func (v *validator) prefix(key, value string) {
-	if value != "" && subjects.Fault(value, false) != "" {
+	switch {
+	case len(value) > subjects.MaxName: // all that begins with it must fit into a protocol line
+		v.Add(key, "must have at most %d bytes, got %d", subjects.MaxName, len(value))
+	case value != "" && subjects.Fault(value, false) != "":
 		v.Add(key, "must be a subject's first tokens, without wildcards, spaces or empty tokens, got %q", value)
 	}
 }

@@ -115,7 +115,7 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	if _, err := c.consumerAPI(ctx, op, stream, consumer); err != nil {
 		return nil, err
 	}
-	o, err := newConsumeOptions(op, stream, consumer, opts)
+	o, err := c.newConsumeOptions(op, stream, consumer, opts)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -113,7 +114,7 @@ func WithConsumerConfig(cfg *jetstream.ConsumerConfig) ConsumeOption {
 }
 
 // newConsumeOptions applies and checks the options.
-func newConsumeOptions(op, stream, consumer string, opts []ConsumeOption) (consumeOptions, error) {
+func (c *Client) newConsumeOptions(op, stream, consumer string, opts []ConsumeOption) (consumeOptions, error) {
 	var o consumeOptions
 	for _, opt := range opts {
 		if opt != nil {
@@ -127,7 +128,8 @@ func newConsumeOptions(op, stream, consumer string, opts []ConsumeOption) (consu
 	}
 	target := path(stream, consumer)
 	if o.deadLetters != "" {
-		if fault := subjects.Fault(o.deadLetters, false); fault != "" {
+		fault := cmp.Or(subjects.Fault(o.deadLetters, false), c.lineFault(len(o.deadLetters)+c.lineRoom()))
+		if fault != "" {
 			return o, fail(op, target, ErrInvalidSubject, "dead letter subject %q: %s", o.deadLetters, fault)
 		}
 	}

@@ -55,6 +55,12 @@ func (c *Client) checkConsumer(ctx context.Context, op, stream string, cfg *jets
 			return nil, fail(op, path(stream, cfg.Name), ErrInvalidSubject, "filter %q: %s", filter, fault)
 		}
 	}
+	if len(all) == 1 { // upstream puts it into the subject of the request
+		line := len(c.jsPrefix) + len("CONSUMER.CREATE.") + len(stream) + 1 + subjects.MaxName + 1 + len(all[0]) + c.lineRoom()
+		if fault := c.lineFault(line); fault != "" {
+			return nil, fail(op, path(stream, cfg.Name), ErrInvalidSubject, "filter %q: %s", all[0], fault)
+		}
+	}
 	return js, nil
 }
 

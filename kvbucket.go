@@ -9,6 +9,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // bucketCall checks what every call on buckets needs and waits for the connection. The context that
@@ -26,6 +27,14 @@ func (c *Client) bucketCall(ctx context.Context, op, bucket string) (jetstream.J
 	return js, ctx, cancel, nil
 }
 
+// namedBucketCall is bucketCall for a bucket that the caller names, whose stream has a prefix.
+func (c *Client) namedBucketCall(ctx context.Context, op, prefix, bucket string) (jetstream.JetStream, context.Context, context.CancelFunc, error) {
+	if most := subjects.MaxName - len(prefix); len(bucket) > most {
+		return nil, nil, nil, fail(op, bucket, ErrInvalidArgument, "a bucket's name has at most %d bytes, not %d", most, len(bucket))
+	}
+	return c.bucketCall(ctx, op, bucket)
+}
+
 // CreateKeyValue creates a bucket and returns its handle. Creating it again with the same
 // configuration is no error, with another one it is a *DriftError, which names the fields that differ
 // and is ErrAlreadyExists; EnsureKeyValue adapts the bucket. Replicas and Storage come from
@@ -33,7 +42,7 @@ func (c *Client) bucketCall(ctx context.Context, op, bucket string) (jetstream.J
 // consists of letters, digits, - and _; another one is ErrInvalidArgument.
 func (c *Client) CreateKeyValue(ctx context.Context, bucket string, opts ...KeyValueOption) (*KeyValue, error) {
 	const op = "create key-value bucket"
-	js, ctx, cancel, err := c.bucketCall(ctx, op, bucket)
+	js, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +100,7 @@ func (c *Client) differs(ctx context.Context, cfg jetstream.KeyValueConfig) erro
 // of CreateKeyValue.
 func (c *Client) EnsureKeyValue(ctx context.Context, bucket string, opts ...KeyValueOption) (*KeyValue, error) {
 	const op = "ensure key-value bucket"
-	js, ctx, cancel, err := c.bucketCall(ctx, op, bucket)
+	js, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +138,7 @@ func (c *Client) EnsureKeyValue(ctx context.Context, bucket string, opts ...KeyV
 // GetKeyValue returns the handle of a bucket, or ErrBucketNotFound.
 func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, error) {
 	const op = "get key-value bucket"
-	js, ctx, cancel, err := c.bucketCall(ctx, op, bucket)
+	js, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +156,7 @@ func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, err
 // DeleteKeyValue deletes a bucket with all its keys, or returns ErrBucketNotFound.
 func (c *Client) DeleteKeyValue(ctx context.Context, bucket string) error {
 	const op = "delete key-value bucket"
-	js, ctx, cancel, err := c.bucketCall(ctx, op, bucket)
+	js, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ var errFollow = errors.New("the consumer is new")
 // Config.RequestTimeout bounds that.
 func (kv *KeyValue) follow(ctx context.Context, filters []string, options watchOptions, once bool) (*keyFollower, error) {
 	for _, filter := range filters {
-		if fault := filterFault(filter); fault != "" {
+		if fault := kv.filterFault(filter); fault != "" {
 			return nil, fail("watch", path(kv.bucket, filter), ErrInvalidArgument, "%w: %s", jetstream.ErrInvalidKey, fault)
 		}
 	}

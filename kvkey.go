@@ -35,6 +35,9 @@ func (kv *KeyValue) checkKey(ctx context.Context, op, key string) error {
 			fault = reasonKeyByte
 		}
 	}
+	if fault == "" {
+		fault = kv.client.lineFault(len(key) + kv.keyRoom())
+	}
 	if fault != "" {
 		return fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w: %s", jetstream.ErrInvalidKey, fault)
 	}
@@ -42,7 +45,7 @@ func (kv *KeyValue) checkKey(ctx context.Context, op, key string) error {
 }
 
 // filterFault says what is wrong with a filter of keys, or "" when nothing is.
-func filterFault(filter string) string {
+func (kv *KeyValue) filterFault(filter string) string {
 	if fault := subjects.Fault(filter, true); fault != "" {
 		return fault
 	}
@@ -51,7 +54,7 @@ func filterFault(filter string) string {
 			return reasonKeyByte
 		}
 	}
-	return ""
+	return kv.client.lineFault(len(filter) + kv.keyRoom())
 }
 
 // subjects returns the subjects of filters, all keys when there are none. A filter that another one

@@ -69,11 +69,10 @@ func (c *Client) objectStoreConfig(bucket string, opts []ObjectStoreOption) (set
 // - and _; another one is ErrInvalidArgument.
 func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...ObjectStoreOption) (*ObjectStore, error) {
 	const op = "create object store"
-	js, err := c.jetStream(ctx, op, bucket)
+	js, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 	_, cfg := c.objectStoreConfig(bucket, opts)
 	store, err := js.CreateObjectStore(ctx, cfg)
@@ -126,11 +125,10 @@ func liveObjectStoreConfig(bucket string, cfg jetstream.StreamConfig) jetstream.
 // CreateObjectStore.
 func (c *Client) EnsureObjectStore(ctx context.Context, bucket string, opts ...ObjectStoreOption) (*ObjectStore, error) {
 	const op = "ensure object store"
-	js, err := c.jetStream(ctx, op, bucket)
+	js, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 	want, fresh := c.objectStoreConfig(bucket, opts)
 	store, err := js.CreateObjectStore(ctx, fresh)
@@ -162,10 +160,11 @@ func (c *Client) adaptObjectStore(ctx context.Context, want jetstream.ObjectStor
 // GetObjectStore returns the handle of a bucket, or ErrBucketNotFound.
 func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStore, error) {
 	const op = "get object store"
-	js, err := c.jetStream(ctx, op, bucket)
+	js, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
+	defer cancel()
 	store, err := lookUp(ctx, c, func(ctx context.Context) (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, bucket) })
 	if err != nil {
 		return nil, wrapJetStream(op, bucket, err)
@@ -176,10 +175,11 @@ func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStor
 // DeleteObjectStore deletes a bucket with all its objects, or returns ErrBucketNotFound.
 func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
 	const op = "delete object store"
-	js, err := c.jetStream(ctx, op, bucket)
+	js, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
 	if err != nil {
 		return err
 	}
+	defer cancel()
 	err = js.DeleteObjectStore(ctx, bucket)
 	if errors.Is(err, jetstream.ErrStreamNotFound) { // upstream's text is of two lines
 		err = fault.Joined{jetstream.ErrBucketNotFound, jetstream.ErrStreamNotFound}

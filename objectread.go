@@ -17,6 +17,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // objectAhead is how many bytes are asked for at once, and so at most in memory; it makes at least 2 and at
@@ -175,7 +176,7 @@ func (s *ObjectStore) resolve(ctx context.Context, name string, opts objectOptio
 			return nil, err
 		}
 		if !version.isLink() {
-			if info.NUID == "" {
+			if info.NUID == "" || len(info.NUID) > subjects.MaxName { // it becomes a subject
 				return nil, fmt.Errorf("%w: %w", ErrObjectCorrupt, jetstream.ErrBadObjectMeta)
 			}
 			return info, nil

@@ -55,6 +55,9 @@ func (s *ObjectStore) PutString(ctx context.Context, name, data string, opts ...
 // AddBucketLink makes name stand for a bucket, given by its upstream handle: the ObjectStore field.
 // Such a link can be listed, but not read.
 func (s *ObjectStore) AddBucketLink(ctx context.Context, name string, bucket jetstream.ObjectStore) (*jetstream.ObjectInfo, error) {
+	if err := s.check(ctx, "add link", name); err != nil {
+		return nil, err
+	}
 	_, ctx, cancel, err := s.client.bucketCall(ctx, "add link", path(s.bucket, name))
 	if err != nil {
 		return nil, err

@@ -84,14 +84,15 @@ func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.R
 // newObjectWriter checks the arguments of a Put.
 func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader) (*objectWriter, error) {
 	switch {
-	case ctx == nil:
-		return nil, errNilContext(opPutObject, path(s.bucket, meta.Name))
 	case meta.Name == "":
 		return nil, jetstream.ErrBadObjectMeta
 	case meta.Opts != nil && meta.Opts.Link != nil:
 		return nil, jetstream.ErrLinkNotAllowed
 	case r == nil:
 		return nil, fmt.Errorf("%w: the reader is nil", ErrInvalidArgument)
+	}
+	if err := s.check(ctx, opPutObject, meta.Name); err != nil {
+		return nil, err
 	}
 	var opts jetstream.ObjectMetaOptions // a copy: the caller's stays as it is
 	if meta.Opts != nil {

@@ -72,17 +72,11 @@ func (c *Client) publication(ctx context.Context, op, subject string, header nat
 	if err != nil {
 		return nil, err
 	}
-	if err := checkPublishSubject(op, subject); err != nil {
+	if err := c.checkToStream(op, subject, header, data); err != nil {
 		return nil, err
 	}
 	if up, _, _ := c.link.state(); !up && c.failing {
 		return nil, c.refused(op, subject)
-	}
-	if err := checkHeader(op, subject, header); err != nil {
-		return nil, err
-	}
-	if err := checkReserved(op, subject, header); err != nil {
-		return nil, err
 	}
 	own, err := publishHeader(js, op, subject, header, opts)
 	if err != nil {
@@ -92,6 +86,14 @@ func (c *Client) publication(ctx context.Context, op, subject string, header nat
 		own[jetstream.MsgIDHeader] = []string{c.msgIDs.next()}
 	}
 	return &natsgo.Msg{Subject: subject, Header: own, Data: data}, nil
+}
+
+// checkToStream refuses what can be refused without the server.
+func (c *Client) checkToStream(op, subject string, header natsgo.Header, data []byte) error {
+	if err := c.checkMessage(op, subject, c.lineRoom(), header, data); err != nil {
+		return err
+	}
+	return checkReserved(op, subject, header)
 }
 
 // idSource makes message IDs.
@@ -148,7 +150,7 @@ func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *je
 				ack, err = c.storedBefore(ctx, op, m, err)
 				return ack, doubted, err
 			}
-			return nil, doubted, wrap(op, m.Subject, err)
+			return nil, doubted, wrap(op, m.Subject, c.sized(err, m.Header, m.Data))
 		}
 		if c.finder.missing(ctx, strings.TrimPrefix(m.Subject, c.jsPrefix)) { // keys of a domain have it
 			return nil, doubted, wrap(op, m.Subject, jetstream.ErrNoStreamResponse)

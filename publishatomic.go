@@ -104,7 +104,7 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 			// stored.
 			careful = true
 		case !passes(err):
-			return nil, wrap(opPublishAtomic, batch[at].Subject, err)
+			return nil, wrap(opPublishAtomic, batch[at].Subject, c.sized(err, batch[at].Header, batch[at].Data))
 		}
 		last = err
 		if !errors.Is(err, errBroken) && c.finder.missing(ctx, batch[at].Subject) {

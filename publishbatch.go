@@ -56,7 +56,7 @@ func (e *BatchError) Unwrap() []error {
 // Before anything is sent it refuses a message that cannot be published, as PublishMsgToStream does.
 func (c *Client) PublishBatch(ctx context.Context, msgs []*Message) ([]*jetstream.PubAck, error) {
 	for i, msg := range msgs {
-		if err := checkBatched(opPublishBatch, i, msg); err != nil {
+		if err := c.checkBatched(opPublishBatch, i, msg); err != nil {
 			return nil, err
 		}
 	}
@@ -77,18 +77,11 @@ func (c *Client) PublishBatch(ctx context.Context, msgs []*Message) ([]*jetstrea
 const opPublishBatch = "publish batch"
 
 // checkBatched refuses what can be refused without the server.
-func checkBatched(op string, i int, msg *Message) error {
+func (c *Client) checkBatched(op string, i int, msg *Message) error {
 	if msg == nil {
 		return fail(op, "", ErrInvalidArgument, "message %d is nil", i)
 	}
-	err := checkPublishSubject(op, msg.Subject)
-	if err == nil {
-		err = checkHeader(op, msg.Subject, msg.Header)
-	}
-	if err == nil {
-		err = checkReserved(op, msg.Subject, msg.Header)
-	}
-	if err != nil {
+	if err := c.checkToStream(op, msg.Subject, msg.Header, msg.Data); err != nil {
 		return fmt.Errorf("message %d: %w", i, err)
 	}
 	return nil

@@ -70,7 +70,7 @@ func (p *asyncPublisher) publish(f *pubAckFuture) error {
 		}
 	}
 	if err := p.send(f); err != nil && !passes(err) {
-		err = wrap(f.op, f.msg.Subject, err)
+		err = wrap(f.op, f.msg.Subject, c.sized(err, f.msg.Header, f.msg.Data))
 		p.resolve(f, nil, err)
 		return err
 	}
@@ -150,7 +150,7 @@ func (p *asyncPublisher) deliver(m *natsgo.Msg) {
 		p.postpone(f, attemptMax, false, err)
 		go p.verify(f, err) // it waits for the server
 	default:
-		p.resolve(f, nil, wrap(f.op, f.msg.Subject, err))
+		p.resolve(f, nil, wrap(f.op, f.msg.Subject, p.client.sized(err, f.msg.Header, f.msg.Data)))
 	}
 }
 

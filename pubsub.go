@@ -57,7 +57,7 @@ func (c *Client) publishContext(ctx context.Context, subject, reply string, head
 
 // publish checks and sends. Upstream copies header and data before it returns.
 func (c *Client) publish(op, subject, reply string, header natsgo.Header, data []byte) error {
-	if err := checkPublishSubject(op, subject); err != nil {
+	if err := c.checkMessage(op, subject, len(reply), header, data); err != nil {
 		return err
 	}
 	if reply != "" {
@@ -72,9 +72,6 @@ func (c *Client) publish(op, subject, reply string, header natsgo.Header, data [
 	var err error
 	switch {
 	case len(header) > 0:
-		if err := checkHeader(op, subject, header); err != nil {
-			return err
-		}
 		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: reply, Header: header, Data: data})
 	case reply != "":
 		err = c.nc.PublishRequest(subject, reply, data)
@@ -85,7 +82,7 @@ func (c *Client) publish(op, subject, reply string, header natsgo.Header, data [
 		// Before the first connection upstream knows no server that supports them.
 		return fail(op, subject, ErrNotConnected, "headers need a connection: %w", err)
 	}
-	return wrap(op, subject, err)
+	return wrap(op, subject, c.sized(err, header, data))
 }
 
 // Subscribe calls h for every message on subject, which may have wildcards: * for one token, > for

@@ -36,10 +36,7 @@ func (c *Client) requestChecked(ctx context.Context, subject string, header nats
 	if ctx == nil {
 		return nil, errNilContext(op, subject)
 	}
-	if err := checkPublishSubject(op, subject); err != nil {
-		return nil, err
-	}
-	if err := checkHeader(op, subject, header); err != nil {
+	if err := c.checkMessage(op, subject, c.lineRoom(), header, data); err != nil {
 		return nil, err
 	}
 	return c.request(ctx, op, subject, header, data, timeout)
@@ -70,7 +67,7 @@ func (c *Client) request(ctx context.Context, op, subject string, header natsgo.
 		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: w.reply, Header: header, Data: data})
 	}
 	if err != nil {
-		return nil, wrap(op, subject, err)
+		return nil, wrap(op, subject, c.sized(err, header, data))
 	}
 
 	select {

@@ -6,6 +6,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // SubscribeOption changes a subscription.
@@ -58,6 +59,9 @@ func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler
 	}
 	if err := checkSubscribeSubject(op, subject); err != nil {
 		return nil, err
+	}
+	if fault := c.lineFault(wire.SubscribeLine(len(subject), len(queue))); fault != "" {
+		return nil, fail(op, subject, ErrInvalidSubject, "%s", fault)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, wrap(op, subject, err)

@@ -16,7 +16,7 @@ type Error struct {
 func (e *Error) Error() string {
 	text := e.Op
 	if e.Target != "" {
-		text += fmt.Sprintf(" %q", e.Target)
+		text += fmt.Sprintf(" %q", cut(e.Target))
 	}
 	if e.Kind != nil {
 		text += ": " + e.Kind.Error()
@@ -67,7 +67,22 @@ func Wrap(op, target string, err error) error {
 func New(op, target string, kind error, reason string, args ...any) error {
 	e := &Error{Op: op, Target: target, Kind: kind}
 	if reason != "" {
+		for i, arg := range args {
+			if name, ok := arg.(string); ok {
+				args[i] = cut(name)
+			}
+		}
 		e.Cause = fmt.Errorf(reason, args...)
 	}
 	return e
+}
+
+// cut shortens a name that would fill a page: 4 KB of user input may stand in for a subject.
+func cut(name string) string {
+	const most, head, tail = 300, 100, 20
+	if len(name) <= most {
+		return name
+	}
+	ends := strings.ToValidUTF8(name[:head], "") + "..." + strings.ToValidUTF8(name[len(name)-tail:], "")
+	return fmt.Sprintf("%s (%d bytes)", ends, len(name))
 }

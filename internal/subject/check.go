@@ -8,12 +8,17 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
+// MaxName is how long the name of a stream or a consumer may be (nats-server, JSMaxNameLen).
+const MaxName = 255
+
 // CheckName refuses what cannot name a stream or a consumer: the name becomes one token of the
 // subjects of the JetStream API, and a part of a file's path on the server.
 func CheckName(op, what, name string) error {
 	switch {
 	case name == "":
 		return fault.New(op, name, fault.ErrInvalidArgument, "the %s needs a name", what)
+	case len(name) > MaxName:
+		return fault.New(op, name, fault.ErrInvalidArgument, "a %s's name has at most %d bytes, not %d", what, MaxName, len(name))
 	case strings.ContainsAny(name, ".*>/\\"):
 		return fault.New(op, name, fault.ErrInvalidArgument, `a %s's name must not contain . * > / or \`, what)
 	case Fault(name, false) != "":

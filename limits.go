@@ -1,0 +1,78 @@
+package nats
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+)
+
+// What is longer than the server takes would end the connection, for everybody who shares it: it is
+// refused before it is sent.
+
+// replyRoom is the longest reply subject of a request, of the client's or of upstream's own.
+const replyRoom = len(".") + 22 + len(".") + 13 // behind the inbox prefix: two tokens
+
+// lineRoom is what a line has besides its subject: a reply subject, and the sizes of header and payload.
+func (c *Client) lineRoom() int { return len(c.cfg.InboxPrefix) + replyRoom + 20 }
+
+// lineFault says what is wrong with a line of a length, or "" when nothing is.
+func (c *Client) lineFault(length int) string {
+	if length <= c.cfg.MaxControlLine {
+		return ""
+	}
+	return fmt.Sprintf("it makes a protocol line of %d bytes, and max_control_line is %d", length, c.cfg.MaxControlLine)
+}
+
+// checkMessage refuses a message that cannot be published, with a reply subject of that length or other
+// room in its line. It allocates nothing: it runs before every publish.
+func (c *Client) checkMessage(op, subject string, reply int, header natsgo.Header, data []byte) error {
+	if err := checkPublishSubject(op, subject); err != nil {
+		return err
+	}
+	if len(header) > 0 {
+		if err := checkHeader(op, subject, header); err != nil {
+			return err
+		}
+	}
+	if len(subject)+reply+20 < c.cfg.MaxControlLine {
+		return nil // whatever the sizes are
+	}
+	if fault := c.lineFault(wire.PublishLine(len(subject), reply, header, len(data))); fault != "" {
+		return fail(op, subject, ErrInvalidSubject, "%s", fault)
+	}
+	return nil
+}
+
+// keyRoom is what the longest line about a key has besides the key: that of a consumer with the key for
+// its filter, whose name upstream makes, or that of a write.
+func (kv *KeyValue) keyRoom() int {
+	create := len(kv.client.jsPrefix) + len("CONSUMER.CREATE.") + len(kv.stream) + 1 + 26 + 1 + len(kv.prefix)
+	return max(create, len(kv.writePrefix)) + kv.client.lineRoom()
+}
+
+// objectNameFault says what is wrong with the name of an object, or "" when nothing is: others look its
+// metadata up by subject.
+func (c *Client) objectNameFault(bucket, name string) string {
+	subject := len(objectMetaSubject(bucket, "")) + base64.URLEncoding.EncodedLen(len(name))
+	question := len(c.jsPrefix) + len("DIRECT.GET.") + len(objectStreamPrefix) + len(bucket) + 1 + subject
+	return c.lineFault(question + c.lineRoom())
+}
+
+// sized adds the sizes to the error of a payload that was too large.
+func (c *Client) sized(err error, header natsgo.Header, data []byte) error {
+	var api *jetstream.APIError
+	size := wire.HeaderSize(header) + len(data)
+	switch {
+	case errors.Is(err, natsgo.ErrMaxPayload):
+		return fmt.Errorf("%d bytes, and the server's max_payload is %d: %w", size, c.nc.MaxPayload(), err)
+	case errors.As(err, &api) && api.ErrorCode == fault.CodeMessageTooLarge:
+		return fmt.Errorf("%d bytes: %w", size, err)
+	}
+	return err
+}
