@@ -14,10 +14,10 @@ import (
 func (l *Loaded) environment(environ []string) {
 	file := maps.Clone(l.set)
 	settings := make(map[string]setting, len(l.settings))
-	known := []string{strings.TrimPrefix(fileVariable, envPrefix)}
+	known := []string{fileVariable}
 	for _, s := range l.settings {
 		settings[s.variable()] = s
-		known = append(known, strings.TrimPrefix(s.variable(), envPrefix))
+		known = append(known, s.variable())
 	}
 	slices.Sort(environ) // so that the same mistakes give the same text
 	for _, entry := range environ {
@@ -31,11 +31,7 @@ func (l *Loaded) environment(environ []string) {
 			l.variable(s, name, text)
 			continue
 		}
-		meant := nearest(rest, known)
-		if meant != "" {
-			meant = envPrefix + meant
-		}
-		l.problems.Add(name, "unknown variable%s", didYouMean(meant))
+		l.problems.Add(name, "unknown variable%s", hint(name, known))
 	}
 	byFile := func(s setting) bool { return file[s.key] != "" && file[s.key] == l.set[s.key] }
 	for _, winner := range l.settings {

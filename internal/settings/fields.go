@@ -1,8 +1,8 @@
 package settings
 
 import (
-	"cmp"
 	"errors"
+	"fmt"
 	"iter"
 	"reflect"
 	"slices"
@@ -14,18 +14,14 @@ import (
 // envPrefix and a key in capitals are the name of the key's environment variable.
 const envPrefix = "ISA_CLOUD_NATS_"
 
-// What the struct tag "secret" says about a field: its whole value is a secret, or it is a URL (or
-// several) that may carry one.
-const (
-	secretValue = "true"
-	secretURL   = "url"
-)
+// secretValue is what the struct tag "secret" says of a value that is a secret as a whole.
+const secretValue = "true"
 
 // setting is one field of the struct. The file's keys, the environment variables, the checks and the
 // redaction all come from the struct tags by way of it, so they cannot disagree.
 type setting struct {
 	key    string // "consul.address"
-	secret string // secretValue, secretURL or empty
+	secret string // secretValue, "url" or empty
 	choice string // "authentication:token" for one of several ways, of which only one may be used; or empty
 	value  reflect.Value
 }
@@ -109,53 +105,33 @@ func Values(plain any) iter.Seq2[string, any] {
 	}
 }
 
-// nearest returns the known name that was most likely meant, or "" when none is close. A name that
-// is only right without its block ("address" for "consul.address") counts when nothing else does.
-func nearest(name string, known []string) string {
-	name = strings.ToLower(name)
-	if found := closest(name, known, strings.ToLower); found != "" {
-		return found
-	}
-	return closest(lastPart(name), known, lastPart)
-}
-
-func closest(name string, known []string, form func(string) string) string {
-	if len(known) == 0 {
-		return ""
-	}
-	distance := func(s string) int {
-		s = form(s)
-		if strings.HasPrefix(s, name+"_") || strings.HasSuffix(s, "_"+name) || strings.HasSuffix(name, "_"+s) {
-			return 1 // "nkey" means "nkey_seed", though "near" takes fewer edits, and "nats_urls" means "urls"
-		}
-		return editDistance(name, s)
-	}
-	best := slices.MinFunc(known, func(a, b string) int { return cmp.Compare(distance(a), distance(b)) })
-	if d := distance(best); d > max(2, len(name)/3) || d >= len(name) {
-		return ""
-	}
-	return best
-}
-
-func lastPart(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
-
-// editDistance counts the insertions, deletions and replacements of bytes that turn a into b.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
+// hint proposes the known name that an unknown one shares most of its pairs of letters with, if half.
+func hint(unknown string, known []string) string {
+	best, most := "", 0.5
+	pairs := pairsOf(unknown)
+	for _, name := range known {
+		shared, all := 0, pairsOf(name)
+		for pair := range all {
+			if pairs[pair] {
+				shared++
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, diagonal+1)
+		}
+		if likeness := float64(2*shared) / float64(len(pairs)+len(all)); likeness > most {
+			best, most = name, likeness
 		}
 	}
-	return row[len(b)]
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(", did you mean %q?", best)
+}
+
+// pairsOf leaves out the prefix of the variables, which may stand twice, or before a key.
+func pairsOf(name string) map[string]bool {
+	name = strings.ReplaceAll(strings.ToLower(name), strings.ToLower(envPrefix), "")
+	pairs := map[string]bool{}
+	for i := range len(name) - 1 {
+		pairs[name[i:i+2]] = true
+	}
+	return pairs
 }

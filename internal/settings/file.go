@@ -134,11 +134,11 @@ func (f *file) unknownKey(key, where string, value *yaml.Node) {
 	for i, s := range f.settings {
 		known[i] = s.key
 	}
-	hint := didYouMean(nearest(key, known))
+	remedy := hint(key, known)
 	if f.wraps(value) {
-		hint = ": its keys stand at the top level, in no block"
+		remedy = ": its keys stand at the top level, in no block"
 	}
-	f.problems.Add(where, "unknown key %q%s", serverurl.Redact(key), hint)
+	f.problems.Add(where, "unknown key %q%s", serverurl.Redact(key), remedy)
 }
 
 // wraps tells whether keys that are known at the top level stand within a node.
@@ -152,13 +152,6 @@ func (f *file) wraps(node *yaml.Node) bool {
 		}
 	}
 	return false
-}
-
-func didYouMean(name string) string {
-	if name == "" {
-		return ""
-	}
-	return fmt.Sprintf(", did you mean %q?", name)
 }
 
 // value sets a field from its node. A null leaves what is there.

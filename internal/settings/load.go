@@ -52,7 +52,7 @@ func find(path string) (found, from string) {
 	if path != "" {
 		return path, ""
 	}
-	if path := os.Getenv(fileVariable); path != "" {
+	if path := strings.TrimSpace(os.Getenv(fileVariable)); path != "" {
 		return path, fileVariable
 	}
 	for _, path := range searched {

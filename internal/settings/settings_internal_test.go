@@ -64,13 +64,16 @@ func TestRedact(t *testing.T) {
 	require.Equal(t, config{}, zero)
 }
 
-func TestEditDistance(t *testing.T) {
+func TestHint(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"url", "urls", 1}, {"kitten", "sitting", 3}, {"ab", "ba", 2}} {
-		require.Equal(t, test.want, editDistance(test.a, test.b))
+	known := []string{"urls", "max_reconnect", "reconnect_wait", "consul.address", "nkey_seed", "consul.near", envPrefix + "TLS_CA"}
+	for unknown, want := range map[string]string{
+		"url": "urls", "URLS": "urls", "reconectwait": "reconnect_wait", "address": "consul.address", "nkey": "nkey_seed",
+		"tls_ca": envPrefix + "TLS_CA", envPrefix + envPrefix + "URLS": "urls", "": "", "x": "", "bananas": "", "eats": "",
+	} {
+		text := hint(unknown, known)
+		require.Equal(t, want != "", text != "", unknown)
+		require.Contains(t, text, want, unknown)
 	}
 }
 
