@@ -11,14 +11,14 @@ import (
 func (s *Consumption) extend(idle <-chan struct{}) {
 	timer := time.NewTimer(s.extendEvery())
 	defer timer.Stop()
-	up, _, change := s.client.link.state()
+	up, _, change := s.client.conn.State()
 	for {
 		fresh := uint64(2)
 		select {
 		case <-timer.C:
 		case <-change:
 			var now bool
-			if now, _, change = s.client.link.state(); now && !up {
+			if now, _, change = s.client.conn.State(); now && !up {
 				fresh = 0 // nobody has heard of us for a while
 			}
 			up = now
@@ -61,7 +61,7 @@ func (s *Consumption) extendHeld(every time.Duration, fresh uint64) {
 		case d.state == stateReady && age(d.arrived) > limit:
 			s.handBack(d) // all workers hang; others may not
 		default:
-			_ = s.client.nc.Publish(d.msg.msg.Reply, verbProgress)
+			_ = s.client.conn.TryPublish(d.msg.msg.Reply, "", verbProgress)
 		}
 	})
 }

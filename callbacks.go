@@ -6,129 +6,88 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
-// hook puts the client's callbacks in front of those that the user set through WithNATSOptions.
-// They come one at a time, on a goroutine of nats.go's own, and may come before NewClient has the
-// connection in its hands: each of them waits for that.
+// hook puts the client's callbacks in front of those that the user set through WithNATSOptions. They come
+// one at a time, on a goroutine of nats.go's own, and may come before NewClient has the connection in its
+// hands: each of them waits for that.
 func (c *Client) hook(o *natsgo.Options) {
-	asyncError, disconnected, reconnected := o.AsyncErrorCB, o.DisconnectedErrCB, o.ReconnectedCB
-	closed, lameDuck, failed := o.ClosedCB, o.LameDuckModeHandler, o.ReconnectErrCB
+	asyncError, lameDuck := o.AsyncErrorCB, o.LameDuckModeHandler
 	c.userError.Store(&asyncError)
 	o.AsyncErrorCB = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
-		if c.owns(nc) {
-			c.onAsyncError(sub, err)
-		}
+		<-c.ready
+		c.onAsyncError(sub, err)
 		if asyncError != nil {
 			asyncError(nc, sub, err)
 		}
 	}
-	o.DisconnectedErrCB = func(nc *natsgo.Conn, err error) {
-		if c.owns(nc) {
-			c.onDisconnected(err)
-		}
-		if disconnected != nil {
-			disconnected(nc, err)
-		}
-	}
-	o.ReconnectedCB = func(nc *natsgo.Conn) {
-		if c.owns(nc) {
-			c.onReconnected()
-		}
-		if reconnected != nil {
-			reconnected(nc)
-		}
-	}
-	o.ReconnectErrCB = func(nc *natsgo.Conn, err error) {
-		if c.owns(nc) {
-			c.onReconnectFailed(err)
-		}
-		if failed != nil {
-			failed(nc, err)
-		}
-	}
-	o.ClosedCB = func(nc *natsgo.Conn) {
-		if c.owns(nc) {
-			c.onClosed()
-		}
-		if closed != nil {
-			closed(nc)
-		}
-	}
 	o.LameDuckModeHandler = func(nc *natsgo.Conn) {
-		if c.owns(nc) {
-			c.onLameDuck()
-		}
+		<-c.ready
+		c.onLameDuck()
 		if lameDuck != nil {
 			lameDuck(nc)
 		}
 	}
 }
 
-// owns waits for NewClient and tells whether it kept the connection.
-func (c *Client) owns(nc *natsgo.Conn) bool {
-	<-c.ready
-	return c.nc == nc
-}
+// reports turn what happens to the connection into log lines and events.
+type reports struct{ c *Client }
 
-func (c *Client) onConnected(nc *natsgo.Conn) {
-	if !c.owns(nc) {
+func (r reports) Up(first bool, gap time.Duration) {
+	c := r.c
+	server := serverurl.Redact(c.conn.Server())
+	if first {
+		c.log.Info("connected to NATS", "server", server, "name", c.name())
+		c.emit(Event{Type: EventConnected})
 		return
 	}
-	c.noteServer()
-	c.link.set(true)
-	c.outage.end()
-	c.log.Info("connected to NATS", "server", serverurl.Redact(c.serverURL()), "name", c.name())
-	c.emit(Event{Type: EventConnected})
-}
-
-func (c *Client) onDisconnected(err error) {
-	c.link.set(false)
-	if c.isClosing() {
-		return // upstream reports the end of Close as a disconnect
-	}
-	broke := time.Now()
-	c.gap.CompareAndSwap(nil, &broke) // a move has said before since when
-	lost := c.sent.unconfirmed(c.nc.Stats())
-	c.log.Warn("disconnected from NATS; reconnecting", "error", err, "unconfirmed_bytes", lost)
-	c.emit(Event{Type: EventDisconnected, Err: err, Bytes: lost})
-	go c.watchOutage()
-}
-
-func (c *Client) onReconnected() {
-	c.noteServer()
-	c.link.set(true)
-	c.outage.end()
-	var gap time.Duration
-	if begin := c.gap.Swap(nil); begin != nil {
-		gap = time.Since(*begin)
-	}
-	c.log.Info("reconnected to NATS", "server", serverurl.Redact(c.serverURL()), "gap", gap)
+	c.log.Info("reconnected to NATS", "server", server, "gap", gap)
 	c.emit(Event{Type: EventReconnected, Gap: gap})
 }
 
-// onReconnectFailed reports why an attempt failed, once for each reason in an outage.
-func (c *Client) onReconnectFailed(err error) {
-	if !c.outage.isNew(err) {
-		return
+func (r reports) Down(err error) {
+	c := r.c
+	if c.isClosing() {
+		return // the end of Close is no disconnect
 	}
-	c.log.Warn("cannot reconnect to NATS", "error", err)
-	c.emit(Event{Type: EventReconnectFailed, Err: wrap("reconnect", "", err)})
+	lost, _ := c.conn.Unconfirmed()
+	c.log.Warn("disconnected from NATS; reconnecting", "server", serverurl.Redact(c.conn.Server()),
+		"error", err, "unconfirmed_bytes", lost)
+	c.emit(Event{Type: EventDisconnected, Err: err, Bytes: lost})
 }
 
-// onClosed also runs when nats.go gives the connection up by itself, with the attempts used up.
-func (c *Client) onClosed() {
-	c.link.close()
+func (r reports) Failed(err *conn.ServerError) {
+	r.c.log.Warn("cannot reconnect to NATS", "server", err.URL, "error", err.Err)
+	r.c.emit(Event{Type: EventReconnectFailed, Server: err.URL, Err: wrap("reconnect", "", err)})
+}
+
+func (r reports) Dropped(subject string, size int, limit int64) {
+	r.c.onUnsent(fail("publish", subject, ErrPayloadTooLarge,
+		"it waited for the connection, has %d bytes, and max_payload of this server is %d", size, limit), subject)
+}
+
+func (r reports) Refused(err error) { r.c.onUnsent(wrap("connection", "", err), "") }
+
+func (r reports) Closed(cause error) {
+	c := r.c
 	e := Event{Type: EventClosed}
 	if !c.isClosing() {
-		e.Err = &fault.Error{Op: "connection", Kind: ErrClosed, Cause: c.nc.LastError()}
-		e.Bytes = c.sent.unconfirmed(c.nc.Stats())
-		c.log.Error("the connection to NATS is closed for good", "error", e.Err, "unconfirmed_bytes", e.Bytes)
+		e.Err = &fault.Error{Op: "connection", Kind: ErrClosed, Cause: cause}
+		e.Bytes, _ = c.conn.Unconfirmed()
+		c.log.Error("the connection to NATS is closed for good", "server", serverurl.Redact(c.conn.Server()),
+			"error", e.Err, "unconfirmed_bytes", e.Bytes)
 	}
 	c.life.End()
 	c.emit(e)
+}
+
+// onUnsent reports what the server did not take.
+func (c *Client) onUnsent(err error, subject string) {
+	c.log.Warn("error on the NATS connection", "error", err, "subject", subject)
+	c.emit(Event{Type: EventAsyncError, Subject: subject, Err: err})
 }
 
 // onAsyncError takes the errors that nats.go can give to no call.
@@ -137,7 +96,7 @@ func (c *Client) onAsyncError(sub *natsgo.Subscription, err error) {
 	switch {
 	case c.subs.OnError(err):
 		return // the Subscribe that caused it returns it
-	case c.replies.deny(err):
+	case c.conn.Deny(err):
 		return // the Request that caused it returns it
 	case c.async != nil && c.async.deny(err):
 		return // the futures bring it

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,8 +13,8 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/discovery"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
@@ -29,33 +30,25 @@ type Client struct {
 	opts   options
 	log    *slog.Logger
 	events eventQueue
-	link   link
+	conn   *conn.Conn
+	nc     *natsgo.Conn  // the one of nats.go in conn
+	ready  chan struct{} // closed when the client is whole: upstream's callbacks may come earlier
 
-	nc          *natsgo.Conn
-	established atomic.Pointer[natsgo.Conn] // nc, for the dialer
-	ready       chan struct{}               // closed when nc is set: upstream's callbacks may come earlier
-	dialer      dialer
-	tls         *tlsFiles
-	js          jetstream.JetStream // nil when JetStream is not enabled
-	jsPrefix    string              // of the subjects of the JetStream API, with the dot at its end
-	replies     *replyMux
-	subs        *receive.Engine
-	denials     denials
-	userError   atomic.Pointer[natsgo.ErrHandler] // of WithNATSOptions
-	msgIDs      idSource
-	finder      streamFinder
-	ackWaits    ackWaits
-	async       *asyncPublisher // nil when JetStream is not enabled
+	tls       *tlsFiles
+	js        jetstream.JetStream // nil when JetStream is not enabled
+	jsPrefix  string              // of the subjects of the JetStream API, with the dot at its end
+	subs      *receive.Engine
+	denials   denials
+	userError atomic.Pointer[natsgo.ErrHandler] // of WithNATSOptions
+	msgIDs    idSource
+	finder    streamFinder
+	ackWaits  ackWaits
+	async     *asyncPublisher // nil when JetStream is not enabled
 
 	resolver  Resolver // nil when there is no discovery
 	watching  bool     // the resolver tells of changes
 	servers   *discovery.Servers
-	departure atomic.Pointer[departure]     // the last wish to leave a server
-	gap       atomic.Pointer[time.Time]     // since when nothing is received
-	server    atomic.Pointer[string]        // the URL of the present server
-	gate      atomic.Pointer[chan struct{}] // closed to publishers while not nil
-	outage    outage
-	sent      sentMark
+	departure atomic.Pointer[departure] // the last wish to leave a server
 
 	life    *lifecycle.Life // received messages and background work hang on its context
 	pulled  *origin         // of the answers to requests
@@ -119,7 +112,6 @@ func newClient(cfg *Config, opts []Option) *Client {
 	c.failing = c.cfg.PublishWhenDisconnected == whenDisconnectedFail
 	c.pulled = &origin{client: c, ctx: c.life.Context()}
 	c.subs = receive.New(receiving{c}, receiving{c})
-	c.dialer.client = c
 	c.tls = &tlsFiles{cert: own.TLSCert, key: own.TLSKey, ca: own.TLSCA, warn: c.log.Warn}
 	return c
 }
@@ -129,23 +121,12 @@ func (c *Client) start(ctx context.Context) error {
 	if err := c.setupResolver(); err != nil {
 		return err
 	}
-	if c.opts.background {
-		c.servers.FallBack(c.cfg.URLs)
-		if err := c.connectInBackground(c.cfg.URLs); err != nil {
-			return err
-		}
-		go c.watchOutage()
-	} else {
-		ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-		defer cancel()
-		if err := c.connect(ctx); err != nil {
-			return err
-		}
+	if err := c.connect(ctx); err != nil {
+		return err
 	}
-	c.established.Store(c.nc)
-	c.replies = newReplyMux(c.nc)
+	c.nc = c.conn.NATS()
 	if err := c.setupJetStream(); err != nil {
-		c.nc.Close()
+		c.conn.Close()
 		return err
 	}
 	if c.resolver != nil && (c.watching || c.opts.background) {
@@ -153,11 +134,6 @@ func (c *Client) start(ctx context.Context) error {
 	}
 	if c.cfg.TLSReload > 0 {
 		go c.reloadTLS()
-	}
-	go c.confirmSent()
-	if !c.opts.background {
-		c.log.Info("connected to NATS", "server", serverurl.Redact(c.serverURL()), "name", c.name())
-		c.emit(Event{Type: EventConnected})
 	}
 	return nil
 }
@@ -177,10 +153,7 @@ func (c *Client) Flush(ctx context.Context) error {
 }
 
 // IsConnected tells whether a connection to a server stands at this moment.
-func (c *Client) IsConnected() bool {
-	up, _, _ := c.link.state()
-	return up
-}
+func (c *Client) IsConnected() bool { return c.conn.IsUp() }
 
 // Config returns a copy of the configuration in force, with the defaults filled in and every
 // secret blanked.
@@ -196,8 +169,16 @@ func (c *Client) GoString() string { return c.String() }
 func (c *Client) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, c.String()) }
 
 // Conn returns the connection of nats.go, for what this package does not cover, such as micro
-// services: Close waits for their handlers, too. Closing it closes the client without its care.
+// services: Close waits for their handlers, too. Closing it closes the client without its care. Its
+// TLSConnectionState fails, since TLS is made below it: use that of the Client.
 func (c *Client) Conn() *natsgo.Conn { return c.nc }
+
+// TLSConnectionState returns the state of the present connection's TLS. It returns ErrConnectionLost while
+// there is no connection, and nats.go's ErrConnectionNotTLS when there is no TLS.
+func (c *Client) TLSConnectionState() (tls.ConnectionState, error) {
+	state, err := c.conn.TLSConnectionState()
+	return state, wrap("tls connection state", "", err)
+}
 
 // JetStream returns upstream's JetStream handle on the same connection, or nil when
 // Config.JetStreamEnabled is false.
@@ -230,12 +211,10 @@ type Stats struct {
 
 // Stats returns the client's counters.
 func (c *Client) Stats() Stats {
-	s := Stats{Statistics: c.nc.Stats(), Dropped: c.subs.Dropped(), ConnectError: c.outage.lastError()}
+	s := Stats{Dropped: c.subs.Dropped(), ConnectError: c.conn.LastError()}
+	s.Statistics, s.Buffered = c.conn.Stats()
+	s.Unconfirmed, _ = c.conn.Unconfirmed()
 	_, s.ServersUpdated = c.servers.Get()
-	s.Unconfirmed = c.sent.unconfirmed(s.Statistics)
-	if n, err := c.nc.Buffered(); err == nil {
-		s.Buffered = n
-	}
 	for _, sub := range c.subs.All() {
 		one := sub.Stats()
 		s.Subscriptions++
@@ -253,21 +232,18 @@ func (c *Client) Stats() Stats {
 
 // deadline gives ctx the configured default when it has none.
 func (c *Client) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, c.cfg.RequestTimeout)
+	return c.conn.Deadline(ctx)
 }
 
 // awaitConnection waits for the connection: upstream would keep what is sent for later and answer
 // with a timeout. Before the first connection of a client that connects in the background only ctx
 // bounds the wait.
 func (c *Client) awaitConnection(ctx context.Context, op, target string) error {
-	up, breaks, _ := c.link.state()
+	up, breaks, _ := c.conn.State()
 	switch {
 	case up:
 		return nil
-	case c.nc.IsClosed():
+	case c.conn.IsClosed():
 		return fail(op, target, ErrClosed, "")
 	case c.failing:
 		return c.refused(op, target)
@@ -276,78 +252,30 @@ func (c *Client) awaitConnection(ctx context.Context, op, target string) error {
 		ctx, cancel = c.deadline(ctx)
 		defer cancel()
 	}
-	if err := c.link.wait(ctx); err != nil {
+	if err := c.conn.Wait(ctx); err != nil {
 		return c.unreachable(ctx, op, target, err)
 	}
 	return nil
 }
 
 // refused is the error of what publish_when_disconnected forbids.
-func (c *Client) refused(op, target string) error {
-	return fail(op, target, ErrNotConnected, "publish_when_disconnected is %q", whenDisconnectedFail)
-}
+func (c *Client) refused(op, target string) error { return c.conn.Refused(op, target) }
 
-// roundTrip waits for the connection and for a PONG that follows everything sent before. When the
-// connection breaks meanwhile it tries again on the next one.
+// roundTrip waits for the connection and for a PONG that follows everything sent before.
 func (c *Client) roundTrip(ctx context.Context, op, target string) error {
 	if ctx == nil {
 		return errNilContext(op, target)
 	}
-	ctx, cancel := c.deadline(ctx)
-	defer cancel()
-	for {
-		if err := c.link.wait(ctx); err != nil {
-			return c.unreachable(ctx, op, target, err)
-		}
-		_, breaks, change := c.link.state()
-		sent := c.nc.Stats()
-		err := c.nc.FlushWithContext(ctx)
-		switch {
-		case err == nil:
-			c.sent.confirm(sent)
-			return nil
-		case c.nc.IsClosed():
-			return fail(op, target, ErrClosed, "")
-		case ctx.Err() != nil:
-			if _, now, _ := c.link.state(); now != breaks {
-				return c.unreachable(ctx, op, target, ErrNotConnected)
-			}
-			return wrap(op, target, err)
-		}
-		// The connection broke under the flush; the link hears of it soon after.
-		select {
-		case <-change:
-		case <-ctx.Done():
-		}
-	}
+	return c.conn.RoundTrip(ctx, op, target)
 }
 
 // unreachable adds to err what is known of the connection and of ctx.
 func (c *Client) unreachable(ctx context.Context, op, target string, err error) error {
-	cause := c.nc.LastError()
-	if ctx.Err() != nil {
-		cause = context.Cause(ctx)
-	}
-	return &fault.Error{Op: op, Target: target, Kind: err, Cause: cause}
+	return c.conn.Unreachable(ctx, op, target, err)
 }
 
 func errNilContext(op, target string) error {
 	return fail(op, target, ErrInvalidArgument, "the context is nil")
-}
-
-// noteServer remembers the server at the moment of the connection: after a change of the pool
-// upstream names one that it is not connected to.
-func (c *Client) noteServer() {
-	server := c.nc.ConnectedUrl()
-	c.server.Store(&server)
-}
-
-// serverURL returns the URL of the present or last server.
-func (c *Client) serverURL() string {
-	if server := c.server.Load(); server != nil {
-		return *server
-	}
-	return ""
 }
 
 // emit reports e with the server's name to the event handler.
@@ -355,8 +283,8 @@ func (c *Client) emit(e Event) {
 	if c.events.handler == nil {
 		return
 	}
-	if e.Server == "" && c.nc != nil {
-		e.Server = serverurl.Redact(c.serverURL())
+	if e.Server == "" {
+		e.Server = serverurl.Redact(c.conn.Server())
 	}
 	c.events.push(e)
 }

@@ -131,7 +131,7 @@ func TestTLS(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			state, err := client.Conn().TLSConnectionState()
+			state, err := client.TLSConnectionState()
 			require.NoError(t, err)
 			assert.GreaterOrEqual(t, state.Version, uint16(tls.VersionTLS12))
 			require.NoError(t, client.Ping(context.Background()))

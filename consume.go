@@ -346,7 +346,7 @@ func (s *Consumption) Err() error {
 // Healthy tells whether the server was heard on the consumer's behalf of late: false while
 // disconnected, while the consumer or its stream is gone, during an election, and after the end.
 func (s *Consumption) Healthy() bool {
-	up, _, _ := s.client.link.state()
+	up, _, _ := s.client.conn.State()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return up && s.main.healthy && !s.stopping

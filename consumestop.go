@@ -88,12 +88,12 @@ func (s *Consumption) awaitStop(ctx context.Context) int {
 const stopFlush = 2 * time.Second
 
 func (s *Consumption) flush() {
-	if up, _, _ := s.client.link.state(); !up {
+	if up, _, _ := s.client.conn.State(); !up {
 		return // they are in the reconnect buffer
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopFlush)
 	defer cancel()
-	_ = s.client.nc.FlushWithContext(ctx)
+	_ = s.client.conn.Flush(ctx)
 }
 
 func (c *Client) addConsumption(s *Consumption) error {

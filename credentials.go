@@ -102,17 +102,3 @@ func (c credentials) set(o *natsgo.Options) {
 		o.UserJWT = func() (string, error) { return c.jwt, nil }
 	}
 }
-
-// refreshCredentials follows files to new secrets. Upstream takes secrets once, as options; it calls the
-// dialer with the connection's lock held, right before it uses the options.
-func (c *Client) refreshCredentials() error {
-	nc, cfg := c.established.Load(), c.cfg
-	if nc == nil || cfg.PasswordFile+cfg.TokenFile+cfg.NKeySeedFile+cfg.CredsFile == "" {
-		return nil
-	}
-	fresh, err := readCredentials(cfg)
-	if err == nil {
-		fresh.set(&nc.Opts)
-	}
-	return err
-}

@@ -110,8 +110,8 @@ func (s *Consumption) settle(d *delivery, verb string) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), copyTimeout)
 	defer cancel()
-	if _, err := s.client.request(ctx, "settle", d.msg.msg.Reply, nil, []byte(verb), apiAttempt); err != nil {
-		_ = s.client.nc.Publish(d.msg.msg.Reply, []byte(verb))
+	if _, err := s.client.conn.Request(ctx, "settle", d.msg.msg.Reply, nil, []byte(verb), apiAttempt); err != nil {
+		_ = s.client.conn.TryPublish(d.msg.msg.Reply, "", []byte(verb))
 	}
 }
 

@@ -106,11 +106,8 @@ func (c *Client) setServers(named []string) {
 		c.servers.Set(urls)
 		return
 	}
-	if err == nil && len(urls) > manyServers {
-		err = c.nc.SetServerPool(urls[:1]) // upstream compares each old server with each new one
-	}
 	if err == nil {
-		err = c.nc.SetServerPool(urls)
+		err = c.conn.SetServers(urls)
 	}
 	if err != nil {
 		c.log.Error("the servers from discovery are unusable", "error", err)
@@ -121,17 +118,10 @@ func (c *Client) setServers(named []string) {
 	shown := serverurl.RedactAll(urls[:min(len(urls), shownServers)])
 	c.log.Info("the NATS servers changed", "count", len(urls), "servers", shown)
 	c.emit(Event{Type: EventServersChanged})
-	up, _, _ := c.link.state()
-	switch {
-	case !up:
-		// The pause before the next attempt was meant for the old servers.
-		_ = c.nc.ForceReconnect()
-	case c.cfg.Consul.Evict && !serverurl.Names(urls, c.serverURL()):
+	if c.cfg.Consul.Evict && c.conn.IsUp() && !serverurl.Names(urls, c.conn.Server()) {
 		c.leave(&departure{reason: "discovery does not name it any more", servers: c.otherServers})
 	}
 }
 
-const (
-	shownServers = 20    // in a log line
-	manyServers  = 1_000 // are not compared with as many
-)
+// shownServers are named in a log line.
+const shownServers = 20

@@ -7,9 +7,6 @@ import (
 // What black-box tests may see of the inside.
 var SubjectFault = subjects.Fault
 
-// Backoff is the pause before each round of reconnects.
-var Backoff = backoff
-
 // Floor returns up to where the consumption knows its own consumer to be done.
 func (s *Consumption) Floor() uint64 {
 	s.mu.Lock()

@@ -27,7 +27,7 @@ func (c *Client) drainForeign(ctx context.Context, left *ShutdownError) {
 		for _, sub := range subs {
 			_ = sub.Drain() // or it has ended meanwhile
 		}
-		up, leave := c.link.whileUp(ctx)
+		up, leave := c.conn.WhileUp(ctx)
 		_ = c.roundTrip(up, "drain", "") // nothing comes after it, nor after the end of the connection
 		leave()
 	}

@@ -53,7 +53,7 @@ func (c *Client) Health(ctx context.Context) Health {
 	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	h := Health{Server: serverurl.Redact(c.serverURL()), Reconnects: c.nc.Stats().Reconnects}
+	h := Health{Server: serverurl.Redact(c.conn.Server()), Reconnects: c.Stats().Reconnects}
 	problem := func(what string, err error) {
 		if err != nil {
 			h.Problems = append(h.Problems, fmt.Sprintf("%s: %v", what, err))
@@ -66,7 +66,7 @@ func (c *Client) Health(ctx context.Context) Health {
 			h.Discovery.Age = time.Since(updated)
 		}
 	}
-	up, _, _ := c.link.state()
+	up, _, _ := c.conn.State()
 	if up {
 		begin := time.Now()
 		err := c.roundTrip(ctx, "health", "")
@@ -77,7 +77,7 @@ func (c *Client) Health(ctx context.Context) Health {
 	} else if c.life.Context().Err() != nil {
 		problem("connection", ErrClosed)
 	} else {
-		problem("connection", cmp.Or(c.outage.lastError(), ErrNotConnected))
+		problem("connection", cmp.Or(c.conn.LastError(), ErrNotConnected))
 	}
 	if c.js != nil && up {
 		_, err := c.js.AccountInfo(ctx)

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -65,8 +66,7 @@ func (d *delivery) finish(verb []byte) {
 	if !atomic.CompareAndSwapUint32(&d.msg.acked, 0, 1) {
 		return
 	}
-	d.msg.origin.client.passGate()
-	if err := d.msg.origin.client.nc.Publish(d.msg.msg.Reply, verb); err != nil {
+	if err := d.msg.origin.client.conn.Publish(context.Background(), d.msg.msg.Reply, "", nil, verb); err != nil {
 		d.from.s.unconfirmed(d, err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
@@ -46,20 +47,20 @@ func (c *Client) askAPI(ctx context.Context, verb string, question any, answer a
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 	for patience := apiPatienceMin; ; patience = min(2*patience, apiPatienceMax) {
-		if err := c.link.wait(ctx); err != nil {
+		if err := c.conn.Wait(ctx); err != nil {
 			return err
 		}
 		err := c.askOnce(ctx, verb, body, answer, patience)
 		switch {
 		case err == nil:
 			return nil
-		case c.nc.IsClosed():
+		case c.conn.IsClosed():
 			return ErrClosed
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case errors.Is(err, natsgo.ErrNoResponders): // JetStream is not there at all
 			return err
-		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, natsgo.ErrDisconnected) && !passes(err):
+		case !errors.Is(err, conn.ErrUnanswered) && !errors.Is(err, conn.ErrBroken) && !passes(err):
 			return err
 		}
 		pause.Sleep(ctx, attemptPause)
@@ -67,11 +68,12 @@ func (c *Client) askAPI(ctx context.Context, verb string, question any, answer a
 }
 
 func (c *Client) askOnce(ctx context.Context, verb string, body []byte, answer apiAnswer, patience time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	m, err := c.nc.RequestWithContext(ctx, c.jsPrefix+verb, body)
+	m, err := c.conn.Exchange(ctx, &natsgo.Msg{Subject: c.jsPrefix + verb, Data: body}, patience)
 	if err != nil {
 		return err
+	}
+	if isNoResponders(m) {
+		return natsgo.ErrNoResponders
 	}
 	if err := json.Unmarshal(m.Data, answer); err != nil {
 		return err
@@ -86,11 +88,11 @@ func lookUp[T any](ctx context.Context, c *Client, f func(context.Context) (T, e
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 	for {
-		up, leave := c.link.whileUp(ctx)
+		up, leave := c.conn.WhileUp(ctx)
 		found, err := f(up)
 		broken := errors.Is(context.Cause(up), ErrConnectionLost) || errors.Is(err, natsgo.ErrDisconnected)
 		leave()
-		if err == nil || !broken || c.link.wait(ctx) != nil {
+		if err == nil || !broken || c.conn.Wait(ctx) != nil {
 			return found, err
 		}
 	}

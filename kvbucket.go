@@ -20,7 +20,7 @@ func (c *Client) bucketCall(ctx context.Context, op, bucket string) (jetstream.J
 		return nil, nil, nil, err
 	}
 	ctx, cancel := c.deadline(ctx)
-	if err := c.link.wait(ctx); err != nil {
+	if err := c.conn.Wait(ctx); err != nil {
 		defer cancel()
 		return nil, nil, nil, c.unreachable(ctx, op, bucket, err)
 	}

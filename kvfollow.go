@@ -137,7 +137,7 @@ func (f *keyFollower) name() string { return strings.Join(f.filters, ",") }
 // writes counts some of them twice: both are read from the beginning.
 func (f *keyFollower) opened(ctx context.Context) error {
 	f.breaks.Store(f.reader.breaks)
-	up, leave := f.kv.client.link.whileUp(ctx)
+	up, leave := f.kv.client.conn.WhileUp(ctx)
 	defer leave()
 	info, err := f.info(up)
 	if err != nil {
@@ -262,6 +262,6 @@ func (f *keyFollower) isStale() bool {
 	if !f.fresh.Load() || time.Since(f.begun)-time.Duration(f.sign.Load()) > followExpiry {
 		return true
 	}
-	up, breaks, _ := f.kv.client.link.state()
+	up, breaks, _ := f.kv.client.conn.State()
 	return !up || breaks != f.breaks.Load()
 }

@@ -9,6 +9,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
@@ -76,7 +77,7 @@ func (kv *KeyValue) getMany(ctx context.Context, keys []string, entries map[stri
 		if ctx.Err() != nil {
 			return kv.unanswered(ctx, ErrTimeout, last)
 		}
-		if err := c.link.wait(ctx); err != nil {
+		if err := c.conn.Wait(ctx); err != nil {
 			return kv.unanswered(ctx, err, last)
 		}
 		left := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return done[key] })
@@ -92,7 +93,7 @@ func (kv *KeyValue) getMany(ctx context.Context, keys []string, entries map[stri
 		switch {
 		case err == nil, errors.Is(err, jetstream.ErrKeyNotFound):
 			return nil
-		case errors.Is(err, errUnanswered), errors.Is(err, errBroken), errors.Is(err, errIncomplete):
+		case errors.Is(err, conn.ErrUnanswered), errors.Is(err, conn.ErrBroken), errors.Is(err, errIncomplete):
 		case !passes(err):
 			return err
 		case c.finder.missing(ctx, kv.prefix+keys[0]):
@@ -115,16 +116,16 @@ func (kv *KeyValue) askMany(ctx context.Context, keys []string, take func(*keyEn
 		return err
 	}
 	c := kv.client
-	ctx, leave := c.link.whileUp(ctx)
+	ctx, leave := c.conn.WhileUp(ctx)
 	defer leave()
 	answers := make(chan *natsgo.Msg, len(keys)+1)
 	inbox := c.nc.NewInbox()
-	sub, err := c.nc.ChanSubscribe(inbox, answers)
+	sub, err := c.conn.Subscribe(ctx, inbox, nil, answers)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = sub.Unsubscribe() }()
-	if err := c.nc.PublishRequest(c.jsPrefix+"DIRECT.GET."+kv.stream, inbox, body); err != nil {
+	defer c.conn.Unsubscribe(sub)
+	if err := c.conn.Publish(ctx, c.jsPrefix+"DIRECT.GET."+kv.stream, inbox, nil, body); err != nil {
 		return err
 	}
 	for {
@@ -149,9 +150,9 @@ func (kv *KeyValue) askMany(ctx context.Context, keys []string, take func(*keyEn
 		case <-waiting.Done():
 			cancel()
 			if errors.Is(context.Cause(ctx), ErrConnectionLost) {
-				return errBroken
+				return conn.ErrBroken
 			}
-			return errUnanswered
+			return conn.ErrUnanswered
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
@@ -110,10 +111,10 @@ func (kv *KeyValue) request(ctx context.Context, subject, api string, body []byt
 		if err := ctx.Err(); err != nil {
 			return nil, kv.unanswered(ctx, ErrTimeout, last)
 		}
-		if err := c.link.wait(ctx); err != nil {
+		if err := c.conn.Wait(ctx); err != nil {
 			return nil, kv.unanswered(ctx, err, last)
 		}
-		answer, err := c.exchange(ctx, m, patience)
+		answer, err := c.conn.Exchange(ctx, m, patience)
 		if err == nil {
 			var entry *keyEntry
 			if entry, err = parse(answer); err == nil {
@@ -121,7 +122,7 @@ func (kv *KeyValue) request(ctx context.Context, subject, api string, body []byt
 			}
 		}
 		switch {
-		case errors.Is(err, errUnanswered), errors.Is(err, errBroken):
+		case errors.Is(err, conn.ErrUnanswered), errors.Is(err, conn.ErrBroken):
 		case !passes(err):
 			return nil, err
 		case c.finder.missing(ctx, subject):

@@ -12,6 +12,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
@@ -65,7 +66,7 @@ func (kv *KeyValue) refused(ctx context.Context, op, key string, w keyWrite, dou
 	target := path(kv.bucket, key)
 	if doubted {
 		// An earlier attempt may have been stored, and another write has replaced it since.
-		return &fault.Error{Op: op, Target: target, Kind: ErrTimeout, Cause: fault.Joined{errUnanswered, api}}
+		return &fault.Error{Op: op, Target: target, Kind: ErrTimeout, Cause: fault.Joined{conn.ErrUnanswered, api}}
 	}
 	conflict := &ConflictError{Bucket: kv.bucket, Key: key, Expected: w.revision, cause: api}
 	if _, err := fmt.Sscanf(api.Description, lastSequenceText, &conflict.Revision); err != nil {

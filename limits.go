@@ -70,7 +70,7 @@ func (c *Client) sized(err error, header natsgo.Header, data []byte) error {
 	size := wire.HeaderSize(header) + len(data)
 	switch {
 	case errors.Is(err, natsgo.ErrMaxPayload):
-		return fmt.Errorf("%d bytes, and the server's max_payload is %d: %w", size, c.nc.MaxPayload(), err)
+		return fmt.Errorf("%d bytes, and the server's max_payload is %d: %w", size, c.conn.MaxPayload(), err)
 	case errors.As(err, &api) && api.ErrorCode == fault.CodeMessageTooLarge:
 		return fmt.Errorf("%d bytes: %w", size, err)
 	}

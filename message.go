@@ -83,7 +83,7 @@ func (m *Message) RespondMsg(resp *Message) error {
 	case m.isJetStream():
 		return fail("respond", m.Subject, ErrNoReply, "a stream's message is acknowledged, not answered")
 	}
-	return m.origin.client.publish("respond", m.Reply, resp.Reply, resp.Header, resp.Data)
+	return m.origin.client.publish(context.Background(), "respond", m.Reply, resp.Reply, resp.Header, resp.Data)
 }
 
 // RespondError answers with an error in the convention of NATS services (ADR-32): the headers
@@ -117,7 +117,7 @@ func (m *Message) AckSync(ctx context.Context) error {
 	if err := m.startAck("ack"); err != nil {
 		return err
 	}
-	_, err := m.origin.client.request(ctx, "ack", m.msg.Reply, nil, []byte("+ACK"), 0)
+	_, err := m.origin.client.conn.Request(ctx, "ack", m.msg.Reply, nil, []byte("+ACK"), 0)
 	return m.endAck("ack", err)
 }
 
@@ -150,7 +150,7 @@ func (m *Message) InProgress() error {
 		return err
 	}
 	atomic.StoreInt64(&m.renewed, time.Now().UnixNano())
-	return wrap("in progress", m.Subject, m.origin.client.nc.Publish(m.msg.Reply, []byte("+WPI")))
+	return wrap("in progress", m.Subject, m.origin.client.conn.Publish(context.Background(), m.msg.Reply, "", nil, []byte("+WPI")))
 }
 
 // held returns for how long the consumer's ack wait has been running, or 0 when that is not known.
@@ -198,8 +198,7 @@ func (m *Message) ack(op, verb string) error {
 	if err := m.startAck(op); err != nil {
 		return err
 	}
-	m.origin.client.passGate()
-	return m.endAck(op, m.origin.client.nc.Publish(m.msg.Reply, []byte(verb)))
+	return m.endAck(op, m.origin.client.conn.Publish(context.Background(), m.msg.Reply, "", nil, []byte(verb)))
 }
 
 func (m *Message) checkAck(op string) error {

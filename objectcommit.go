@@ -7,6 +7,8 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 )
 
 // commit makes the chunks the object, in the place of the version that is there, whose chunks it removes.
@@ -37,7 +39,7 @@ func (w *objectWriter) commit(ctx context.Context) error {
 			info.ModTime = time.Now().UTC() // about the server's
 			w.removeReplaced(ctx, old)
 			return nil
-		case errors.Is(err, ErrConflict) && errors.Is(err, errUnanswered):
+		case errors.Is(err, ErrConflict) && errors.Is(err, conn.ErrUnanswered):
 			w.store.leaveBehind(w.subject, err) // another writer may have replaced the object already
 			return err
 		case errors.Is(err, ErrConflict) && race < objectRaces:

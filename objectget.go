@@ -70,7 +70,7 @@ func (s *ObjectStore) transfer(ctx context.Context, name string, opts []ObjectOp
 func (o *objectReader) readAll() ([]byte, error) {
 	// For the size and the room in which ReadFrom meets the end; what the chunks cannot hold is not
 	// allocated on the word of the metadata alone.
-	size := min(o.info.Size, uint64(o.info.Chunks)*uint64(max(o.client.nc.MaxPayload(), 0)))
+	size := min(o.info.Size, uint64(o.info.Chunks)*uint64(max(o.client.conn.MaxPayload(), 0)))
 	data := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
 	if _, err := data.ReadFrom(o); err != nil {
 		return nil, err

@@ -153,7 +153,7 @@ func (c *Client) soleChunk(ctx context.Context, info *jetstream.ObjectInfo) []by
 	question := &natsgo.Msg{
 		Subject: c.jsPrefix + "DIRECT.GET." + objectStreamPrefix + info.Bucket + "." + objectChunks(info.Bucket, info.NUID),
 	}
-	m, err := c.exchange(ctx, question, apiPatienceMin)
+	m, err := c.conn.Exchange(ctx, question, apiPatienceMin)
 	if err != nil || m.Header.Get(directSequenceHeader) == "" || uint64(len(m.Data)) != info.Size {
 		return nil
 	}

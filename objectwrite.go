@@ -100,10 +100,10 @@ func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.Object
 	}
 	if opts.ChunkSize == 0 {
 		opts.ChunkSize = objectChunkSize
-	} else if int64(opts.ChunkSize) > s.client.nc.MaxPayload() {
+	} else if int64(opts.ChunkSize) > s.client.conn.MaxPayload() {
 		return nil, fmt.Errorf("%w: chunks of %d bytes", natsgo.ErrMaxPayload, opts.ChunkSize)
 	}
-	opts.ChunkSize = uint32(min(int64(opts.ChunkSize), max(s.client.nc.MaxPayload()-objectHeaderRoom, 1)))
+	opts.ChunkSize = uint32(min(int64(opts.ChunkSize), max(s.client.conn.MaxPayload()-objectHeaderRoom, 1)))
 	meta.Opts = &opts
 	w := &objectWriter{
 		store:    s,

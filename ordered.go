@@ -109,11 +109,11 @@ func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetad
 				continue
 			}
 		}
-		up, breaks, change := r.client.link.state()
+		up, breaks, change := r.client.conn.State()
 		if !up || breaks != r.breaks {
 			r.mark(false)
 			// The server that comes back may still have the consumer, and is then told to drop it.
-			if err := r.client.link.wait(ctx); err != nil {
+			if err := r.client.conn.Wait(ctx); err != nil {
 				return nil, nil, err
 			}
 			r.drop()
@@ -173,7 +173,7 @@ func (r *orderedReader) probe() <-chan error {
 	ctx, cancel := context.WithTimeout(r.client.life.Context(), orderedProbe)
 	go func() {
 		defer cancel()
-		answered <- r.client.nc.FlushWithContext(ctx)
+		answered <- r.client.conn.Flush(ctx)
 	}()
 	return answered
 }
@@ -196,7 +196,7 @@ func (r *orderedReader) reopen(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMet
 		}
 		r.failures++
 		r.tried = time.Now()
-		if err := r.client.link.wait(ctx); err != nil {
+		if err := r.client.conn.Wait(ctx); err != nil {
 			return nil, nil, err
 		}
 		err := r.open(ctx)
@@ -221,7 +221,7 @@ func isRefusal(err error) bool {
 func (r *orderedReader) open(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, r.attempt<<min((r.failures-1)/orderedTries, orderedPatience))
 	defer cancel()
-	ctx, leave := r.client.link.whileUp(ctx)
+	ctx, leave := r.client.conn.WhileUp(ctx)
 	defer leave()
 	cfg := r.config
 	cfg.Name = rand.Text()
@@ -232,7 +232,7 @@ func (r *orderedReader) open(ctx context.Context) error {
 	if r.last > 0 && !r.whole {
 		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, r.last+1, nil
 	}
-	_, r.breaks, _ = r.client.link.state()
+	_, r.breaks, _ = r.client.conn.State()
 	consumer, err := r.client.js.CreateConsumer(ctx, r.stream, cfg)
 	if err != nil {
 		if !isRefusal(err) {
@@ -247,7 +247,7 @@ func (r *orderedReader) open(ctx context.Context) error {
 	}
 	// The messages that were asked for and the statuses of all pulls, should nobody read for long.
 	r.received = make(chan *natsgo.Msg, r.batch+4*int(orderedExpires/r.heartbeat))
-	sub, err := r.client.nc.ChanSubscribe(r.client.nc.NewInbox(), r.received)
+	sub, err := r.client.conn.Subscribe(ctx, r.client.nc.NewInbox(), nil, r.received)
 	if err != nil {
 		return err
 	}
@@ -282,7 +282,7 @@ func (r *orderedReader) ask(n int) {
 	if err != nil {
 		return
 	}
-	if r.client.nc.PublishRequest(r.api("MSG.NEXT", r.name), r.sub.Subject, body) == nil {
+	if r.client.conn.TryPublish(r.api("MSG.NEXT", r.name), r.sub.Subject, body) == nil {
 		r.asked += n
 	}
 }
@@ -328,15 +328,15 @@ func (r *orderedReader) drop() {
 		return
 	}
 	r.mark(false)
-	_ = r.sub.Unsubscribe()
+	r.client.conn.Unsubscribe(r.sub)
 	r.discard(r.name)
 	r.name, r.sub = "", nil
 }
 
 // discard tells the server to delete a consumer.
 func (r *orderedReader) discard(name string) {
-	if up, _, _ := r.client.link.state(); up { // or Close would have something to send
-		_ = r.client.nc.Publish(r.api("DELETE", name), nil)
+	if up, _, _ := r.client.conn.State(); up { // or Close would have something to send
+		_ = r.client.conn.TryPublish(r.api("DELETE", name), "", nil)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
@@ -75,7 +76,7 @@ func (c *Client) publication(ctx context.Context, op, subject string, header nat
 	if err := c.checkToStream(op, subject, header, data); err != nil {
 		return nil, err
 	}
-	if up, _, _ := c.link.state(); !up && c.failing {
+	if up, _, _ := c.conn.State(); !up && c.failing {
 		return nil, c.refused(op, subject)
 	}
 	own, err := publishHeader(js, op, subject, header, opts)
@@ -109,12 +110,6 @@ func (s *idSource) next() string {
 	return string(strconv.AppendUint(append(id, s.prefix...), s.last.Add(1), 36))
 }
 
-// Why an attempt to publish brought no acknowledgement. In both cases the message may be stored.
-var (
-	errUnanswered = errors.New("no acknowledgement came")
-	errBroken     = errors.New("the connection broke before the acknowledgement came")
-)
-
 // store publishes m until it is stored or refused, or ctx ends, which must have a deadline.
 func (c *Client) store(ctx context.Context, op string, m *natsgo.Msg) (*jetstream.PubAck, error) {
 	ack, _, err := c.storeOnce(ctx, op, m)
@@ -129,7 +124,7 @@ func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *je
 	var last error // why the last attempt failed
 	patience := attemptMin
 	for {
-		if err := c.link.wait(ctx); err != nil {
+		if err := c.conn.Wait(ctx); err != nil {
 			return nil, doubted, c.unstored(ctx, op, m.Subject, err, last, doubted)
 		}
 		ack, err := c.attempt(ctx, m, patience)
@@ -138,10 +133,10 @@ func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *je
 		}
 		last = err
 		switch {
-		case errors.Is(err, errBroken):
+		case errors.Is(err, conn.ErrBroken):
 			doubted = true
 			continue // the next connection is waited for
-		case errors.Is(err, errUnanswered):
+		case errors.Is(err, conn.ErrUnanswered):
 			doubted, patience = true, attemptMax
 		case doubted && isInProcess(err): // perhaps by the message itself
 			pause.Sleep(ctx, attemptPause)
@@ -155,7 +150,7 @@ func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *je
 		if c.finder.missing(ctx, strings.TrimPrefix(m.Subject, c.jsPrefix)) { // keys of a domain have it
 			return nil, doubted, wrap(op, m.Subject, jetstream.ErrNoStreamResponse)
 		}
-		if !errors.Is(err, errUnanswered) {
+		if !errors.Is(err, conn.ErrUnanswered) {
 			pause.Sleep(ctx, attemptPause)
 		}
 		if ctx.Err() != nil {
@@ -166,45 +161,11 @@ func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *je
 
 // attempt publishes m and waits for the acknowledgement.
 func (c *Client) attempt(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*jetstream.PubAck, error) {
-	answer, err := c.exchange(ctx, m, patience)
+	answer, err := c.conn.Exchange(ctx, m, patience)
 	if err != nil {
 		return nil, err
 	}
 	return parsePubAck(answer)
-}
-
-// exchange publishes m and waits for the answer as long as the connection stands.
-func (c *Client) exchange(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*natsgo.Msg, error) {
-	c.passGate()
-	w := c.replies.waiter(patience)
-	defer c.replies.close(w)
-	if err := c.replies.open(w, m.Subject); err != nil {
-		return nil, err
-	}
-	_, breaks, change := c.link.state()
-	m.Reply = w.reply
-	if err := c.nc.PublishMsg(m); err != nil {
-		return nil, err
-	}
-	for {
-		select {
-		case answer := <-w.answer:
-			if answer == nil {
-				return nil, w.denied
-			}
-			return answer, nil
-		case <-w.timer.C:
-			return nil, errUnanswered
-		case <-ctx.Done():
-			return nil, errUnanswered
-		case <-change:
-			var up bool
-			var now uint64
-			if up, now, change = c.link.state(); !up || now != breaks {
-				return nil, errBroken
-			}
-		}
-	}
 }
 
 // unstored says why a publish ended without an acknowledgement: kind is what ended it, last what
@@ -217,7 +178,7 @@ func (c *Client) unstored(ctx context.Context, op, subject string, kind, last er
 		kind, cause = nil, fault.Joined{context.Cause(ctx)}
 	case errors.Is(kind, ErrNotConnected) && !doubted: // nothing was sent
 		return c.unreachable(ctx, op, subject, kind)
-	case errors.Is(kind, ErrNotConnected), errors.Is(last, errBroken):
+	case errors.Is(kind, ErrNotConnected), errors.Is(last, conn.ErrBroken):
 		kind, cause = ErrConnectionLost, fault.Joined{context.Cause(ctx)}
 	default:
 		cause = fault.Joined{context.Cause(ctx)}

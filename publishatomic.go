@@ -10,6 +10,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
@@ -86,7 +87,7 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 	var last error
 	var doubted, careful bool
 	for {
-		if err := c.link.wait(ctx); err != nil {
+		if err := c.conn.Wait(ctx); err != nil {
 			return nil, c.unstored(ctx, opPublishAtomic, subject, err, last, doubted)
 		}
 		ack, at, err := c.attemptAtomic(ctx, batch, careful)
@@ -97,7 +98,7 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 			return ack, nil
 		case isAPI && api.ErrorCode == fault.CodeAtomicDuplicate && doubted:
 			return c.findAtomic(ctx, batch), nil
-		case errors.Is(err, errUnanswered), errors.Is(err, errBroken):
+		case errors.Is(err, conn.ErrUnanswered), errors.Is(err, conn.ErrBroken):
 			doubted = doubted || at == len(batch)-1
 		case isAPI && api.ErrorCode == fault.CodeAtomicIncomplete:
 			// The leader has changed, or one of the messages was refused, or lost on the way. Nothing is
@@ -107,7 +108,7 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 			return nil, wrap(opPublishAtomic, batch[at].Subject, c.sized(err, batch[at].Header, batch[at].Data))
 		}
 		last = err
-		if !errors.Is(err, errBroken) && c.finder.missing(ctx, batch[at].Subject) {
+		if !errors.Is(err, conn.ErrBroken) && c.finder.missing(ctx, batch[at].Subject) {
 			return nil, wrap(opPublishAtomic, batch[at].Subject, jetstream.ErrNoStreamResponse)
 		}
 		pause.Sleep(ctx, attemptPause)
@@ -130,14 +131,14 @@ func (c *Client) attemptAtomic(ctx context.Context, batch []*natsgo.Msg, careful
 			err = c.addToBatch(ctx, m)
 		} else {
 			m.Reply = ""
-			err = c.nc.PublishMsg(m)
+			err = c.conn.PublishMsg(ctx, m)
 		}
 		if err != nil {
 			return nil, i, err
 		}
 	}
 	batch[final].Header[batchIDHeader] = []string{id}
-	answer, err := c.exchange(ctx, batch[final], attemptMax)
+	answer, err := c.conn.Exchange(ctx, batch[final], attemptMax)
 	if err != nil {
 		return nil, final, err
 	}
@@ -161,7 +162,7 @@ func errNoBatches(m *natsgo.Msg) error {
 
 // addToBatch sends a message and waits until the server has it, which then answers with nothing.
 func (c *Client) addToBatch(ctx context.Context, m *natsgo.Msg) error {
-	answer, err := c.exchange(ctx, m, attemptMin)
+	answer, err := c.conn.Exchange(ctx, m, attemptMin)
 	if err != nil || (len(answer.Data) == 0 && !isNoResponders(answer)) {
 		return err
 	}

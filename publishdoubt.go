@@ -9,6 +9,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
@@ -41,7 +42,7 @@ func (c *Client) storedBefore(ctx context.Context, op string, m *natsgo.Msg, ref
 		return &jetstream.PubAck{Stream: stream.CachedInfo().Config.Name, Sequence: found.Sequence, Duplicate: true}, nil
 	case err == nil, errors.Is(err, jetstream.ErrMsgNotFound):
 		// Or it was stored and another writer has replaced it already.
-		return nil, wrap(op, m.Subject, fault.Joined{refusal, errUnanswered})
+		return nil, wrap(op, m.Subject, fault.Joined{refusal, conn.ErrUnanswered})
 	}
 	return nil, c.unstored(ctx, op, m.Subject, ErrTimeout, refusal, true)
 }

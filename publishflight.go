@@ -12,6 +12,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
@@ -80,11 +81,11 @@ func (p *asyncPublisher) publish(f *pubAckFuture) error {
 // admit registers f as in flight, or returns a channel that is closed when it is worth to try again
 // and the error to give should that never happen.
 func (p *asyncPublisher) admit(f *pubAckFuture) (<-chan struct{}, error) {
-	up, breaks, change := p.client.link.state()
+	up, breaks, change := p.client.conn.State()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.closed, p.client.nc.IsClosed():
+	case p.closed, p.client.conn.IsClosed():
 		return nil, ErrClosed
 	case f.ctx.Err() != nil:
 		return nil, context.Cause(f.ctx)
@@ -123,7 +124,7 @@ func (p *asyncPublisher) admit(f *pubAckFuture) (<-chan struct{}, error) {
 // send makes one attempt.
 func (p *asyncPublisher) send(f *pubAckFuture) error {
 	m := natsgo.Msg{Subject: f.msg.Subject, Reply: f.reply, Header: f.msg.Header, Data: f.msg.Data}
-	return p.client.nc.PublishMsg(&m)
+	return p.client.conn.PublishMsg(f.ctx, &m)
 }
 
 // deliver takes the answer to an attempt.
@@ -214,7 +215,7 @@ func (p *asyncPublisher) resolve(f *pubAckFuture, ack *jetstream.PubAck, err err
 // tick sends again what is overdue and fails what has run out of time.
 func (p *asyncPublisher) tick() {
 	c := p.client
-	up, breaks, _ := c.link.state()
+	up, breaks, _ := c.conn.State()
 	now := time.Now()
 	var overdue, ended []*pubAckFuture
 	p.mu.Lock()
@@ -290,7 +291,7 @@ func (p *asyncPublisher) failure(f *pubAckFuture, connected bool) error {
 	kind, cause := ErrTimeout, context.Cause(f.ctx)
 	switch {
 	case p.client.life.Context().Err() != nil:
-		return fail(f.op, f.msg.Subject, ErrClosed, "%w", errUnanswered)
+		return fail(f.op, f.msg.Subject, ErrClosed, "%w", conn.ErrUnanswered)
 	case errors.Is(cause, context.Canceled):
 		kind = nil
 	case !connected:
@@ -300,7 +301,7 @@ func (p *asyncPublisher) failure(f *pubAckFuture, connected bool) error {
 		cause = context.DeadlineExceeded
 	}
 	if last == nil {
-		last = errUnanswered
+		last = conn.ErrUnanswered
 	}
 	return &fault.Error{Op: f.op, Target: f.msg.Subject, Kind: kind, Cause: fault.Joined{cause, last}}
 }
@@ -328,7 +329,7 @@ func (p *asyncPublisher) shutdown(ctx context.Context) int {
 	left := len(p.flying)
 	for sequence, f := range p.flying {
 		delete(p.flying, sequence)
-		f.settle(nil, fail(f.op, f.msg.Subject, ErrClosed, "%w", errUnanswered))
+		f.settle(nil, fail(f.op, f.msg.Subject, ErrClosed, "%w", conn.ErrUnanswered))
 	}
 	if p.room != nil {
 		close(p.room) // those who wait learn that it is over

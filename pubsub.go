@@ -52,11 +52,11 @@ func (c *Client) publishContext(ctx context.Context, subject, reply string, head
 	if err := ctx.Err(); err != nil {
 		return wrap("publish", subject, err)
 	}
-	return c.publish("publish", subject, reply, header, data)
+	return c.publish(ctx, "publish", subject, reply, header, data)
 }
 
 // publish checks and sends. Upstream copies header and data before it returns.
-func (c *Client) publish(op, subject, reply string, header natsgo.Header, data []byte) error {
+func (c *Client) publish(ctx context.Context, op, subject, reply string, header natsgo.Header, data []byte) error {
 	if err := c.checkMessage(op, subject, len(reply), header, data); err != nil {
 		return err
 	}
@@ -65,20 +65,14 @@ func (c *Client) publish(op, subject, reply string, header natsgo.Header, data [
 			return fail(op, subject, ErrInvalidSubject, "reply %q: %s", reply, fault)
 		}
 	}
-	if c.failing && !c.nc.IsConnected() && !c.nc.IsClosed() {
+	if c.failing && !c.conn.IsUp() && !c.conn.IsClosed() {
 		return c.refused(op, subject)
 	}
-	c.passGate()
-	var err error
-	switch {
-	case len(header) > 0:
-		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: reply, Header: header, Data: data})
-	case reply != "":
-		err = c.nc.PublishRequest(subject, reply, data)
-	default:
-		err = c.nc.Publish(subject, data)
+	if len(header) == 0 {
+		header = nil
 	}
-	if errors.Is(err, natsgo.ErrHeadersNotSupported) && !c.nc.IsConnected() {
+	err := c.conn.Publish(ctx, subject, reply, header, data)
+	if errors.Is(err, natsgo.ErrHeadersNotSupported) && !c.conn.IsUp() {
 		// Before the first connection upstream knows no server that supports them.
 		return fail(op, subject, ErrNotConnected, "headers need a connection: %w", err)
 	}

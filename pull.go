@@ -62,7 +62,7 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 	subject := c.jsPrefix + "CONSUMER.MSG.NEXT." + stream + "." + consumer
 	var unheard error // by the consumer in the last attempt
 	for pause := retryPauseMin; ; pause = min(2*pause, retryPauseMax) {
-		if err := c.link.wait(ctx); err != nil {
+		if err := c.conn.Wait(ctx); err != nil {
 			return nil, c.unreachable(ctx, op, target, err)
 		}
 		if unheard != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -78,7 +78,7 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 			// Nobody listens for pulls: the consumer does not exist, or its leader is changing.
 			unheard = err
 			_, err := js.Consumer(ctx, stream, consumer)
-			if err != nil && ctx.Err() == nil && c.nc.IsConnected() {
+			if err != nil && ctx.Err() == nil && c.conn.IsUp() {
 				return nil, wrapJetStream(op, target, err)
 			}
 		case errors.Is(err, errPullAgain):
@@ -125,7 +125,7 @@ func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Me
 	}
 	received := make(chan *natsgo.Msg, limit+1) // and the status that ends the pull
 	inbox := c.nc.NewInbox()
-	sub, err := c.nc.ChanSubscribe(inbox, received)
+	sub, err := c.conn.Subscribe(ctx, inbox, nil, received)
 	if err != nil {
 		done()
 		return nil, err
@@ -133,19 +133,18 @@ func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Me
 	p := &pull{client: c, limit: limit}
 	defer func() {
 		if p.over {
-			_ = sub.Unsubscribe()
+			c.conn.Unsubscribe(sub)
 			done()
 		} else {
 			c.abandonPull(sub, received, done)
 		}
 	}()
-	_, breaks, _ := c.link.state()
+	_, breaks, _ := c.conn.State()
 	body, err := json.Marshal(pullRequest{Batch: limit, NoWait: true, Expires: pullExpiry(ctx)})
 	if err != nil {
 		return nil, err
 	}
-	c.passGate()
-	if err := c.nc.PublishRequest(subject, inbox, body); err != nil {
+	if err := c.conn.Publish(ctx, subject, inbox, nil, body); err != nil {
 		return nil, err
 	}
 	return p.collect(ctx, received, breaks)
@@ -163,7 +162,7 @@ func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks 
 			continue
 		default:
 		}
-		up, now, change := p.client.link.state()
+		up, now, change := p.client.conn.State()
 		if !up || now != breaks {
 			return p.messages, errPullAgain // the server has forgotten the pull
 		}
@@ -212,13 +211,13 @@ func (c *Client) abandonPull(sub *natsgo.Subscription, received <-chan *natsgo.M
 		select {
 		case <-done:
 		case <-time.After(abandonTimeout):
-			_ = sub.Unsubscribe()
+			c.conn.Unsubscribe(sub)
 		case <-c.life.Context().Done():
 			return
 		}
 		for len(received) > 0 {
 			if m := <-received; pullStatus(m) == "" {
-				_ = c.nc.Publish(m.Reply, []byte("-NAK"))
+				_ = c.conn.TryPublish(m.Reply, "", []byte("-NAK"))
 			}
 		}
 	}()

@@ -135,10 +135,10 @@ func (p *puller) failed(attempt int, before time.Duration, err error) time.Durat
 // pull holds one session. It returns why it ended, and whether the server was heard in it.
 func (p *puller) pull(missing bool) (heard bool, err error) {
 	s := p.s
-	if err := s.client.link.wait(s.quit); err != nil {
+	if err := s.client.conn.Wait(s.quit); err != nil {
 		return false, err
 	}
-	_, breaks, _ := s.client.link.state()
+	_, breaks, _ := s.client.conn.State()
 	if missing {
 		ctx, cancel := context.WithTimeout(s.quit, apiAttempt)
 		err := p.find(ctx)
@@ -171,7 +171,7 @@ func (s *Consumption) measureTrip() {
 	ctx, cancel := context.WithTimeout(s.quit, apiAttempt)
 	defer cancel()
 	begin := time.Now()
-	if s.client.nc.FlushWithContext(ctx) != nil {
+	if s.client.conn.Flush(ctx) != nil {
 		return // the pull will tell
 	}
 	took := time.Since(begin)
@@ -184,7 +184,7 @@ func (s *Consumption) measureTrip() {
 func (p *puller) open() (*pullSession, error) {
 	c := p.s.client
 	session := &pullSession{p: p, inbox: c.nc.NewInbox(), fault: make(chan error, 1), closed: make(chan struct{})}
-	sub, err := c.nc.Subscribe(session.inbox, session.receive)
+	sub, err := c.conn.Subscribe(p.s.quit, session.inbox, session.receive, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -205,12 +205,12 @@ func (ps *pullSession) watch(breaks uint64) error {
 	defer check.Stop()
 	var signs uint64
 	for silent, checks := 0, 1; ; {
-		up, now, change := s.client.link.state()
+		up, now, change := s.client.conn.State()
 		if !up || now != breaks {
 			return errPullRelinked // the server has forgotten the pulls
 		}
 		s.mu.Lock()
-		ps.p.ask() // what a move held back
+		ps.p.ask() // what there was no room for
 		s.mu.Unlock()
 		select {
 		case err := <-ps.fault:
@@ -274,7 +274,7 @@ func (ps *pullSession) close(cause error) {
 // ask asks for as many messages as there is room for, if that is worth a pull. The caller holds s.mu.
 func (p *puller) ask() {
 	s, session := p.s, p.session
-	if session == nil || s.stopping || s.client.isMoving() {
+	if session == nil || s.stopping {
 		return
 	}
 	target := s.pace.target()
@@ -291,7 +291,7 @@ func (p *puller) ask() {
 	if s.rules.maxBatch > 0 {
 		want = min(want, s.rules.maxBatch)
 	}
-	if s.client.nc.PublishRequest(p.subject, session.inbox, pullBody(want, s.rules.expires)) == nil {
+	if s.client.conn.TryPublish(p.subject, session.inbox, pullBody(want, s.rules.expires)) == nil {
 		session.asked += want
 	} // else it shows as a change of the link
 }

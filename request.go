@@ -2,12 +2,9 @@ package nats
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
-
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // Request publishes data to subject and returns the first answer. It waits no longer than timeout
@@ -39,83 +36,11 @@ func (c *Client) requestChecked(ctx context.Context, subject string, header nats
 	if err := c.checkMessage(op, subject, c.lineRoom(), header, data); err != nil {
 		return nil, err
 	}
-	return c.request(ctx, op, subject, header, data, timeout)
-}
-
-// request sends and waits for one answer. Unlike upstream's it outlives a reconnect, tells a
-// broken connection from a silent responder, and needs no context for its timeout.
-func (c *Client) request(ctx context.Context, op, subject string, header natsgo.Header, data []byte, timeout time.Duration) (*Message, error) {
-	switch {
-	case timeout < 0:
-		return nil, fail(op, subject, ErrInvalidArgument, "the timeout must not be negative, got %v", timeout)
-	case timeout == 0:
-		timeout = c.cfg.RequestTimeout
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, wrap(op, subject, err)
-	}
-	c.passGate() // before the request is open: a move waits for the answers to those that are
-	w := c.replies.waiter(timeout)
-	defer c.replies.close(w)
-	breaks, err := c.openRequest(ctx, w, op, subject)
+	m, err := c.conn.Request(ctx, op, subject, header, data, timeout)
 	if err != nil {
 		return nil, err
 	}
-	if header == nil {
-		err = c.nc.PublishRequest(subject, w.reply, data)
-	} else {
-		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: w.reply, Header: header, Data: data})
-	}
-	if err != nil {
-		return nil, wrap(op, subject, c.sized(err, header, data))
-	}
-
-	select {
-	case m := <-w.answer:
-		if m == nil {
-			return nil, wrap(op, subject, w.denied)
-		}
-		if isNoResponders(m) {
-			return nil, wrap(op, subject, natsgo.ErrNoResponders)
-		}
-		return c.pulled.message(m), nil
-	case <-w.timer.C:
-		return nil, c.unanswered(op, subject, breaks, fmt.Errorf("%w after %v", natsgo.ErrTimeout, timeout))
-	case <-ctx.Done():
-		return nil, c.unanswered(op, subject, breaks, context.Cause(ctx))
-	case <-c.life.Context().Done():
-		return nil, fail(op, subject, ErrClosed, "while waiting for the answer")
-	}
-}
-
-// openRequest opens w when the connection stands, and returns how often it broke so far.
-func (c *Client) openRequest(ctx context.Context, w *waiter, op, subject string) (uint64, error) {
-	for {
-		up, breaks, wait := c.link.state()
-		switch {
-		case up:
-			return breaks, wrap(op, subject, c.replies.open(w, subject))
-		case c.nc.IsClosed():
-			return 0, fail(op, subject, ErrClosed, "")
-		case c.failing:
-			return 0, c.refused(op, subject)
-		}
-		select {
-		case <-wait:
-		case <-w.timer.C:
-			return 0, &fault.Error{Op: op, Target: subject, Kind: ErrNotConnected, Cause: c.nc.LastError()}
-		case <-ctx.Done():
-			return 0, c.unreachable(ctx, op, subject, ErrNotConnected)
-		}
-	}
-}
-
-// unanswered tells a broken connection from a slow or silent responder.
-func (c *Client) unanswered(op, subject string, breaks uint64, cause error) error {
-	if up, now, _ := c.link.state(); !up || now != breaks {
-		return &fault.Error{Op: op, Target: subject, Kind: ErrConnectionLost, Cause: cause}
-	}
-	return wrap(op, subject, cause)
+	return c.pulled.message(m), nil
 }
 
 // The status that the server itself answers with when nobody subscribes to a request's subject

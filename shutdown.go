@@ -85,19 +85,12 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	}
 	ctx, cancel := c.drainDeadline(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		if !c.IsConnected() {
-			c.dialer.interrupt()
-		}
-	})
-	defer stop()
 	left := &ShutdownError{}
 	first, err := c.life.Close(ctx, func(ctx context.Context) { c.drainHandlers(ctx, left) }, func(ctx context.Context) {
 		left.AsyncPublishes = c.drainAsyncPublishes(ctx)
 		left.Bytes, left.Cause = c.drainBuffer(ctx)
 		c.life.End()
-		c.nc.Close()
-		c.link.close()
+		c.conn.Close()
 	})
 	switch {
 	case err != nil:
@@ -105,10 +98,10 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	case !first:
 		return nil
 	case len(left.kinds()) > 0:
-		c.log.Error("closed with losses", "server", serverurl.Redact(c.serverURL()), "error", left)
+		c.log.Error("closed with losses", "server", serverurl.Redact(c.conn.Server()), "error", left)
 		return left
 	}
-	c.log.Info("closed", "server", serverurl.Redact(c.serverURL()))
+	c.log.Info("closed", "server", serverurl.Redact(c.conn.Server()))
 	return nil
 }
 
@@ -180,8 +173,8 @@ func (c *Client) drainAsyncPublishes(ctx context.Context) int {
 
 // drainBuffer sends what was published and returns how many bytes it could not.
 func (c *Client) drainBuffer(ctx context.Context) (int, error) {
-	up, _, _ := c.link.state()
-	if c.nc.IsClosed() || c.allConfirmed() || (!up && c.unsent() == 0) {
+	up, _, _ := c.conn.State()
+	if c.conn.IsClosed() || c.allConfirmed() || (!up && c.unsent() == 0) {
 		return 0, nil
 	}
 	if up && ctx.Err() != nil {
@@ -200,15 +193,18 @@ func (c *Client) drainBuffer(ctx context.Context) (int, error) {
 // unsent returns how many bytes wait for the connection. The buffer may hold no more than the
 // client's own PINGs: then the server has confirmed every message.
 func (c *Client) unsent() int {
-	n, err := c.nc.Buffered()
-	if err != nil || c.allConfirmed() {
+	if c.allConfirmed() {
 		return 0
 	}
+	_, n := c.conn.Stats()
 	return n
 }
 
 // allConfirmed tells whether the server has answered a PING that followed every message.
-func (c *Client) allConfirmed() bool { return c.sent.allConfirmed(c.nc.Stats()) }
+func (c *Client) allConfirmed() bool {
+	_, all := c.conn.Unconfirmed()
+	return all
+}
 
 // isClosing tells whether Shutdown has begun.
 func (c *Client) isClosing() bool {

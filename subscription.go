@@ -80,7 +80,7 @@ func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler
 			opt(&o)
 		}
 	}
-	lazily := c.opts.background && !c.link.wasUp() // it takes effect with the first connection
+	lazily := c.opts.background && !c.conn.WasUp() // it takes effect with the first connection
 	s, err := c.subs.Subscribe(ctx, subject, queue, o, lazily)
 	if err != nil {
 		return nil, wrap(op, subject, err)
@@ -138,10 +138,10 @@ type receiving struct{ c *Client }
 
 func (r receiving) NATS() *natsgo.Conn { return r.c.nc }
 
-func (r receiving) State() (up bool, breaks uint64, change <-chan struct{}) { return r.c.link.state() }
+func (r receiving) State() (up bool, breaks uint64, change <-chan struct{}) { return r.c.conn.State() }
 
 func (r receiving) WhileUp(ctx context.Context) (context.Context, context.CancelFunc) {
-	return r.c.link.whileUp(ctx)
+	return r.c.conn.WhileUp(ctx)
 }
 
 func (r receiving) RoundTrip(ctx context.Context, op, target string) error {

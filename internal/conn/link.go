@@ -1,53 +1,37 @@
-package nats
+package conn
 
 import (
 	"context"
 	"sync"
+	"sync/atomic"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // link follows whether the connection stands, for those who wait for it to come or to break.
 type link struct {
 	mu     sync.Mutex
+	up     atomic.Bool // isUp, for those who want no lock
 	isUp   bool
 	isDead bool
 	breaks uint64        // how often the connection broke
 	change chan struct{} // closed and replaced at every change
 }
 
-// set records a change of the connection's state.
-func (l *link) set(up bool) {
+// set records the connection's state and tells whether it has changed.
+func (l *link) set(up bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.isUp == up || l.isDead {
-		return
+		return false
 	}
 	if !up {
 		l.breaks++
 	}
 	l.isUp = up
+	l.up.Store(up)
 	l.signal()
-}
-
-// waitPast is wait for a connection after the one that was broken for the breaks-th time.
-func (l *link) waitPast(ctx context.Context, breaks uint64) error {
-	for {
-		_, now, change := l.state()
-		if now > breaks {
-			return l.wait(ctx)
-		}
-		select {
-		case <-change:
-		case <-ctx.Done():
-			return ErrNotConnected
-		}
-	}
-}
-
-// wasUp tells whether the connection ever stood.
-func (l *link) wasUp() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.isUp || l.breaks > 0
+	return true
 }
 
 // close wakes every waiter for good.
@@ -56,6 +40,7 @@ func (l *link) close() {
 	defer l.mu.Unlock()
 	if !l.isDead {
 		l.isUp, l.isDead = false, true
+		l.up.Store(false)
 		l.signal()
 	}
 }
@@ -67,9 +52,9 @@ func (l *link) signal() {
 	l.change = make(chan struct{})
 }
 
-// state returns whether the connection stands, how often it broke, and a channel that is closed at
+// State returns whether the connection stands, how often it broke, and a channel that is closed at
 // the next change.
-func (l *link) state() (up bool, breaks uint64, change <-chan struct{}) {
+func (l *link) State() (up bool, breaks uint64, change <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.isUp, l.breaks, l.next()
@@ -83,34 +68,37 @@ func (l *link) next() <-chan struct{} {
 	return l.change
 }
 
-// wait returns nil once the connection stands, ErrClosed when it never will again, and
-// ErrNotConnected when ctx ends first.
-func (l *link) wait(ctx context.Context) error {
+// Wait returns nil once the connection stands, ErrClosed when it never will again, and ErrNotConnected
+// when ctx ends first.
+func (l *link) Wait(ctx context.Context) error { return l.WaitPast(ctx, 0) }
+
+// WaitPast is Wait for a connection that came after the breaks-th break.
+func (l *link) WaitPast(ctx context.Context, breaks uint64) error {
 	for {
 		l.mu.Lock()
-		up, dead, change := l.isUp, l.isDead, l.next()
+		up, dead, now, change := l.isUp, l.isDead, l.breaks, l.next()
 		l.mu.Unlock()
 		switch {
-		case up:
+		case up && now >= breaks:
 			return nil
 		case dead:
-			return ErrClosed
+			return fault.ErrClosed
 		}
 		select {
 		case <-change:
 		case <-ctx.Done():
-			return ErrNotConnected
+			return fault.ErrNotConnected
 		}
 	}
 }
 
-// whileUp returns a context that ends with ctx and when the connection breaks: upstream waits for
+// WhileUp returns a context that ends with ctx and when the connection breaks: upstream waits for
 // answers that a server which is gone cannot give any more.
-func (l *link) whileUp(ctx context.Context) (context.Context, context.CancelFunc) {
-	up, breaks, change := l.state()
+func (l *link) WhileUp(ctx context.Context) (context.Context, context.CancelFunc) {
+	up, breaks, change := l.State()
 	ctx, cancel := context.WithCancelCause(ctx)
 	if !up {
-		cancel(ErrConnectionLost)
+		cancel(fault.ErrConnectionLost)
 	}
 	go func() {
 		for {
@@ -120,8 +108,8 @@ func (l *link) whileUp(ctx context.Context) (context.Context, context.CancelFunc
 			case <-change:
 			}
 			var now uint64
-			if up, now, change = l.state(); !up || now != breaks {
-				cancel(ErrConnectionLost)
+			if up, now, change = l.State(); !up || now != breaks {
+				cancel(fault.ErrConnectionLost)
 			}
 		}
 	}()

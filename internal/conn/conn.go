@@ -1,0 +1,365 @@
+package conn
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
+)
+
+// Options say how to connect.
+type Options struct {
+	// NATS are nats.go's options, as the configuration and the user make them; see Check.
+	NATS *natsgo.Options
+	// Credentials sets those of this moment. It is called before each connection, on a copy of NATS.
+	Credentials func(*natsgo.Options) error
+	// DialTimeout bounds connecting to one address, from the look-up to the server's welcome.
+	DialTimeout time.Duration
+	// ReconnectMaxWait bounds the pauses between rounds over all servers.
+	ReconnectMaxWait time.Duration
+	// MaxReconnect is how often in a row each server is tried; -1 is for ever.
+	MaxReconnect int
+	// Discovered tells that the servers come from a discovery: the connection is then never given up.
+	Discovered bool
+	// RequestTimeout is the time of a call that has none of its own.
+	RequestTimeout time.Duration
+	// FailWhenDown lets requests fail at once while there is no connection.
+	FailWhenDown bool
+}
+
+// queueLimit must be above what a reconnect flushes at once, which is done under nats.go's lock.
+func (o *Options) queueLimit() int64 { return int64(max(o.NATS.ReconnectBufSize, 0)) + 8<<20 }
+
+// Reports are what happens to a connection. They come in order, one at a time, on a goroutine of their own.
+type Reports interface {
+	// Up: a connection stands; first is true for the first one, and gap is how long there was none.
+	Up(first bool, gap time.Duration)
+	// Down: it broke or was left.
+	Down(err error)
+	// Failed: a server could not be connected to, for a reason that this outage did not have before.
+	Failed(err *ServerError)
+	// Dropped: a message that waited for the connection was larger than this server allows.
+	Dropped(subject string, size int, limit int64)
+	// Refused: the server did not take an operation; the connection stands.
+	Refused(err error)
+	// Closed: the connection is closed for good.
+	Closed(err error)
+}
+
+// Conn is one connection of nats.go that reconnects for ever, and the one truth about whether it stands.
+type Conn struct {
+	link
+	o        Options
+	reports  Reports
+	patience time.Duration
+	ctx      context.Context // ends when the connection is closed
+	cancel   context.CancelFunc
+	nc       *natsgo.Conn
+	born     chan struct{} // closed when nc is set: upstream asks for servers before
+
+	present  atomic.Pointer[line] // the last one that nats.go got
+	gate     gate
+	stats    statsMemory
+	sent     sentMark
+	told     tellings
+	requests requests
+
+	mu       sync.Mutex
+	ready    *line    // stands, and waits for nats.go to ask for it
+	attempt  *attempt // under way
+	rounds   int      // that failed in a row
+	upSince  time.Time
+	gap      time.Time // since when nothing is received; zero while connected
+	wasUp    bool
+	failure  error           // of the last round, while there is no connection
+	reasons  map[string]bool // of failures in this outage
+	attempts map[string]int  // that failed in a row, by host
+	named    map[string]bool // hosts that were named by the user or a discovery
+	demanded map[string]bool // hosts that never get a word without TLS
+	lastName string          // of the server connected last that had a name, for TLS
+}
+
+// New returns a connection that is not made yet.
+func New(o Options, r Reports) *Conn {
+	c := &Conn{
+		o: o, reports: r, born: make(chan struct{}),
+		reasons: map[string]bool{}, attempts: map[string]int{}, named: map[string]bool{}, demanded: map[string]bool{},
+	}
+	c.patience = min(maxPatience, max(minPatience, o.NATS.PingInterval*time.Duration(o.NATS.MaxPingsOut+1)))
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
+// The pauses between the rounds over all servers until the first connection stands.
+const (
+	firstPause    = 50 * time.Millisecond
+	maxFirstPause = time.Second
+)
+
+// Open makes the first connection. It tries all servers in rounds until one lets the client in or ctx ends;
+// only what no further round can mend, refused credentials or options, ends it earlier.
+func (c *Conn) Open(ctx context.Context, servers func(context.Context) ([]string, error)) error {
+	var failure error
+	for round := 1; ; round++ {
+		urls, err := servers(ctx)
+		if err != nil {
+			return err
+		}
+		pool, err := c.name(urls)
+		if err != nil {
+			return err
+		}
+		l, failures := c.round(ctx, c.order(pool))
+		if l != nil {
+			return c.begin(urls, l)
+		}
+		err = roundError(urls, failures)
+		if errors.Is(err, fault.ErrAuthorization) || errors.Is(err, fault.ErrInvalidConfig) {
+			return err
+		}
+		// A round that was cut short knows less than the one before.
+		if failure == nil || ctx.Err() == nil {
+			failure = err
+		}
+		if !pause.Sleep(ctx, pause.Backoff(round, firstPause, maxFirstPause)) {
+			return failure
+		}
+	}
+}
+
+// OpenInBackground returns at once; State and Wait tell when the connection stands.
+func (c *Conn) OpenInBackground(urls []string) error {
+	if _, err := c.name(urls); err != nil {
+		return err
+	}
+	return c.begin(urls, nil)
+}
+
+// begin makes the connection of nats.go, which asks for a line at once; without one it goes on asking.
+func (c *Conn) begin(urls []string, l *line) error {
+	o := c.natsOptions(l == nil)
+	o.Servers = urls
+	if l != nil {
+		o.Servers = []string{l.server.url.String()}
+		c.ready = l
+	}
+	nc, err := o.Connect()
+	if err == nil {
+		err = nc.SetServerPool(urls)
+	}
+	if err != nil {
+		return &fault.Error{Op: "connect to", Target: targets(urls), Kind: fault.ErrInvalidConfig, Cause: err}
+	}
+	c.nc = nc
+	c.requests.init(nc.NewInbox() + ".")
+	close(c.born)
+	go c.confirmSent()
+	return nil
+}
+
+func targets(urls []string) string { return strings.Join(serverurl.RedactAll(urls), ", ") }
+
+// roundError is the error of a round in which no server let the client in.
+func roundError(urls []string, failures []*ServerError) error {
+	kind := error(fault.ErrNotConnected)
+	var causes fault.Joined
+	for _, f := range failures {
+		if k := fault.Kind(f); errors.Is(k, fault.ErrAuthorization) || errors.Is(f, fault.ErrInvalidConfig) {
+			kind = fault.ErrAuthorization
+			if errors.Is(f, fault.ErrInvalidConfig) {
+				kind = fault.ErrInvalidConfig
+			}
+		}
+		causes = append(causes, f)
+	}
+	e := &fault.Error{Op: "connect to", Target: targets(urls), Kind: kind}
+	if len(causes) > 0 {
+		e.Cause = causes
+	}
+	return e
+}
+
+// name takes the URLs for those of servers that the user or a discovery has named.
+func (c *Conn) name(urls []string) ([]*url.URL, error) {
+	pool, err := parseAll(urls)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, u := range pool {
+		if host := hostOf(u); !c.named[host] {
+			c.named[host] = true
+			delete(c.attempts, host)
+		}
+		if u.Scheme == "tls" || u.Scheme == "wss" {
+			c.demanded[hostOf(u)] = true
+		}
+	}
+	return pool, nil
+}
+
+// order returns what a round tries: in random order, unless the user wants theirs, and the server that was
+// left last.
+func (c *Conn) order(pool []*url.URL) []server {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	order := slices.Clone(pool)
+	if !c.o.NATS.NoRandomize {
+		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] }) //nolint:gosec // not a secret
+	}
+	var left, last []server
+	for _, u := range order {
+		s := server{url: u, name: u.Hostname()}
+		host := hostOf(u)
+		s.tls = c.o.NATS.Secure || u.Scheme == "tls" || u.Scheme == "wss" || c.demanded[host]
+		if c.lastName != "" && !c.named[host] && net.ParseIP(s.name) != nil {
+			s.name = c.lastName // an address that servers gossip is of the cluster that has the name
+		}
+		switch present := c.present.Load(); {
+		case c.o.MaxReconnect >= 0 && !c.o.Discovered && c.attempts[host] >= c.o.MaxReconnect:
+		case present != nil && hostOf(present.server.url) == host:
+			last = append(last, s)
+		default:
+			left = append(left, s)
+		}
+	}
+	return append(left, last...)
+}
+
+func parseAll(urls []string) ([]*url.URL, error) {
+	pool := make([]*url.URL, 0, len(urls))
+	for _, raw := range urls {
+		u, err := parse(raw)
+		if err != nil {
+			return nil, fault.New("connect to", serverurl.Redact(raw), fault.ErrInvalidConfig, "%w", err)
+		}
+		pool = append(pool, u)
+	}
+	return pool, nil
+}
+
+// parse reads a URL as nats.go does, so that both know the server by the same host and port.
+func parse(raw string) (*url.URL, error) {
+	u, err := serverurl.Parse(raw, false)
+	if err != nil {
+		return nil, err
+	}
+	if u.Port() == "" {
+		port := map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
+		if port == "" {
+			port = "4222"
+		}
+		u.Host = net.JoinHostPort(u.Hostname(), port)
+	}
+	return u, nil
+}
+
+// NATS returns nats.go's connection.
+func (c *Conn) NATS() *natsgo.Conn { return c.nc }
+
+// Server returns the URL of the server of the present connection, or of the last one. It has credentials if
+// it was given with them.
+func (c *Conn) Server() string {
+	if l := c.present.Load(); l != nil {
+		return l.server.url.String()
+	}
+	return ""
+}
+
+// TLSConnectionState returns the state of the present connection's TLS.
+func (c *Conn) TLSConnectionState() (tls.ConnectionState, error) {
+	up, _, _ := c.State()
+	l := c.present.Load()
+	if l == nil || !up {
+		return tls.ConnectionState{}, natsgo.ErrDisconnected
+	}
+	if secure, ok := l.Conn.(*tls.Conn); ok {
+		return secure.ConnectionState(), nil
+	}
+	return tls.ConnectionState{}, natsgo.ErrConnectionNotTLS
+}
+
+// IsClosed tells whether the connection is closed for good.
+func (c *Conn) IsClosed() bool { return c.ctx.Err() != nil }
+
+// IsUp tells whether the connection stands. Unlike State it takes no lock.
+func (c *Conn) IsUp() bool { return c.link.up.Load() }
+
+// WasUp tells whether the connection ever stood.
+func (c *Conn) WasUp() bool { return c.present.Load() != nil }
+
+// MaxPayload returns how large a message the present server, or the last one, allows; 0 before the first.
+func (c *Conn) MaxPayload() int64 {
+	if l := c.present.Load(); l != nil {
+		return l.info.MaxPayload
+	}
+	return 0
+}
+
+// LastError returns why there is no connection, or nil.
+func (c *Conn) LastError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failure
+}
+
+// SetServers replaces the servers. The present connection stays; without one, the new servers are tried at
+// once.
+func (c *Conn) SetServers(urls []string) error {
+	c.mu.Lock()
+	clear(c.named)
+	c.mu.Unlock()
+	if _, err := c.name(urls); err != nil {
+		return err
+	}
+	leave, err := c.Enter(c.ctx, 0)
+	if err != nil {
+		return err
+	}
+	defer leave.Leave()
+	if len(urls) > manyServers {
+		_ = c.nc.SetServerPool(urls[:1]) // nats.go compares each old server with each new one
+	}
+	if err := c.nc.SetServerPool(urls); err != nil {
+		return err
+	}
+	if up, _, _ := c.State(); !up {
+		return c.nc.ForceReconnect()
+	}
+	return nil
+}
+
+// manyServers are not compared with as many.
+const manyServers = 1_000
+
+// Close closes the connection and returns when nothing of it is left but, for a moment, what is being sent.
+func (c *Conn) Close() {
+	c.cancel()
+	if l := c.present.Load(); l != nil && l.queue.n.Load() >= roomLimit {
+		l.fail(errClosed) // somebody may be holding nats.go's lock until there is room
+	}
+	if c.nc != nil {
+		c.nc.Close()
+	}
+	c.link.close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ready != nil {
+		c.ready.discard()
+		c.ready = nil
+	}
+}

@@ -1,0 +1,324 @@
+package conn
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// heard records reports.
+type heard struct {
+	mu      sync.Mutex
+	ups     int
+	downs   []error
+	failed  []*ServerError
+	dropped []string
+	refused []error
+	closed  bool
+}
+
+func (h *heard) do(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f()
+}
+func (h *heard) Up(bool, time.Duration) { h.do(func() { h.ups++ }) }
+func (h *heard) Down(err error)         { h.do(func() { h.downs = append(h.downs, err) }) }
+func (h *heard) Failed(e *ServerError)  { h.do(func() { h.failed = append(h.failed, e) }) }
+func (h *heard) Dropped(subject string, _ int, _ int64) {
+	h.do(func() { h.dropped = append(h.dropped, subject) })
+}
+func (h *heard) Refused(err error) { h.do(func() { h.refused = append(h.refused, err) }) }
+func (h *heard) Closed(error)      { h.do(func() { h.closed = true }) }
+
+// open returns a connection to the servers that is closed with the test.
+func open(t testing.TB, change func(*Options), urls ...string) (*Conn, *heard) {
+	t.Helper()
+	c, h := connection(t, change)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	require.NoError(t, c.Open(ctx, func(context.Context) ([]string, error) { return urls, nil }))
+	return c, h
+}
+
+func connection(t testing.TB, change func(*Options)) (*Conn, *heard) {
+	t.Helper()
+	n := natsgo.GetDefaultOptions()
+	n.ReconnectWait, n.ReconnectBufSize = 20*time.Millisecond, 8<<20
+	n.AsyncErrorCB = func(*natsgo.Conn, *natsgo.Subscription, error) {}
+	o := Options{NATS: &n, DialTimeout: 2 * time.Second, ReconnectMaxWait: 100 * time.Millisecond, MaxReconnect: -1, RequestTimeout: 5 * time.Second}
+	if change != nil {
+		change(&o)
+	}
+	h := &heard{}
+	c := New(o, h)
+	t.Cleanup(c.Close)
+	return c, h
+}
+
+func within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// certificates returns one for names, that both sides use, and the pool that trusts it.
+func certificates(t testing.TB, names ...string) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		DNSNames: names, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	leaf, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool
+}
+
+// kinds are ways in which a server may want to be talked to.
+var kinds = map[string]func(t testing.TB, s *natsserver.Options, n *natsgo.Options){
+	"plain": func(testing.TB, *natsserver.Options, *natsgo.Options) {},
+	"TLS":   func(t testing.TB, s *natsserver.Options, n *natsgo.Options) { useTLS(t, s, n) },
+	"mutual TLS": func(t testing.TB, s *natsserver.Options, n *natsgo.Options) {
+		useTLS(t, s, n)
+		s.TLSConfig.ClientAuth, s.TLSConfig.ClientCAs = tls.RequireAndVerifyClientCert, n.TLSConfig.RootCAs
+		n.TLSConfig.Certificates = s.TLSConfig.Certificates
+	},
+	"TLS first": func(t testing.TB, s *natsserver.Options, n *natsgo.Options) {
+		useTLS(t, s, n)
+		s.TLSHandshakeFirst, n.TLSHandshakeFirst = true, true
+	},
+}
+
+func useTLS(t testing.TB, s *natsserver.Options, n *natsgo.Options) {
+	pair, pool := certificates(t, "localhost")
+	s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	s.TLSTimeout = 5
+	n.Secure = true
+	n.TLSConfig = &tls.Config{RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS12}
+}
+
+// Every call keeps to its context while the connection is cut, silenced, poisoned and forced to reconnect,
+// with a silent server and a dead one in the pool.
+func TestCallsDuringDisruptions(t *testing.T) {
+	t.Parallel()
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var n natsgo.Options
+			s := natstest.RunServer(t, natstest.WithConfig(func(o *natsserver.Options) { kind(t, o, &n) }))
+			p := natstest.NewProxy(t, s.URL())
+			c, h := open(t, func(o *Options) {
+				o.NATS.Secure, o.NATS.TLSConfig, o.NATS.TLSHandshakeFirst = n.Secure, n.TLSConfig, n.TLSHandshakeFirst
+				o.NATS.IgnoreDiscoveredServers = true
+			}, p.URL())
+			c.patience = time.Second // for the lines to come
+			require.NoError(t, c.SetServers([]string{natstest.SilentServer(t, ""), natstest.DeadHost(t), p.URL()}))
+			_ = c.NATS().ForceReconnect()
+			require.NoError(t, c.WaitPast(within(t, 20*time.Second), 1))
+			const limit = 200 * time.Millisecond
+			var worst, worstStats, calls atomic.Int64
+			stop := make(chan struct{})
+			var load sync.WaitGroup
+			for range 4 {
+				load.Go(func() {
+					data := make([]byte, 64<<10)
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+						}
+						ctx, cancel := context.WithTimeout(context.Background(), limit)
+						begin := time.Now()
+						_ = c.Publish(ctx, "x", "", nil, data)
+						raise(&worst, time.Since(begin))
+						begin = time.Now()
+						c.Stats()
+						raise(&worstStats, time.Since(begin))
+						cancel()
+						calls.Add(1)
+						time.Sleep(2 * time.Millisecond)
+					}
+				})
+			}
+			for i := range 12 {
+				_, breaks, _ := c.State()
+				switch i % 4 {
+				case 0:
+					p.Cut()
+					p.Restore()
+				case 1:
+					p.BlackHole()
+					time.Sleep(2 * time.Second)
+					p.Cut()
+					p.Restore()
+				case 2:
+					_ = c.NATS().Publish(strings.Repeat("a", 5000), nil)
+				case 3:
+					_ = c.NATS().ForceReconnect()
+				}
+				require.NoError(t, c.WaitPast(within(t, 20*time.Second), breaks+1), "disruption %d: %v", i, c.LastError())
+				require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
+			}
+			close(stop)
+			load.Wait()
+			t.Logf("%d calls, worst Publish %v, worst Stats %v", calls.Load(), time.Duration(worst.Load()), time.Duration(worstStats.Load()))
+			require.Less(t, time.Duration(worst.Load()), limit+500*time.Millisecond)
+			require.Less(t, time.Duration(worstStats.Load()), 250*time.Millisecond)
+			h.do(func() {
+				require.False(t, h.closed)
+				for _, err := range h.downs {
+					t.Log(err)
+				}
+			})
+		})
+	}
+}
+
+func raise(worst *atomic.Int64, d time.Duration) {
+	for old := worst.Load(); int64(d) > old && !worst.CompareAndSwap(old, int64(d)); old = worst.Load() {
+	}
+}
+
+// Forty servers at the end of a slow line.
+func TestManyServersFarAway(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	var urls []string
+	for range 40 {
+		p := natstest.NewProxy(t, s.URL())
+		p.Delay(100 * time.Millisecond)
+		urls = append(urls, p.URL())
+	}
+	begin := time.Now()
+	open(t, nil, urls...)
+	t.Log(time.Since(begin))
+	require.Less(t, time.Since(begin), 2*time.Second)
+}
+
+// Messages that waited for a connection and are larger than the server allows are told; the others arrive.
+func TestOversizedMessagesThatWaited(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *natsserver.Options) { o.MaxPayload, o.MaxPending = 1024, 64<<20 }))
+	s.Stop()
+	c, h := connection(t, nil)
+	require.NoError(t, c.OpenInBackground([]string{s.URL()}))
+	got := make(chan *natsgo.Msg, 100)
+	_, err := c.NATS().ChanSubscribe("m.*", got)
+	require.NoError(t, err)
+	require.NoError(t, c.Publish(t.Context(), "m.small", "", nil, []byte("PING\r\n")))
+	require.NoError(t, c.Publish(t.Context(), "m.large", "", nil, bytes.Repeat([]byte("PUB m.x 2000\r\n"), 100)))
+	require.NoError(t, c.Publish(t.Context(), "m.last", "", nil, nil))
+	s.Restart()
+	require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
+	require.Equal(t, "m.small", (<-got).Subject)
+	require.Equal(t, "m.last", (<-got).Subject)
+	require.Empty(t, got)
+	require.Eventually(t, func() (all bool) {
+		h.do(func() { all = len(h.dropped) == 1 })
+		return all
+	}, 10*time.Second, time.Millisecond)
+	h.do(func() { require.Equal(t, []string{"m.large"}, h.dropped) })
+	require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
+}
+
+// A slow line is not a dead one.
+func TestSlowLine(t *testing.T) {
+	t.Parallel()
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var n natsgo.Options
+			s := natstest.RunServer(t, natstest.WithConfig(func(o *natsserver.Options) { kind(t, o, &n) }))
+			p := natstest.NewProxy(t, s.URL())
+			c, h := open(t, func(o *Options) {
+				o.NATS.Secure, o.NATS.TLSConfig, o.NATS.TLSHandshakeFirst = n.Secure, n.TLSConfig, n.TLSHandshakeFirst
+			}, p.URL())
+			p.Throttle(512 << 10)
+			for range 8 {
+				require.NoError(t, c.Publish(within(t, 30*time.Second), "x", "", nil, make([]byte, 512<<10)))
+			}
+			require.NoError(t, c.RoundTrip(within(t, 60*time.Second), "test", ""))
+			h.do(func() { require.Empty(t, h.downs) })
+		})
+	}
+}
+
+// What -ERR says is known afterwards, and the connection goes on.
+func TestFatalErrors(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	c, h := open(t, nil, s.URL())
+	for i := range 3 {
+		_, breaks, _ := c.State()
+		require.NoError(t, c.NATS().Publish(strings.Repeat("a", 5000), nil))
+		require.NoError(t, c.WaitPast(within(t, 10*time.Second), breaks+1))
+		require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""), i)
+	}
+	h.do(func() {
+		require.Len(t, h.downs, 3)
+		for _, err := range h.downs {
+			require.Regexp(t, "(?i)control line|sent last: PUB \"aaa", err.Error())
+		}
+	})
+}
+
+// A server that discovery once named tls:// gets no word without TLS.
+func TestNoWordWithoutTLS(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	words := make(chan string, 100)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte(`INFO {"server_id":"x","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576}` + "\r\n"))
+			_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+			buf := make([]byte, 1000)
+			n, _ := conn.Read(buf)
+			words <- string(buf[:n])
+			_ = conn.Close()
+		}
+	}()
+	c, h := open(t, nil, s.URL())
+	require.NoError(t, c.SetServers([]string{"TLS://" + l.Addr().String()}))
+	require.NoError(t, c.SetServers([]string{"nats://" + l.Addr().String()}))
+	s.Stop()
+	require.Empty(t, <-words)
+	require.Eventually(t, func() (failed bool) {
+		h.do(func() { failed = len(h.failed) > 0 })
+		return failed
+	}, 10*time.Second, time.Millisecond)
+	require.ErrorIs(t, h.failed[0], natsgo.ErrSecureConnWanted)
+}

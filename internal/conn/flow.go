@@ -1,0 +1,289 @@
+package conn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+)
+
+// Pass is the leave to enter nats.go, whose lock its holder may take. It is given back by Leave.
+type Pass struct {
+	queue    *queue
+	reserved int64
+}
+
+// Leave gives the pass back.
+func (p Pass) Leave() {
+	if p.reserved != 0 {
+		p.queue.done(p.reserved)
+	}
+}
+
+// Enter waits until a message of size bytes, 0 for what is small, can be sent without waiting inside of
+// nats.go. Without a deadline in ctx, the request timeout bounds it.
+func (c *Conn) Enter(ctx context.Context, size int) (Pass, error) {
+	if pass, ok := c.enterNow(size); ok {
+		return pass, nil
+	}
+	return c.enterLater(ctx, size)
+}
+
+func (c *Conn) enterNow(size int) (Pass, bool) {
+	if c.gate.wait.Load() != nil {
+		return Pass{}, false
+	}
+	l := c.present.Load()
+	if l == nil {
+		return Pass{}, true
+	}
+	reserved, ok := l.queue.reserve(size)
+	return Pass{l.queue, reserved}, ok
+}
+
+func (c *Conn) enterLater(ctx context.Context, size int) (Pass, error) {
+	ctx, cancel := c.Deadline(ctx)
+	defer cancel()
+	stop := context.AfterFunc(c.ctx, cancel)
+	defer stop()
+	err := c.gate.pass(ctx)
+	l := c.present.Load()
+	if err == nil && l != nil {
+		var reserved int64
+		if reserved, err = l.queue.admit(ctx, size); err == nil {
+			return Pass{l.queue, reserved}, nil
+		}
+		err = fmt.Errorf("%s: %w", l.congestion(), err)
+	}
+	if err != nil && c.ctx.Err() != nil {
+		err = fault.ErrClosed
+	}
+	return Pass{}, err
+}
+
+// congestion says how the line is.
+func (l *line) congestion() string {
+	text := fmt.Sprintf("%d bytes wait to be sent to the server", l.queue.n.Load())
+	if stalled := l.tcp.stalled(); stalled > time.Second {
+		text += fmt.Sprintf(", which has taken nothing for %v", stalled.Round(100*time.Millisecond))
+	}
+	return text
+}
+
+// Congestion returns an error while the server has taken nothing for longer than that.
+func (c *Conn) Congestion(than time.Duration) error {
+	if l := c.present.Load(); l != nil && l.tcp.stalled() > than {
+		return errors.New(l.congestion())
+	}
+	return nil
+}
+
+// Deadline gives ctx the request timeout when it has no deadline.
+func (c *Conn) Deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, c.o.RequestTimeout)
+}
+
+// Publish sends a message, or keeps it for the next connection. Header may be nil, and reply empty.
+func (c *Conn) Publish(ctx context.Context, subject, reply string, header natsgo.Header, data []byte) error {
+	pass, err := c.Enter(ctx, len(data))
+	if err != nil {
+		return err
+	}
+	switch {
+	case header != nil:
+		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: reply, Header: header, Data: data})
+	case reply != "":
+		err = c.nc.PublishRequest(subject, reply, data)
+	default:
+		err = c.nc.Publish(subject, data)
+	}
+	pass.Leave()
+	return err
+}
+
+// errNoRoom is returned by TryPublish.
+var errNoRoom = errors.New("too much waits to be sent to the server")
+
+// TryPublish is Publish of something small, for those who cannot wait for room: it fails then.
+func (c *Conn) TryPublish(subject, reply string, data []byte) error {
+	if _, ok := c.enterNow(0); !ok {
+		return errNoRoom
+	}
+	if reply == "" {
+		return c.nc.Publish(subject, data)
+	}
+	return c.nc.PublishRequest(subject, reply, data)
+}
+
+// PublishMsg is Publish of a message with a header or a reply subject.
+func (c *Conn) PublishMsg(ctx context.Context, m *natsgo.Msg) error {
+	pass, err := c.Enter(ctx, len(m.Data))
+	if err != nil {
+		return err
+	}
+	err = c.nc.PublishMsg(m)
+	pass.Leave()
+	return err
+}
+
+// Subscribe makes a subscription of nats.go; the channel is used where there is no handler.
+func (c *Conn) Subscribe(ctx context.Context, subject string, h natsgo.MsgHandler, ch chan *natsgo.Msg) (*natsgo.Subscription, error) {
+	pass, err := c.Enter(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer pass.Leave()
+	if h == nil {
+		return c.nc.ChanSubscribe(subject, ch)
+	}
+	return c.nc.Subscribe(subject, h)
+}
+
+// Unsubscribe ends a subscription of nats.go. It does not wait: where there is no room now, the server is
+// told when there is.
+func (c *Conn) Unsubscribe(sub *natsgo.Subscription) {
+	if _, ok := c.enterNow(0); ok {
+		_ = sub.Unsubscribe() // it fails when it has ended
+		return
+	}
+	go func() {
+		for c.ctx.Err() == nil {
+			if _, err := c.Enter(c.ctx, 0); err == nil {
+				_ = sub.Unsubscribe()
+				return
+			}
+		}
+	}()
+}
+
+// statsMemory is what nats.go said last about its counters.
+type statsMemory struct {
+	mu       sync.Mutex
+	counters natsgo.Statistics
+	buffered int
+}
+
+// Stats returns nats.go's counters, and how many bytes have not left the client. It never waits: while
+// somebody holds nats.go's lock for long, it returns what it did before.
+func (c *Conn) Stats() (counters natsgo.Statistics, buffered int) {
+	c.stats.mu.Lock()
+	defer c.stats.mu.Unlock()
+	l := c.present.Load()
+	if c.gate.wait.Load() == nil && (l == nil || l.queue.blocked.Load() == 0) {
+		c.stats.counters = c.nc.Stats()
+		c.stats.buffered, _ = c.nc.Buffered() // -1 when it is closed
+	}
+	if buffered = max(c.stats.buffered, 0); l != nil {
+		buffered += int(l.queue.n.Load())
+	}
+	return c.stats.counters, buffered
+}
+
+// RoundTrip waits for the connection and for a PONG that follows everything sent before. When the
+// connection breaks meanwhile it tries again on the next one.
+func (c *Conn) RoundTrip(ctx context.Context, op, target string) error {
+	ctx, cancel := c.Deadline(ctx)
+	defer cancel()
+	for {
+		if err := c.Wait(ctx); err != nil {
+			return c.Unreachable(ctx, op, target, err)
+		}
+		_, breaks, change := c.State()
+		err := c.Flush(ctx)
+		if err == nil {
+			return nil
+		}
+		_, now, _ := c.State()
+		switch {
+		case c.IsClosed():
+			return fault.New(op, target, fault.ErrClosed, "")
+		case ctx.Err() != nil && now != breaks:
+			return c.Unreachable(ctx, op, target, fault.ErrNotConnected)
+		case ctx.Err() != nil:
+			return fault.Wrap(op, target, err)
+		}
+		// The connection broke under the flush; the link hears of it soon after.
+		select {
+		case <-change:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Flush waits for a PONG of the present connection that follows everything sent before.
+func (c *Conn) Flush(ctx context.Context) error {
+	pass, err := c.Enter(ctx, 0)
+	if err != nil {
+		return err
+	}
+	defer pass.Leave()
+	sent, _ := c.Stats()
+	err = c.nc.FlushWithContext(ctx)
+	if err == nil {
+		c.sent.confirm(sent)
+	}
+	return err
+}
+
+// Unreachable is the error of a call that found no connection: it says why there is none, and why the call
+// waited no longer.
+func (c *Conn) Unreachable(ctx context.Context, op, target string, kind error) error {
+	var causes fault.Joined
+	if failure := c.LastError(); failure != nil {
+		causes = append(causes, failure)
+	}
+	if ctx.Err() != nil {
+		causes = append(causes, context.Cause(ctx))
+	}
+	e := &fault.Error{Op: op, Target: target, Kind: kind}
+	if len(causes) > 0 {
+		e.Cause = causes
+	}
+	return e
+}
+
+// tellings hand reports out in order, from a goroutine that lives while there are any.
+type tellings struct {
+	mu      sync.Mutex
+	backlog []func()
+	running bool
+}
+
+// tell reports without waiting.
+func (c *Conn) tell(report func()) {
+	t := &c.told
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.backlog = append(t.backlog, report)
+	if !t.running {
+		t.running = true
+		go func() {
+			<-c.born
+			t.run()
+		}()
+	}
+}
+
+func (t *tellings) run() {
+	for {
+		t.mu.Lock()
+		if len(t.backlog) == 0 {
+			t.running = false
+			t.backlog = nil
+			t.mu.Unlock()
+			return
+		}
+		next := t.backlog[0]
+		t.backlog = t.backlog[1:]
+		t.mu.Unlock()
+		next()
+	}
+}

@@ -1,0 +1,76 @@
+package conn
+
+import (
+	"errors"
+	"math"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+)
+
+// Check refuses the options of nats.go that this package decides itself, by their names and with what to do
+// instead.
+func Check(o *natsgo.Options) error {
+	for _, refused := range []struct {
+		is     bool
+		name   string
+		remedy string
+	}{
+		{o.ReconnectToServerCB != nil, "ReconnectToServer", "set the servers with a resolver, and their order with DontRandomize"},
+		{o.CustomReconnectDelayCB != nil, "CustomReconnectDelay", "set reconnect_wait and reconnect_max_wait"},
+		{o.RetryOnFailedConnect, "RetryOnFailedConnect", "use WithBackgroundConnect"},
+		{!o.AllowReconnect, "NoReconnect", "set max_reconnect to 1"},
+	} {
+		if refused.is {
+			return fault.New("connect", "", fault.ErrInvalidConfig, "the option %s of nats.go is the client's own; %s", refused.name, refused.remedy)
+		}
+	}
+	return nil
+}
+
+// natsOptions returns what nats.go is told: the user's options but for those that are seen to here.
+func (c *Conn) natsOptions(background bool) natsgo.Options {
+	o := *c.o.NATS
+	o.Url, o.Servers = "", nil
+	o.CustomDialer = dialer{c}
+	o.InProcessServer, o.Dialer, o.AllowMultipathTCP = nil, nil, nil
+	o.SkipHostLookup, o.NoRandomize = true, true
+	o.AllowReconnect, o.MaxReconnect = true, -1
+	o.ReconnectToServerCB = c.choose
+	o.RetryOnFailedConnect = background
+	o.IgnoreAuthErrorAbort = true
+	o.MaxPingsOut = math.MaxInt32 // the line knows which pings have left
+	o.Secure, o.TLSConfig, o.TLSCertCB, o.RootCAsCB, o.TLSHandshakeFirst = false, nil, nil, nil, false
+	o.User, o.Password, o.Token, o.UserInfo, o.TokenHandler = "", "", "", nil, nil
+	o.Nkey, o.UserJWT, o.SignatureCB = "", nil, nil
+	failed, closed := o.ReconnectErrCB, o.ClosedCB
+	o.ReconnectErrCB = func(nc *natsgo.Conn, err error) {
+		if failed != nil && !errors.Is(err, errNotYet) {
+			failed(nc, err)
+		}
+	}
+	o.ClosedCB = func(nc *natsgo.Conn) {
+		c.onClosed(nc)
+		if closed != nil {
+			closed(nc)
+		}
+	}
+	return o
+}
+
+// onClosed is called when the connection is closed for good, by this side, by the user of nats.go's
+// connection, or since all attempts are used up.
+func (c *Conn) onClosed(nc *natsgo.Conn) {
+	<-c.born
+	if nc != c.nc {
+		return
+	}
+	cause := c.LastError()
+	if last := nc.LastError(); cause == nil && last != nil {
+		cause = last
+	}
+	c.link.close()
+	c.cancel()
+	c.tell(func() { c.reports.Closed(cause) })
+}

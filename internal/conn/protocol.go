@@ -1,0 +1,205 @@
+package conn
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// verdict is what becomes of an -ERR of the server.
+type verdict int
+
+const (
+	pass    verdict = iota // nats.go knows it
+	swallow                // the connection goes on; nats.go would close it
+	end                    // the server closes the connection; nats.go would do so for good
+)
+
+// judge tells what becomes of an -ERR. Nats.go (Conn.processErr) takes what it does not know for the
+// connection's end, although the server (client.go, parser.go) goes on after an invalid subject, and
+// although a connection that is closed can be made again.
+func judge(text string) verdict {
+	text = strings.ToLower(text)
+	for _, known := range []string{
+		"permissions violation", "maximum subscriptions exceeded", // the server goes on
+		"stale connection", "maximum connections exceeded", "maximum account active connections exceeded",
+		"unknown protocol operation", // nats.go reconnects
+		"authorization violation", "user authentication expired", "user authentication revoked",
+		"account authentication expired", // nats.go remembers it
+	} {
+		if strings.HasPrefix(text, known) {
+			return pass
+		}
+	}
+	if strings.HasPrefix(text, "invalid subject") || strings.HasPrefix(text, "invalid publish subject") {
+		return swallow
+	}
+	return end
+}
+
+// serverError is an -ERR of the server.
+type serverError string
+
+func (e serverError) Error() string { return "the server says: " + string(e) }
+
+// errText returns the text of an -ERR line.
+func errText(line []byte) string {
+	return strings.Trim(strings.TrimSpace(string(bytes.TrimPrefix(line, []byte("-ERR")))), "'")
+}
+
+// reader follows the protocol of the server, so that it finds each -ERR and INFO and nothing in a payload
+// that only looks so.
+type reader struct {
+	source io.Reader
+	onErr  func(text string) verdict
+	onInfo func(line []byte)
+
+	skip    int    // bytes of a payload that are still to come
+	partial []byte // of a control line that is not complete
+	held    []byte // the same, where it may be an -ERR: nats.go has not seen it
+	end     error
+}
+
+// Read implements io.Reader.
+func (r *reader) Read(p []byte) (int, error) {
+	for {
+		if r.end != nil {
+			return 0, r.end
+		}
+		old := copy(p, r.held) // an -ERR is shorter than the buffer of nats.go
+		r.held = r.held[:0]
+		n, err := r.source.Read(p[old:])
+		if n = r.follow(p[:old+n], old); n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// follow reads p, whose first old bytes it has seen, and returns how much of it is for nats.go.
+func (r *reader) follow(p []byte, old int) int {
+	i := old
+	start := i - len(r.partial) // of the line; below 0 where its begin has been delivered
+	for i < len(p) {
+		if r.skip > 0 {
+			n := min(r.skip, len(p)-i)
+			r.skip -= n
+			i += n
+			start = i
+			continue
+		}
+		length := bytes.IndexByte(p[i:], '\n') + 1
+		if length == 0 {
+			r.partial = append(r.partial, p[i:]...)
+			if r.partial[0] == '-' {
+				r.held = append(r.held, r.partial...)
+				return start
+			}
+			return len(p)
+		}
+		line := p[i : i+length]
+		if len(r.partial) > 0 {
+			r.partial = append(r.partial, line...)
+			line = r.partial
+		}
+		i += length
+		switch line[0] {
+		case 'M', 'H':
+			r.skip = payloadSize(line) + len("\r\n")
+		case 'I':
+			r.onInfo(line)
+		case '-':
+			text := errText(line)
+			switch r.onErr(text) {
+			case end:
+				r.end = serverError(text)
+				return start
+			case swallow:
+				p = append(p[:start], p[i:]...)
+				i = start
+			case pass:
+			}
+		}
+		r.partial = r.partial[:0]
+		start = i
+	}
+	return len(p)
+}
+
+// payloadSize returns the last number of a control line.
+func payloadSize(line []byte) int {
+	e := len(line) - 1
+	if e > 0 && line[e-1] == '\r' {
+		e--
+	}
+	size := 0
+	for unit := 1; e > 0 && line[e-1] >= '0' && line[e-1] <= '9'; e-- {
+		size += int(line[e-1]-'0') * unit
+		unit *= 10
+	}
+	return size
+}
+
+// operation is one that a client sends.
+type operation struct {
+	verb    string // PUB, HPUB, SUB, …
+	subject string
+	line    int // bytes of its control line
+	payload int // bytes of its headers and payload
+	size    int // bytes in all
+}
+
+// nextOperation reads the first operation of p; ok is false when p does not hold it whole.
+func nextOperation(p []byte) (o operation, ok bool) {
+	o.line = bytes.IndexByte(p, '\n') + 1
+	if o.line == 0 {
+		return o, false
+	}
+	line := p[:o.line]
+	verb, rest, _ := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
+	subject, _, _ := bytes.Cut(rest, []byte(" "))
+	o.verb, o.subject, o.size = string(verb), string(subject), o.line
+	if o.verb == "PUB" || o.verb == "HPUB" {
+		o.payload = payloadSize(line)
+		o.size += o.payload + len("\r\n")
+	}
+	return o, o.size <= len(p)
+}
+
+func (o operation) String() string {
+	if o.payload > 0 {
+		return fmt.Sprintf("%s %.64q with %d bytes", o.verb, o.subject, o.payload)
+	}
+	return fmt.Sprintf("%s %.64q in a line of %d bytes", o.verb, o.subject, o.line)
+}
+
+// lastMessage returns the last publish or subscription in p, which begins with an operation.
+func lastMessage(p []byte) (last operation, ok bool) {
+	for len(p) > 0 {
+		o, whole := nextOperation(p)
+		if o.verb == "PUB" || o.verb == "HPUB" || o.verb == "SUB" {
+			last, ok = o, true
+		}
+		if !whole {
+			break
+		}
+		p = p[o.size:]
+	}
+	return last, ok
+}
+
+// parseInfo reads an INFO line.
+func parseInfo(line []byte) (info natsgo.ServerInfo, err error) {
+	body, ok := bytes.CutPrefix(line, []byte("INFO "))
+	if !ok {
+		return info, errors.New("the server does not speak the NATS protocol: it sent no INFO")
+	}
+	if err := json.Unmarshal(body, &info); err != nil {
+		return info, errors.New("the server's INFO cannot be read")
+	}
+	return info, nil
+}

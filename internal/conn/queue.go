@@ -1,0 +1,244 @@
+package conn
+
+import (
+	"context"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// roomLimit is below how many queued bytes a message of any size is admitted.
+	roomLimit = 1 << 20
+	// piece is how much is written at once, so that room is made while a big queue drains.
+	piece = 64 << 10
+	// keepBuffer is the size of a buffer that an idle connection may keep, and keepFor for how long it
+	// keeps a bigger one.
+	keepBuffer = 64 << 10
+	keepFor    = 10 * time.Second
+)
+
+// queue holds what is written until a goroutine has sent it. Nats.go writes under its lock: here that is
+// a copy to memory, and who publishes waits for room before, under a context of its own.
+type queue struct {
+	limit int64 // at which Write waits: only those do who did not ask for room
+
+	n        atomic.Int64 // bytes queued or being sent
+	reserved atomic.Int64 // bytes admitted and not yet written
+	blocked  atomic.Int64 // calls of write that wait
+	wake     chan struct{}
+
+	mu      sync.Mutex
+	buf     []byte
+	err     error           // why nothing is taken any more
+	ending  bool            // nothing more is written; the rest is sent
+	waiters []chan struct{} // for room, in their order; closed when it is their turn
+	full    *sync.Cond      // signalled when the queue shrinks or ends
+}
+
+func newQueue(limit int64) *queue {
+	q := &queue{limit: limit, wake: make(chan struct{}, 1)}
+	q.full = sync.NewCond(&q.mu)
+	return q
+}
+
+// uncounted is up to which size messages are admitted without a reservation: so many of them fit.
+const uncounted = 1 << 10
+
+// reserve admits a message of size bytes if there is room now. The reservation it returns is to be given
+// back by done when the message has been written.
+func (q *queue) reserve(size int) (reserved int64, ok bool) {
+	if q.n.Load()+q.reserved.Load() >= roomLimit {
+		return 0, false
+	}
+	if size <= uncounted {
+		return 0, true
+	}
+	q.reserved.Add(int64(size))
+	return int64(size), true
+}
+
+// admit is reserve when there is room.
+func (q *queue) admit(ctx context.Context, size int) (reserved int64, err error) {
+	if size <= uncounted {
+		size = 0
+	}
+	for {
+		turn, ok := q.tryReserve(int64(size))
+		if ok {
+			return int64(size), nil
+		}
+		select {
+		case <-turn:
+		case <-ctx.Done():
+			q.leave(turn)
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// tryReserve reserves, or returns the channel that is closed when it is the caller's turn to try again.
+func (q *queue) tryReserve(size int64) (turn chan struct{}, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.over() || q.n.Load()+q.reserved.Load() < roomLimit {
+		q.reserved.Add(size)
+		q.signal() // there may be room for more than one
+		return nil, true
+	}
+	turn = make(chan struct{})
+	q.waiters = append(q.waiters, turn)
+	return turn, false
+}
+
+// leave takes a waiter out that has given up; if it was its turn, the next one has it.
+func (q *queue) leave(turn chan struct{}) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i, w := range q.waiters {
+		if w == turn {
+			q.waiters = append(q.waiters[:i], q.waiters[i+1:]...)
+			return
+		}
+	}
+	q.signal()
+}
+
+// signal wakes the first waiter when there is room, all when the queue has ended. The caller holds q.mu.
+func (q *queue) signal() {
+	for len(q.waiters) > 0 && (q.over() || q.n.Load()+q.reserved.Load() < roomLimit) {
+		close(q.waiters[0])
+		q.waiters = q.waiters[1:]
+		if !q.over() {
+			return
+		}
+	}
+}
+
+// over tells whether nothing is taken any more. The caller holds q.mu.
+func (q *queue) over() bool { return q.err != nil || q.ending }
+
+// done gives a reservation back.
+func (q *queue) done(reserved int64) {
+	if reserved == 0 {
+		return
+	}
+	q.reserved.Add(-reserved)
+	q.shrunk()
+}
+
+func (q *queue) shrunk() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.signal()
+	q.full.Broadcast()
+}
+
+// write appends p. It waits only above the limit.
+func (q *queue) write(p []byte) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for !q.over() && q.n.Load() > 0 && q.n.Load()+int64(len(p)) > q.limit {
+		q.blocked.Add(1)
+		q.full.Wait()
+		q.blocked.Add(-1)
+	}
+	if q.err != nil {
+		return q.err
+	}
+	if q.ending {
+		return io.ErrClosedPipe
+	}
+	q.buf = append(q.buf, p...)
+	q.n.Add(int64(len(p)))
+	q.kick()
+	return nil
+}
+
+func (q *queue) kick() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// end lets send return when what is queued has been sent.
+func (q *queue) end() {
+	q.mu.Lock()
+	q.ending = true
+	q.signal()
+	q.full.Broadcast()
+	q.mu.Unlock()
+	q.kick()
+}
+
+// fail ends the queue at once; what it holds is not sent.
+func (q *queue) fail(err error) {
+	q.mu.Lock()
+	if q.err == nil {
+		q.err = err
+	}
+	q.signal()
+	q.full.Broadcast()
+	q.mu.Unlock()
+	q.kick()
+}
+
+// send writes to w what is queued until the queue has ended, with everything sent, or w fails. It returns
+// what it wrote last.
+func (q *queue) send(w io.Writer) (last []byte, err error) {
+	var spare []byte // what was written last, whose memory is used again
+	idle := time.NewTimer(keepFor)
+	defer idle.Stop()
+	for {
+		q.mu.Lock()
+		var out []byte
+		if len(q.buf) > 0 {
+			out, q.buf = q.buf, spare[:0]
+		}
+		ending, err := q.ending, q.err
+		big := cap(q.buf) > keepBuffer || cap(spare) > keepBuffer
+		q.mu.Unlock()
+		switch {
+		case err != nil:
+			return spare, err
+		case len(out) > 0:
+			if err := q.sendOut(w, out); err != nil {
+				return out, err
+			}
+			spare = out
+			continue
+		case ending:
+			return spare, nil
+		}
+		if !big {
+			<-q.wake
+			continue
+		}
+		idle.Reset(keepFor)
+		select {
+		case <-q.wake:
+		case <-idle.C:
+			spare = nil
+			q.mu.Lock()
+			if len(q.buf) == 0 {
+				q.buf = nil
+			}
+			q.mu.Unlock()
+		}
+	}
+}
+
+func (q *queue) sendOut(w io.Writer, out []byte) error {
+	for len(out) > 0 {
+		n, err := w.Write(out[:min(piece, len(out))])
+		out = out[n:]
+		q.n.Add(-int64(n))
+		q.shrunk()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,220 @@
+package conn
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+)
+
+// errNotYet answers nats.go when it asks for a connection that is still being made.
+var errNotYet = errors.New("the connection is being made")
+
+// attempt is a round of connecting that nats.go waits for.
+type attempt struct {
+	pool   []*url.URL
+	cancel context.CancelFunc
+}
+
+// choose is nats.go's ReconnectToServerCB. Nats.go calls it with its lock held, and then sleeps without it,
+// until the goroutine that connects wakes it with ForceReconnect; Dial hands the line over.
+func (c *Conn) choose(pool []natsgo.Server, _ natsgo.ServerInfo) (*natsgo.Server, time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ready != nil {
+		for i := range pool {
+			if pool[i].URL.Host == c.ready.server.url.Host {
+				return &pool[i], 0
+			}
+		}
+		c.ready.discard() // its server is no longer one of ours
+		c.ready = nil
+	}
+	urls := make([]*url.URL, 0, len(pool))
+	for i := range pool {
+		urls = append(urls, pool[i].URL)
+	}
+	sameHost := func(a, b *url.URL) bool { return a.Host == b.Host }
+	if c.attempt != nil && !slices.EqualFunc(c.attempt.pool, urls, sameHost) {
+		c.attempt.cancel()
+		c.attempt = nil
+	}
+	if c.attempt == nil && c.ctx.Err() == nil {
+		a := &attempt{pool: urls}
+		var ctx context.Context
+		ctx, a.cancel = context.WithCancel(c.ctx)
+		c.attempt = a
+		go c.connect(ctx, a)
+	}
+	return &pool[0], time.Hour
+}
+
+// connect makes one round and wakes nats.go. It ends early when another attempt takes its place or the
+// connection is closed.
+func (c *Conn) connect(ctx context.Context, a *attempt) {
+	defer a.cancel()
+	select {
+	case <-c.born:
+	case <-ctx.Done():
+		return
+	}
+	c.mu.Lock()
+	rounds := c.rounds
+	c.mu.Unlock()
+	if rounds > 0 && !pause.Sleep(ctx, c.backoff(rounds)) {
+		return
+	}
+	servers := c.order(a.pool)
+	l, failures := c.round(ctx, servers)
+	c.mu.Lock()
+	if c.attempt != a || c.ctx.Err() != nil {
+		c.mu.Unlock()
+		if l != nil {
+			l.discard()
+		}
+		return
+	}
+	c.attempt = nil
+	c.ready = l
+	if l == nil {
+		c.rounds++
+		c.note(failures)
+	}
+	c.mu.Unlock()
+	if l == nil && len(servers) == 0 {
+		c.giveUp()
+		return
+	}
+	_ = c.nc.ForceReconnect() // it fails when the connection is closed
+}
+
+// backoff returns a pause with full jitter whose bound doubles with every round, so that the clients of a
+// server that died do not return together.
+func (c *Conn) backoff(rounds int) time.Duration {
+	return pause.Jitter(rounds, c.o.NATS.ReconnectWait, c.o.ReconnectMaxWait)
+}
+
+// note remembers why a round failed, and reports the reasons that are new. The caller holds c.mu.
+func (c *Conn) note(failures []*ServerError) {
+	var causes fault.Joined
+	for _, f := range failures {
+		c.attempts[f.host]++
+		causes = append(causes, f)
+		if reason := reasonOf(f.Err); !c.reasons[reason] {
+			c.reasons[reason] = true
+			c.tell(func() { c.reports.Failed(f) })
+		}
+	}
+	if len(causes) > 0 {
+		c.failure = causes
+	}
+}
+
+// giveUp closes the connection when every server has had its attempts.
+func (c *Conn) giveUp() { c.nc.Close() }
+
+// dialer is what nats.go dials with.
+type dialer struct{ c *Conn }
+
+// Dial hands over the line that stands. Nats.go holds its lock.
+func (d dialer) Dial(_, address string) (net.Conn, error) {
+	c := d.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.ready
+	if l == nil || l.server.url.Host != address {
+		return nil, errNotYet
+	}
+	c.ready = nil
+	if c.nc != nil {
+		c.nc.Opts.Secure = l.server.tls // the scheme of servers that it hears of
+	}
+	c.present.Store(l)
+	l.reader.onErr = c.onServerError
+	l.reader.onInfo = func(info []byte) { c.onInfo(l, info) }
+	l.start(lineHooks{up: c.lineUp, down: c.lineDown, dropped: func(o operation, limit int64) {
+		c.tell(func() { c.reports.Dropped(o.subject, o.payload, limit) })
+	}})
+	return l, nil
+}
+
+// SkipTLSHandshake tells nats.go that TLS has been seen to.
+func (d dialer) SkipTLSHandshake() bool { return true }
+
+// lineUp is called with nats.go's lock held.
+func (c *Conn) lineUp(l *line) {
+	c.mu.Lock()
+	first := !c.wasUp
+	c.wasUp, c.upSince, c.failure = true, time.Now(), nil
+	var gap time.Duration
+	if !c.gap.IsZero() {
+		gap, c.gap = time.Since(c.gap), time.Time{}
+	}
+	clear(c.reasons)
+	delete(c.attempts, hostOf(l.server.url))
+	if name := l.server.url.Hostname(); net.ParseIP(name) == nil {
+		c.lastName = name
+	}
+	c.demandOf(l, l.info)
+	c.mu.Unlock()
+	c.requests.proven.Store(false)
+	go l.watch(c.ctx, c.o.NATS.PingInterval, c.o.NATS.MaxPingsOut)
+	c.link.set(true)
+	c.tell(func() { c.reports.Up(first, gap) })
+}
+
+// lineDown may be called with nats.go's lock held.
+func (c *Conn) lineDown(l *line, err error) {
+	if c.present.Load() != l {
+		return
+	}
+	c.mu.Lock()
+	c.rounds = 0
+	var refused serverError
+	if errors.As(err, &refused) && time.Since(c.upSince) < time.Second {
+		c.rounds = 1 // what ended the connection may be sent again at once: no hurry
+	}
+	c.failure = err
+	if c.gap.IsZero() { // else a move has said since when
+		c.gap = time.Now()
+	}
+	c.mu.Unlock()
+	if c.link.set(false) && c.ctx.Err() == nil {
+		c.tell(func() { c.reports.Down(err) })
+	}
+}
+
+// onServerError decides on an -ERR.
+func (c *Conn) onServerError(text string) verdict {
+	v := judge(text)
+	if v == swallow {
+		c.tell(func() { c.reports.Refused(serverError(text)) })
+	}
+	return v
+}
+
+// onInfo hears of the servers of the cluster.
+func (c *Conn) onInfo(l *line, text []byte) {
+	if info, err := parseInfo(text); err == nil {
+		c.mu.Lock()
+		c.demandOf(l, info)
+		c.mu.Unlock()
+	}
+}
+
+// demandOf demands TLS of those whom a server names to which it was demanded. The caller holds c.mu.
+func (c *Conn) demandOf(l *line, info natsgo.ServerInfo) {
+	if l.server.tls {
+		for _, host := range info.ConnectURLs {
+			c.demanded[strings.ToLower(host)] = true
+		}
+	}
+}

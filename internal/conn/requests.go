@@ -1,0 +1,318 @@
+package conn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+)
+
+// requests receives the answers to all requests over one wildcard subscription, as nats.go does, but keeps
+// the requests that are in flight when the connection is replaced: nats.go fails those.
+type requests struct {
+	prefix string // "_INBOX.<unique>."
+	pool   sync.Pool
+
+	mu      sync.Mutex
+	sub     *natsgo.Subscription // made by the first request
+	proven  atomic.Bool          // an answer came over this connection, so the server knows sub
+	last    uint64
+	sent    time.Time // when the last request was begun
+	waiting map[string]*waiter
+	settled chan struct{} // closed when nobody waits any more; nil while nobody asks
+}
+
+// waiter waits for one answer, for a time. It is used again, channel and timer included: together they are
+// half of what a request allocates.
+type waiter struct {
+	subject string           // of the request
+	reply   string           // the subject of the answer, once it is open
+	answer  chan *natsgo.Msg // nil when the server denied the request
+	denied  error
+	timer   *time.Timer
+	begun   time.Time
+	until   time.Time // when the timer ends
+	pass    Pass
+}
+
+func (r *requests) init(prefix string) {
+	r.prefix = prefix
+	r.waiting = make(map[string]*waiter)
+	r.pool.New = func() any {
+		return &waiter{answer: make(chan *natsgo.Msg, 1), timer: time.NewTimer(time.Hour)}
+	}
+}
+
+// waiter returns a waiter whose timer runs.
+func (r *requests) waiter(timeout time.Duration) *waiter {
+	w := r.pool.Get().(*waiter) // the pool holds nothing else
+	w.timer.Reset(timeout)
+	w.begun = time.Now()
+	w.until = w.begun.Add(timeout)
+	return w
+}
+
+// open gives w, which waits for the answer to a request on subject, a reply subject of its own.
+func (r *requests) open(nc *natsgo.Conn, w *waiter, subject string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sub == nil {
+		sub, err := nc.Subscribe(r.prefix+"*", r.deliver)
+		if err != nil {
+			return err
+		}
+		r.sub = sub
+	}
+	r.last++
+	token := make([]byte, 0, 64) // on the stack
+	w.reply = string(strconv.AppendUint(append(token, r.prefix...), r.last, 36))
+	w.subject = subject
+	r.sent = w.begun
+	r.waiting[w.reply] = w
+	return nil
+}
+
+// close ends a waiter. What comes on its reply subject later is dropped.
+func (r *requests) close(w *waiter) {
+	r.mu.Lock()
+	r.forget(w)
+	r.mu.Unlock()
+	w.timer.Stop()
+	select {
+	case <-w.answer: // it came too late to be taken
+	default:
+	}
+	w.subject, w.reply, w.denied, w.pass = "", "", nil, Pass{}
+	r.pool.Put(w)
+}
+
+// forget is called with the lock held.
+func (r *requests) forget(w *waiter) {
+	delete(r.waiting, w.reply)
+	if r.settled != nil && len(r.waiting) == 0 {
+		close(r.settled)
+		r.settled = nil
+	}
+}
+
+// deliver sends under the lock: after close nothing comes any more, so w can be used again.
+func (r *requests) deliver(m *natsgo.Msg) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.proven.Store(true)
+	if w := r.waiting[m.Subject]; w != nil {
+		r.forget(w)
+		w.answer <- m // it has room for one
+	}
+}
+
+// settle waits until all requests are answered, but for none longer than most after it was sent.
+func (r *requests) settle(ctx context.Context, most time.Duration) {
+	r.mu.Lock()
+	left := most - time.Since(r.sent)
+	if len(r.waiting) == 0 || left <= 0 {
+		r.mu.Unlock()
+		return
+	}
+	if r.settled == nil {
+		r.settled = make(chan struct{})
+	}
+	settled := r.settled
+	r.mu.Unlock()
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-settled:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// Deny fails the requests that a permission error of the server means and tells whether there are any:
+// those on the subject that may not be published to, or all, when the answers' subject may not be
+// subscribed to.
+func (c *Conn) Deny(err error) bool {
+	r := &c.requests
+	v := fault.DeniedBy(err)
+	full := errors.Is(err, natsgo.ErrMaxSubscriptionsExceeded)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	mux := full && !r.proven.Load() || !v.Publish && v.Subject == r.prefix+"*"
+	if !mux && !v.Publish {
+		return false
+	}
+	settled := false
+	for _, w := range r.waiting {
+		if mux || w.subject == v.Subject {
+			r.forget(w)
+			w.denied = err
+			w.answer <- nil
+			settled = true
+		}
+	}
+	if mux && r.sub != nil {
+		_ = r.sub.Unsubscribe() // the next request tries again
+		r.sub = nil
+	}
+	return settled
+}
+
+// Request sends and waits for one answer. Unlike nats.go's it outlives a reconnect, tells a broken
+// connection from a silent responder, and needs no context for its timeout; 0 is the request timeout.
+func (c *Conn) Request(ctx context.Context, op, subject string, header natsgo.Header, data []byte, timeout time.Duration) (*natsgo.Msg, error) {
+	switch {
+	case timeout < 0:
+		return nil, fault.New(op, subject, fault.ErrInvalidArgument, "the timeout must not be negative, got %v", timeout)
+	case timeout == 0:
+		timeout = c.o.RequestTimeout
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fault.Wrap(op, subject, err)
+	}
+	w := c.requests.waiter(timeout)
+	defer c.requests.close(w)
+	breaks, err := c.openRequest(ctx, w, op, subject, len(data))
+	if err != nil {
+		return nil, err
+	}
+	if header == nil {
+		err = c.nc.PublishRequest(subject, w.reply, data)
+	} else {
+		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: w.reply, Header: header, Data: data})
+	}
+	w.pass.Leave()
+	if errors.Is(err, natsgo.ErrMaxPayload) {
+		err = fmt.Errorf("%d bytes, and the server's max_payload is %d: %w", wire.HeaderSize(header)+len(data), c.MaxPayload(), err)
+	}
+	if err != nil {
+		return nil, fault.Wrap(op, subject, err)
+	}
+	select {
+	case m := <-w.answer:
+		if m == nil {
+			return nil, fault.Wrap(op, subject, w.denied)
+		}
+		if isNoResponders(m) {
+			return nil, fault.Wrap(op, subject, natsgo.ErrNoResponders)
+		}
+		return m, nil
+	case <-w.timer.C:
+		return nil, c.unanswered(op, subject, breaks, fmt.Errorf("%w after %v", natsgo.ErrTimeout, timeout))
+	case <-ctx.Done():
+		return nil, c.unanswered(op, subject, breaks, context.Cause(ctx))
+	case <-c.ctx.Done():
+		return nil, fault.New(op, subject, fault.ErrClosed, "while waiting for the answer")
+	}
+}
+
+// The ends of an exchange without an answer.
+var (
+	ErrUnanswered = errors.New("no acknowledgement came")
+	ErrBroken     = errors.New("the connection broke before the acknowledgement came")
+)
+
+// Exchange publishes m with a reply subject of its own and waits for the answer for as long as patience, ctx
+// and the present connection last. Asking again is the caller's.
+func (c *Conn) Exchange(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*natsgo.Msg, error) {
+	w := c.requests.waiter(patience)
+	defer c.requests.close(w)
+	pass, ok := c.enterNow(len(m.Data))
+	if !ok {
+		var err error
+		late, cancel := context.WithDeadline(ctx, w.until)
+		pass, err = c.enterLater(late, len(m.Data))
+		cancel()
+		if err != nil {
+			return nil, ErrUnanswered
+		}
+	}
+	_, breaks, change := c.State()
+	err := c.requests.open(c.nc, w, m.Subject)
+	if err == nil {
+		m.Reply = w.reply
+		err = c.nc.PublishMsg(m)
+	}
+	pass.Leave()
+	if err != nil {
+		return nil, err
+	}
+	for {
+		select {
+		case answer := <-w.answer:
+			if answer == nil {
+				return nil, w.denied
+			}
+			return answer, nil
+		case <-w.timer.C:
+			return nil, ErrUnanswered
+		case <-ctx.Done():
+			return nil, ErrUnanswered
+		case <-change:
+			var up bool
+			var now uint64
+			if up, now, change = c.State(); !up || now != breaks {
+				return nil, ErrBroken
+			}
+		}
+	}
+}
+
+// openRequest opens w when the connection stands and has room, and returns how often it broke so far.
+func (c *Conn) openRequest(ctx context.Context, w *waiter, op, subject string, size int) (uint64, error) {
+	for {
+		up, breaks, wait := c.State()
+		switch {
+		case c.IsClosed():
+			return 0, fault.New(op, subject, fault.ErrClosed, "")
+		case up:
+			var ready bool
+			if w.pass, ready = c.enterNow(size); ready {
+				return breaks, fault.Wrap(op, subject, c.requests.open(c.nc, w, subject))
+			}
+			late, cancel := context.WithDeadline(ctx, w.until)
+			pass, err := c.enterLater(late, size)
+			cancel()
+			if err != nil {
+				return 0, fault.Wrap(op, subject, err)
+			}
+			w.pass = pass
+			return breaks, fault.Wrap(op, subject, c.requests.open(c.nc, w, subject))
+		case c.o.FailWhenDown:
+			return 0, c.Refused(op, subject)
+		}
+		select {
+		case <-wait:
+		case <-w.timer.C:
+			return 0, c.Unreachable(ctx, op, subject, fault.ErrNotConnected)
+		case <-ctx.Done():
+			return 0, c.Unreachable(ctx, op, subject, fault.ErrNotConnected)
+		}
+	}
+}
+
+// Refused is the error of what is not to wait for a connection.
+func (c *Conn) Refused(op, target string) error {
+	return fault.New(op, target, fault.ErrNotConnected, "publish_when_disconnected is %q", "fail")
+}
+
+// unanswered tells a broken connection from a slow or silent responder.
+func (c *Conn) unanswered(op, subject string, breaks uint64, cause error) error {
+	if up, now, _ := c.State(); !up || now != breaks {
+		return &fault.Error{Op: op, Target: subject, Kind: fault.ErrConnectionLost, Cause: cause}
+	}
+	return fault.Wrap(op, subject, cause)
+}
+
+// isNoResponders tells the status that the server itself answers with when nobody subscribes to a request's
+// subject (ADR-4).
+func isNoResponders(m *natsgo.Msg) bool {
+	return len(m.Data) == 0 && m.Header != nil && m.Header.Get("Status") == "503"
+}

@@ -1,0 +1,111 @@
+package conn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
+)
+
+const (
+	// nextAfter is how long a server may be silent before the next one is begun.
+	nextAfter = 300 * time.Millisecond
+	// mostOpen is how many servers are tried at once.
+	mostOpen = 3
+)
+
+// ServerError is why a server could not be connected to.
+type ServerError struct {
+	URL  string // without credentials
+	Err  error
+	host string
+}
+
+func (e *ServerError) Error() string { return e.URL + ": " + e.Err.Error() }
+func (e *ServerError) Unwrap() error { return e.Err }
+
+// round tries the servers in their order until one lets the client in; the losers are closed. The next one
+// is begun when the last has failed or says nothing, so that a silent one costs little and a distant one
+// need not be hurried.
+func (c *Conn) round(ctx context.Context, servers []server) (*line, []*ServerError) {
+	type outcome struct {
+		server int
+		line   *line
+		err    error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	outcomes := make(chan outcome, len(servers))
+	greeted := make(chan int, len(servers))
+	timer := time.NewTimer(nextAfter)
+	defer timer.Stop()
+	begun, open := 0, 0
+	begin := func() {
+		i := begun
+		begun++
+		open++
+		timer.Reset(nextAfter)
+		go func() {
+			l, err := c.open(ctx, servers[i], func() { greeted <- i })
+			outcomes <- outcome{i, l, err}
+		}()
+	}
+	failures := make([]*ServerError, 0, len(servers))
+	if len(servers) > 0 {
+		begin()
+	}
+	for open > 0 {
+		select {
+		case o := <-outcomes:
+			open--
+			if o.err == nil {
+				cancel()
+				go func() { // nobody waits for the losers
+					for range open {
+						if o := <-outcomes; o.line != nil {
+							o.line.discard()
+						}
+					}
+				}()
+				return o.line, nil
+			}
+			failures = append(failures, &ServerError{serverurl.Redact(servers[o.server].url.String()), o.err, hostOf(servers[o.server].url)})
+			if begun < len(servers) && ctx.Err() == nil {
+				begin()
+			}
+		case i := <-greeted:
+			if i == begun-1 {
+				timer.Stop()
+			}
+		case <-timer.C:
+			if begun < len(servers) && open < mostOpen && ctx.Err() == nil {
+				begin()
+			}
+		}
+	}
+	return nil, failures
+}
+
+// discard closes a line that nats.go will not get.
+func (l *line) discard() { _ = l.tcp.Close() }
+
+// reasonOf is what errors of one reason have in common, whatever their texts.
+func reasonOf(err error) string {
+	var step *stepError
+	switch kind := fault.Kind(err); {
+	case errors.As(err, &step):
+		return step.step
+	case kind != nil:
+		return kind.Error()
+	}
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return fmt.Sprintf("%T %v", err, err)
+		}
+		err = inner
+	}
+}
