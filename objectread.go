@@ -290,7 +290,7 @@ func (o *objectReader) fail(err error) error {
 	case cause != nil && errors.Is(err, context.Canceled): // by the timer
 		err = cause
 	case errors.Is(err, ErrNotConnected): // all the time
-		return &fault.Error{Op: opReadObject, Target: o.target, Kind: ErrNotConnected, Cause: o.client.nc.LastError()}
+		return &fault.Error{Op: opReadObject, Target: o.target, Kind: ErrNotConnected, Cause: o.client.conn.LastError()}
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		err = fault.Joined{jetstream.ErrBucketNotFound, err}
 	}

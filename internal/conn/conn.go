@@ -123,10 +123,11 @@ func (c *Conn) Open(ctx context.Context, servers func(context.Context) ([]string
 			return err
 		}
 		l, failures := c.round(ctx, c.order(pool))
-		if l != nil {
-			return c.begin(urls, l)
+		if l == nil {
+			err = roundError(urls, failures)
+		} else if err = c.begin(urls, l); err == nil {
+			return nil
 		}
-		err = roundError(urls, failures)
 		if errors.Is(err, fault.ErrAuthorization) || errors.Is(err, fault.ErrInvalidConfig) {
 			return err
 		}
@@ -155,17 +156,27 @@ func (c *Conn) begin(urls []string, l *line) error {
 	if l != nil {
 		o.Servers = []string{l.server.url.String()}
 		c.ready = l
+		if l.websocket != nil {
+			setUnder(&o, l.websocket, l.server.tls)
+		}
 	}
 	nc, err := o.Connect()
 	if err == nil {
 		err = nc.SetServerPool(urls)
 	}
 	if err != nil {
-		return &fault.Error{Op: "connect to", Target: targets(urls), Kind: fault.ErrInvalidConfig, Cause: err}
+		kind := fault.Kind(err)
+		if kind == nil {
+			kind = fault.ErrNotConnected
+		}
+		return &fault.Error{Op: "connect to", Target: targets(urls), Kind: kind, Cause: err}
 	}
 	c.nc = nc
 	c.requests.init(nc.NewInbox() + ".")
 	close(c.born)
+	if l != nil && l.websocket != nil {
+		c.welcomed(l)
+	}
 	go c.confirmSent()
 	return nil
 }

@@ -196,7 +196,7 @@ func connectLine(o *natsgo.Options, s server, info natsgo.ServerInfo, encrypted 
 		Verbose: o.Verbose, Pedantic: o.Pedantic, TLS: encrypted, Name: o.Name, Lang: natsgo.LangString,
 		Version: natsgo.Version, Protocol: 1, Echo: !o.NoEcho, Headers: info.Headers, NoResponders: info.Headers,
 	}
-	way = "without credentials"
+	way = "without credentials, since none are configured"
 	if u := s.url.User; u != nil { // a URL's own go before all others
 		if password, ok := u.Password(); ok {
 			m.User, m.Pass, way = u.Username(), password, fmt.Sprintf("as user %q of the URL", u.Username())

@@ -33,6 +33,9 @@ type line struct {
 	reader   reader
 	welcome  [][]byte // the server's lines of the handshake; the reader's alone
 
+	websocket *natsgo.Options // with which nats.go shakes hands itself; nil elsewhere
+	upped     sync.Once       // the end of that
+
 	greeting atomic.Bool // nats.go is at its own part of the handshake
 	settling atomic.Bool // it sends what has waited for the connection
 	hooks    lineHooks
@@ -55,8 +58,8 @@ type lineHooks struct {
 func (l *line) start(hooks lineHooks) {
 	l.hooks = hooks
 	l.ended = make(chan struct{})
-	l.greeting.Store(true)
-	l.settling.Store(true)
+	l.greeting.Store(l.websocket == nil)
+	l.settling.Store(l.websocket == nil)
 	go l.send()
 }
 
@@ -103,7 +106,11 @@ func (l *line) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	n, err := l.reader.Read(p)
+	read := l.reader.Read
+	if l.websocket != nil {
+		read = l.tcp.Read // in frames
+	}
+	n, err := read(p)
 	if n > 0 {
 		l.reads.Add(1)
 	}

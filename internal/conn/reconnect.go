@@ -134,7 +134,9 @@ func (d dialer) Dial(_, address string) (net.Conn, error) {
 		return nil, errNotYet
 	}
 	c.ready = nil
-	if c.nc != nil {
+	if l.websocket != nil {
+		c.handOver(l)
+	} else if c.nc != nil {
 		c.nc.Opts.Secure = l.server.tls // the scheme of servers that it hears of
 	}
 	c.present.Store(l)
@@ -146,8 +148,8 @@ func (d dialer) Dial(_, address string) (net.Conn, error) {
 	return l, nil
 }
 
-// SkipTLSHandshake tells nats.go that TLS has been seen to.
-func (d dialer) SkipTLSHandshake() bool { return true }
+// SkipTLSHandshake tells nats.go that TLS has been seen to, but for websockets.
+func (d dialer) SkipTLSHandshake() bool { return d.c.present.Load().websocket == nil }
 
 // lineUp is called with nats.go's lock held.
 func (c *Conn) lineUp(l *line) {

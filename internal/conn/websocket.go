@@ -1,12 +1,139 @@
 package conn
 
 import (
+	"bufio"
 	"context"
-	"errors"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
-func (c *Conn) openWebsocket(ctx context.Context, o *natsgo.Options, s server, address string, tcp *patient) (*line, error) {
-	return nil, errors.New("not yet")
+// openWebsocket makes a TCP connection over which nats.go will shake hands itself, since the framing is
+// its own. That is under its lock, so the server must have shown before that it answers: on a connection
+// that is then closed.
+func (c *Conn) openWebsocket(ctx context.Context, o *natsgo.Options, s server, address string, probe net.Conn) (*line, error) {
+	err := upgrade(ctx, o, s, probe)
+	_ = probe.Close()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := dial(ctx, o, address)
+	if err != nil {
+		return nil, err
+	}
+	tcp := newPatient(raw, c.patience)
+	l := &line{Conn: tcp, tcp: tcp, server: s, queue: newQueue(c.o.queueLimit()), websocket: o}
+	l.reader.source = tcp
+	return l, nil
+}
+
+// upgrade asks for a websocket, as Conn.wsInitHandshake of nats.go does, and reads the first byte of INFO.
+func upgrade(ctx context.Context, o *natsgo.Options, s server, conn net.Conn) error {
+	scheme := "http"
+	if s.tls {
+		scheme = "https"
+		g := greeting{o: o, server: s, conn: conn}
+		if err := g.secure(ctx); err != nil {
+			return err
+		}
+		conn = g.conn
+	}
+	target := &url.URL{Scheme: scheme, Host: s.url.Host, Path: s.url.Path, RawQuery: s.url.RawQuery}
+	if o.ProxyPath != "" {
+		target.Path = "/" + strings.TrimPrefix(o.ProxyPath, "/")
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return err
+	}
+	key := make([]byte, 16)
+	_, _ = rand.Read(key) // it never fails
+	request.Header.Set("Upgrade", "websocket")
+	request.Header.Set("Connection", "Upgrade")
+	request.Header["Sec-WebSocket-Key"] = []string{base64.StdEncoding.EncodeToString(key)}
+	request.Header["Sec-WebSocket-Version"] = []string{"13"}
+	headers := o.WebSocketConnectionHeaders
+	if o.WebSocketConnectionHeadersHandler != nil {
+		if headers, err = o.WebSocketConnectionHeadersHandler(); err != nil {
+			return err
+		}
+	}
+	for name, values := range headers {
+		request.Header[name] = values
+	}
+	if err := request.Write(conn); err != nil {
+		return err
+	}
+	reader := bufio.NewReader(conn)
+	response, err := http.ReadResponse(reader, request)
+	if err != nil {
+		return fmt.Errorf("no answer to the request for a websocket: %w", err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusSwitchingProtocols {
+		return fmt.Errorf("the server has no websocket at %q: %s", target.Path, response.Status)
+	}
+	if _, err := reader.ReadByte(); err != nil {
+		return fmt.Errorf("no INFO from the server: %w", err)
+	}
+	return nil
+}
+
+// handOver prepares nats.go, whose lock is held, to shake hands over a websocket, and waits for the end of
+// that. No call enters nats.go meanwhile.
+func (c *Conn) handOver(l *line) {
+	_ = l.tcp.SetReadDeadline(time.Now().Add(c.o.DialTimeout))
+	open := c.gate.close()
+	c.rounds++ // unless it goes well
+	if c.nc != nil {
+		setUnder(&c.nc.Opts, l.websocket, l.server.tls)
+	}
+	go func() {
+		defer open()
+		select {
+		case <-c.born:
+		case <-c.ctx.Done():
+			return
+		}
+		if c.nc.Status() == natsgo.CONNECTED { // waits for the lock
+			c.welcomed(l)
+			return
+		}
+		err := c.nc.LastError()
+		if err == nil {
+			err = natsgo.ErrNoServers
+		}
+		l.fail(err)
+		c.mu.Lock()
+		c.note([]*ServerError{{serverurl.Redact(l.server.url.String()), err, hostOf(l.server.url)}})
+		c.mu.Unlock()
+	}()
+}
+
+// welcomed is called when nats.go's handshake over a websocket is over.
+func (c *Conn) welcomed(l *line) {
+	l.upped.Do(func() {
+		_ = l.tcp.SetReadDeadline(time.Time{})
+		l.info.MaxPayload = c.nc.MaxPayload()
+		c.lineUp(l)
+	})
+}
+
+// setUnder gives nats.go what it needs for a handshake of its own.
+func setUnder(o, from *natsgo.Options, secure bool) {
+	o.User, o.Password, o.Token, o.UserInfo, o.TokenHandler = from.User, from.Password, from.Token, from.UserInfo, from.TokenHandler
+	o.Nkey, o.UserJWT, o.SignatureCB = from.Nkey, from.UserJWT, from.SignatureCB
+	o.Secure, o.TLSConfig, o.TLSCertCB, o.RootCAsCB = secure, nil, nil, nil
+	if secure {
+		o.TLSConfig, o.TLSCertCB, o.RootCAsCB = from.TLSConfig, from.TLSCertCB, from.RootCAsCB
+	}
 }
