@@ -38,8 +38,9 @@ fmt: ## fail when a file is not formatted
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
 
-vet: ## run go vet
+vet: ## run go vet, for 32 bits as well
 	$(GO) vet ./...
+	GOOS=linux GOARCH=386 $(GO) vet ./...
 	$(GO) vet -C examples/filedistribution ./...
 
 deps: ## fail when the library itself depends on a server or on testify
