@@ -164,3 +164,25 @@ func forget(ctx context.Context, upstream *natsgo.Subscription) int {
 	_ = upstream.Unsubscribe()
 	return max(left, 0)
 }
+
+// forgetTimeout is more than enough to put into the queues what nats.go has received.
+const forgetTimeout = 100 * time.Millisecond
+
+// Forget makes nats.go forget what is being released. It is called while there is no connection, before the
+// next one: nats.go would tell the new server of it and then forget it without a word, and that server would
+// give a queue group's share to nobody.
+func (e *Engine) Forget() {
+	ctx, cancel := context.WithTimeout(context.Background(), forgetTimeout)
+	defer cancel()
+	for _, s := range e.All() {
+		s.mu.Lock()
+		upstream := s.upstream
+		if !s.releasing {
+			upstream = nil
+		}
+		s.mu.Unlock()
+		if upstream != nil {
+			forget(ctx, upstream)
+		}
+	}
+}
