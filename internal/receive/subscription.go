@@ -44,27 +44,35 @@ type Stats struct {
 	Handled, Failed, Dropped uint64
 }
 
-// queue is messages in their order.
+// queue is messages in their order, in a ring.
 type queue struct {
-	messages []*natsgo.Msg
-	head     int
+	ring        []*natsgo.Msg
+	first, size int
 }
 
-func (q *queue) len() int { return len(q.messages) - q.head }
+// What an empty queue keeps room for, and what the first message makes room for.
+const (
+	queueKept  = 1024
+	queueBegin = 4
+)
 
-func (q *queue) push(m *natsgo.Msg) { q.messages = append(q.messages, m) }
-
-// queueKept is how many messages an empty queue keeps the room for.
-const queueKept = 64
+func (q *queue) push(m *natsgo.Msg) {
+	if q.size == len(q.ring) {
+		larger := make([]*natsgo.Msg, max(queueBegin, 2*q.size))
+		n := copy(larger, q.ring[q.first:])
+		copy(larger[n:], q.ring[:q.first])
+		q.ring, q.first = larger, 0
+	}
+	q.ring[(q.first+q.size)&(len(q.ring)-1)] = m // the length is a power of two
+	q.size++
+}
 
 func (q *queue) pop() *natsgo.Msg {
-	m := q.messages[q.head]
-	q.messages[q.head] = nil
-	if q.head++; q.head == len(q.messages) {
-		q.head, q.messages = 0, q.messages[:0]
-		if cap(q.messages) > queueKept {
-			q.messages = nil
-		}
+	m := q.ring[q.first]
+	q.ring[q.first] = nil
+	q.first = (q.first + 1) & (len(q.ring) - 1)
+	if q.size--; q.size == 0 && len(q.ring) > queueKept {
+		q.ring, q.first = nil, 0
 	}
 	return m
 }
@@ -75,7 +83,7 @@ func (s *Subscription) receive(m *natsgo.Msg) {
 	s.mu.Lock()
 	switch {
 	case s.stopped:
-	case s.o.Messages > 0 && s.queue.len() >= s.o.Messages, s.o.Bytes > 0 && s.stats.PendingBytes+size > s.o.Bytes:
+	case s.o.Messages > 0 && s.queue.size >= s.o.Messages, s.o.Bytes > 0 && s.stats.PendingBytes+size > s.o.Bytes:
 		dropped = s.drop()
 	default:
 		s.queue.push(m)
@@ -104,7 +112,7 @@ func (s *Subscription) run() {
 		}
 	}()
 	s.mu.Lock()
-	for s.queue.len() > 0 {
+	for s.queue.size > 0 {
 		m = s.queue.pop()
 		s.stats.PendingBytes -= m.Size()
 		s.stats.InFlight++
@@ -139,7 +147,7 @@ func (s *Subscription) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stats := s.stats
-	stats.Pending = s.queue.len()
+	stats.Pending = s.queue.size
 	return stats
 }
 
