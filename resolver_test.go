@@ -140,7 +140,7 @@ func TestDiscoveryChangesDuringADial(t *testing.T) {
 	t.Parallel()
 	for name, away := range map[string]func(testing.TB) string{
 		"silent": func(t testing.TB) string { return natstest.SilentServer(t, "") },
-		"dead":   func(t testing.TB) string { return natstest.DeadHost(t) },
+		"dead":   natstest.DeadHost,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

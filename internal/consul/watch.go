@@ -25,41 +25,42 @@ const (
 // with an empty list.
 func (r *Resolver) Watch(ctx context.Context, update func(urls []string)) error {
 	var index uint64
-	failures, cuts := 0, 0
+	failures := 0 // queries in a row without servers
+	hasty := 0    // blocking queries in a row that ended early with nothing new
 	for {
 		began := time.Now()
 		urls, answered, err := r.follow(ctx, index)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		wait := leastInterval
 		switch {
-		case answered == 0 && index > 0 && err != nil:
-			// A proxy between may end what is idle for it. Whether Consul is away tells the next
-			// query, which is answered at once.
-			cuts++
-			wait = pause.Backoff(cuts, retryMin, retryMax)
-		case err != nil:
-			// An empty answer has an index: the next query waits for the change.
+		case err == nil:
+			if index == 0 || answered != index || failures > 0 {
+				update(urls)
+			}
+			failures = 0
+		case answered > 0 || index == 0: // without an instance, or without Consul
 			if failures == 0 {
 				r.log.WarnContext(ctx, "consul does not name the servers; the last known ones are kept",
 					slog.String("service", r.service), slog.Any("error", err))
 			}
 			failures++
-			if answered == 0 {
-				wait = pause.Backoff(failures, retryMin, retryMax)
-			}
 		default:
-			if index == 0 || answered != index || failures > 0 {
-				update(urls)
-			}
-			failures = 0
-			if index > 0 {
-				cuts = 0
-			}
-			if answered == 0 { // without an index there is no waiting for a change
-				wait = retryMax
-			}
+			// A proxy between may end what is idle for it. Whether Consul is away tells the next
+			// query, which is answered at once.
+		}
+
+		wait := leastInterval
+		switch {
+		case index > 0 && time.Since(began) < retryMax && (answered == 0 || answered == index):
+			hasty++
+			wait = max(wait, pause.Backoff(hasty, retryMin, retryMax))
+		case index > 0:
+			hasty = 0
+		case answered == 0 && err != nil:
+			wait = pause.Backoff(failures, retryMin, retryMax)
+		case answered == 0: // without an index there is no waiting for a change
+			wait = retryMax
 		}
 		if answered < index {
 			answered = 0
