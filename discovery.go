@@ -94,6 +94,11 @@ func (c *Client) usable(urls []string) ([]string, error) {
 
 // follow asks the resolver for changes until the client is closed.
 func (c *Client) follow() {
+	if _, named := c.servers.Get(); c.watching && named.IsZero() { // Watch may tell of changes alone
+		if urls, err := discovery.Ask(c.life.Context(), c.resolver, c.resolveTimeout()); err == nil {
+			c.setServers(urls)
+		}
+	}
 	discovery.Follow(c.life.Context(), c.resolver, c.resolveTimeout(), c.setServers, func(err error) {
 		c.log.Warn("the resolver stopped telling of servers; it is asked again", "error", err)
 	})

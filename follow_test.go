@@ -282,3 +282,12 @@ func TestResolverOfTheUser(t *testing.T) {
 	first.Stop()
 	eventually(t, "on the second", func() bool { return client.IsConnected() && connectedTo(client, second) })
 }
+
+// A Watch that tells of changes alone is no reason to wait for the first.
+func TestBackgroundConnectAsksTheWatchingResolver(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{"nats://127.0.0.1:1"} },
+		nats.WithBackgroundConnect(), nats.WithResolver(&shifting{first: s.URL()}))
+	require.NoError(t, client.Ping(within(t, patience)))
+}
