@@ -65,11 +65,11 @@ func (r reports) Failed(err *conn.ServerError) {
 }
 
 func (r reports) Dropped(subject string, size int, limit int64) {
-	r.c.onUnsent(fail("publish", subject, ErrPayloadTooLarge,
-		"it waited for the connection, has %d bytes, and max_payload of this server is %d", size, limit), subject)
+	r.c.report(fail("publish", subject, ErrPayloadTooLarge,
+		"it waited for the connection, has %d bytes, and max_payload of this server is %d", size, limit), subject, "")
 }
 
-func (r reports) Refused(err error) { r.c.onUnsent(wrap("connection", "", err), "") }
+func (r reports) Refused(err error) { r.c.report(err, "", "") }
 
 func (r reports) Closed(cause error) {
 	c := r.c
@@ -84,15 +84,10 @@ func (r reports) Closed(cause error) {
 	c.emit(e)
 }
 
-// onUnsent reports what the server did not take.
-func (c *Client) onUnsent(err error, subject string) {
-	c.log.Warn("error on the NATS connection", "error", err, "subject", subject)
-	c.emit(Event{Type: EventAsyncError, Subject: subject, Err: err})
-}
-
-// onAsyncError takes the errors that nats.go can give to no call.
-func (c *Client) onAsyncError(sub *natsgo.Subscription, err error) {
-	defer c.denials.handled.Store(&err)
+// onDenied takes a refusal of the server before anything that follows it is read: a call that waits for a
+// PONG has heard of it then.
+func (c *Client) onDenied(err error) {
+	v := fault.DeniedBy(err)
 	switch {
 	case c.subs.OnError(err):
 		return // the Subscribe that caused it returns it
@@ -100,23 +95,43 @@ func (c *Client) onAsyncError(sub *natsgo.Subscription, err error) {
 		return // the Request that caused it returns it
 	case c.async != nil && c.async.deny(err):
 		return // the futures bring it
+	case v.Publish:
+		c.denied.Store(&err)
+	}
+	c.report(err, v.Subject, v.Queue)
+}
+
+// deniedPublish returns a denied publish that no call has returned yet.
+func (c *Client) deniedPublish() error {
+	err := c.denied.Swap(nil)
+	if err == nil {
+		return nil
+	}
+	return wrap("publish", fault.DeniedBy(*err).Subject, *err)
+}
+
+// onAsyncError takes the errors that nats.go can give to no call.
+func (c *Client) onAsyncError(sub *natsgo.Subscription, err error) {
+	switch {
+	case conn.IsDenial(err):
+		// onDenied had it
 	case errors.Is(err, natsgo.ErrSlowConsumer):
 		// One of upstream's own: a watcher's, or of the user's.
 		dropped, _ := sub.Dropped() // it fails when the subscription has ended
 		c.reportSlow(sub.Subject, sub.Queue, uint64(max(dropped, 0)))
 		c.log.Warn(slowText, "subject", sub.Subject, "queue", sub.Queue, "dropped", max(dropped, 0))
-		return
-	case fault.DeniedBy(err).Publish:
-		c.denials.published.Store(&err)
+	case sub != nil:
+		c.report(err, sub.Subject, sub.Queue)
+	default:
+		c.report(err, "", "")
 	}
-	e := Event{Type: EventAsyncError, Err: wrap("connection", "", err)}
-	if sub != nil {
-		e.Subject, e.Queue = sub.Subject, sub.Queue
-	} else {
-		e.Subject = fault.DeniedBy(err).Subject
-	}
-	c.log.Warn("error on the NATS connection", "error", err, "subject", e.Subject, "queue", e.Queue)
-	c.emit(e)
+}
+
+// report logs an error that no call can return, and makes an event of it.
+func (c *Client) report(err error, subject, queue string) {
+	err = wrap("connection", "", err)
+	c.log.Warn("error on the NATS connection", "error", err, "subject", subject, "queue", queue)
+	c.emit(Event{Type: EventAsyncError, Subject: subject, Queue: queue, Err: err})
 }
 
 // tellUser calls the user's own handler for errors, as nats.go would have.

@@ -38,7 +38,7 @@ type Client struct {
 	js        jetstream.JetStream // nil when JetStream is not enabled
 	jsPrefix  string              // of the subjects of the JetStream API, with the dot at its end
 	subs      *receive.Engine
-	denials   denials
+	denied    atomic.Pointer[error]             // the last denied publish that no call has returned
 	userError atomic.Pointer[natsgo.ErrHandler] // of WithNATSOptions
 	msgIDs    idSource
 	finder    streamFinder
@@ -111,7 +111,6 @@ func newClient(cfg *Config, opts []Option) *Client {
 	}
 	c.failing = c.cfg.PublishWhenDisconnected == whenDisconnectedFail
 	c.pulled = &origin{client: c, ctx: c.life.Context()}
-	c.subs = receive.New(receiving{c}, receiving{c})
 	c.tls = &tlsFiles{cert: own.TLSCert, key: own.TLSKey, ca: own.TLSCA, warn: c.log.Warn}
 	return c
 }
@@ -146,7 +145,7 @@ func (c *Client) Ping(ctx context.Context) error { return c.roundTrip(ctx, "ping
 // ctx, Config.RequestTimeout applies. It returns ErrNotConnected when no connection stands by then,
 // and ErrPermission, once, when the server has denied a publish: the last one is named.
 func (c *Client) Flush(ctx context.Context) error {
-	if err := c.confirmed(ctx, "flush", ""); err != nil {
+	if err := c.roundTrip(ctx, "flush", ""); err != nil {
 		return err
 	}
 	return c.deniedPublish()

@@ -6,6 +6,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
 )
 
 // connect makes the connection, or begins to in the background.
@@ -32,7 +33,9 @@ func (c *Client) connect(ctx context.Context) error {
 		Discovered:       c.watching,
 		RequestTimeout:   c.cfg.RequestTimeout,
 		FailWhenDown:     c.failing,
+		Denied:           c.onDenied,
 	}, reports{c})
+	c.subs = receive.New(c.conn, receiving{c})
 	if c.opts.background {
 		c.servers.FallBack(c.cfg.URLs)
 		return c.conn.OpenInBackground(c.cfg.URLs)

@@ -133,20 +133,8 @@ func (s *Subscription) Drain(ctx context.Context) error {
 	return nil
 }
 
-// receiving is what subscriptions ask of the client and tell it.
+// receiving turns what subscriptions tell into log lines and events.
 type receiving struct{ c *Client }
-
-func (r receiving) NATS() *natsgo.Conn { return r.c.nc }
-
-func (r receiving) State() (up bool, breaks uint64, change <-chan struct{}) { return r.c.conn.State() }
-
-func (r receiving) WhileUp(ctx context.Context) (context.Context, context.CancelFunc) {
-	return r.c.conn.WhileUp(ctx)
-}
-
-func (r receiving) RoundTrip(ctx context.Context, op, target string) error {
-	return r.c.confirmed(ctx, op, target)
-}
 
 func (r receiving) Failed(subject, queue string, err error) { r.c.reportHandler(err, subject, queue) }
 

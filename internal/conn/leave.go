@@ -58,7 +58,7 @@ func (c *Conn) Leave(ctx context.Context, urls []string, another bool, release f
 	}
 	c.ready, c.gap = l, begin
 	c.mu.Unlock()
-	if err := c.nc.ForceReconnect(); err != nil {
+	if err := c.forceReconnect(); err != nil {
 		return err
 	}
 	rejoin()

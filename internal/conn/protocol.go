@@ -42,6 +42,23 @@ func judge(text string) verdict {
 	return end
 }
 
+// denialOf returns the error that nats.go makes of an -ERR that denies something, or nil.
+func denialOf(text string) error {
+	switch lower := strings.ToLower(text); {
+	case strings.HasPrefix(lower, "permissions violation"):
+		return fmt.Errorf("%w: %s", natsgo.ErrPermissionViolation, text)
+	case strings.HasPrefix(lower, "maximum subscriptions exceeded"):
+		return natsgo.ErrMaxSubscriptionsExceeded
+	}
+	return nil
+}
+
+// IsDenial tells whether an error is that of something which the server denied: a subject, or one more
+// subscription. The connection goes on.
+func IsDenial(err error) bool {
+	return errors.Is(err, natsgo.ErrPermissionViolation) || errors.Is(err, natsgo.ErrMaxSubscriptionsExceeded)
+}
+
 // serverError is an -ERR of the server.
 type serverError string
 

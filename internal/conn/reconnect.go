@@ -93,7 +93,15 @@ func (c *Conn) connect(ctx context.Context, a *attempt) {
 		c.giveUp()
 		return
 	}
-	_ = c.nc.ForceReconnect() // it fails when the connection is closed
+	_ = c.forceReconnect() // it fails when the connection is closed
+}
+
+// forceReconnect makes nats.go ask for a line.
+func (c *Conn) forceReconnect() error {
+	if c.o.BeforeHandOver != nil {
+		c.o.BeforeHandOver()
+	}
+	return c.nc.ForceReconnect()
 }
 
 // backoff returns a pause with full jitter whose bound doubles with every round, so that the clients of a
@@ -197,7 +205,10 @@ func (c *Conn) lineDown(l *line, err error) {
 // onServerError decides on an -ERR.
 func (c *Conn) onServerError(text string) verdict {
 	v := judge(text)
-	if v == swallow {
+	switch denial := denialOf(text); {
+	case denial != nil && c.o.Denied != nil:
+		c.o.Denied(denial)
+	case v == swallow:
 		c.tell(func() { c.reports.Refused(serverError(text)) })
 	}
 	return v
