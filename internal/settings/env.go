@@ -29,14 +29,16 @@ func (l *Loaded) environment(environ []string) {
 		}
 		if s, ok := settings[name]; ok {
 			l.variable(s, name, text)
-			continue
+		} else {
+			l.problems.Add(name, "unknown variable%s", hint(name, known))
 		}
-		l.problems.Add(name, "unknown variable%s", hint(name, known))
 	}
-	byFile := func(s setting) bool { return file[s.key] != "" && file[s.key] == l.set[s.key] }
 	for _, winner := range l.settings {
+		if l.set[winner.key] == file[winner.key] {
+			continue // no variable set it
+		}
 		for _, s := range l.settings {
-			if l.set[winner.key] != "" && !byFile(winner) && byFile(s) && s.contradicts(winner) != "" {
+			if file[s.key] != "" && l.set[s.key] == file[s.key] && s.contradicts(winner) != "" {
 				s.takeBack()
 			}
 		}
