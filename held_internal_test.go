@@ -39,7 +39,7 @@ func TestParseAck(t *testing.T) {
 		require.True(t, ok, reply)
 		assert.Equal(t, 12, deliveries)
 		assert.EqualValues(t, 34, seq)
-		assert.EqualValues(t, int64(1700000000000000001), stored)
+		assert.Equal(t, int64(1700000000000000001), stored)
 	}
 	for _, reply := range []string{"", "_INBOX.x", "$JS.ACK.ORDERS.worker.1.2.3", "$JS.ACK.ORDERS.worker.x.2.3.4.5"} {
 		_, _, _, ok := parseAck(reply)

@@ -131,7 +131,7 @@ func TestClientAndFactoryPrintNoSecret(t *testing.T) {
 	require.NoError(t, err)
 	cache, err := bucket.Cached(t.Context())
 	require.NoError(t, err)
-	defer cache.Close()
+	defer func() { require.NoError(t, cache.Close()) }()
 	objects, err := client.CreateObjectStore(t.Context(), "objects")
 	require.NoError(t, err)
 	for name, value := range map[string]any{
