@@ -148,8 +148,9 @@ func TestDrainOverAReconnectLeavesNothingOnTheServer(t *testing.T) {
 	_, err := member.QueueSubscribe(ctx, "a", "g", func(*nats.Message) error { received.Add(1); return nil })
 	require.NoError(t, err)
 	before := s.Embedded().NumSubscriptions()
-	for range 10 {
-		sub, err := client.QueueSubscribe(ctx, "a", "g", func(*nats.Message) error { time.Sleep(20 * time.Millisecond); return nil })
+	for i := range 10 {
+		release := make(chan struct{})
+		sub, err := client.QueueSubscribe(ctx, "a", "g", func(*nats.Message) error { <-release; return nil })
 		require.NoError(t, err)
 		for range 20 {
 			require.NoError(t, client.Publish(ctx, "a", nil))
@@ -158,10 +159,13 @@ func TestDrainOverAReconnectLeavesNothingOnTheServer(t *testing.T) {
 		reconnects := client.Conn().Stats().Reconnects
 		var draining sync.WaitGroup
 		draining.Go(func() { assert.NoError(t, sub.Drain(within(t, patience))) })
-		eventually(t, "the drain has begun", func() bool { return sub.Err() != nil })
+		if i%2 == 0 {
+			eventually(t, "the server knows of the drain", func() bool { return s.Embedded().NumSubscriptions() == before })
+		}
 		require.NoError(t, client.Conn().ForceReconnect())
-		draining.Wait()
 		eventually(t, "reconnected", func() bool { return client.Conn().Stats().Reconnects > reconnects && client.IsConnected() })
+		close(release)
+		draining.Wait()
 		require.NoError(t, client.Flush(ctx))
 	}
 	assert.Equal(t, before, s.Embedded().NumSubscriptions())
