@@ -484,3 +484,11 @@ func TestLoadConfigMissingFile(t *testing.T) {
 	_, err = nats.LoadConfig(".")
 	require.ErrorContains(t, err, "directory")
 }
+
+func TestFactoryThatNothingWasLoadedFor(t *testing.T) {
+	t.Parallel()
+	var factory nats.EventClientFactory
+	_, err := factory.NewNATSClient(t.Context())
+	require.ErrorIs(t, err, nats.ErrInvalidConfig)
+	require.Equal(t, nats.Config{}, factory.Config())
+}

@@ -21,8 +21,22 @@ func NewEventClientFactory(opts ...Option) (*EventClientFactory, error) {
 // NewNATSClient connects as NewClientContext does, with discovery through Consul when the
 // configuration asks for it.
 func (f *EventClientFactory) NewNATSClient(ctx context.Context) (*Client, error) {
-	return NewClientContext(ctx, f.cfg(), f.opts...)
+	return NewClientContext(ctx, f.config(), f.opts...)
 }
 
 // Config returns a copy of the configuration that was loaded, with every secret blanked.
-func (f *EventClientFactory) Config() Config { return f.cfg().redacted() }
+func (f *EventClientFactory) Config() Config {
+	cfg := f.config()
+	if cfg == nil {
+		return Config{}
+	}
+	return cfg.redacted()
+}
+
+// config is nil when NewEventClientFactory has not made the factory.
+func (f *EventClientFactory) config() *Config {
+	if f == nil || f.cfg == nil {
+		return nil
+	}
+	return f.cfg()
+}
