@@ -3,6 +3,8 @@ package nats
 import (
 	"log/slog"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // extend keeps the server from delivering to others what is held here, with one timer for all
@@ -61,7 +63,7 @@ func (s *Consumption) extendHeld(every time.Duration, fresh uint64) {
 		case d.state == stateReady && age(d.arrived) > limit:
 			s.handBack(d) // all workers hang; others may not
 		default:
-			_ = s.client.conn.TryPublish(d.msg.msg.Reply, "", verbProgress)
+			_ = s.client.conn.TryPublish(d.msg.msg.Reply, "", wire.Progress)
 		}
 	})
 }

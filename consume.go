@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // Consumption is a running Consume. Its methods are safe for concurrent use.
@@ -278,7 +279,7 @@ func (s *Consumption) conclude(d *delivery, err error) (kept bool) {
 	case s.opts.confirmed:
 		s.ackConfirmed(d)
 	default:
-		d.finish(verbAck)
+		d.finish(wire.Ack)
 	}
 	return kept
 }

@@ -3,6 +3,8 @@ package nats
 import (
 	"context"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // Stop ends the Consumption gracefully: no more messages come, those that wait are handed back to
@@ -61,7 +63,7 @@ func (s *Consumption) beginStop(cause error) {
 
 // handBack returns a message to the server for others to handle, or later. The caller holds s.mu.
 func (s *Consumption) handBack(d *delivery) {
-	verb := verbNak
+	verb := wire.Nak
 	if d.state == stateWaiting {
 		verb = d.verbNakAfter(max(time.Until(d.trial.until), minRetryDelay))
 	}

@@ -10,6 +10,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // DeadLetter is a message that a Consumption gave up, as ReadDeadLetter finds it in the dead-letter
@@ -95,7 +97,7 @@ func (s *Consumption) bury(d *delivery, reason string) (kept bool) {
 			nextNever, "pause", pause, "error", err)
 		return s.wait(d, pause)
 	}
-	s.settle(d, "+TERM "+oneLine(reason, deadLetterReasonMax))
+	s.settle(d, wire.Term(oneLine(reason, deadLetterReasonMax)))
 	s.count(&s.stats.DeadLettered)
 	s.note(slog.LevelWarn, "message moved to the dead letters", d, nextNever, "reason", reason)
 	s.tell(EventDeadLetter, d, errors.New(reason))
@@ -104,14 +106,14 @@ func (s *Consumption) bury(d *delivery, reason string) (kept bool) {
 
 // settle ends a message of which a copy is stored. When the server does not confirm it, the message
 // comes again and its copy is recognised.
-func (s *Consumption) settle(d *delivery, verb string) {
+func (s *Consumption) settle(d *delivery, verb []byte) {
 	if !atomic.CompareAndSwapUint32(&d.msg.acked, 0, 1) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), copyTimeout)
 	defer cancel()
-	if _, err := s.client.conn.Request(ctx, "settle", d.msg.msg.Reply, nil, []byte(verb), apiAttempt); err != nil {
-		_ = s.client.conn.TryPublish(d.msg.msg.Reply, "", []byte(verb))
+	if _, err := s.client.conn.Request(ctx, "settle", d.msg.msg.Reply, nil, verb, apiAttempt); err != nil {
+		_ = s.client.conn.TryPublish(d.msg.msg.Reply, "", verb)
 	}
 }
 

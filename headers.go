@@ -3,16 +3,14 @@ package nats
 import (
 	"errors"
 	"maps"
-	"strings"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
-// serverHeaders begins the names of the headers that mean something to the server.
-const serverHeaders = "Nats-"
-
-// plainHeaders are those of them that a publisher may set without an option: what a message is and
+// plainHeaders are those of the server's headers that a publisher may set without an option: what a message is and
 // under which condition it is stored, and what the server adds to a copy to tell where it came from
 // (ADR-8, ADR-28, ADR-31). All others make the server do something: Nats-Rollup purges the subject
 // or the stream, Nats-Schedule publishes again and again, Nats-Batch-Id holds the message back,
@@ -41,7 +39,7 @@ var plainHeaders = map[string]bool{
 // checkReserved refuses headers that command the server.
 func checkReserved(op, subject string, header natsgo.Header) error {
 	for name := range header {
-		if len(name) >= len(serverHeaders) && strings.EqualFold(name[:len(serverHeaders)], serverHeaders) && !plainHeaders[name] {
+		if wire.IsServers(name) && !plainHeaders[name] {
 			return fail(op, subject, ErrReservedHeader, "%s; WithHeader sets it on purpose", name)
 		}
 	}

@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // delivery is a message that a Consumption holds, from its arrival to its acknowledgement.
@@ -54,13 +54,6 @@ const (
 	stateGone
 )
 
-// The acknowledgements of a JetStream message (ADR-15).
-var (
-	verbAck      = []byte("+ACK")
-	verbNak      = []byte("-NAK")
-	verbProgress = []byte("+WPI")
-)
-
 // finish sends a final acknowledgement, unless the handler has sent one.
 func (d *delivery) finish(verb []byte) {
 	if !atomic.CompareAndSwapUint32(&d.msg.acked, 0, 1) {
@@ -92,36 +85,7 @@ func (d *delivery) verbNakAfter(delay time.Duration) []byte {
 	if n := len(rules.backOff); n > 0 && !d.from.optional { // the retry stream's consumer has none
 		delay -= rules.backOff[min(max(d.deliveries, 1), n)-1] - rules.ackWait
 	}
-	return append(strconv.AppendInt([]byte(`-NAK {"delay": `), delay.Nanoseconds(), 10), '}')
-}
-
-// parseAck reads the acknowledgement subject of a delivered message: how often it was delivered,
-// its sequence in the stream, and when it was stored there (ADR-15; upstream's own parser allocates).
-func parseAck(reply string) (deliveries int, seq uint64, stored int64, ok bool) {
-	var starts [11]int // of the tokens after the first
-	n := 0
-	for i := range len(reply) {
-		if reply[i] == '.' && n < len(starts) {
-			starts[n] = i + 1
-			n++
-		}
-	}
-	first := 3 // $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<time>.<pending>
-	switch {
-	case n >= 10:
-		first = 5 // $JS.ACK.<domain>.<account hash>.<stream> and so on
-	case n < 8:
-		return 0, 0, 0, false
-	}
-	number := func(token int) (v uint64) {
-		for _, c := range []byte(reply[starts[token] : starts[token+1]-1]) {
-			ok = ok && '0' <= c && c <= '9'
-			v = 10*v + uint64(c-'0')
-		}
-		return v
-	}
-	ok = true
-	return int(number(first)), number(first + 1), int64(number(first + 3)), ok
+	return wire.NakAfter(delay)
 }
 
 // heldList is all that a Consumption holds. The Consumption's lock guards it.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // How long one question to the JetStream API waits for its answer: doubled with every one that is lost.
@@ -72,7 +73,7 @@ func (c *Client) askOnce(ctx context.Context, verb string, body []byte, answer a
 	if err != nil {
 		return err
 	}
-	if isNoResponders(m) {
+	if wire.NoResponders(m) {
 		return natsgo.ErrNoResponders
 	}
 	if err := json.Unmarshal(m.Data, answer); err != nil {

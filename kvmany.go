@@ -11,6 +11,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // What one request for many keys asks for: the server allows 1024 keys, and the request must not be
@@ -19,9 +20,6 @@ const (
 	manyKeys  = 512
 	manyBytes = 64 << 10
 )
-
-// statusEndOfBatch ends the answers to a request for many messages (ADR-31).
-const statusEndOfBatch = "204"
 
 // errIncomplete says that the server has not sent all messages that it was asked for.
 var errIncomplete = errors.New("the answer is incomplete")
@@ -107,7 +105,7 @@ func (kv *KeyValue) getMany(ctx context.Context, keys []string, entries map[stri
 
 // askMany asks once and takes the answers as they come.
 func (kv *KeyValue) askMany(ctx context.Context, keys []string, take func(*keyEntry)) error {
-	request := getRequest{LastOf: make([]string, len(keys))}
+	request := wire.Get{LastOf: make([]string, len(keys))}
 	for i, key := range keys {
 		request.LastOf[i] = kv.prefix + key
 	}
@@ -133,15 +131,14 @@ func (kv *KeyValue) askMany(ctx context.Context, keys []string, take func(*keyEn
 		select {
 		case m := <-answers:
 			cancel()
-			if m.Header.Get(directSequenceHeader) == "" && m.Header.Get(statusHeader) == statusEndOfBatch {
-				if m.Header.Get(directPendingHeader) != "0" {
-					return errIncomplete // the server sends so many bytes at once, and no more
-				}
+			if complete, ends := wire.EndOfBatch(m); complete && ends {
 				return nil
+			} else if ends {
+				return errIncomplete
 			}
 			entry, err := kv.directEntry(m)
 			switch {
-			case errors.Is(err, jetstream.ErrKeyNotFound) && m.Header.Get(descriptionHeader) == descriptionVanished:
+			case wire.Vanished(m):
 				return errIncomplete
 			case err != nil:
 				return err
@@ -156,10 +153,3 @@ func (kv *KeyValue) askMany(ctx context.Context, keys []string, take func(*keyEn
 		}
 	}
 }
-
-// directPendingHeader tells how many messages are left to send.
-const directPendingHeader = "Nats-Num-Pending"
-
-// descriptionVanished is the text of status 404 for a message that was replaced or deleted between
-// being found and being read.
-const descriptionVanished = "Message Not Found"

@@ -4,9 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"strconv"
-	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -14,13 +11,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
-)
-
-// The headers in which a direct answer describes the message (ADR-31).
-const (
-	directSubjectHeader  = "Nats-Subject"
-	directSequenceHeader = "Nats-Sequence"
-	directTimeHeader     = "Nats-Time-Stamp"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // Get returns the latest value of key. It returns ErrKeyNotFound when there is none or it was
@@ -57,7 +48,7 @@ func (kv *KeyValue) GetRevision(ctx context.Context, key string, revision uint64
 	}
 	ctx, cancel := kv.client.deadline(ctx)
 	defer cancel()
-	entry, err := kv.ask(ctx, key, getRequest{Sequence: revision})
+	entry, err := kv.ask(ctx, key, wire.Get{Sequence: revision})
 	if err == nil && (entry.deleted() || entry.key != key) {
 		err = jetstream.ErrKeyNotFound
 	}
@@ -77,25 +68,17 @@ func (kv *KeyValue) last(ctx context.Context, key string) (*keyEntry, error) {
 
 // latest is last as the leader knows it.
 func (kv *KeyValue) latest(ctx context.Context, key string) (*keyEntry, error) {
-	return kv.asked(ctx, key, "STREAM.MSG.GET.", getRequest{LastFor: kv.prefix + key}, kv.storedEntry)
+	return kv.asked(ctx, key, "STREAM.MSG.GET.", wire.Get{LastFor: kv.prefix + key}, kv.storedEntry)
 }
 
-// getRequest is the body of a request for a message.
-type getRequest struct {
-	Sequence uint64   `json:"seq,omitempty"`
-	LastFor  string   `json:"last_by_subj,omitempty"`
-	LastOf   []string `json:"multi_last,omitempty"`
-	NextFor  string   `json:"next_by_subj,omitempty"`
-}
-
-func (kv *KeyValue) ask(ctx context.Context, key string, body getRequest) (*keyEntry, error) {
+func (kv *KeyValue) ask(ctx context.Context, key string, body wire.Get) (*keyEntry, error) {
 	if !kv.direct {
 		return kv.asked(ctx, key, "STREAM.MSG.GET.", body, kv.storedEntry)
 	}
 	return kv.asked(ctx, key, "DIRECT.GET.", body, kv.directEntry)
 }
 
-func (kv *KeyValue) asked(ctx context.Context, key, verb string, body getRequest, parse func(*natsgo.Msg) (*keyEntry, error)) (*keyEntry, error) {
+func (kv *KeyValue) asked(ctx context.Context, key, verb string, body wire.Get, parse func(*natsgo.Msg) (*keyEntry, error)) (*keyEntry, error) {
 	data, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
@@ -147,71 +130,26 @@ func (kv *KeyValue) unanswered(ctx context.Context, kind, last error) error {
 	return fault.Joined{context.Cause(ctx), last}
 }
 
-// directEntry reads a message that a replica sent as it is, its description in headers.
+// directEntry reads a message that a replica sent.
 func (kv *KeyValue) directEntry(m *natsgo.Msg) (*keyEntry, error) {
-	sequence := m.Header.Get(directSequenceHeader)
-	if sequence == "" {
-		switch status := m.Header.Get(statusHeader); status {
-		case statusNoResponders:
-			return nil, natsgo.ErrNoResponders
-		case statusNoMessages:
-			return nil, jetstream.ErrKeyNotFound
-		default:
-			return nil, fmt.Errorf("the server answers %s %s", status, m.Header.Get(descriptionHeader))
-		}
-	}
-	revision, err := strconv.ParseUint(sequence, 10, 64)
-	if err != nil {
-		return nil, err
-	}
-	created, err := time.Parse(time.RFC3339Nano, m.Header.Get(directTimeHeader))
-	if err != nil {
-		return nil, err
-	}
-	return kv.found(m.Header.Get(directSubjectHeader), m.Data, revision, created, m.Header), nil
+	return kv.found(wire.ParseDirect(m))
 }
 
-// storedEntry reads a message that the leader sent as JSON.
+// storedEntry reads a message that the leader sent.
 func (kv *KeyValue) storedEntry(m *natsgo.Msg) (*keyEntry, error) {
-	if isNoResponders(m) {
-		return nil, natsgo.ErrNoResponders
-	}
-	var answer struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message *struct {
-			Subject  string    `json:"subject"`
-			Sequence uint64    `json:"seq"`
-			Header   []byte    `json:"hdrs"`
-			Data     []byte    `json:"data"`
-			Time     time.Time `json:"time"`
-		} `json:"message"`
-	}
-	if err := json.Unmarshal(m.Data, &answer); err != nil {
-		return nil, err
-	}
-	switch {
-	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return nil, jetstream.ErrKeyNotFound
-	case answer.Error != nil:
-		return nil, answer.Error
-	case answer.Message == nil:
-		return nil, errors.New("the server's answer has no message")
-	}
-	var header natsgo.Header
-	if len(answer.Message.Header) > 0 {
-		var err error
-		if header, err = natsgo.DecodeHeadersMsg(answer.Message.Header); err != nil {
-			return nil, err
-		}
-	}
-	one := answer.Message
-	return kv.found(one.Subject, one.Data, one.Sequence, one.Time, header), nil
+	return kv.found(wire.ParseStored(m))
 }
 
-func (kv *KeyValue) found(subject string, data []byte, revision uint64, created time.Time, header natsgo.Header) *keyEntry {
-	e := &keyEntry{kv: kv, value: data, revision: revision, created: created.UnixNano(), operation: operationOf(header)}
-	if len(subject) > len(kv.prefix) {
-		e.key = subject[len(kv.prefix):]
+func (kv *KeyValue) found(m wire.Stored, err error) (*keyEntry, error) {
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return nil, jetstream.ErrKeyNotFound
+	case err != nil:
+		return nil, err
 	}
-	return e
+	e := &keyEntry{kv: kv, value: m.Data, revision: m.Sequence, created: m.Time.UnixNano(), operation: operationOf(m.Header)}
+	if len(m.Subject) > len(kv.prefix) {
+		e.key = m.Subject[len(kv.prefix):]
+	}
+	return e, nil
 }

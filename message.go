@@ -3,7 +3,6 @@ package nats
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // Message is a message received or to be published, of core NATS and of JetStream alike. To
@@ -48,9 +48,6 @@ type origin struct {
 // Handler handles one received message. An error it returns, or a panic, is reported to the logger
 // and the event handler.
 type Handler func(msg *Message) error
-
-// ackPrefix begins the reply subject of every message that a JetStream consumer delivers (ADR-15).
-const ackPrefix = "$JS.ACK."
 
 func (o *origin) message(m *natsgo.Msg) *Message {
 	return &Message{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data, msg: m, origin: o}
@@ -108,7 +105,7 @@ func (m *Message) DecodeJSON(v any) error {
 // Like every acknowledgement it returns ErrNotJetStream on a message that is not a JetStream
 // consumer's, and ErrAlreadyAcked after a final acknowledgement: Ack, AckSync, Nak, NakWithDelay
 // or Term.
-func (m *Message) Ack() error { return m.ack("ack", "+ACK") }
+func (m *Message) Ack() error { return m.ack("ack", wire.Ack) }
 
 // AckSync is Ack confirmed by the server: when it returns nil the message will not be delivered
 // again, but for a server that loses its disk. Without a deadline in ctx, Config.RequestTimeout
@@ -117,30 +114,26 @@ func (m *Message) AckSync(ctx context.Context) error {
 	if err := m.startAck("ack"); err != nil {
 		return err
 	}
-	_, err := m.origin.client.conn.Request(ctx, "ack", m.msg.Reply, nil, []byte("+ACK"), 0)
+	_, err := m.origin.client.conn.Request(ctx, "ack", m.msg.Reply, nil, wire.Ack, 0)
 	return m.endAck("ack", err)
 }
 
 // Nak asks the server to deliver the message again at once. A message that always fails then comes
 // back thousands of times a second: prefer NakWithDelay.
-func (m *Message) Nak() error { return m.ack("nak", "-NAK") }
+func (m *Message) Nak() error { return m.ack("nak", wire.Nak) }
 
 // NakWithDelay asks the server to deliver the message again after delay; zero means at once.
 func (m *Message) NakWithDelay(delay time.Duration) error {
 	if delay < 0 {
 		return fail("nak", m.Subject, ErrInvalidArgument, "the delay must not be negative, got %v", delay)
 	}
-	return m.ack("nak", fmt.Sprintf(`-NAK {"delay": %d}`, delay.Nanoseconds()))
+	return m.ack("nak", wire.NakAfter(delay))
 }
 
 // Term tells the server never to deliver the message again, although it was not handled. The
 // reason, which may be empty, goes into the server's advisory.
 func (m *Message) Term(reason string) error {
-	verb := "+TERM"
-	if reason != "" {
-		verb += " " + reason
-	}
-	return m.ack("term", verb)
+	return m.ack("term", wire.Term(reason))
 }
 
 // InProgress restarts the consumer's ack wait for this message. It may be called any number of
@@ -150,7 +143,7 @@ func (m *Message) InProgress() error {
 		return err
 	}
 	atomic.StoreInt64(&m.renewed, time.Now().UnixNano())
-	return wrap("in progress", m.Subject, m.origin.client.conn.Publish(context.Background(), m.msg.Reply, "", nil, []byte("+WPI")))
+	return wrap("in progress", m.Subject, m.origin.client.conn.Publish(context.Background(), m.msg.Reply, "", nil, wire.Progress))
 }
 
 // held returns for how long the consumer's ack wait has been running, or 0 when that is not known.
@@ -190,15 +183,15 @@ func (m *Message) Metadata() (*jetstream.MsgMetadata, error) {
 }
 
 func (m *Message) isJetStream() bool {
-	return m.msg != nil && strings.HasPrefix(m.msg.Reply, ackPrefix)
+	return m.msg != nil && strings.HasPrefix(m.msg.Reply, wire.AckPrefix)
 }
 
 // ack sends a final acknowledgement without waiting for the server.
-func (m *Message) ack(op, verb string) error {
+func (m *Message) ack(op string, verb []byte) error {
 	if err := m.startAck(op); err != nil {
 		return err
 	}
-	return m.endAck(op, m.origin.client.conn.Publish(context.Background(), m.msg.Reply, "", nil, []byte(verb)))
+	return m.endAck(op, m.origin.client.conn.Publish(context.Background(), m.msg.Reply, "", nil, verb))
 }
 
 func (m *Message) checkAck(op string) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // The layout of an object store (ADR-20): the stream of a bucket, and the subjects of an object's chunks
@@ -81,14 +82,11 @@ type storedMessage struct {
 
 // lastMessage returns the last message of a subject, or jetstream.ErrMsgNotFound.
 func (c *Client) lastMessage(ctx context.Context, stream, subject string) (storedMessage, error) {
-	question := struct {
-		Last string `json:"last_by_subj"`
-	}{subject}
 	var answer struct {
 		apiRefusal
 		Message storedMessage `json:"message"`
 	}
-	err := c.askAPI(ctx, "STREAM.MSG.GET."+stream, question, &answer)
+	err := c.askAPI(ctx, "STREAM.MSG.GET."+stream, wire.Get{LastFor: subject}, &answer)
 	return answer.Message, err
 }
 

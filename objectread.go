@@ -18,6 +18,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // objectAhead is how many bytes are asked for at once, and so at most in memory; it makes at least 2 and at
@@ -154,10 +155,14 @@ func (c *Client) soleChunk(ctx context.Context, info *jetstream.ObjectInfo) []by
 		Subject: c.jsPrefix + "DIRECT.GET." + objectStreamPrefix + info.Bucket + "." + objectChunks(info.Bucket, info.NUID),
 	}
 	m, err := c.conn.Exchange(ctx, question, apiPatienceMin)
-	if err != nil || m.Header.Get(directSequenceHeader) == "" || uint64(len(m.Data)) != info.Size {
+	if err != nil {
 		return nil
 	}
-	return m.Data
+	chunk, err := wire.ParseDirect(m)
+	if err != nil || uint64(len(chunk.Data)) != info.Size {
+		return nil
+	}
+	return chunk.Data
 }
 
 // linkDepth bounds a chain of links, which may be a circle.

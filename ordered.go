@@ -3,7 +3,6 @@ package nats
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -11,6 +10,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // How an ordered reader asks and how long it waits.
@@ -123,7 +124,7 @@ func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetad
 		case m := <-r.received:
 			silence.Reset(r.silence)
 			probe = nil
-			if status := pullStatus(m); status != "" {
+			if status, _ := wire.Status(m); status != "" {
 				if err := r.onStatus(ctx, status, m); err != nil {
 					return nil, nil, err
 				}
@@ -278,10 +279,7 @@ func (r *orderedReader) ask(n int) {
 	if n <= 0 {
 		return
 	}
-	body, err := json.Marshal(pullRequest{Batch: n, Expires: orderedExpires, Heartbeat: r.heartbeat})
-	if err != nil {
-		return
-	}
+	body := wire.Pull(n, orderedExpires, r.heartbeat, false)
 	if r.client.conn.TryPublish(r.api("MSG.NEXT", r.name), r.sub.Subject, body) == nil {
 		r.asked += n
 	}
@@ -291,17 +289,11 @@ func (r *orderedReader) api(verb, consumer string) string {
 	return r.client.jsPrefix + "CONSUMER." + verb + "." + r.stream + "." + consumer
 }
 
-// pendingMessagesHeader tells how many messages of a pull that ended were not delivered (ADR-37).
-const pendingMessagesHeader = "Nats-Pending-Messages"
-
-// lastConsumerHeader tells in a heartbeat the consumer sequence of the last message delivered.
-const lastConsumerHeader = "Nats-Last-Consumer"
-
 // onStatus takes the server's word on a pull: a heartbeat, its end, or that the consumer is gone.
 func (r *orderedReader) onStatus(ctx context.Context, status string, m *natsgo.Msg) error {
 	switch status {
-	case statusHeartbeat:
-		if m.Header.Get(lastConsumerHeader) != strconv.FormatUint(r.delivered, 10) {
+	case wire.StatusHeartbeat:
+		if wire.LastDelivered(m) != strconv.FormatUint(r.delivered, 10) {
 			r.drop() // the last messages were lost on their way
 			return nil
 		}
@@ -309,9 +301,9 @@ func (r *orderedReader) onStatus(ctx context.Context, status string, m *natsgo.M
 		if r.idle != nil {
 			return r.idle(ctx)
 		}
-	case statusTimeout:
-		undelivered, _ := strconv.Atoi(m.Header.Get(pendingMessagesHeader))
-		r.asked -= min(r.asked, undelivered)
+	case wire.StatusTimeout:
+		left, _ := wire.PullEnded(m)
+		r.asked -= min(r.asked, left)
 		if r.asked <= r.batch/2 {
 			r.ask(r.batch - r.asked)
 		}

@@ -3,10 +3,11 @@ package nats
 import (
 	"context"
 	"encoding/json"
-	"strconv"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // How a stream's replicas are asked.
@@ -23,7 +24,7 @@ func (r *orderedReader) nextOfReplica(ctx context.Context) (*natsgo.Msg, *natsgo
 	if !r.replicas || r.whole || r.last == 0 || time.Since(r.tried) > replicaSpell {
 		return nil, nil
 	}
-	body, err := json.Marshal(getRequest{Sequence: r.last + 1, NextFor: r.config.FilterSubject})
+	body, err := json.Marshal(wire.Get{Sequence: r.last + 1, NextFor: r.config.FilterSubject})
 	if err != nil {
 		return nil, nil
 	}
@@ -32,17 +33,16 @@ func (r *orderedReader) nextOfReplica(ctx context.Context) (*natsgo.Msg, *natsgo
 	if err != nil {
 		return nil, nil
 	}
-	sequence, err := strconv.ParseUint(m.Header.Get(directSequenceHeader), 10, 64)
-	stored, errTime := time.Parse(time.RFC3339Nano, m.Header.Get(directTimeHeader))
-	if err != nil || errTime != nil || sequence <= r.last {
+	stored, err := wire.ParseDirect(m)
+	if err != nil || stored.Sequence <= r.last {
 		return nil, nil
 	}
-	r.last = sequence
-	m.Subject = m.Header.Get(directSubjectHeader)
+	r.last = stored.Sequence
+	m.Subject = stored.Subject
 	if r.config.HeadersOnly {
 		m.Data = nil
 	}
 	return m, &natsgo.MsgMetadata{
-		Sequence: natsgo.SequencePair{Stream: sequence}, Timestamp: stored, Stream: r.stream,
+		Sequence: natsgo.SequencePair{Stream: stored.Sequence}, Timestamp: stored.Time, Stream: r.stream,
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // The pace of the attempts to publish one message to a stream.
@@ -165,7 +166,7 @@ func (c *Client) attempt(ctx context.Context, m *natsgo.Msg, patience time.Durat
 	if err != nil {
 		return nil, err
 	}
-	return parsePubAck(answer)
+	return wire.ParsePubAck(answer)
 }
 
 // unstored says why a publish ended without an acknowledgement: kind is what ended it, last what

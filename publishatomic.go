@@ -13,6 +13,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // The headers of an atomic batch (ADR-50).
@@ -142,7 +143,7 @@ func (c *Client) attemptAtomic(ctx context.Context, batch []*natsgo.Msg, careful
 	if err != nil {
 		return nil, final, err
 	}
-	if _, err := parsePubAck(answer); err != nil {
+	if _, err := wire.ParsePubAck(answer); err != nil {
 		return nil, final, err
 	}
 	ack = &BatchAck{}
@@ -163,10 +164,10 @@ func errNoBatches(m *natsgo.Msg) error {
 // addToBatch sends a message and waits until the server has it, which then answers with nothing.
 func (c *Client) addToBatch(ctx context.Context, m *natsgo.Msg) error {
 	answer, err := c.conn.Exchange(ctx, m, attemptMin)
-	if err != nil || (len(answer.Data) == 0 && !isNoResponders(answer)) {
+	if err != nil || (len(answer.Data) == 0 && !wire.NoResponders(answer)) {
 		return err
 	}
-	if _, err := parsePubAck(answer); err != nil {
+	if _, err := wire.ParsePubAck(answer); err != nil {
 		return err
 	}
 	return errNoBatches(m)

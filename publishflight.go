@@ -14,6 +14,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // asyncTick is how often the messages in flight are looked through for what is overdue.
@@ -140,7 +141,7 @@ func (p *asyncPublisher) deliver(m *natsgo.Msg) {
 	if f == nil {
 		return // an earlier attempt's answer has resolved it
 	}
-	ack, err := parsePubAck(m)
+	ack, err := wire.ParsePubAck(m)
 	switch {
 	case err == nil:
 		p.resolve(f, ack, nil)

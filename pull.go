@@ -2,40 +2,13 @@ package nats
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
-
-// pullRequest is the body of a request for messages (ADR-37; jetstream.pullRequest).
-type pullRequest struct {
-	Batch     int           `json:"batch"`
-	Expires   time.Duration `json:"expires,omitempty"`
-	NoWait    bool          `json:"no_wait,omitempty"`
-	Heartbeat time.Duration `json:"idle_heartbeat,omitempty"`
-}
-
-// Status codes with which the server answers a pull instead of a message (ADR-37).
-const (
-	statusHeartbeat  = "100"
-	statusBadRequest = "400"
-	statusNoMessages = "404"
-	statusTimeout    = "408"
-	statusConflict   = "409"
-)
-
-// The texts of status 409 that mean that the consumer is gone, and those that pass.
-const (
-	conflictConsumerDeleted  = "Consumer Deleted"
-	conflictServerShutdown   = "Server Shutdown"
-	conflictLeadershipChange = "Leadership Change"
-)
-
-const descriptionHeader = "Description"
 
 // PullMessages takes up to limit messages from a consumer: it waits for the first one and then takes
 // what is there, in one round trip. When ctx ends first, or without a deadline in ctx
@@ -81,7 +54,7 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 			if err != nil && ctx.Err() == nil && c.conn.IsUp() {
 				return nil, wrapJetStream(op, target, err)
 			}
-		case errors.Is(err, errPullAgain):
+		case errors.Is(err, wire.ErrPullAgain):
 			unheard = nil
 		default:
 			return nil, wrap(op, target, err)
@@ -99,9 +72,6 @@ const (
 	retryPauseMin = 10 * time.Millisecond
 	retryPauseMax = 500 * time.Millisecond
 )
-
-// errPullAgain means that a pull ended early for a reason that passes.
-var errPullAgain = errors.New("the pull ended early")
 
 // pull is one request for messages and what it brought.
 type pull struct {
@@ -140,10 +110,7 @@ func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Me
 		}
 	}()
 	_, breaks, _ := c.conn.State()
-	body, err := json.Marshal(pullRequest{Batch: limit, NoWait: true, Expires: pullExpiry(ctx)})
-	if err != nil {
-		return nil, err
-	}
+	body := wire.Pull(limit, pullExpiry(ctx), 0, true)
 	if err := c.conn.Publish(ctx, subject, inbox, nil, body); err != nil {
 		return nil, err
 	}
@@ -164,7 +131,7 @@ func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks 
 		}
 		up, now, change := p.client.conn.State()
 		if !up || now != breaks {
-			return p.messages, errPullAgain // the server has forgotten the pull
+			return p.messages, wire.ErrPullAgain // the server has forgotten the pull
 		}
 		select {
 		case m := <-received:
@@ -184,8 +151,8 @@ func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks 
 }
 
 func (p *pull) take(m *natsgo.Msg) {
-	if status := pullStatus(m); status != "" {
-		p.over, p.err = true, pullError(status, m)
+	if status, description := wire.Status(m); status != "" {
+		p.over, p.err = true, wire.PullError(status, description)
 		return
 	}
 	if p.origin == nil {
@@ -216,8 +183,9 @@ func (c *Client) abandonPull(sub *natsgo.Subscription, received <-chan *natsgo.M
 			return
 		}
 		for len(received) > 0 {
-			if m := <-received; pullStatus(m) == "" {
-				_ = c.conn.TryPublish(m.Reply, "", []byte("-NAK"))
+			m := <-received
+			if status, _ := wire.Status(m); status == "" {
+				_ = c.conn.TryPublish(m.Reply, "", wire.Nak)
 			}
 		}
 	}()
@@ -229,37 +197,4 @@ func pullExpiry(ctx context.Context) time.Duration {
 	deadline, _ := ctx.Deadline()
 	left := time.Until(deadline)
 	return max(left-min(left/10, 50*time.Millisecond), time.Millisecond)
-}
-
-// pullStatus returns the status code of the server's answer to a pull, or "" for a message, which
-// may have a Status header of its own but always has a reply subject for its acknowledgement.
-func pullStatus(m *natsgo.Msg) string {
-	if m.Header == nil || len(m.Data) > 0 || m.Reply != "" {
-		return ""
-	}
-	return m.Header.Get(statusHeader)
-}
-
-// pullError says what a status means for the pull; nil is its natural end.
-func pullError(status string, m *natsgo.Msg) error {
-	description := m.Header.Get(descriptionHeader)
-	switch status {
-	case statusNoMessages:
-		return nil
-	case statusTimeout:
-		if description == "Requests Pending" { // other pulls wait for the messages there are
-			return errPullAgain
-		}
-		return nil
-	case statusNoResponders:
-		return natsgo.ErrNoResponders
-	case statusConflict:
-		switch description {
-		case conflictConsumerDeleted:
-			return jetstream.ErrConsumerDeleted
-		case conflictServerShutdown, conflictLeadershipChange:
-			return errPullAgain
-		}
-	}
-	return fmt.Errorf("the server answered %s %s", status, description)
 }

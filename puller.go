@@ -3,12 +3,12 @@ package nats
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // How a puller asks and how long it waits.
@@ -91,7 +91,7 @@ func (p *puller) run() {
 			attempt, pause = 1, 0
 		}
 		// Silence is looked into only when it follows silence.
-		missing = !errors.Is(err, errPullAgain) && (!heard || !errors.Is(err, errPullSilent))
+		missing = !errors.Is(err, wire.ErrPullAgain) && (!heard || !errors.Is(err, errPullSilent))
 		before := pause
 		pause = p.failed(attempt, before, err)
 		select {
@@ -291,17 +291,9 @@ func (p *puller) ask() {
 	if s.rules.maxBatch > 0 {
 		want = min(want, s.rules.maxBatch)
 	}
-	if s.client.conn.TryPublish(p.subject, session.inbox, pullBody(want, s.rules.expires)) == nil {
+	if s.client.conn.TryPublish(p.subject, session.inbox, wire.Pull(want, s.rules.expires, min(pullHeartbeat, s.rules.expires/2), false)) == nil {
 		session.asked += want
 	} // else it shows as a change of the link
-}
-
-// pullBody is the JSON of a pullRequest.
-func pullBody(batch int, expires time.Duration) []byte {
-	body := strconv.AppendInt([]byte(`{"batch":`), int64(batch), 10)
-	body = strconv.AppendInt(append(body, `,"expires":`...), int64(expires), 10)
-	heartbeat := min(pullHeartbeat, expires/2)
-	return append(strconv.AppendInt(append(body, `,"idle_heartbeat":`...), int64(heartbeat), 10), '}')
 }
 
 // receive is called by nats.go for everything that comes to the inbox, one at a time.
@@ -316,7 +308,7 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 		Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data, msg: m, origin: &s.origin,
 	}, from: p}
 	var ok bool
-	d.deliveries, d.seq, d.stored, ok = parseAck(m.Reply)
+	d.deliveries, d.seq, d.stored, ok = wire.ParseReply(m.Reply)
 	wanted := ok && (!p.optional || s.unpark(d))
 	if wanted && s.opts.keyOf != nil {
 		ps.setKey(d)
@@ -357,27 +349,24 @@ func (ps *pullSession) alive() {
 // onStatus takes the server's word on a pull.
 func (ps *pullSession) onStatus(m *natsgo.Msg) {
 	s := ps.p.s
-	status, description := m.Header.Get(statusHeader), m.Header.Get(descriptionHeader)
+	status, description := wire.Status(m)
+	left, ended := wire.PullEnded(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case status == statusHeartbeat:
+	case status == wire.StatusHeartbeat:
 		ps.alive()
-	case status == statusTimeout, status == statusConflict && description == conflictBatchCompleted:
-		undelivered, _ := strconv.Atoi(m.Header.Get(pendingMessagesHeader))
-		ps.asked -= min(ps.asked, undelivered)
+	case ended:
+		ps.asked -= min(ps.asked, left)
 		ps.alive()
 		if ps.p.session == ps {
 			ps.p.ask()
 		}
 	default:
-		err := pullError(status, m)
+		err := wire.PullError(status, description)
 		if err == nil {
-			err = fmt.Errorf("the server answered %s %s", status, description)
+			err = wire.Unexpected(status, description)
 		}
 		ps.fail(err)
 	}
 }
-
-// conflictBatchCompleted is the text of status 409 for a pull whose byte limit is reached.
-const conflictBatchCompleted = "Batch Completed"

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // ReplayOption changes what ReplayDeadLetters does.
@@ -129,7 +130,7 @@ func (c *Client) replay(ctx context.Context, letters jetstream.Stream, raw *jets
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), replayTimeout)
 	defer cancel()
 	for name := range letter.Header {
-		if len(name) > len("Nats-") && strings.EqualFold(name[:len("Nats-")], "Nats-") {
+		if wire.IsServers(name) {
 			delete(letter.Header, name)
 		}
 	}

@@ -42,14 +42,3 @@ func (c *Client) requestChecked(ctx context.Context, subject string, header nats
 	}
 	return c.pulled.message(m), nil
 }
-
-// The status that the server itself answers with when nobody subscribes to a request's subject
-// (ADR-4).
-const (
-	statusHeader       = "Status"
-	statusNoResponders = "503"
-)
-
-func isNoResponders(m *natsgo.Msg) bool {
-	return len(m.Data) == 0 && m.Header != nil && m.Header.Get(statusHeader) == statusNoResponders
-}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 func retryStreamOf(stream string) string { return stream + "_RETRY" }
@@ -45,7 +47,7 @@ func (s *Consumption) park(d *delivery, delay time.Duration) bool {
 		return false
 	}
 	s.count(&s.stats.Parked)
-	s.settle(d, "+ACK")
+	s.settle(d, wire.Ack)
 	select {
 	case s.parked.poke <- struct{}{}:
 	default:

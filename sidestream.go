@@ -12,6 +12,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // Headers of a message that a Consumption copied into the dead-letter or the retry stream.
@@ -35,12 +37,12 @@ const (
 
 // isCopyHeader tells whether a header has a meaning in a copy that it must not have there.
 func isCopyHeader(name string) bool {
-	for _, prefix := range []string{"Nats-", "Origin-", "Dead-Letter-", headerRetryTime} {
+	for _, prefix := range []string{"Origin-", "Dead-Letter-", headerRetryTime} {
 		if len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
 			return true
 		}
 	}
-	return false
+	return wire.IsServers(name)
 }
 
 // copyHeader returns the headers of a message's copy.

@@ -200,7 +200,7 @@ func (c *Conn) Request(ctx context.Context, op, subject string, header natsgo.He
 		if m == nil {
 			return nil, fault.Wrap(op, subject, w.denied)
 		}
-		if isNoResponders(m) {
+		if wire.NoResponders(m) {
 			return nil, fault.Wrap(op, subject, natsgo.ErrNoResponders)
 		}
 		return m, nil
@@ -309,10 +309,4 @@ func (c *Conn) unanswered(op, subject string, breaks uint64, cause error) error 
 		return &fault.Error{Op: op, Target: subject, Kind: fault.ErrConnectionLost, Cause: cause}
 	}
 	return fault.Wrap(op, subject, cause)
-}
-
-// isNoResponders tells the status that the server itself answers with when nobody subscribes to a request's
-// subject (ADR-4).
-func isNoResponders(m *natsgo.Msg) bool {
-	return len(m.Data) == 0 && m.Header != nil && m.Header.Get("Status") == "503"
 }

@@ -1,4 +1,13 @@
-// Package wire is what NATS says on the wire, in one place: how long its lines are.
+// Package wire is what NATS says on the wire, in one place: the words that the protocols of JetStream
+// are made of, as the ADRs have them, and how long the lines are in which they stand.
 //
+// Nothing here sends or receives, and nothing remembers: each function makes the bytes of one message,
+// or says what those of one mean.
+//
+//   - ack.go: acknowledgements, and the subjects that they go to (ADR-15).
+//   - pull.go: requests for a consumer's messages, and how they end (ADR-37).
+//   - get.go: requests for stored messages, and the answers (ADR-31).
+//   - puback.go: the answer to a publish.
+//   - status.go: messages of the server itself, which have a status instead of a payload.
 //   - line.go: the length of a control line, as the server counts it.
 package wire

@@ -1,0 +1,58 @@
+package wire
+
+import (
+	"strconv"
+	"time"
+)
+
+// The acknowledgements that need no more words.
+var (
+	Ack      = []byte("+ACK")
+	Nak      = []byte("-NAK")
+	Progress = []byte("+WPI")
+)
+
+// NakAfter asks for a message again after delay.
+func NakAfter(delay time.Duration) []byte {
+	return append(strconv.AppendInt([]byte(`-NAK {"delay": `), delay.Nanoseconds(), 10), '}')
+}
+
+// Term says that a message is never to be delivered again, and why, when reason is not empty.
+func Term(reason string) []byte {
+	if reason == "" {
+		return []byte("+TERM")
+	}
+	return []byte("+TERM " + reason)
+}
+
+// AckPrefix begins the reply subject of every message that a consumer delivers.
+const AckPrefix = "$JS.ACK."
+
+// ParseReply reads the reply subject of a message that a consumer delivered: how often it was delivered,
+// its sequence in the stream, and when it was stored there. Upstream's own parser allocates.
+func ParseReply(reply string) (deliveries int, seq uint64, stored int64, ok bool) {
+	var starts [11]int // of the tokens after the first
+	n := 0
+	for i := range len(reply) {
+		if reply[i] == '.' && n < len(starts) {
+			starts[n] = i + 1
+			n++
+		}
+	}
+	first := 3 // $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<time>.<pending>
+	switch {
+	case n >= 10:
+		first = 5 // $JS.ACK.<domain>.<account hash>.<stream> and so on
+	case n < 8:
+		return 0, 0, 0, false
+	}
+	number := func(token int) (v uint64) {
+		for _, c := range []byte(reply[starts[token] : starts[token+1]-1]) {
+			ok = ok && '0' <= c && c <= '9'
+			v = 10*v + uint64(c-'0')
+		}
+		return v
+	}
+	ok = true
+	return int(number(first)), number(first + 1), int64(number(first + 3)), ok
+}

@@ -1,0 +1,50 @@
+package wire_test
+
+import (
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+)
+
+// The parser says what upstream's says.
+func FuzzParseReply(f *testing.F) {
+	f.Add("$JS.ACK.ORDERS.worker.1.2.3.1700000000000000000.4")
+	f.Add("$JS.ACK.hub.abcdef.ORDERS.worker.12.34.56.1700000000000000000.78")
+	f.Add("$JS.ACK._.abcdef.ORDERS.worker.12.34.56.1700000000000000000.78.random")
+	f.Add("$JS.ACK.ORDERS.worker.1.2.3")
+	f.Add("$JS.ACK.ORDERS.worker.x.y.z.t.p")
+	f.Fuzz(func(t *testing.T, reply string) {
+		deliveries, seq, stored, ok := wire.ParseReply(reply)
+		meta, err := (&natsgo.Msg{Sub: &natsgo.Subscription{}, Reply: reply}).Metadata()
+		if err != nil || !ok {
+			return
+		}
+		assert.EqualValues(t, meta.NumDelivered, deliveries)
+		assert.Equal(t, meta.Sequence.Stream, seq)
+		assert.Equal(t, meta.Timestamp, time.Unix(0, stored))
+	})
+}
+
+func TestParseReply(t *testing.T) {
+	t.Parallel()
+	for _, reply := range []string{
+		"$JS.ACK.ORDERS.worker.12.34.56.1700000000000000001.78",
+		"$JS.ACK.hub.abcdef.ORDERS.worker.12.34.56.1700000000000000001.78",
+		"$JS.ACK._.abcdef.ORDERS.worker.12.34.56.1700000000000000001.78.random",
+	} {
+		deliveries, seq, stored, ok := wire.ParseReply(reply)
+		require.True(t, ok, reply)
+		assert.Equal(t, 12, deliveries)
+		assert.EqualValues(t, 34, seq)
+		assert.Equal(t, int64(1700000000000000001), stored)
+	}
+	for _, reply := range []string{"", "_INBOX.x", "$JS.ACK.ORDERS.worker.1.2.3", "$JS.ACK.ORDERS.worker.x.2.3.4.5"} {
+		_, _, _, ok := wire.ParseReply(reply)
+		assert.False(t, ok, reply)
+	}
+}

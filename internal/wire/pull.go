@@ -1,0 +1,70 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Pull is the body of a request for messages; what is zero is left out.
+func Pull(batch int, expires, heartbeat time.Duration, noWait bool) []byte {
+	body := strconv.AppendInt([]byte(`{"batch":`), int64(batch), 10)
+	if expires > 0 {
+		body = strconv.AppendInt(append(body, `,"expires":`...), int64(expires), 10)
+	}
+	if heartbeat > 0 {
+		body = strconv.AppendInt(append(body, `,"idle_heartbeat":`...), int64(heartbeat), 10)
+	}
+	if noWait {
+		body = append(body, `,"no_wait":true`...)
+	}
+	return append(body, '}')
+}
+
+// ErrPullAgain means that a pull ended early for a reason that passes.
+var ErrPullAgain = errors.New("the pull ended early")
+
+// PullError says what a status means for the pull; nil is its natural end.
+func PullError(status, description string) error {
+	switch status {
+	case StatusNotFound:
+		return nil
+	case StatusTimeout:
+		if description == "Requests Pending" { // other pulls wait for the messages there are
+			return ErrPullAgain
+		}
+		return nil
+	case StatusNoResponders:
+		return natsgo.ErrNoResponders
+	case StatusConflict:
+		switch description {
+		case "Consumer Deleted":
+			return jetstream.ErrConsumerDeleted
+		case "Server Shutdown", "Leadership Change":
+			return ErrPullAgain
+		}
+	}
+	return Unexpected(status, description)
+}
+
+// Unexpected is the error of a status that has no meaning there.
+func Unexpected(status, description string) error {
+	return fmt.Errorf("the server answered %s %s", status, description)
+}
+
+// PullEnded tells whether a pull is over with nothing to it: its time, or its limit of bytes. Left is how
+// many messages it was not given.
+func PullEnded(m *natsgo.Msg) (left int, ended bool) {
+	status, description := Status(m)
+	ended = status == StatusTimeout || status == StatusConflict && description == "Batch Completed"
+	left, _ = strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
+	return left, ended
+}
+
+// LastDelivered is the consumer sequence of the last message delivered before a heartbeat, as the server
+// writes it.
+func LastDelivered(heartbeat *natsgo.Msg) string { return heartbeat.Header.Get("Nats-Last-Consumer") }
