@@ -6,6 +6,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consul"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/discovery"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
@@ -120,13 +121,9 @@ func (c *Client) setServers(named []string) {
 		return
 	}
 	c.servers.Set(urls)
-	shown := serverurl.RedactAll(urls[:min(len(urls), shownServers)])
-	c.log.Info("the NATS servers changed", "count", len(urls), "servers", shown)
+	c.log.Info("the NATS servers changed", "servers", fault.Few(serverurl.RedactAll(urls), ", ", 20))
 	c.emit(Event{Type: EventServersChanged})
 	if c.cfg.Consul.Evict && c.conn.IsUp() && !serverurl.Names(urls, c.conn.Server()) {
 		c.leave(&departure{reason: "discovery does not name it any more", servers: c.otherServers})
 	}
 }
-
-// shownServers are named in a log line.
-const shownServers = 20

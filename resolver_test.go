@@ -135,6 +135,21 @@ func TestFiftyThousandOtherServers(t *testing.T) {
 	assert.Len(t, client.Conn().ServerPool(), 50_000)
 }
 
+// However many servers are away, connecting keeps to its time, and its error to what a person reads.
+func TestFiftyThousandServersAway(t *testing.T) {
+	t.Parallel()
+	urls := fiftyThousand(1, "nats://127.0.0.1:1")
+	for i, url := range urls {
+		urls[i] = strings.Replace(url, "//10.", "//127.", 1)
+	}
+	begin := time.Now()
+	_, err := nats.NewClient(&nats.Config{Timeout: 2 * time.Second}, nats.WithResolver(fixedServers(urls)))
+	require.ErrorIs(t, err, nats.ErrNotConnected)
+	assert.Less(t, time.Since(begin), 10*time.Second)
+	assert.Less(t, len(err.Error()), 20_000)
+	assert.Contains(t, err.Error(), "more")
+}
+
 // What is known of the servers changes while the client waits for one of the old ones.
 func TestDiscoveryChangesDuringADial(t *testing.T) {
 	t.Parallel()

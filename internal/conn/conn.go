@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -186,7 +185,7 @@ func (c *Conn) begin(urls []string, l *line) error {
 	return nil
 }
 
-func targets(urls []string) string { return strings.Join(serverurl.RedactAll(urls), ", ") }
+func targets(urls []string) string { return fault.Few(serverurl.RedactAll(urls), ", ", 50) }
 
 // roundError is the error of a round in which no server let the client in.
 func roundError(urls []string, failures []*ServerError) error {

@@ -149,7 +149,7 @@ func setAddress(conf *api.Config, cfg Config) error {
 	u, hasScheme := parseAddress(address, conf.Scheme)
 	if u == nil {
 		return fmt.Errorf("%s %q is not host:port, http://host:port, https://host:port or unix:///path",
-			key, redactAddress(address))
+			key, serverurl.Redact(address))
 	}
 	if hasScheme && cfg.Scheme != "" && cfg.Scheme != u.Scheme {
 		return fmt.Errorf("%s says %s and consul.scheme says %s", key, u.Scheme, cfg.Scheme)
@@ -202,12 +202,4 @@ func setSocket(conf *api.Config, key, path string, timeout time.Duration) error 
 		return dial(ctx, "unix", path)
 	}
 	return nil
-}
-
-// redactAddress hides what precedes an @, where a URL's user and password stand.
-func redactAddress(address string) string {
-	if i := strings.LastIndexByte(address, '@'); i >= 0 {
-		return "***" + address[i:]
-	}
-	return address
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // What an instance's registration may say about NATS, besides its address and port.
@@ -133,17 +135,12 @@ func instanceHost(host string) (string, error) {
 
 // skippedText lists what was skipped and why, the first few of them.
 func skippedText(skipped []skippedInstance) string {
-	const most = 5
 	if len(skipped) == 0 {
 		return ""
 	}
-	reasons := make([]string, 0, most)
-	for _, s := range skipped[:min(len(skipped), most)] {
-		reasons = append(reasons, fmt.Sprintf("%q: %v", s.instance, s.reason))
+	reasons := make([]string, len(skipped))
+	for i, s := range skipped {
+		reasons[i] = fmt.Sprintf("%q: %v", s.instance, s.reason)
 	}
-	text := fmt.Sprintf("%d skipped (%s", len(skipped), strings.Join(reasons, "; "))
-	if more := len(skipped) - most; more > 0 {
-		text += fmt.Sprintf("; and %d more", more)
-	}
-	return text + ")"
+	return fmt.Sprintf("%d skipped (%s)", len(skipped), fault.Few(reasons, "; ", 5))
 }

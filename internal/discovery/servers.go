@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
@@ -94,11 +94,6 @@ func Usable(urls []string, websocket bool) (usable []string, wrong string) {
 	if len(refused) == 0 {
 		return same, ""
 	}
-	const most = 5
 	slices.Sort(refused) // a resolver promises no order, and what is told must not change with it
-	text := strings.Join(refused[:min(len(refused), most)], "; ")
-	if more := len(refused) - most; more > 0 {
-		text += fmt.Sprintf("; and %d more", more)
-	}
-	return same, fmt.Sprintf("%d of the servers are unusable: %s", len(refused), text)
+	return same, fmt.Sprintf("%d of the servers are unusable: %s", len(refused), fault.Few(refused, "; ", 5))
 }

@@ -2,6 +2,7 @@ package fault
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -46,7 +47,18 @@ func (j Joined) Error() string {
 	for _, err := range j {
 		texts = append(texts, err.Error())
 	}
-	return strings.Join(texts, "; ")
+	return Few(texts, "; ", mostJoined)
+}
+
+// mostJoined is how many causes a text lists: more than a cluster has servers.
+const mostJoined = 50
+
+// Few lists at most so many of the texts, and says how many more there are.
+func Few(texts []string, separator string, most int) string {
+	if more := len(texts) - most; more > 0 {
+		texts = append(slices.Clone(texts[:most]), fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(texts, separator)
 }
 
 func (j Joined) Unwrap() []error { return j }
