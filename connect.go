@@ -34,6 +34,7 @@ func (c *Client) connect(ctx context.Context) error {
 		RequestTimeout:   c.cfg.RequestTimeout,
 		FailWhenDown:     c.failing,
 		Denied:           c.onDenied,
+		BeforeHandOver:   func() { c.subs.Forget() },
 	}, reports{c})
 	c.subs = receive.New(c.conn, receiving{c})
 	if c.opts.background {

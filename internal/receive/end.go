@@ -29,7 +29,7 @@ func (s *Subscription) Stop(cause error) {
 	s.mu.Unlock()
 	s.o.Ended(s.Err())
 	if upstream != nil {
-		_ = upstream.Unsubscribe() // detached follows
+		s.e.conn.Unsubscribe(upstream) // detached follows
 	}
 	s.finishIfOver()
 }
@@ -112,40 +112,29 @@ func (s *Subscription) rejoin() {
 // the connection is broken, and what it sent is in the queues. It returns how many messages were not
 // when ctx ended.
 func (e *Engine) release(ctx context.Context, subs []*Subscription) (lost int) {
-	up, _, _ := e.conn.State()
-	type leaving struct {
-		upstream *natsgo.Subscription
-		gone     chan struct{}
-		mine     bool // nobody else releases it
-	}
-	all := make([]leaving, 0, len(subs))
+	var mine []*natsgo.Subscription // nobody else releases them
+	var gone []chan struct{}
 	for _, s := range subs {
 		s.mu.Lock()
 		if s.upstream != nil {
-			all = append(all, leaving{s.upstream, s.gone, !s.releasing})
+			gone = append(gone, s.gone)
+			if !s.releasing {
+				mine = append(mine, s.upstream)
+			}
 			s.releasing = true
 		}
 		s.mu.Unlock()
 	}
-	told := false
-	for _, l := range all {
-		if up && l.mine {
-			told = l.upstream.Drain() == nil || told
-		}
+	if len(mine) > 0 {
+		e.tell(ctx, mine)
 	}
-	if told {
-		ctx, cancel := e.conn.WhileUp(ctx)
-		_ = e.conn.NATS().FlushWithContext(ctx) // it fails when the connection breaks: then nothing more comes
-		cancel()
+	for _, upstream := range mine {
+		lost += received(ctx, upstream)
+		e.conn.Unsubscribe(upstream)
 	}
-	for _, l := range all {
-		if l.mine {
-			lost += forget(ctx, l.upstream)
-		}
-	}
-	for _, l := range all {
+	for _, gone := range gone {
 		select {
-		case <-l.gone:
+		case <-gone:
 		case <-ctx.Done():
 			return lost
 		}
@@ -153,24 +142,39 @@ func (e *Engine) release(ctx context.Context, subs []*Subscription) (lost int) {
 	return lost
 }
 
-// forget makes nats.go forget a subscription as soon as it has delivered what it has. It returns how
-// much it had not when ctx ended.
-func forget(ctx context.Context, upstream *natsgo.Subscription) int {
+// tell returns when the server has heard that it is to send no more, or the connection is broken.
+func (e *Engine) tell(ctx context.Context, subs []*natsgo.Subscription) {
+	pass, err := e.conn.Enter(ctx, 0)
+	if err != nil {
+		return
+	}
+	ctx, cancel := e.conn.WhileUp(ctx)
+	defer cancel()
+	for _, upstream := range subs {
+		if ctx.Err() == nil {
+			_ = upstream.Drain() // it fails when it has ended
+		}
+	}
+	pass.Leave()
+	_ = e.conn.Flush(ctx) // or the end of ctx: nothing comes after either
+}
+
+// received waits until nats.go has delivered what it has. It returns how much it had not when ctx ended.
+func received(ctx context.Context, upstream *natsgo.Subscription) int {
 	left, _, err := upstream.Pending()
 	for err == nil && left > 0 && ctx.Err() == nil {
 		time.Sleep(time.Millisecond)
 		left, _, err = upstream.Pending()
 	}
-	_ = upstream.Unsubscribe()
 	return max(left, 0)
 }
 
 // forgetTimeout is more than enough to put into the queues what nats.go has received.
 const forgetTimeout = 100 * time.Millisecond
 
-// Forget makes nats.go forget what is being released. It is called while there is no connection, before the
-// next one: nats.go would tell the new server of it and then forget it without a word, and that server would
-// give a queue group's share to nobody.
+// Forget makes nats.go forget what is being released. It is called before nats.go gets a connection,
+// whose server it would tell of it, and then forget it without a word: that server would give a queue
+// group's share to nobody.
 func (e *Engine) Forget() {
 	ctx, cancel := context.WithTimeout(context.Background(), forgetTimeout)
 	defer cancel()
@@ -182,7 +186,8 @@ func (e *Engine) Forget() {
 		}
 		s.mu.Unlock()
 		if upstream != nil {
-			forget(ctx, upstream)
+			received(ctx, upstream)
+			_ = upstream.Unsubscribe() // it fails when it has ended
 		}
 	}
 }

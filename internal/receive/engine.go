@@ -11,20 +11,9 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
-
-// Conn is what subscriptions ask of the connection.
-type Conn interface {
-	NATS() *natsgo.Conn
-	// State returns whether the connection stands, how often it broke, and a channel that is closed at
-	// the next change.
-	State() (up bool, breaks uint64, change <-chan struct{})
-	// WhileUp returns a context that ends with ctx and when the connection breaks.
-	WhileUp(ctx context.Context) (context.Context, context.CancelFunc)
-	// RoundTrip waits for a PONG, of the next connection if need be.
-	RoundTrip(ctx context.Context, op, target string) error
-}
 
 // Reports are told what no call can return. They must not wait.
 type Reports interface {
@@ -52,7 +41,7 @@ type Options struct {
 
 // Engine holds the subscriptions of a client.
 type Engine struct {
-	conn    Conn
+	conn    *conn.Conn
 	reports Reports
 	dropped atomic.Uint64 // by subscriptions that have ended
 
@@ -62,7 +51,7 @@ type Engine struct {
 }
 
 // New returns an Engine without subscriptions.
-func New(c Conn, r Reports) *Engine {
+func New(c *conn.Conn, r Reports) *Engine {
 	return &Engine{conn: c, reports: r, subs: make(map[*Subscription]struct{})}
 }
 
@@ -79,7 +68,11 @@ func (e *Engine) Subscribe(ctx context.Context, subject, queue string, o Options
 		s.forget()
 		return nil, err
 	}
-	err := s.attach()
+	pass, err := e.conn.Enter(ctx, 0)
+	if err == nil {
+		err = s.attach()
+		pass.Leave()
+	}
 	if err == nil && !lazily {
 		err = e.conn.RoundTrip(ctx, "subscribe", subject)
 	}
@@ -103,8 +96,8 @@ func limit(n, otherwise int) int {
 	return n
 }
 
-// OnError takes an error that the server sent and tells whether a call returns it. A denial names what
-// it denies; a refusal for want of room means what is being subscribed to.
+// OnError takes a refusal of the server, before anything that follows it is read, and tells whether a call
+// returns it. A denial names what it denies; one for want of room means what is being subscribed to.
 func (e *Engine) OnError(err error) bool {
 	full := errors.Is(err, natsgo.ErrMaxSubscriptionsExceeded)
 	v := fault.DeniedBy(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
@@ -25,22 +26,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds every wait for a state that is sure to come.
 const patience = 10 * time.Second
 
-// plain is a connection of nats.go that stands for as long as the test lasts.
-type plain struct{ nc *natsgo.Conn }
+// silent hears nothing of the connection.
+type silent struct{}
 
-func (p plain) NATS() *natsgo.Conn { return p.nc }
-
-func (p plain) State() (up bool, breaks uint64, change <-chan struct{}) { return true, 0, nil }
-
-func (p plain) WhileUp(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithCancel(ctx)
-}
-
-func (p plain) RoundTrip(ctx context.Context, _, _ string) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	return p.nc.FlushWithContext(ctx)
-}
+func (silent) Up(bool, time.Duration)     {}
+func (silent) Down(error)                 {}
+func (silent) Failed(*conn.ServerError)   {}
+func (silent) Dropped(string, int, int64) {}
+func (silent) Refused(error)              {}
+func (silent) Closed(error)               {}
 
 // reports counts.
 type reports struct {
@@ -77,11 +71,13 @@ func (r *reports) all() (failed, lost []error, dropped uint64) {
 
 func newEngine(t *testing.T) (*receive.Engine, *natsgo.Conn, *reports) {
 	t.Helper()
-	nc, err := natsgo.Connect(natstest.RunServer(t, natstest.WithoutJetStream()).URL())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
+	url := natstest.RunServer(t, natstest.WithoutJetStream()).URL()
+	o := natsgo.GetDefaultOptions()
+	c := conn.New(conn.Options{NATS: &o, DialTimeout: patience, RequestTimeout: patience, MaxReconnect: -1}, silent{})
+	t.Cleanup(c.Close)
+	require.NoError(t, c.Open(context.Background(), func(context.Context) ([]string, error) { return []string{url}, nil }))
 	r := &reports{}
-	return receive.New(plain{nc}, r), nc, r
+	return receive.New(c, r), c.NATS(), r
 }
 
 func options(workers int, h func(*natsgo.Msg) error) receive.Options {

@@ -173,7 +173,7 @@ func (s *Subscription) Err() error {
 	return s.cause
 }
 
-// attach makes the server send.
+// attach makes the server send. The caller sees to it that this need not wait.
 func (s *Subscription) attach() error {
 	upstream, err := s.e.conn.NATS().QueueSubscribe(s.Subject, s.Queue, s.receive)
 	if err != nil {
@@ -189,7 +189,7 @@ func (s *Subscription) attach() error {
 	upstream.SetClosedHandler(func(string) { detach() })
 	switch {
 	case ends:
-		_ = upstream.Unsubscribe()
+		s.e.conn.Unsubscribe(upstream)
 	case !upstream.IsValid(): // it was closed before it had the handler
 		go detach()
 	}
