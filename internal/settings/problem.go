@@ -2,7 +2,6 @@ package settings
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
@@ -25,23 +24,9 @@ func (ps Problems) Err() error {
 	if len(ps) == 0 {
 		return nil
 	}
-	return configError(ps)
-}
-
-type configError Problems
-
-func (e configError) Error() string {
-	texts := make([]string, len(e))
-	for i, p := range e {
-		texts[i] = p.where + ": " + p.reason.Error()
+	all := make(fault.Joined, len(ps))
+	for i, p := range ps {
+		all[i] = fmt.Errorf("%s: %w", p.where, p.reason)
 	}
-	return fault.ErrInvalidConfig.Error() + ": " + strings.Join(texts, "; ")
-}
-
-func (e configError) Unwrap() []error {
-	errs := []error{fault.ErrInvalidConfig}
-	for _, p := range e {
-		errs = append(errs, p.reason)
-	}
-	return errs
+	return fmt.Errorf("%w: %w", fault.ErrInvalidConfig, all)
 }
