@@ -66,6 +66,9 @@ func (c *Client) objectNameFault(bucket, name string) string {
 
 // sized adds the sizes to the error of a payload that was too large.
 func (c *Client) sized(err error, header natsgo.Header, data []byte) error {
+	if err == nil {
+		return nil
+	}
 	var api *jetstream.APIError
 	size := wire.HeaderSize(header) + len(data)
 	switch {

@@ -178,6 +178,9 @@ func (c *Conn) begin(urls []string, l *line) error {
 	c.nc = nc
 	c.requests.init(nc.NewInbox() + ".")
 	close(c.born)
+	if l != nil {
+		l.settling.Store(false) // nothing has waited
+	}
 	if l != nil && l.websocket != nil {
 		c.welcomed(l)
 	}

@@ -46,24 +46,27 @@ func (c *Conn) enterNow(size int) (Pass, bool) {
 	return Pass{l.queue, reserved}, ok
 }
 
+// enterLater waits. A context without a deadline gets none of its own, which would cost more than the wait.
 func (c *Conn) enterLater(ctx context.Context, size int) (Pass, error) {
-	ctx, cancel := c.Deadline(ctx)
-	defer cancel()
-	stop := context.AfterFunc(c.ctx, cancel)
-	defer stop()
-	err := c.gate.pass(ctx)
+	most := c.o.RequestTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		most = time.Until(deadline) + time.Second // ctx ends before
+	}
+	if err := c.gate.pass(ctx); err != nil {
+		return Pass{}, err
+	}
 	l := c.present.Load()
-	if err == nil && l != nil {
-		var reserved int64
-		if reserved, err = l.queue.admit(ctx, size); err == nil {
-			return Pass{l.queue, reserved}, nil
-		}
-		err = fmt.Errorf("%s: %w", l.congestion(), err)
+	if l == nil {
+		return Pass{}, nil
 	}
-	if err != nil && c.ctx.Err() != nil {
-		err = fault.ErrClosed
+	reserved, err := l.queue.admit(ctx, size, most)
+	switch {
+	case err == nil:
+		return Pass{l.queue, reserved}, nil
+	case c.IsClosed():
+		return Pass{}, fault.ErrClosed
 	}
-	return Pass{}, err
+	return Pass{}, fmt.Errorf("%s: %w", l.congestion(), err)
 }
 
 // congestion says how the line is.

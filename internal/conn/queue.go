@@ -2,6 +2,7 @@ package conn
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -29,12 +30,13 @@ type queue struct {
 	blocked  atomic.Int64 // calls of write that wait
 	wake     chan struct{}
 
+	pool    sync.Pool // of waiters
 	mu      sync.Mutex
 	buf     []byte
-	err     error           // why nothing is taken any more
-	ending  bool            // nothing more is written; the rest is sent
-	waiters []chan struct{} // for room, in their order; closed when it is their turn
-	full    *sync.Cond      // signalled when the queue shrinks or ends
+	err     error         // why nothing is taken any more
+	ending  bool          // nothing more is written; the rest is sent
+	waiters []*roomWaiter // for room, in their order
+	full    *sync.Cond    // signalled when the queue shrinks or ends
 }
 
 func newQueue(limit int64) *queue {
@@ -59,57 +61,75 @@ func (q *queue) reserve(size int) (reserved int64, ok bool) {
 	return int64(size), true
 }
 
-// admit is reserve when there is room.
-func (q *queue) admit(ctx context.Context, size int) (reserved int64, err error) {
-	if size <= uncounted {
-		size = 0
-	}
-	for {
-		turn, ok := q.tryReserve(int64(size))
-		if ok {
-			return int64(size), nil
-		}
-		select {
-		case <-turn:
-		case <-ctx.Done():
-			q.leave(turn)
-			return 0, context.Cause(ctx)
-		}
-	}
+// roomWaiter waits for its turn to try again. It is used again: a publisher that is faster than the line waits
+// often.
+type roomWaiter struct {
+	turn  chan struct{} // holds a token when it is
+	timer *time.Timer
 }
 
-// tryReserve reserves, or returns the channel that is closed when it is the caller's turn to try again.
-func (q *queue) tryReserve(size int64) (turn chan struct{}, ok bool) {
+var errNoRoomInTime = fmt.Errorf("no room: %w", context.DeadlineExceeded)
+
+// admit is reserve when there is room. It waits for as long as ctx and most allow.
+func (q *queue) admit(ctx context.Context, size int, most time.Duration) (reserved int64, err error) {
+	if size > uncounted {
+		reserved = int64(size)
+	}
+	w, _ := q.pool.Get().(*roomWaiter)
+	if w == nil {
+		w = &roomWaiter{turn: make(chan struct{}, 1), timer: time.NewTimer(most)}
+	} else {
+		w.timer.Reset(most)
+	}
+	defer q.pool.Put(w)
+	defer w.timer.Stop()
+	for !q.tryReserve(w, reserved) {
+		select {
+		case <-w.turn:
+			continue
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-w.timer.C:
+			err = errNoRoomInTime
+		}
+		q.leave(w)
+		return 0, err
+	}
+	return reserved, nil
+}
+
+// tryReserve reserves, or lets w wait for its turn.
+func (q *queue) tryReserve(w *roomWaiter, size int64) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.over() || q.n.Load()+q.reserved.Load() < roomLimit {
 		q.reserved.Add(size)
 		q.signal() // there may be room for more than one
-		return nil, true
+		return true
 	}
-	turn = make(chan struct{})
-	q.waiters = append(q.waiters, turn)
-	return turn, false
+	q.waiters = append(q.waiters, w)
+	return false
 }
 
-// leave takes a waiter out that has given up; if it was its turn, the next one has it.
-func (q *queue) leave(turn chan struct{}) {
+// leave takes out a waiter that has given up; if it was its turn, the next one has it.
+func (q *queue) leave(w *roomWaiter) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for i, w := range q.waiters {
-		if w == turn {
+	for i := range q.waiters {
+		if q.waiters[i] == w {
 			q.waiters = append(q.waiters[:i], q.waiters[i+1:]...)
 			return
 		}
 	}
+	<-w.turn
 	q.signal()
 }
 
 // signal wakes the first waiter when there is room, all when the queue has ended. The caller holds q.mu.
 func (q *queue) signal() {
 	for len(q.waiters) > 0 && (q.over() || q.n.Load()+q.reserved.Load() < roomLimit) {
-		close(q.waiters[0])
-		q.waiters = q.waiters[1:]
+		q.waiters[0].turn <- struct{}{}
+		q.waiters = append(q.waiters[:0], q.waiters[1:]...)
 		if !q.over() {
 			return
 		}
