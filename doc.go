@@ -115,9 +115,10 @@
 //
 // # Discovery
 //
-// With Config.UseConsul the servers come from Consul, once, when the client is made; when that fails,
-// Config.URLs is used, and [EventServersFallback] tells. A [Resolver] given to [WithResolver] stands in
-// Consul's place. [ConsulResolver] documents how an instance becomes a URL.
+// With Config.UseConsul the servers come from Consul, when the client is made and at every change; when
+// that fails, Config.URLs is used, and [EventServersFallback] tells. A [Resolver] given to [WithResolver]
+// stands in Consul's place; a [WatchingResolver] is followed as well. [ConsulResolver] documents how an
+// instance becomes a URL.
 //
 // # Contexts
 //
