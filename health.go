@@ -43,9 +43,13 @@ type ConsumerHealth struct {
 	Lag      uint64 `json:"lag"`     // as Consumption.Lag; zero when it cannot be found out
 }
 
+// problemsShown is how many refused subscriptions are named one by one.
+const problemsShown = 10
+
 // Health asks the server for a sign of life, JetStream for its state, where it is enabled, and every
 // Consumption's consumer for its lag. What fails is one of the Problems: among them the reason for
-// which the last attempt to reconnect failed, a refused TLS handshake included. Without a deadline
+// which the last attempt to reconnect failed, a refused TLS handshake included. A subscription that the server refuses since a reconnect is one, too.
+// Without a deadline
 // in ctx, Config.RequestTimeout applies to all of it.
 func (c *Client) Health(ctx context.Context) Health {
 	if ctx == nil {
@@ -82,6 +86,17 @@ func (c *Client) Health(ctx context.Context) Health {
 	if c.js != nil && up {
 		_, err := c.js.AccountInfo(ctx)
 		problem("JetStream", err)
+	}
+	refused := 0
+	for _, s := range c.subs.All() {
+		if err := s.Refused(); err != nil {
+			if refused++; refused <= problemsShown {
+				h.Problems = append(h.Problems, err.Error())
+			}
+		}
+	}
+	if refused > problemsShown {
+		h.Problems = append(h.Problems, fmt.Sprintf("%d more subscriptions are refused", refused-problemsShown))
 	}
 	for _, s := range c.runningConsumptions() {
 		one := ConsumerHealth{Stream: s.stream, Consumer: s.consumer, Healthy: s.Healthy()}

@@ -118,3 +118,118 @@ func TestRequestWithoutInboxPermission(t *testing.T) {
 		require.ErrorContains(t, err, "_INBOX.")
 	}
 }
+
+// What was permitted may be denied by the next server: the subscription says so, for as long as it is so.
+func TestPermissionWithdrawnAtAReconnect(t *testing.T) {
+	t.Parallel()
+	permitting := restricted(t, nil)
+	denying := restricted(t, &server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"secret.>"}}})
+	var events eventLog
+	client := connect(t, permitting, func(c *nats.Config) { as("u")(c); c.JetStreamEnabled = false }, nats.WithEventHandler(events.handle))
+	ctx := context.Background()
+	handler := func(*nats.Message) error { return nil }
+	open, err := client.Subscribe(ctx, "open", handler)
+	require.NoError(t, err)
+	plain, err := client.Subscribe(ctx, "secret.x", handler)
+	require.NoError(t, err)
+	group, err := client.QueueSubscribe(ctx, "secret.x", "g", handler)
+	require.NoError(t, err)
+	move := func(s *natstest.Server) {
+		reconnects := client.Conn().Stats().Reconnects
+		require.NoError(t, client.Conn().SetServerPool([]string{s.URL()}))
+		require.NoError(t, client.Conn().ForceReconnect())
+		eventually(t, "moved", func() bool { return client.Conn().Stats().Reconnects > reconnects && client.IsConnected() })
+		require.NoError(t, client.Flush(ctx))
+	}
+	move(denying)
+	for _, sub := range []*nats.Subscription{plain, group} {
+		require.ErrorIs(t, sub.Err(), nats.ErrPermission)
+		require.ErrorContains(t, sub.Err(), "secret.x")
+	}
+	require.NoError(t, open.Err())
+	health := client.Health(ctx)
+	assert.False(t, health.OK)
+	assert.Len(t, health.Problems, 2)
+	eventually(t, "told", func() bool { return len(events.of(nats.EventAsyncError)) == 2 })
+	_, err = client.Subscribe(ctx, "secret.x", handler)
+	require.ErrorIs(t, err, nats.ErrPermission)
+	move(permitting)
+	require.NoError(t, plain.Err())
+	require.NoError(t, group.Err())
+	assert.True(t, client.Health(ctx).OK)
+}
+
+// A server that has no room for one more subscription says so without naming it. Who returns nil is heard.
+func TestMaxSubscriptions(t *testing.T) {
+	t.Parallel()
+	const most = 5
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.MaxSubs = most }))
+	client, other := connect(t, s, nil), connect(t, s, nil)
+	ctx := context.Background()
+	_, err := other.Subscribe(ctx, "echo", func(msg *nats.Message) error { return msg.Respond(nil) })
+	require.NoError(t, err)
+	var mu sync.Mutex
+	var all []*nats.Subscription
+	var many sync.WaitGroup
+	for i := range 20 {
+		many.Go(func() {
+			sub, err := client.Subscribe(ctx, fmt.Sprint("many.", i), func(*nats.Message) error { return nil })
+			if err != nil {
+				assert.ErrorIs(t, err, natsgo.ErrMaxSubscriptionsExceeded)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, sub)
+		})
+	}
+	many.Wait()
+	for len(all) < most {
+		sub, err := client.Subscribe(ctx, "one", func(*nats.Message) error { return nil })
+		require.NoError(t, err)
+		all = append(all, sub)
+	}
+	require.Len(t, all, most)
+	for _, sub := range all {
+		require.NoError(t, other.Publish(ctx, sub.Subject(), nil))
+	}
+	for _, sub := range all {
+		eventually(t, "it is heard", func() bool { return sub.Stats().Handled > 0 })
+	}
+	_, err = client.Subscribe(ctx, "one.more", func(*nats.Message) error { return nil })
+	require.ErrorIs(t, err, natsgo.ErrMaxSubscriptionsExceeded)
+	_, err = client.Request(ctx, "echo", nil, time.Hour)
+	require.ErrorIs(t, err, natsgo.ErrMaxSubscriptionsExceeded)
+	require.NoError(t, all[0].Unsubscribe())
+	_, err = client.Request(ctx, "echo", nil, 0)
+	require.NoError(t, err)
+	_, err = client.Subscribe(ctx, "one.more", func(*nats.Message) error { return nil })
+	require.ErrorIs(t, err, natsgo.ErrMaxSubscriptionsExceeded)
+	_, err = client.Request(ctx, "echo", nil, 0)
+	require.NoError(t, err, "requests go on")
+	require.NoError(t, all[1].Unsubscribe())
+	_, err = client.Subscribe(ctx, "one.more", func(*nats.Message) error { return nil })
+	require.NoError(t, err)
+}
+
+// Each denial is returned once: what Request has returned is not what Flush does, nor what is told.
+func TestDenialIsReturnedOnce(t *testing.T) {
+	t.Parallel()
+	s := restricted(t, &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"secret.>"}}})
+	var events eventLog
+	hang := make(chan struct{})
+	defer close(hang)
+	client := connect(t, s, as("u"), nats.WithEventHandler(events.handle),
+		nats.WithNATSOptions(natsgo.ErrorHandler(func(*natsgo.Conn, *natsgo.Subscription, error) { <-hang })))
+	ctx := context.Background()
+	_, err := client.Request(ctx, "secret.x", nil, time.Hour)
+	require.ErrorIs(t, err, nats.ErrPermission)
+	require.NoError(t, client.Flush(ctx))
+	require.NoError(t, client.Publish(ctx, "secret.y", nil))
+	_, err = client.Request(ctx, "secret.x", nil, time.Hour)
+	require.ErrorIs(t, err, nats.ErrPermission)
+	require.ErrorContains(t, client.Flush(ctx), `publish "secret.y"`)
+	require.NoError(t, client.Flush(ctx))
+	eventually(t, "one was told", func() bool { return len(events.of(nats.EventAsyncError)) > 0 })
+	assert.Len(t, events.of(nats.EventAsyncError), 1)
+}

@@ -87,8 +87,9 @@ func (c *Client) publish(ctx context.Context, op, subject, reply string, header 
 // Subscription.Done tells when it is over, after Config.DrainTimeout at the latest.
 //
 // The errors are ErrInvalidSubject, ErrInvalidArgument for a nil h, ErrPermission when the server
-// denies the subject, upstream's ErrMaxSubscriptionsExceeded when it has no room, ErrNotConnected when no connection stands within ctx (without a deadline:
-// Config.RequestTimeout), and ErrClosed.
+// denies the subject, upstream's ErrMaxSubscriptionsExceeded when it has no room for one more,
+// ErrNotConnected when no connection stands within ctx (without a deadline: Config.RequestTimeout), and
+// ErrClosed.
 func (c *Client) Subscribe(ctx context.Context, subject string, h Handler, opts ...SubscribeOption) (*Subscription, error) {
 	return c.subscribe(ctx, subject, "", h, opts)
 }

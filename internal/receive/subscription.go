@@ -164,13 +164,24 @@ func (s *Subscription) Done() <-chan struct{} { return s.done }
 
 // Err returns why the subscription ends, or why the server of the present connection refuses it.
 func (s *Subscription) Err() error {
+	s.mu.Lock()
+	cause := s.cause
+	s.mu.Unlock()
+	if cause == nil {
+		return s.Refused()
+	}
+	return cause
+}
+
+// Refused returns why the server of the present connection sends nothing, or nil.
+func (s *Subscription) Refused() error {
 	_, breaks, _ := s.e.conn.State()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cause == nil && s.refused != nil && s.refusedIn == breaks {
-		return fault.Wrap("subscription", s.Subject, s.refused)
+	if s.refused == nil || s.refusedIn != breaks {
+		return nil
 	}
-	return s.cause
+	return fault.Wrap("subscription", s.Subject, s.refused)
 }
 
 // attach makes the server send. The caller sees to it that this need not wait.
