@@ -115,6 +115,14 @@ func TestNewConsulResolverAccepts(t *testing.T) {
 	}
 }
 
+func TestConsulTokenFileIsNamed(t *testing.T) {
+	consultest.ClearEnvironment(t)
+	gone := filepath.Join(t.TempDir(), "token")
+	wantText(t, resolveError(t, nats.ConsulConfig{TokenFile: gone}, "nats"), "consul.token_file: open "+gone)
+	t.Setenv("CONSUL_HTTP_TOKEN_FILE", gone)
+	wantText(t, resolveError(t, nats.ConsulConfig{}, "nats"), "$CONSUL_HTTP_TOKEN_FILE: open "+gone)
+}
+
 func TestConsulResolverHidesItsToken(t *testing.T) {
 	consultest.ClearEnvironment(t)
 	const secret, password = "c0ffee00-secret", "basic-secret"

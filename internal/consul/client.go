@@ -108,21 +108,21 @@ func checkEnvironment() error {
 
 // tokenSource returns the source of the ACL token: cfg's, else the environment's.
 func tokenSource(cfg Config, env *api.Config) func() (string, error) {
-	token, file := cfg.Token, cfg.TokenFile
+	key, token, file := "consul.token_file", cfg.Token, cfg.TokenFile
 	if token == "" && file == "" {
-		token, file = env.Token, env.TokenFile
+		key, token, file = "$"+api.HTTPTokenFileEnvName, env.Token, env.TokenFile
 	}
 	if file == "" {
 		return func() (string, error) { return token, nil }
 	}
 	return func() (string, error) {
 		data, err := os.ReadFile(file)
-		if err != nil {
-			return "", err
-		}
 		token := strings.TrimSpace(string(data))
-		if token == "" {
-			return "", fmt.Errorf("file %q is empty", file)
+		if err == nil && token == "" {
+			err = fmt.Errorf("%q is empty", file)
+		}
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", key, err)
 		}
 		return token, nil
 	}

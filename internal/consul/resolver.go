@@ -106,7 +106,7 @@ func (r *Resolver) Resolve(ctx context.Context) ([]string, error) {
 func (r *Resolver) query(ctx context.Context, waitIndex uint64) ([]string, uint64, error) {
 	token, err := r.token()
 	if err != nil {
-		return nil, 0, fault.Wrap("discover", r.service, fmt.Errorf("consul token: %w", err))
+		return nil, 0, fault.Wrap("discover", r.service, err)
 	}
 	options := &api.QueryOptions{
 		Datacenter: r.datacenter,
