@@ -120,7 +120,7 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	if err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
+	if err := fault.Ended(ctx); err != nil {
 		return nil, wrap(op, path(stream, consumer), err)
 	}
 	s := &Consumption{

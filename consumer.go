@@ -7,6 +7,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // CreateConsumer creates a consumer on a stream and returns upstream's handle of it. A consumer
@@ -26,7 +28,7 @@ func (c *Client) CreateConsumer(ctx context.Context, stream string, cfg *jetstre
 		return nil, err
 	}
 	consumer, err := js.CreateConsumer(ctx, stream, own)
-	return consumer, wrapJetStream(op, path(stream, own.Name), err)
+	return consumer, wrapJetStream(op, path(stream, own.Name), fault.Because(ctx, err))
 }
 
 // withDurable makes a consumer with a name durable, unless it is to be dropped when inactive.
@@ -75,7 +77,7 @@ func (c *Client) GetConsumer(ctx context.Context, stream, consumer string) (jets
 		return nil, err
 	}
 	handle, err := lookUp(ctx, c, func(ctx context.Context) (jetstream.Consumer, error) { return js.Consumer(ctx, stream, consumer) })
-	return handle, wrapJetStream(op, path(stream, consumer), err)
+	return handle, wrapJetStream(op, path(stream, consumer), fault.Because(ctx, err))
 }
 
 // GetConsumerInfo asks the server for a consumer's configuration and progress. It returns
@@ -99,7 +101,7 @@ func (c *Client) DeleteConsumer(ctx context.Context, stream, consumer string) er
 	if err != nil {
 		return err
 	}
-	return wrapJetStream(op, path(stream, consumer), js.DeleteConsumer(ctx, stream, consumer))
+	return wrapJetStream(op, path(stream, consumer), fault.Because(ctx, js.DeleteConsumer(ctx, stream, consumer)))
 }
 
 // PauseConsumer stops a consumer's deliveries until the given time or ResumeConsumer, on the server
@@ -131,7 +133,7 @@ func (c *Client) setPause(ctx context.Context, op, stream, consumer string, set 
 	if err != nil {
 		return err
 	}
-	return wrapJetStream(op, path(stream, consumer), set(js))
+	return wrapJetStream(op, path(stream, consumer), fault.Because(ctx, set(js)))
 }
 
 // consumerAPI checks the names of a stream and, unless it is empty, of a consumer.

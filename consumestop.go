@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -22,7 +23,7 @@ func (s *Consumption) Stop(ctx context.Context) error {
 	defer cancel()
 	s.beginStop(ErrStopped)
 	if handlers := s.awaitStop(ctx); handlers > 0 {
-		return fail(op, path(s.stream, s.consumer), ErrDrainTimeout, "%d handlers still running: %w", handlers, context.Cause(ctx))
+		return fail(op, path(s.stream, s.consumer), ErrDrainTimeout, "%d handlers still running: %w", handlers, fault.Ended(ctx))
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // ElectOption changes how Elect works.
@@ -82,7 +84,7 @@ func (kv *KeyValue) lead(ctx context.Context, lock *Lock, run func(ctx context.C
 	lost := release()
 	switch {
 	case ctx.Err() != nil:
-		return true, kv.fault("elect", lock.key, errors.Join(context.Cause(ctx), other(err, ctx)))
+		return true, kv.fault("elect", lock.key, errors.Join(fault.Ended(ctx), other(err, ctx)))
 	case errors.Is(lost, ErrClosed):
 		return true, kv.fault("elect", lock.key, lost)
 	case errors.Is(lost, ErrLockLost) && err != nil:

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // EnsureOption changes what EnsureStream and EnsureConsumer may do.
@@ -97,10 +98,10 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 				continue // somebody was faster
 			}
-			return stream, wrapJetStream(op, want.Name, err)
+			return stream, wrapJetStream(op, want.Name, fault.Because(ctx, err))
 		}
 		if err != nil {
-			return nil, wrapJetStream(op, want.Name, err)
+			return nil, wrapJetStream(op, want.Name, fault.Because(ctx, err))
 		}
 		info := stream.CachedInfo()
 		if set.outdated(info.Config.Metadata) {
@@ -116,7 +117,7 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 		}
 		changed, err := js.UpdateStream(ctx, merged)
 		if err != nil {
-			return nil, wrapJetStream(op, want.Name, err)
+			return nil, wrapJetStream(op, want.Name, fault.Because(ctx, err))
 		}
 		_, kept = drift.Stream(changed.CachedInfo().Config, want, &info.State)
 		// The next round reads it back: another pod may have written at the same moment.
@@ -153,10 +154,10 @@ func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstre
 			if errors.Is(err, jetstream.ErrConsumerExists) {
 				continue // somebody was faster
 			}
-			return consumer, wrapJetStream(op, target, err)
+			return consumer, wrapJetStream(op, target, fault.Because(ctx, err))
 		}
 		if err != nil {
-			return nil, wrapJetStream(op, target, err)
+			return nil, wrapJetStream(op, target, fault.Because(ctx, err))
 		}
 		live := consumer.CachedInfo().Config
 		if set.outdated(live.Metadata) {
@@ -172,7 +173,7 @@ func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstre
 		}
 		changed, err := js.UpdateConsumer(ctx, stream, merged)
 		if err != nil {
-			return nil, wrapJetStream(op, target, err)
+			return nil, wrapJetStream(op, target, fault.Because(ctx, err))
 		}
 		_, kept = drift.Consumer(changed.CachedInfo().Config, want)
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // setupJetStream makes upstream's handle, whose own default for calls without a deadline becomes
@@ -83,7 +85,7 @@ func (c *Client) CreateStream(ctx context.Context, cfg *jetstream.StreamConfig) 
 		return nil, err
 	}
 	stream, err := js.CreateStream(ctx, own)
-	return stream, wrapJetStream(op, own.Name, err)
+	return stream, wrapJetStream(op, own.Name, fault.Because(ctx, err))
 }
 
 // UpdateStream changes a stream's configuration to cfg, whatever that costs: lowering a limit
@@ -95,7 +97,7 @@ func (c *Client) UpdateStream(ctx context.Context, cfg *jetstream.StreamConfig) 
 		return nil, err
 	}
 	stream, err := js.UpdateStream(ctx, own)
-	return stream, wrapJetStream(op, own.Name, err)
+	return stream, wrapJetStream(op, own.Name, fault.Because(ctx, err))
 }
 
 // streamConfig checks a stream's configuration and returns a copy with the client's defaults.
@@ -143,7 +145,7 @@ func (c *Client) GetStream(ctx context.Context, name string) (jetstream.Stream, 
 		return nil, err
 	}
 	stream, err := lookUp(ctx, c, func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, name) })
-	return stream, wrapJetStream(op, name, err)
+	return stream, wrapJetStream(op, name, fault.Because(ctx, err))
 }
 
 // GetStreamInfo asks the server for a stream's configuration and state. It returns
@@ -163,7 +165,7 @@ func (c *Client) PurgeStream(ctx context.Context, name string, opts ...jetstream
 	if err != nil {
 		return err
 	}
-	return wrapJetStream("purge stream", name, stream.Purge(ctx, opts...))
+	return wrapJetStream("purge stream", name, fault.Because(ctx, stream.Purge(ctx, opts...)))
 }
 
 // DeleteStream deletes a stream with its messages and consumers. It returns ErrStreamNotFound when
@@ -177,7 +179,7 @@ func (c *Client) DeleteStream(ctx context.Context, name string) error {
 	if err := checkName(op, "stream", name); err != nil {
 		return err
 	}
-	return wrapJetStream(op, name, js.DeleteStream(ctx, name))
+	return wrapJetStream(op, name, fault.Because(ctx, js.DeleteStream(ctx, name)))
 }
 
 // Streams returns the account's streams, asking the server for a page of them at a time. An error
@@ -201,7 +203,7 @@ func (c *Client) Streams(ctx context.Context) iter.Seq2[*jetstream.StreamInfo, e
 			}
 		}
 		if err := list.Err(); err != nil {
-			yield(nil, wrapJetStream(op, "", err))
+			yield(nil, wrapJetStream(op, "", fault.Because(ctx, err)))
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -58,7 +59,7 @@ func (c *Client) askAPI(ctx context.Context, verb string, question any, answer a
 		case c.conn.IsClosed():
 			return ErrClosed
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return fault.Ended(ctx)
 		case errors.Is(err, natsgo.ErrNoResponders): // JetStream is not there at all
 			return err
 		case !errors.Is(err, conn.ErrUnanswered) && !errors.Is(err, conn.ErrBroken) && !passes(err):
@@ -94,7 +95,7 @@ func lookUp[T any](ctx context.Context, c *Client, f func(context.Context) (T, e
 		broken := errors.Is(context.Cause(up), ErrConnectionLost) || errors.Is(err, natsgo.ErrDisconnected)
 		leave()
 		if err == nil || !broken || c.conn.Wait(ctx) != nil {
-			return found, err
+			return found, fault.Because(ctx, err)
 		}
 	}
 }

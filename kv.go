@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // KeyValue is a key-value bucket: upstream's jetstream.KeyValue, with the errors of this package,
@@ -127,5 +129,5 @@ func (kv *KeyValue) Status(ctx context.Context) (jetstream.KeyValueStatus, error
 	}
 	defer cancel()
 	status, err := kv.KeyValue.Status(ctx)
-	return status, kv.fault("status of", "", err)
+	return status, kv.fault("status of", "", fault.Because(ctx, err))
 }

@@ -192,7 +192,7 @@ func (c *Client) KeyValues(ctx context.Context) iter.Seq2[jetstream.KeyValueStat
 			}
 		}
 		if err := list.Error(); err != nil {
-			yield(nil, wrapJetStream(op, "", err))
+			yield(nil, wrapJetStream(op, "", fault.Because(ctx, err)))
 		}
 	}
 }

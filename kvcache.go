@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // KeyValueCache holds the present values of a bucket's keys in memory and keeps them up to date. It is
@@ -219,7 +221,7 @@ func (c *KeyValueCache) WaitFor(ctx context.Context, revision uint64) error {
 		case <-c.done:
 			return fail(op, c.kv.bucket, ErrClosed, "")
 		case <-ctx.Done():
-			return c.kv.fault(op, "", context.Cause(ctx))
+			return c.kv.fault(op, "", fault.Ended(ctx))
 		}
 	}
 }

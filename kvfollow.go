@@ -9,6 +9,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // How a follower of keys asks. It notices a consumer that has died, which says nothing, after the
@@ -65,7 +67,7 @@ func (kv *KeyValue) follow(ctx context.Context, filters []string, options watchO
 		}
 	}
 	f := &keyFollower{kv: kv, filters: filters, options: options, once: once, live: ctx, begun: time.Now()}
-	if err := ctx.Err(); err != nil {
+	if err := fault.Ended(ctx); err != nil {
 		return nil, kv.fault("watch", f.name(), err)
 	}
 	cfg := jetstream.ConsumerConfig{HeadersOnly: options.metaOnly}
@@ -142,7 +144,7 @@ func (f *keyFollower) opened(ctx context.Context) error {
 	info, err := f.info(up)
 	if err != nil {
 		f.reader.drop() // and try again
-		return ctx.Err()
+		return fault.Ended(ctx)
 	}
 	switch {
 	case f.created.IsZero():

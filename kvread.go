@@ -91,7 +91,7 @@ func (kv *KeyValue) request(ctx context.Context, subject, api string, body []byt
 	c, m := kv.client, &natsgo.Msg{Subject: api, Data: body}
 	var last error
 	for patience := attemptMin; ; patience *= 2 {
-		if err := ctx.Err(); err != nil {
+		if ctx.Err() != nil {
 			return nil, kv.unanswered(ctx, ErrTimeout, last)
 		}
 		if err := c.conn.Wait(ctx); err != nil {
@@ -125,9 +125,9 @@ func (kv *KeyValue) unanswered(ctx context.Context, kind, last error) error {
 	case errors.Is(kind, ErrClosed):
 		return kind
 	case last == nil, errors.Is(context.Cause(ctx), context.Canceled):
-		return context.Cause(ctx)
+		return fault.Ended(ctx)
 	}
-	return fault.Joined{context.Cause(ctx), last}
+	return fault.Joined{fault.Ended(ctx), last}
 }
 
 // directEntry reads a message that a replica sent.

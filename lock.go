@@ -83,7 +83,7 @@ func (kv *KeyValue) Lock(ctx context.Context, key string, ttl time.Duration) (*L
 		case lock != nil:
 			return lock, nil
 		case ctx.Err() != nil && err == nil:
-			return nil, kv.fault(op, key, context.Cause(ctx))
+			return nil, kv.fault(op, key, fault.Ended(ctx))
 		case err != nil && (ctx.Err() != nil || !passesForLock(err)):
 			return nil, kv.fault(op, key, err)
 		}
@@ -121,7 +121,7 @@ func (kv *KeyValue) awaitUnlock(ctx context.Context, updates <-chan jetstream.Ke
 		case <-poll.C:
 			return nil
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return fault.Ended(ctx)
 		case <-kv.client.life.Ending():
 			return ErrClosed
 		}
@@ -279,7 +279,7 @@ func (l *Lock) unlock(ctx context.Context, op string) error {
 	case <-l.done: // a renewal on its way would change the revision
 	case <-ctx.Done():
 		l.cancel(nil)
-		return l.kv.fault(op, l.key, context.Cause(ctx))
+		return l.kv.fault(op, l.key, fault.Ended(ctx))
 	}
 	if l.ctx.Err() != nil {
 		return context.Cause(l.ctx)

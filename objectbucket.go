@@ -167,7 +167,7 @@ func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStor
 	defer cancel()
 	store, err := lookUp(ctx, c, func(ctx context.Context) (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, bucket) })
 	if err != nil {
-		return nil, wrapJetStream(op, bucket, err)
+		return nil, wrapJetStream(op, bucket, fault.Because(ctx, err))
 	}
 	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
 }
@@ -184,7 +184,7 @@ func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
 	if errors.Is(err, jetstream.ErrStreamNotFound) { // upstream's text is of two lines
 		err = fault.Joined{jetstream.ErrBucketNotFound, jetstream.ErrStreamNotFound}
 	}
-	return wrapJetStream(op, bucket, err)
+	return wrapJetStream(op, bucket, fault.Because(ctx, err))
 }
 
 // ObjectStores returns the state of every bucket of objects in the account. An error ends the sequence.
@@ -212,7 +212,7 @@ func (c *Client) ObjectStores(ctx context.Context) iter.Seq2[jetstream.ObjectSto
 			}
 		}
 		if err := list.Error(); err != nil {
-			yield(nil, wrapJetStream(op, "", err))
+			yield(nil, wrapJetStream(op, "", fault.Because(ctx, err)))
 		}
 	}
 }

@@ -50,7 +50,8 @@ type objectReader struct {
 	reader *orderedReader        // nil when the object is empty
 	idle   time.Duration         // 0 when the context has a deadline
 	timer  *time.Timer           // ends the reading when nothing comes for idle
-	ctx    context.Context
+	caller context.Context
+	ctx    context.Context // ends with the caller's, and with the reading
 	cancel context.CancelCauseFunc
 	forget func()
 	hash   hash.Hash
@@ -104,7 +105,7 @@ func (s *ObjectStore) reopen(ctx context.Context, name string, old *jetstream.Ob
 // openChunks begins the transfer of the object that info describes.
 func (s *ObjectStore) openChunks(ctx context.Context, name string, info *jetstream.ObjectInfo, opts objectOptions) (*objectReader, error) {
 	c := s.client
-	o := &objectReader{client: c, target: path(s.bucket, name), info: info, opts: opts, hash: sha256.New()}
+	o := &objectReader{client: c, target: path(s.bucket, name), info: info, opts: opts, hash: sha256.New(), caller: ctx}
 	if _, ok := ctx.Deadline(); !ok {
 		o.idle = c.cfg.RequestTimeout
 	}
@@ -135,7 +136,7 @@ func (s *ObjectStore) openChunks(ctx context.Context, name string, info *jetstre
 		return nil, err
 	}
 	// A reader that nobody reads ends with its context, too.
-	stop := context.AfterFunc(ctx, func() { o.end(context.Cause(ctx)) })
+	stop := context.AfterFunc(ctx, func() { o.end(fault.Ended(ctx)) })
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.forget = func() {
@@ -287,7 +288,10 @@ func (o *objectReader) fill() error {
 
 // fail ends the transfer and returns what Read says.
 func (o *objectReader) fail(err error) error {
-	cause := context.Cause(o.ctx)
+	cause := fault.Ended(o.caller)
+	if cause == nil {
+		cause = context.Cause(o.ctx)
+	}
 	o.release()
 	switch {
 	case cause != nil && !errors.Is(cause, context.DeadlineExceeded):

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // ObjectStore is a bucket of objects of any size: upstream's jetstream.ObjectStore, with the errors
@@ -85,7 +87,7 @@ func (s *ObjectStore) Status(ctx context.Context) (jetstream.ObjectStoreStatus, 
 	}
 	defer cancel()
 	status, err := s.ObjectStore.Status(ctx)
-	return status, s.wrap("status of", "", err)
+	return status, s.wrap("status of", "", fault.Because(ctx, err))
 }
 
 // List returns the objects in the bucket. An empty bucket is an empty sequence and no error.

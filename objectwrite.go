@@ -123,7 +123,7 @@ func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 	}
 	digest := sha256.New()
 	for {
-		if err := context.Cause(ctx); err != nil {
+		if err := fault.Ended(ctx); err != nil {
 			return err
 		}
 		buffer, err := w.buffer(ctx, size)
@@ -219,7 +219,7 @@ func (w *objectWriter) await(ctx context.Context, f *pubAckFuture) (uint64, erro
 		case <-f.settled():
 			ack, err, _ = f.peek()
 		case <-ctx.Done():
-			return 0, context.Cause(ctx)
+			return 0, fault.Ended(ctx)
 		}
 	}
 	if err != nil {

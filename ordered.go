@@ -11,6 +11,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -159,7 +160,7 @@ func (r *orderedReader) next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetad
 			}
 			silence.Reset(r.silence)
 		case <-ctx.Done():
-			return nil, nil, ctx.Err()
+			return nil, nil, fault.Ended(ctx)
 		case <-r.client.life.Context().Done():
 			return nil, nil, ErrClosed
 		}
@@ -190,7 +191,7 @@ func (r *orderedReader) reopen(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMet
 			select { // counted from the last attempt, which may have waited long already
 			case <-time.After(min(retryPauseMin<<min(r.failures, 10), retryPauseMax) - time.Since(r.tried)):
 			case <-ctx.Done():
-				return nil, nil, ctx.Err()
+				return nil, nil, fault.Ended(ctx)
 			case <-r.client.life.Context().Done():
 				return nil, nil, ErrClosed
 			}
@@ -205,7 +206,7 @@ func (r *orderedReader) reopen(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMet
 		case err == nil:
 			return nil, nil, nil
 		case ctx.Err() != nil:
-			return nil, nil, ctx.Err()
+			return nil, nil, fault.Ended(ctx)
 		case errors.Is(err, jetstream.ErrStreamNotFound), r.client.life.Context().Err() != nil, !r.started && isRefusal(err):
 			return nil, nil, err
 		}

@@ -119,7 +119,7 @@ func (c *Client) store(ctx context.Context, op string, m *natsgo.Msg) (*jetstrea
 
 // storeOnce is store that also tells whether an attempt went unanswered: it may have stored the message.
 func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *jetstream.PubAck, doubted bool, _ error) {
-	if err := ctx.Err(); err != nil {
+	if err := fault.Ended(ctx); err != nil {
 		return nil, false, wrap(op, m.Subject, err)
 	}
 	var last error // why the last attempt failed
@@ -175,14 +175,14 @@ func (c *Client) unstored(ctx context.Context, op, subject string, kind, last er
 	var cause fault.Joined
 	switch {
 	case errors.Is(kind, ErrClosed):
-	case errors.Is(context.Cause(ctx), context.Canceled):
-		kind, cause = nil, fault.Joined{context.Cause(ctx)}
+	case errors.Is(fault.Ended(ctx), context.Canceled):
+		kind, cause = nil, fault.Joined{fault.Ended(ctx)}
 	case errors.Is(kind, ErrNotConnected) && !doubted: // nothing was sent
 		return c.unreachable(ctx, op, subject, kind)
 	case errors.Is(kind, ErrNotConnected), errors.Is(last, conn.ErrBroken):
-		kind, cause = ErrConnectionLost, fault.Joined{context.Cause(ctx)}
+		kind, cause = ErrConnectionLost, fault.Joined{fault.Ended(ctx)}
 	default:
-		cause = fault.Joined{context.Cause(ctx)}
+		cause = fault.Joined{fault.Ended(ctx)}
 	}
 	if last != nil {
 		cause = append(cause, last)

@@ -82,7 +82,7 @@ func (c *Client) PublishAtomic(ctx context.Context, msgs []*Message) (*BatchAck,
 // but only an attempt that got as far as the commit leaves a doubt.
 func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAck, error) {
 	subject := batch[0].Subject
-	if err := ctx.Err(); err != nil {
+	if err := fault.Ended(ctx); err != nil {
 		return nil, wrap(opPublishAtomic, subject, err)
 	}
 	var last error

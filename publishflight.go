@@ -66,7 +66,7 @@ func (p *asyncPublisher) publish(f *pubAckFuture) error {
 		case <-timeout:
 			return &fault.Error{Op: f.op, Target: f.msg.Subject, Kind: kind, Cause: context.DeadlineExceeded}
 		case <-f.ctx.Done():
-			return &fault.Error{Op: f.op, Target: f.msg.Subject, Kind: kind, Cause: context.Cause(f.ctx)}
+			return &fault.Error{Op: f.op, Target: f.msg.Subject, Kind: kind, Cause: fault.Ended(f.ctx)}
 		case <-c.life.Context().Done():
 			return fail(f.op, f.msg.Subject, ErrClosed, "")
 		}
@@ -89,7 +89,7 @@ func (p *asyncPublisher) admit(f *pubAckFuture) (<-chan struct{}, error) {
 	case p.closed, p.client.conn.IsClosed():
 		return nil, ErrClosed
 	case f.ctx.Err() != nil:
-		return nil, context.Cause(f.ctx)
+		return nil, fault.Ended(f.ctx)
 	case !up:
 		return change, ErrNotConnected
 	case len(p.flying) >= asyncMessages, p.bytes >= asyncBytes:
@@ -289,7 +289,7 @@ func (p *asyncPublisher) failure(f *pubAckFuture, connected bool) error {
 	p.mu.Lock()
 	last := f.last
 	p.mu.Unlock()
-	kind, cause := ErrTimeout, context.Cause(f.ctx)
+	kind, cause := ErrTimeout, fault.Ended(f.ctx)
 	switch {
 	case p.client.life.Context().Err() != nil:
 		return fail(f.op, f.msg.Subject, ErrClosed, "%w", conn.ErrUnanswered)

@@ -9,6 +9,8 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // Publish sends data to whoever subscribes to subject at this moment. It does not wait for the
@@ -49,7 +51,7 @@ func (c *Client) publishContext(ctx context.Context, subject, reply string, head
 	if ctx == nil {
 		return errNilContext("publish", subject)
 	}
-	if err := ctx.Err(); err != nil {
+	if err := fault.Ended(ctx); err != nil {
 		return wrap("publish", subject, err)
 	}
 	return c.publish(ctx, "publish", subject, reply, header, data)

@@ -7,6 +7,7 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -86,7 +87,7 @@ type pull struct {
 // pullOnce sends one pull and collects what it brings. The server holds a pull with both no_wait
 // and expires until the first message and then answers with all there are.
 func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Message, error) {
-	if err := ctx.Err(); err != nil {
+	if err := fault.Ended(ctx); err != nil {
 		return nil, err
 	}
 	done, err := c.life.Begin()
@@ -143,7 +144,7 @@ func (p *pull) collect(ctx context.Context, received <-chan *natsgo.Msg, breaks 
 			if len(received) > 0 {
 				continue
 			}
-			return p.messages, ctx.Err()
+			return p.messages, fault.Ended(ctx)
 		case <-p.client.life.Ending():
 			return p.messages, ErrClosed
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // ReadOption changes what ReadStream reads.
@@ -115,7 +117,7 @@ func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOptio
 	}
 	defer r.close()
 	if err := r.start(ctx); err != nil {
-		return causeOf(ctx, err)
+		return fault.Because(ctx, err)
 	}
 	if r.pending == 0 && !o.follow {
 		return nil
@@ -124,14 +126,14 @@ func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOptio
 	var last, end uint64 // sequences, in the stream and of the consumer
 	for {
 		if ctx.Err() != nil { // next may rather take what is there
-			return context.Cause(ctx)
+			return fault.Ended(ctx)
 		}
 		m, meta, err := r.next(ctx)
 		if errors.Is(err, errReadAll) {
 			return nil
 		}
 		if err != nil {
-			return causeOf(ctx, err)
+			return fault.Because(ctx, err)
 		}
 		if meta.Sequence.Consumer == 1 {
 			end = 1 + meta.NumPending
@@ -161,12 +163,4 @@ func (r *orderedReader) finished(ctx context.Context) error {
 		return errReadAll
 	}
 	return nil // whatever it is, the reader will find out
-}
-
-// causeOf returns the cause of ctx's end when err is that end.
-func causeOf(ctx context.Context, err error) error {
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return context.Cause(ctx)
-	}
-	return err
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -85,7 +86,7 @@ func (c *Client) ReplayDeadLetters(ctx context.Context, stream string, opts ...R
 	}
 	letters, err := js.Stream(ctx, o.stream)
 	if err != nil {
-		return 0, wrapJetStream(op, o.stream, err)
+		return 0, wrapJetStream(op, o.stream, fault.Because(ctx, err))
 	}
 	state := letters.CachedInfo().State
 	pace := newReplayPace(o.every)
@@ -97,7 +98,7 @@ func (c *Client) ReplayDeadLetters(ctx context.Context, stream string, opts ...R
 			break // the rest has been replayed or deleted meanwhile
 		}
 		if err != nil {
-			return replayed, wrapJetStream(op, o.stream, err)
+			return replayed, wrapJetStream(op, o.stream, fault.Because(ctx, err))
 		}
 		if next = raw.Sequence + 1; next > state.LastSeq+1 {
 			break
@@ -162,13 +163,13 @@ func newReplayPace(every time.Duration) *replayPace {
 
 func (p *replayPace) wait(ctx context.Context) error {
 	if p == nil {
-		return ctx.Err()
+		return fault.Ended(ctx)
 	}
 	select {
 	case <-p.ticker.C:
-		return ctx.Err()
+		return fault.Ended(ctx)
 	case <-ctx.Done():
-		return ctx.Err()
+		return fault.Ended(ctx)
 	}
 }
 

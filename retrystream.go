@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -30,7 +31,7 @@ func (s *Consumption) newRetries() *sideStream {
 			Durable: s.consumer, FilterSubject: x.subject, AckPolicy: jetstream.AckExplicitPolicy,
 			AckWait: s.ackWait(), MaxAckPending: -1,
 		})
-		return wrapJetStream("create consumer", path(x.config.Name, s.consumer), err)
+		return wrapJetStream("create consumer", path(x.config.Name, s.consumer), fault.Because(ctx, err))
 	}
 	return x
 }

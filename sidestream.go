@@ -13,6 +13,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -152,7 +153,7 @@ func (x *sideStream) find(ctx context.Context) (string, error) {
 		name, err = x.config.Name, x.create(ctx)
 	}
 	if err != nil {
-		return "", wrapJetStream("find the stream of", x.subject, err)
+		return "", wrapJetStream("find the stream of", x.subject, fault.Because(ctx, err))
 	}
 	if name == x.s.stream {
 		return "", fail("find the stream of", x.subject, ErrInvalidConfig, "it is the stream %q that the messages come from", name)

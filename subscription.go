@@ -5,6 +5,7 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -60,10 +61,10 @@ func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler
 	if err := checkSubscribeSubject(op, subject); err != nil {
 		return nil, err
 	}
-	if fault := c.lineFault(wire.SubscribeLine(len(subject), len(queue))); fault != "" {
-		return nil, fail(op, subject, ErrInvalidSubject, "%s", fault)
+	if long := c.lineFault(wire.SubscribeLine(len(subject), len(queue))); long != "" {
+		return nil, fail(op, subject, ErrInvalidSubject, "%s", long)
 	}
-	if err := ctx.Err(); err != nil {
+	if err := fault.Ended(ctx); err != nil {
 		return nil, wrap(op, subject, err)
 	}
 	// A handler goes on when the subscription's context has ended: so does the context of its message.
@@ -128,7 +129,7 @@ func (s *Subscription) Drain(ctx context.Context) error {
 	defer cancel()
 	if left := s.inner.Drain(ctx, ErrUnsubscribed); left.InFlight+left.Pending > 0 {
 		return fail("drain", s.Subject(), ErrDrainTimeout, "%d handlers still running, %d messages not handled: %w",
-			left.InFlight, left.Pending, context.Cause(ctx))
+			left.InFlight, left.Pending, fault.Ended(ctx))
 	}
 	return nil
 }

@@ -1,6 +1,10 @@
 package nats
 
-import "context"
+import (
+	"context"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+)
 
 // watcher is what watchers of keys and of objects have in common.
 type watcher[T any] interface {
@@ -32,7 +36,7 @@ func collect[T comparable](ctx context.Context, c *Client, start func(context.Co
 // ended says why the updates of a watcher ended.
 func ended(ctx context.Context) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return fault.Ended(ctx)
 	}
 	return ErrClosed
 }

@@ -211,7 +211,7 @@ func (c *Conn) RoundTrip(ctx context.Context, op, target string) error {
 		case ctx.Err() != nil && now != breaks:
 			return c.Unreachable(ctx, op, target, fault.ErrNotConnected)
 		case ctx.Err() != nil:
-			return fault.Wrap(op, target, err)
+			return fault.Wrap(op, target, fault.Because(ctx, err))
 		}
 		// The connection broke under the flush; the link hears of it soon after.
 		select {
@@ -244,7 +244,7 @@ func (c *Conn) Unreachable(ctx context.Context, op, target string, kind error) e
 		causes = append(causes, failure)
 	}
 	if ctx.Err() != nil {
-		causes = append(causes, context.Cause(ctx))
+		causes = append(causes, fault.Ended(ctx))
 	}
 	e := &fault.Error{Op: op, Target: target, Kind: kind}
 	if len(causes) > 0 {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // gate holds back who wants to send, while nobody may.
@@ -40,7 +42,7 @@ func (g *gate) pass(ctx context.Context) error {
 		select {
 		case <-*wait:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return fault.Ended(ctx)
 		}
 	}
 }

@@ -174,7 +174,7 @@ func (c *Conn) Request(ctx context.Context, op, subject string, header natsgo.He
 	case timeout == 0:
 		timeout = c.o.RequestTimeout
 	}
-	if err := ctx.Err(); err != nil {
+	if err := fault.Ended(ctx); err != nil {
 		return nil, fault.Wrap(op, subject, err)
 	}
 	w := c.requests.waiter(timeout)
@@ -207,7 +207,7 @@ func (c *Conn) Request(ctx context.Context, op, subject string, header natsgo.He
 	case <-w.timer.C:
 		return nil, c.unanswered(op, subject, breaks, fmt.Errorf("%w after %v", natsgo.ErrTimeout, timeout))
 	case <-ctx.Done():
-		return nil, c.unanswered(op, subject, breaks, context.Cause(ctx))
+		return nil, c.unanswered(op, subject, breaks, fault.Ended(ctx))
 	case <-c.ctx.Done():
 		return nil, fault.New(op, subject, fault.ErrClosed, "while waiting for the answer")
 	}

@@ -5,6 +5,7 @@
 // engines use these: they are the same values.
 //
 //   - fault.go: [Error], how one is made and printed, and [Joined].
+//   - ended.go: [Ended] and [Because], why a context has ended.
 //   - sentinels.go: the sentinels.
 //   - handler.go: what a panic becomes.
 //   - denial.go: what a server's permission error denies.

@@ -92,7 +92,7 @@ func (l *Life) Close(ctx context.Context, drain, send func(context.Context)) (fi
 		case <-l.closed:
 			return false, nil
 		case <-ctx.Done():
-			return false, context.Cause(ctx)
+			return false, fault.Ended(ctx)
 		}
 	}
 	defer close(l.closed)
