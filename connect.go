@@ -27,9 +27,7 @@ func (c *Client) connect(ctx context.Context) error {
 			}
 			return err
 		},
-		DialTimeout:      c.cfg.DialTimeout,
 		ReconnectMaxWait: c.cfg.ReconnectMaxWait,
-		MaxReconnect:     c.cfg.MaxReconnect,
 		Discovered:       c.watching,
 		RequestTimeout:   c.cfg.RequestTimeout,
 		FailWhenDown:     c.failing,
@@ -51,7 +49,8 @@ func (c *Client) natsOptions() (*natsgo.Options, error) {
 	cfg := c.cfg
 	o := natsgo.GetDefaultOptions()
 	o.Name = c.name()
-	o.Timeout = cfg.Timeout
+	o.Timeout = cfg.DialTimeout
+	o.MaxReconnect = cfg.MaxReconnect
 	o.ReconnectWait = cfg.ReconnectWait
 	o.ReconnectBufSize = cfg.ReconnectBufferSize
 	o.PingInterval = cfg.PingInterval

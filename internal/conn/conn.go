@@ -21,16 +21,14 @@ import (
 
 // Options say how to connect.
 type Options struct {
-	// NATS are nats.go's options, as the configuration and the user make them; see Check.
+	// NATS are nats.go's options, as the configuration and the user make them; see Check. Timeout bounds
+	// connecting to one address, from TCP to the server's welcome. MaxReconnect is how often in a row each
+	// server is tried; -1 is for ever.
 	NATS *natsgo.Options
 	// Credentials sets those of this moment. It is called before each connection, on a copy of NATS.
 	Credentials func(*natsgo.Options) error
-	// DialTimeout bounds connecting to one address, from the look-up to the server's welcome.
-	DialTimeout time.Duration
 	// ReconnectMaxWait bounds the pauses between rounds over all servers.
 	ReconnectMaxWait time.Duration
-	// MaxReconnect is how often in a row each server is tried; -1 is for ever.
-	MaxReconnect int
 	// Discovered tells that the servers come from a discovery: the connection is then never given up.
 	Discovered bool
 	// RequestTimeout is the time of a call that has none of its own.
@@ -248,7 +246,7 @@ func (c *Conn) order(pool []*url.URL) []server {
 			s.name = c.lastName // an address that servers gossip is of the cluster that has the name
 		}
 		switch present := c.present.Load(); {
-		case c.o.MaxReconnect >= 0 && !c.o.Discovered && c.attempts[host] >= c.o.MaxReconnect:
+		case c.o.NATS.MaxReconnect >= 0 && !c.o.Discovered && c.attempts[host] >= c.o.NATS.MaxReconnect:
 		case present != nil && hostOf(present.server.url) == host:
 			last = append(last, s)
 		default:

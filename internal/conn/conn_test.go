@@ -61,9 +61,9 @@ func open(t testing.TB, change func(*Options), urls ...string) (*Conn, *heard) {
 func connection(t testing.TB, change func(*Options)) (*Conn, *heard) {
 	t.Helper()
 	n := natsgo.GetDefaultOptions()
-	n.ReconnectWait, n.ReconnectBufSize = 20*time.Millisecond, 8<<20
+	n.ReconnectWait, n.ReconnectBufSize, n.MaxReconnect = 20*time.Millisecond, 8<<20, -1
 	n.AsyncErrorCB = func(*natsgo.Conn, *natsgo.Subscription, error) {}
-	o := Options{NATS: &n, DialTimeout: 2 * time.Second, ReconnectMaxWait: 100 * time.Millisecond, MaxReconnect: -1, RequestTimeout: 5 * time.Second}
+	o := Options{NATS: &n, ReconnectMaxWait: 100 * time.Millisecond, RequestTimeout: 5 * time.Second}
 	if change != nil {
 		change(&o)
 	}

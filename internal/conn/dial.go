@@ -43,7 +43,7 @@ var errDialTimeout = fmt.Errorf("dial_timeout: %w", context.DeadlineExceeded)
 // dialTimeout bounds connecting to one address, and returns what tells why ctx ended meanwhile.
 func (c *Conn) dialTimeout(ctx context.Context) (bound context.Context, cancel context.CancelFunc, late func(step string, err error) error) {
 	begin := time.Now()
-	bound, cancel = context.WithTimeoutCause(ctx, c.o.DialTimeout, errDialTimeout)
+	bound, cancel = context.WithTimeoutCause(ctx, c.o.NATS.Timeout, errDialTimeout)
 	return bound, cancel, func(step string, err error) error {
 		var slow net.Error
 		switch {

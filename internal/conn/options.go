@@ -21,6 +21,7 @@ func Check(o *natsgo.Options) error {
 		{o.CustomReconnectDelayCB != nil, "CustomReconnectDelay", "set reconnect_wait and reconnect_max_wait"},
 		{o.RetryOnFailedConnect, "RetryOnFailedConnect", "use WithBackgroundConnect"},
 		{!o.AllowReconnect, "NoReconnect", "set max_reconnect to 1"},
+		{o.Url != "" || len(o.Servers) > 0, "Servers", "set urls, or use a resolver"},
 	} {
 		if refused.is {
 			return fault.New("connect", "", fault.ErrInvalidConfig, "the option %s of nats.go is the client's own; %s", refused.name, refused.remedy)
@@ -32,7 +33,6 @@ func Check(o *natsgo.Options) error {
 // natsOptions returns what nats.go is told: the user's options but for those that are seen to here.
 func (c *Conn) natsOptions(background bool) natsgo.Options {
 	o := *c.o.NATS
-	o.Url, o.Servers = "", nil
 	o.CustomDialer = dialer{c}
 	o.InProcessServer, o.Dialer, o.AllowMultipathTCP = nil, nil, nil
 	o.SkipHostLookup, o.NoRandomize = true, true

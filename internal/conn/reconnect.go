@@ -107,7 +107,15 @@ func (c *Conn) forceReconnect() error {
 // backoff returns a pause with full jitter whose bound doubles with every round, so that the clients of a
 // server that died do not return together.
 func (c *Conn) backoff(rounds int) time.Duration {
-	return pause.Jitter(rounds, c.o.NATS.ReconnectWait, c.o.ReconnectMaxWait)
+	o := c.o.NATS
+	wait := pause.Jitter(rounds, o.ReconnectWait, c.o.ReconnectMaxWait)
+	switch jitter := o.ReconnectJitter; {
+	case o.Secure && o.ReconnectJitterTLS != natsgo.DefaultReconnectJitterTLS:
+		return wait + pause.Jitter(1, o.ReconnectJitterTLS, o.ReconnectJitterTLS)
+	case !o.Secure && jitter != natsgo.DefaultReconnectJitter:
+		return wait + pause.Jitter(1, jitter, jitter)
+	}
+	return wait
 }
 
 // note remembers why a round failed, and reports the reasons that are new. The caller holds c.mu.

@@ -91,7 +91,7 @@ func upgrade(ctx context.Context, o *natsgo.Options, s server, conn net.Conn) er
 // handOver prepares nats.go, whose lock is held, to shake hands over a websocket, and waits for the end of
 // that. No call enters nats.go meanwhile.
 func (c *Conn) handOver(l *line) {
-	_ = l.tcp.SetReadDeadline(time.Now().Add(c.o.DialTimeout))
+	_ = l.tcp.SetReadDeadline(time.Now().Add(c.o.NATS.Timeout))
 	open := c.gate.close()
 	c.rounds++ // unless it goes well
 	if c.nc != nil {

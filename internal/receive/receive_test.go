@@ -73,7 +73,8 @@ func newEngine(t *testing.T) (*receive.Engine, *natsgo.Conn, *reports) {
 	t.Helper()
 	url := natstest.RunServer(t, natstest.WithoutJetStream()).URL()
 	o := natsgo.GetDefaultOptions()
-	c := conn.New(conn.Options{NATS: &o, DialTimeout: patience, RequestTimeout: patience, MaxReconnect: -1}, silent{})
+	o.MaxReconnect = -1
+	c := conn.New(conn.Options{NATS: &o, RequestTimeout: patience}, silent{})
 	t.Cleanup(c.Close)
 	require.NoError(t, c.Open(context.Background(), func(context.Context) ([]string, error) { return []string{url}, nil }))
 	r := &reports{}
