@@ -69,6 +69,17 @@ func (r reports) Dropped(subject string, size int, limit int64) {
 		"it waited for the connection, has %d bytes, and max_payload of this server is %d", size, limit), subject, "")
 }
 
+func (r reports) Unsubscribed(subject string, line, limit int) {
+	err := fail("subscribe", subject, ErrInvalidSubject,
+		"its line of %d bytes ended the connection three times, and max_control_line is %d", line, limit)
+	for _, s := range r.c.subs.All() {
+		if s.Subject == subject {
+			s.Stop(err)
+		}
+	}
+	r.c.report(err, subject, "")
+}
+
 func (r reports) Refused(err error) { r.c.report(err, "", "") }
 
 func (r reports) Closed(cause error) {

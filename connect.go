@@ -31,6 +31,7 @@ func (c *Client) connect(ctx context.Context) error {
 		Discovered:       c.watching,
 		RequestTimeout:   c.cfg.RequestTimeout,
 		FailWhenDown:     c.failing,
+		MaxControlLine:   c.cfg.MaxControlLine,
 		Denied:           c.onDenied,
 		BeforeHandOver:   func() { c.subs.Forget() },
 	}, reports{c})
@@ -41,7 +42,11 @@ func (c *Client) connect(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	return c.conn.Open(ctx, c.discoverServers)
+	err = c.conn.Open(ctx, c.discoverServers)
+	if err != nil {
+		c.conn.Close()
+	}
+	return err
 }
 
 // natsOptions translates the Config and applies the user's own options last.

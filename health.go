@@ -46,11 +46,14 @@ type ConsumerHealth struct {
 // problemsShown is how many refused subscriptions are named one by one.
 const problemsShown = 10
 
+// congested is for how long a server may take nothing before Health tells.
+const congested = 2 * time.Second
+
 // Health asks the server for a sign of life, JetStream for its state, where it is enabled, and every
 // Consumption's consumer for its lag. What fails is one of the Problems: among them the reason for
-// which the last attempt to reconnect failed, a refused TLS handshake included. A subscription that the server refuses since a reconnect is one, too.
-// Without a deadline
-// in ctx, Config.RequestTimeout applies to all of it.
+// which the last attempt to reconnect failed, a refused TLS handshake included, a server that takes nothing
+// for 2 s, and a subscription that the server refuses since a reconnect. Without a deadline in ctx,
+// Config.RequestTimeout applies to all of it.
 func (c *Client) Health(ctx context.Context) Health {
 	if ctx == nil {
 		ctx = context.Background()
@@ -72,6 +75,7 @@ func (c *Client) Health(ctx context.Context) Health {
 	}
 	up, _, _ := c.conn.State()
 	if up {
+		problem("connection", c.conn.Congestion(congested))
 		begin := time.Now()
 		err := c.roundTrip(ctx, "health", "")
 		problem("connection", err)

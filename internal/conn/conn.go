@@ -31,6 +31,8 @@ type Options struct {
 	ReconnectMaxWait time.Duration
 	// Discovered tells that the servers come from a discovery: the connection is then never given up.
 	Discovered bool
+	// MaxControlLine is how long a line the servers are known to take.
+	MaxControlLine int
 	// RequestTimeout is the time of a call that has none of its own.
 	RequestTimeout time.Duration
 	// Denied is called, from the goroutine that reads and before it goes on, with what the server has
@@ -55,6 +57,8 @@ type Reports interface {
 	Failed(err *ServerError)
 	// Dropped: a message that waited for the connection was larger than this server allows.
 	Dropped(subject string, size int, limit int64)
+	// Unsubscribed: a subscription was left out, since its line is longer than the server takes.
+	Unsubscribed(subject string, line, limit int)
 	// Refused: the server did not take an operation; the connection stands.
 	Refused(err error)
 	// Closed: the connection is closed for good.
@@ -77,21 +81,24 @@ type Conn struct {
 	stats    statsMemory
 	sent     sentMark
 	told     tellings
+	users    tellings // callbacks of the user's
 	requests requests
 
-	mu       sync.Mutex
-	ready    *line    // stands, and waits for nats.go to ask for it
-	attempt  *attempt // under way
-	rounds   int      // that failed in a row
-	upSince  time.Time
-	gap      time.Time // since when nothing is received; zero while connected
-	wasUp    bool
-	failure  error           // of the last round, while there is no connection
-	reasons  map[string]bool // of failures in this outage
-	attempts map[string]int  // that failed in a row, by host
-	named    map[string]bool // hosts that were named by the user or a discovery
-	demanded map[string]bool // hosts that never get a word without TLS
-	lastName string          // of the server connected last that had a name, for TLS
+	mu      sync.Mutex
+	ready   *line    // stands, and waits for nats.go to ask for it
+	attempt *attempt // under way
+	rounds  int      // that failed in a row
+
+	longLines int // connections in a row that a long line has ended right after the subscriptions were made
+	upSince   time.Time
+	gap       time.Time // since when nothing is received; zero while connected
+	wasUp     bool
+	failure   error           // of the last round, while there is no connection
+	reasons   map[string]bool // of failures in this outage
+	attempts  map[string]int  // that failed in a row, by host
+	named     map[string]bool // hosts that were named by the user or a discovery
+	demanded  map[string]bool // hosts that never get a word without TLS
+	lastName  string          // of the server connected last that had a name, for TLS
 }
 
 // New returns a connection that is not made yet.
@@ -361,6 +368,21 @@ func (c *Conn) SetServers(urls []string) error {
 
 // manyServers are not compared with as many.
 const manyServers = 1_000
+
+// isBorn waits until nc is set, and is false when it never will be.
+func (c *Conn) isBorn() bool {
+	select {
+	case <-c.born:
+		return true
+	case <-c.ctx.Done():
+	}
+	select {
+	case <-c.born:
+		return true
+	default:
+		return false
+	}
+}
 
 // Close closes the connection and returns when nothing of it is left but, for a moment, what is being sent.
 func (c *Conn) Close() {

@@ -25,13 +25,14 @@ import (
 
 // heard records reports.
 type heard struct {
-	mu      sync.Mutex
-	ups     int
-	downs   []error
-	failed  []*ServerError
-	dropped []string
-	refused []error
-	closed  bool
+	mu           sync.Mutex
+	ups          int
+	downs        []error
+	failed       []*ServerError
+	dropped      []string
+	unsubscribed []string
+	refused      []error
+	closed       bool
 }
 
 func (h *heard) do(f func()) {
@@ -44,6 +45,9 @@ func (h *heard) Down(err error)         { h.do(func() { h.downs = append(h.downs
 func (h *heard) Failed(e *ServerError)  { h.do(func() { h.failed = append(h.failed, e) }) }
 func (h *heard) Dropped(subject string, _ int, _ int64) {
 	h.do(func() { h.dropped = append(h.dropped, subject) })
+}
+func (h *heard) Unsubscribed(subject string, _, _ int) {
+	h.do(func() { h.unsubscribed = append(h.unsubscribed, subject) })
 }
 func (h *heard) Refused(err error) { h.do(func() { h.refused = append(h.refused, err) }) }
 func (h *heard) Closed(error)      { h.do(func() { h.closed = true }) }
@@ -287,6 +291,27 @@ func TestFatalErrors(t *testing.T) {
 			require.Regexp(t, "(?i)control line|sent last: PUB \"aaa", err.Error())
 		}
 	})
+}
+
+// A subscription that ends every connection is left out; the others go on.
+func TestPoisonousSubscription(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	c, h := open(t, func(o *Options) { o.MaxControlLine = 4096 }, s.URL())
+	long := strings.Repeat("a", 5000)
+	got := make(chan *natsgo.Msg, 1)
+	_, err := c.NATS().ChanSubscribe("good", got)
+	require.NoError(t, err)
+	_, err = c.NATS().ChanSubscribe(long, make(chan *natsgo.Msg, 1))
+	require.NoError(t, err)
+	require.Eventually(t, func() (out bool) {
+		h.do(func() { out = len(h.unsubscribed) > 0 })
+		return out
+	}, 20*time.Second, time.Millisecond)
+	h.do(func() { require.Equal(t, long, h.unsubscribed[0]) })
+	require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
+	require.NoError(t, c.Publish(t.Context(), "good", "", nil, nil))
+	<-got
 }
 
 // A server that discovery once named tls:// gets no word without TLS.

@@ -261,16 +261,19 @@ type tellings struct {
 }
 
 // tell reports without waiting.
-func (c *Conn) tell(report func()) {
-	t := &c.told
+func (c *Conn) tell(report func()) { c.told.tell(c, report) }
+
+// tell calls f after those before it, once the connection is born.
+func (t *tellings) tell(c *Conn, f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.backlog = append(t.backlog, report)
+	t.backlog = append(t.backlog, f)
 	if !t.running {
 		t.running = true
 		go func() {
-			<-c.born
-			t.run()
+			if c.isBorn() {
+				t.run()
+			}
 		}()
 	}
 }

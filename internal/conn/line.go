@@ -40,6 +40,8 @@ type line struct {
 	settling atomic.Bool // it sends what has waited for the connection
 	hooks    lineHooks
 
+	lineLimit int // of subscriptions, longer ones of which are left out; 0 is none
+
 	reads  atomic.Uint64
 	failed sync.Once
 	downed sync.Once
@@ -52,7 +54,7 @@ type line struct {
 type lineHooks struct {
 	up      func(*line)
 	down    func(*line, error)
-	dropped func(o operation, limit int64)
+	dropped func(o operation)
 }
 
 func (l *line) start(hooks lineHooks) {
@@ -166,10 +168,11 @@ func (l *line) withoutOversized(p []byte) (rest []byte, settled bool) {
 			break
 		}
 		settled = settled || o.verb == "PING"
-		if limit := l.info.MaxPayload; limit > 0 && int64(o.payload) > limit {
+		tooLarge := l.info.MaxPayload > 0 && int64(o.payload) > l.info.MaxPayload
+		if tooLarge || o.verb == "SUB" && l.lineLimit > 0 && o.line > l.lineLimit {
 			rest = append(rest, p[kept:i]...)
 			kept = i + o.size
-			l.hooks.dropped(o, limit)
+			l.hooks.dropped(o)
 		}
 		i += o.size
 	}

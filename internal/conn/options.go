@@ -1,7 +1,6 @@
 package conn
 
 import (
-	"errors"
 	"math"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -44,7 +43,7 @@ func (c *Conn) natsOptions(background bool) natsgo.Options {
 	o.Secure, o.TLSConfig, o.TLSCertCB, o.RootCAsCB, o.TLSHandshakeFirst = false, nil, nil, nil, false
 	o.User, o.Password, o.Token, o.UserInfo, o.TokenHandler = "", "", "", nil, nil
 	o.Nkey, o.UserJWT, o.SignatureCB = "", nil, nil
-	failed, closed, async := o.ReconnectErrCB, o.ClosedCB, o.AsyncErrorCB
+	closed, async := o.ClosedCB, o.AsyncErrorCB
 	o.AsyncErrorCB = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
 		if l := c.present.Load(); l != nil && l.websocket != nil && IsDenial(err) && c.o.Denied != nil {
 			c.o.Denied(err) // nobody saw it in the frames
@@ -53,11 +52,7 @@ func (c *Conn) natsOptions(background bool) natsgo.Options {
 			async(nc, sub, err)
 		}
 	}
-	o.ReconnectErrCB = func(nc *natsgo.Conn, err error) {
-		if failed != nil && !errors.Is(err, errNotYet) {
-			failed(nc, err)
-		}
-	}
+	o.ReconnectErrCB = nil // all that nats.go could tell is errNotYet; see note
 	o.ClosedCB = func(nc *natsgo.Conn) {
 		c.onClosed(nc)
 		if closed != nil {

@@ -21,7 +21,7 @@ var optionFates = map[string]string{
 	"NoRandomize": "taken", "InProcessServer": "taken", "Dialer": "taken", "AllowMultipathTCP": "taken", "CustomDialer": "taken",
 	"SkipHostLookup": "taken", "Secure": "taken", "TLSConfig": "taken", "TLSCertCB": "taken", "TLSHandshakeFirst": "taken",
 	"RootCAsCB": "taken", "UserJWT": "taken", "Nkey": "taken", "SignatureCB": "taken", "User": "taken",
-	"Password": "taken", "UserInfo": "taken", "Token": "taken", "TokenHandler": "taken", "MaxPingsOut": "taken", "MaxReconnect": "taken",
+	"Password": "taken", "UserInfo": "taken", "Token": "taken", "TokenHandler": "taken", "MaxPingsOut": "taken", "MaxReconnect": "taken", "ReconnectErrCB": "taken",
 
 	"NoEcho": "both", "Name": "both", "Verbose": "both", "Pedantic": "both", "PingInterval": "both", "ReconnectBufSize": "both", "Timeout": "both", "ReconnectWait": "both",
 	"ReconnectJitter": "both", "ReconnectJitterTLS": "both",
@@ -33,7 +33,7 @@ var optionFates = map[string]string{
 	"NoCallbacksAfterClientClose": "handed on", "LameDuckModeHandler": "handed on", "Compression": "handed on",
 	"InboxPrefix": "handed on", "PermissionErrOnSubscribe": "handed on", "SkipSubjectValidation": "handed on",
 	"IgnoreDiscoveredServers": "handed on", "WriteBufferSize": "handed on",
-	"ClosedCB": "chained", "AsyncErrorCB": "chained", "ReconnectErrCB": "chained",
+	"ClosedCB": "chained", "AsyncErrorCB": "chained",
 
 	"AllowReconnect": "refused", "CustomReconnectDelayCB": "refused", "ReconnectToServerCB": "refused", "RetryOnFailedConnect": "refused",
 	"Url": "refused", "Servers": "refused",

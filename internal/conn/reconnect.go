@@ -124,6 +124,9 @@ func (c *Conn) note(failures []*ServerError) {
 	for _, f := range failures {
 		c.attempts[f.host]++
 		causes = append(causes, f)
+		if callback := c.o.NATS.ReconnectErrCB; callback != nil {
+			c.users.tell(c, func() { callback(c.nc, f) })
+		}
 		if reason := reasonOf(f.Err); !c.reasons[reason] {
 			c.reasons[reason] = true
 			c.tell(func() { c.reports.Failed(f) })
@@ -155,17 +158,34 @@ func (d dialer) Dial(_, address string) (net.Conn, error) {
 	} else if c.nc != nil {
 		c.nc.Opts.Secure = l.server.tls // the scheme of servers that it hears of
 	}
+	if c.longLines >= poisonous {
+		l.lineLimit = c.o.MaxControlLine
+	}
 	c.present.Store(l)
 	l.reader.onErr = c.onServerError
 	l.reader.onInfo = func(info []byte) { c.onInfo(l, info) }
-	l.start(lineHooks{up: c.lineUp, down: c.lineDown, dropped: func(o operation, limit int64) {
-		c.tell(func() { c.reports.Dropped(o.subject, o.payload, limit) })
-	}})
+	l.start(lineHooks{up: c.lineUp, down: c.lineDown, dropped: c.dropped})
 	return l, nil
 }
 
 // SkipTLSHandshake tells nats.go that TLS has been seen to, but for websockets.
 func (d dialer) SkipTLSHandshake() bool { return d.c.present.Load().websocket == nil }
+
+// poisonous is how many connections in a row a line that is too long may end right after the subscriptions
+// were made, before the subscriptions whose lines are too long are left out: nats.go would make them again on
+// every connection.
+const poisonous = 3
+
+// dropped reports what was not sent.
+func (c *Conn) dropped(o operation) {
+	c.tell(func() {
+		if o.verb == "SUB" {
+			c.reports.Unsubscribed(o.subject, o.line, c.o.MaxControlLine)
+		} else {
+			c.reports.Dropped(o.subject, o.payload, c.MaxPayload())
+		}
+	})
+}
 
 // lineUp is called with nats.go's lock held.
 func (c *Conn) lineUp(l *line) {
@@ -199,6 +219,10 @@ func (c *Conn) lineDown(l *line, err error) {
 	var refused serverError
 	if errors.As(err, &refused) && time.Since(c.upSince) < time.Second {
 		c.rounds = 1 // what ended the connection may be sent again at once: no hurry
+		c.longLines++
+	}
+	if !strings.HasPrefix(strings.ToLower(string(refused)), "maximum control line") {
+		c.longLines = 0
 	}
 	c.failure = err
 	if c.gap.IsZero() { // else a move has said since when

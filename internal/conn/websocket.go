@@ -99,9 +99,7 @@ func (c *Conn) handOver(l *line) {
 	}
 	go func() {
 		defer open()
-		select {
-		case <-c.born:
-		case <-c.ctx.Done():
+		if !c.isBorn() {
 			return
 		}
 		if c.nc.Status() == natsgo.CONNECTED { // waits for the lock

@@ -29,12 +29,13 @@ const patience = 10 * time.Second
 // silent hears nothing of the connection.
 type silent struct{}
 
-func (silent) Up(bool, time.Duration)     {}
-func (silent) Down(error)                 {}
-func (silent) Failed(*conn.ServerError)   {}
-func (silent) Dropped(string, int, int64) {}
-func (silent) Refused(error)              {}
-func (silent) Closed(error)               {}
+func (silent) Up(bool, time.Duration)        {}
+func (silent) Down(error)                    {}
+func (silent) Failed(*conn.ServerError)      {}
+func (silent) Dropped(string, int, int64)    {}
+func (silent) Unsubscribed(string, int, int) {}
+func (silent) Refused(error)                 {}
+func (silent) Closed(error)                  {}
 
 // reports counts.
 type reports struct {
