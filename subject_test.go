@@ -2,7 +2,6 @@ package nats_test
 
 import (
 	"context"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -105,36 +104,4 @@ func TestHeadersAreCheckedBeforeSending(t *testing.T) {
 		_, err = client.PublishMsgToStream(ctx, msg)
 		require.ErrorIs(t, err, nats.ErrInvalidHeader, name)
 	}
-}
-
-// FuzzSubject compares the validator with the rules written as regular expressions.
-func FuzzSubject(f *testing.F) {
-	for subject := range badSubjects {
-		f.Add(subject)
-	}
-	for _, subject := range []string{"a", "a.b", "*", ">", "a.*.b", "a.>", "$JS.API", "中文.主题", "\xff", "a.\xff"} {
-		f.Add(subject)
-	}
-	// Bytes, not characters: what is not a control byte of ASCII is a part of a token.
-	literal := regexp.MustCompile(`^(?s:[^\x00-\x20\x7f.*>])+$`)
-	f.Fuzz(func(t *testing.T, subject string) {
-		tokens := strings.Split(subject, ".")
-		publish, subscribe := true, true
-		for i, token := range tokens {
-			// Each byte as a rune of its own, so that the expression sees bytes.
-			isLiteral := literal.MatchString(asLatin1(token))
-			publish = publish && isLiteral
-			subscribe = subscribe && (isLiteral || token == "*" || token == ">" && i == len(tokens)-1)
-		}
-		assert.Equal(t, publish, nats.SubjectFault(subject, false) == "", "publish to %q", subject)
-		assert.Equal(t, subscribe, nats.SubjectFault(subject, true) == "", "subscribe to %q", subject)
-	})
-}
-
-func asLatin1(s string) string {
-	runes := make([]rune, len(s))
-	for i := range len(s) {
-		runes[i] = rune(s[i])
-	}
-	return string(runes)
 }

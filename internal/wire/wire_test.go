@@ -1,0 +1,158 @@
+package wire_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+)
+
+func status(code, description string, more ...string) *natsgo.Msg {
+	m := &natsgo.Msg{Header: natsgo.Header{"Status": {code}, "Description": {description}}}
+	for i := 0; i < len(more); i += 2 {
+		m.Header.Set(more[i], more[i+1])
+	}
+	return m
+}
+
+func TestStatusIsOfTheServerOnly(t *testing.T) {
+	t.Parallel()
+	code, description := wire.Status(status("408", "Request Timeout"))
+	assert.Equal(t, "408 Request Timeout", code+" "+description)
+	assert.True(t, wire.NoResponders(status("503", "")))
+	for _, m := range []*natsgo.Msg{
+		{},
+		{Data: []byte("x"), Header: natsgo.Header{"Status": {"503"}}},
+		{Reply: "$JS.ACK.x", Header: natsgo.Header{"Status": {"404"}}},
+	} {
+		code, _ := wire.Status(m)
+		assert.Empty(t, code)
+		assert.False(t, wire.NoResponders(m))
+	}
+	assert.True(t, wire.IsServers("nats-rollup"))
+	assert.False(t, wire.IsServers("Nats"))
+}
+
+func TestPullBodies(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ want, got string }{
+		{`{"batch":1}`, string(wire.Pull(1, 0, 0, false))},
+		{`{"batch":2,"expires":1000000000,"no_wait":true}`, string(wire.Pull(2, time.Second, 0, true))},
+		{`{"batch":3,"expires":2000000000,"idle_heartbeat":1000000000}`, string(wire.Pull(3, 2*time.Second, time.Second, false))},
+	} {
+		assert.Equal(t, test.want, test.got)
+		assert.True(t, json.Valid([]byte(test.got)))
+	}
+	assert.Equal(t, `-NAK {"delay": 1500000000}`, string(wire.NakAfter(1500*time.Millisecond)))
+	assert.Equal(t, "+TERM", string(wire.Term("")))
+	assert.Equal(t, "+TERM why", string(wire.Term("why")))
+}
+
+func TestHowPullsEnd(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		m     *natsgo.Msg
+		err   error // wire.ErrPullAgain, one of upstream's, or nil
+		text  string
+		ended bool
+	}{
+		{m: status("404", "No Messages")},
+		{m: status("408", "Request Timeout", "Nats-Pending-Messages", "7"), ended: true},
+		{m: status("408", "Requests Pending", "Nats-Pending-Messages", "7"), err: wire.ErrPullAgain, ended: true},
+		{m: status("409", "Batch Completed", "Nats-Pending-Messages", "7"), text: "409 Batch Completed", ended: true},
+		{m: status("409", "Consumer Deleted"), err: jetstream.ErrConsumerDeleted},
+		{m: status("409", "Leadership Change"), err: wire.ErrPullAgain},
+		{m: status("409", "Server Shutdown"), err: wire.ErrPullAgain},
+		{m: status("409", "Exceeded MaxWaiting"), text: "409 Exceeded MaxWaiting"},
+		{m: status("503", ""), err: natsgo.ErrNoResponders},
+		{m: status("400", "Bad Request"), text: "400 Bad Request"},
+	} {
+		err := wire.PullError(wire.Status(test.m))
+		left, ended := wire.PullEnded(test.m)
+		switch {
+		case test.text != "":
+			require.ErrorContains(t, err, test.text)
+		case test.err == nil:
+			require.NoError(t, err)
+		default:
+			require.ErrorIs(t, err, test.err)
+		}
+		assert.Equal(t, test.ended, ended, test.m.Header)
+		if ended {
+			assert.Equal(t, 7, left)
+		}
+	}
+	assert.Equal(t, "5", wire.LastDelivered(status("100", "Idle Heartbeat", "Nats-Last-Consumer", "5")))
+}
+
+func TestStoredMessages(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	header := natsgo.Header{"Nats-Sequence": {"12"}, "Nats-Time-Stamp": {"2026-01-02T03:04:05.000000006Z"}, "Nats-Subject": {"a.b"}}
+	got, err := wire.ParseDirect(&natsgo.Msg{Header: header, Data: []byte("x")})
+	require.NoError(t, err)
+	assert.Equal(t, wire.Stored{Subject: "a.b", Sequence: 12, Time: at, Header: header, Data: []byte("x")}, got)
+	got, err = wire.ParseStored(&natsgo.Msg{Data: []byte(`{"message":{"subject":"a.b","seq":12,"hdrs":"TkFUUy8xLjANCkE6IGINCg0K","data":"eA==","time":"2026-01-02T03:04:05.000000006Z"}}`)})
+	require.NoError(t, err)
+	assert.Equal(t, wire.Stored{Subject: "a.b", Sequence: 12, Time: at, Header: natsgo.Header{"A": {"b"}}, Data: []byte("x")}, got)
+
+	for _, m := range []*natsgo.Msg{status("404", "Message Not Found"), {Data: []byte(`{"error":{"code":404,"err_code":10037}}`)}} {
+		parse := wire.ParseDirect
+		if len(m.Data) > 0 {
+			parse = wire.ParseStored
+		}
+		_, err := parse(m)
+		require.ErrorIs(t, err, jetstream.ErrMsgNotFound)
+	}
+	_, err = wire.ParseDirect(status("503", ""))
+	require.ErrorIs(t, err, natsgo.ErrNoResponders)
+	_, err = wire.ParseStored(status("503", ""))
+	require.ErrorIs(t, err, natsgo.ErrNoResponders)
+	_, err = wire.ParseDirect(status("408", "Bad Request"))
+	require.ErrorContains(t, err, "408 Bad Request")
+	for _, data := range []string{"", "{}", `{"error":{"code":500,"description":"broken"}}`, `{"message":{"hdrs":"eA=="}}`} {
+		_, err = wire.ParseStored(&natsgo.Msg{Data: []byte(data)})
+		require.Error(t, err, data)
+	}
+	assert.True(t, wire.Vanished(status("404", "Message Not Found")))
+	assert.False(t, wire.Vanished(status("404", "No Results")))
+	complete, ends := wire.EndOfBatch(status("204", "EOB", "Nats-Num-Pending", "0"))
+	assert.True(t, complete && ends)
+	complete, ends = wire.EndOfBatch(status("204", "EOB", "Nats-Num-Pending", "9"))
+	assert.True(t, !complete && ends)
+	_, ends = wire.EndOfBatch(&natsgo.Msg{Header: header, Data: []byte("x")})
+	assert.False(t, ends)
+}
+
+// The fast way and the JSON decoder read the same.
+func TestPubAcks(t *testing.T) {
+	t.Parallel()
+	for data, want := range map[string]*jetstream.PubAck{
+		`{"stream":"S","seq":7}`:                                   {Stream: "S", Sequence: 7},
+		`{"stream":"S", "seq":7}`:                                  {Stream: "S", Sequence: 7},
+		`{"stream":"S","seq":7,"duplicate":true}`:                  {Stream: "S", Sequence: 7, Duplicate: true},
+		`{"stream":"S","domain":"hub","seq":18446744073709551615}`: {Stream: "S", Domain: "hub", Sequence: 18446744073709551615},
+		`{"stream":"\u0053","seq":7}`:                              {Stream: "S", Sequence: 7},
+	} {
+		got, err := wire.ParsePubAck(&natsgo.Msg{Data: []byte(data)})
+		require.NoError(t, err, data)
+		assert.Equal(t, want, got, data)
+	}
+	for _, data := range []string{"", "{}", "null", "hello", `{"seq":7}`, `{"stream":"S","seq":-1}`, `{"stream":"S","seq":7}x`} {
+		_, err := wire.ParsePubAck(&natsgo.Msg{Data: []byte(data)})
+		require.ErrorIs(t, err, jetstream.ErrInvalidJSAck, data)
+	}
+	_, err := wire.ParsePubAck(&natsgo.Msg{Data: []byte(`{"error":{"code":400,"err_code":10071,"description":"wrong"},"stream":"S","seq":0}`)})
+	var api *jetstream.APIError
+	require.ErrorAs(t, err, &api)
+	assert.True(t, strings.HasPrefix(api.Description, "wrong"))
+	_, err = wire.ParsePubAck(status("503", ""))
+	require.ErrorIs(t, err, natsgo.ErrNoResponders)
+}
