@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,6 +84,7 @@ func TestErrorTexts(t *testing.T) {
 	say("publish: empty subject", client.Publish(ctx, "", nil))
 	say("publish: blank", client.Publish(ctx, "a b", nil))
 	say("publish: wildcard", client.Publish(ctx, "a.*", nil))
+	say("publish: too long", client.Publish(ctx, strings.Repeat("x", 5000), nil))
 	say("publish: header", client.PublishMsg(ctx, &nats.Message{Subject: "a", Header: natsgo.Header{"a": {"x\r\ny"}}}))
 	say("publish: nil message", client.PublishMsg(ctx, nil))
 	say("publish: reply", client.PublishWithReply(ctx, "a", "b c", nil))
@@ -127,6 +129,7 @@ func TestErrorTexts(t *testing.T) {
 	say("bucket: drift", second(client.EnsureKeyValue(ctx, "settings", nats.WithKeyHistory(2))))
 	say("key: not found", second(kv.Get(ctx, "missing")))
 	say("key: bad", second(kv.Put(ctx, "a b", nil)))
+	say("key: too long", second(kv.Put(ctx, strings.Repeat("x", 5000), nil)))
 	say("key: exists", second(kv.Create(ctx, "key", nil)))
 	say("key: conflict", second(kv.Update(ctx, "key", nil, 77)))
 	say("key: too large", second(kv.Put(ctx, "key", big)))

@@ -2,13 +2,10 @@ package nats
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 
 	natsgo "github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -69,13 +66,5 @@ func (c *Client) sized(err error, header natsgo.Header, data []byte) error {
 	if err == nil {
 		return nil
 	}
-	var api *jetstream.APIError
-	size := wire.HeaderSize(header) + len(data)
-	switch {
-	case errors.Is(err, natsgo.ErrMaxPayload):
-		return fmt.Errorf("%d bytes, and the server's max_payload is %d: %w", size, c.conn.MaxPayload(), err)
-	case errors.As(err, &api) && api.ErrorCode == fault.CodeMessageTooLarge:
-		return fmt.Errorf("%d bytes: %w", size, err)
-	}
-	return err
+	return wire.Sized(err, header, data, c.conn.MaxPayload())
 }

@@ -101,7 +101,7 @@ func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.Object
 	if opts.ChunkSize == 0 {
 		opts.ChunkSize = objectChunkSize
 	} else if int64(opts.ChunkSize) > s.client.conn.MaxPayload() {
-		return nil, fmt.Errorf("%w: chunks of %d bytes", natsgo.ErrMaxPayload, opts.ChunkSize)
+		return nil, fmt.Errorf("chunks of %d bytes, and the server's max_payload is %d: %w", opts.ChunkSize, s.client.conn.MaxPayload(), natsgo.ErrMaxPayload)
 	}
 	opts.ChunkSize = uint32(min(int64(opts.ChunkSize), max(s.client.conn.MaxPayload()-objectHeaderRoom, 1)))
 	meta.Opts = &opts

@@ -189,11 +189,8 @@ func (c *Conn) Request(ctx context.Context, op, subject string, header natsgo.He
 		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: w.reply, Header: header, Data: data})
 	}
 	w.pass.Leave()
-	if errors.Is(err, natsgo.ErrMaxPayload) {
-		err = fmt.Errorf("%d bytes, and the server's max_payload is %d: %w", wire.HeaderSize(header)+len(data), c.MaxPayload(), err)
-	}
 	if err != nil {
-		return nil, fault.Wrap(op, subject, err)
+		return nil, fault.Wrap(op, subject, wire.Sized(err, header, data, c.MaxPayload()))
 	}
 	select {
 	case m := <-w.answer:

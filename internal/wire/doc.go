@@ -9,5 +9,5 @@
 //   - get.go: requests for stored messages, and the answers (ADR-31).
 //   - puback.go: the answer to a publish.
 //   - status.go: messages of the server itself, which have a status instead of a payload.
-//   - line.go: the length of a control line, as the server counts it.
+//   - line.go: the sizes of lines and payloads, as the server counts them.
 package wire
