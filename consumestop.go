@@ -68,7 +68,7 @@ func (s *Consumption) handBack(d *delivery) {
 	if d.state == stateWaiting {
 		verb = d.verbNakAfter(max(time.Until(d.trial.until), minRetryDelay))
 	}
-	d.finish(verb)
+	d.tryFinish(verb)
 	s.stats.HandedBack++
 	if d.next != nil {
 		s.held.remove(d)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -107,7 +106,7 @@ func (s *Consumption) bury(d *delivery, reason string) (kept bool) {
 // settle ends a message of which a copy is stored. When the server does not confirm it, the message
 // comes again and its copy is recognised.
 func (s *Consumption) settle(d *delivery, verb []byte) {
-	if !atomic.CompareAndSwapUint32(&d.msg.acked, 0, 1) {
+	if !d.claim() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), copyTimeout)

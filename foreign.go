@@ -23,12 +23,13 @@ func (c *Client) drainForeign(ctx context.Context, left *ShutdownError) {
 	if len(subs) == 0 {
 		return
 	}
-	if c.IsConnected() {
-		for _, sub := range subs {
-			_ = sub.Drain() // or it has ended meanwhile
-		}
+	if pass, err := c.conn.Enter(ctx, 0); err == nil && c.conn.IsUp() {
 		up, leave := c.conn.WhileUp(ctx)
-		_ = c.roundTrip(up, "drain", "") // nothing comes after it, nor after the end of the connection
+		for _, sub := range subs {
+			_ = sub.Drain() // it fails when it has ended
+		}
+		pass.Leave()
+		_ = c.conn.Flush(up) // nothing comes after it, nor after the end of the connection
 		leave()
 	}
 	tick := time.NewTicker(drainPoll)

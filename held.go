@@ -54,12 +54,27 @@ const (
 	stateGone
 )
 
-// finish sends a final acknowledgement, unless the handler has sent one.
+// claim tells whether the final acknowledgement is for the caller to send: not when the handler has sent
+// one. Extend leaves the message alone from then on.
+func (d *delivery) claim() bool { return atomic.CompareAndSwapUint32(&d.msg.acked, 0, 1) }
+
+// finish sends a final acknowledgement, unless the handler has.
 func (d *delivery) finish(verb []byte) {
-	if !atomic.CompareAndSwapUint32(&d.msg.acked, 0, 1) {
-		return
+	if d.claim() {
+		d.noteSent(d.msg.origin.client.conn.Publish(context.Background(), d.msg.msg.Reply, "", nil, verb))
 	}
-	if err := d.msg.origin.client.conn.Publish(context.Background(), d.msg.msg.Reply, "", nil, verb); err != nil {
+}
+
+// tryFinish is finish for the holder of the Consumption's lock, which waits for nothing.
+func (d *delivery) tryFinish(verb []byte) {
+	if d.claim() {
+		d.noteSent(d.msg.origin.client.conn.TryPublish(d.msg.msg.Reply, "", verb))
+	}
+}
+
+// noteSent takes what came of a final acknowledgement.
+func (d *delivery) noteSent(err error) {
+	if err != nil {
 		d.from.s.unconfirmed(d, err)
 	}
 }
@@ -204,7 +219,7 @@ func (ps *pullSession) setKey(d *delivery) {
 	defer func() {
 		if !returned {
 			s.reportFailed(failed, d, nextAfter(s.ackWait()), fault.Exited())
-			_ = ps.sub.Unsubscribe()
+			s.client.conn.Unsubscribe(ps.sub)
 			ps.fail(fault.Exited())
 		}
 	}()

@@ -256,8 +256,9 @@ func (ps *pullSession) inquire() {
 // close ends the session. What is on its way still comes through receive, but for a connection that
 // is gone.
 func (ps *pullSession) close(cause error) {
-	if errors.Is(cause, errPullRelinked) || ps.sub.Drain() != nil {
-		_ = ps.sub.Unsubscribe()
+	c := ps.p.s.client
+	if errors.Is(cause, errPullRelinked) || !ps.drain() {
+		c.conn.Unsubscribe(ps.sub)
 		return
 	}
 	if ps.p.s.quit.Err() == nil {
@@ -266,9 +267,21 @@ func (ps *pullSession) close(cause error) {
 	select {
 	case <-ps.closed:
 	case <-time.After(drainedMax):
-		_ = ps.sub.Unsubscribe()
-	case <-ps.p.s.client.life.Context().Done():
+		c.conn.Unsubscribe(ps.sub)
+	case <-c.life.Context().Done():
 	}
+}
+
+// drain begins to end the subscription gracefully, if there is room to tell the server.
+func (ps *pullSession) drain() bool {
+	ctx, cancel := context.WithTimeout(ps.p.s.client.life.Context(), drainedMax)
+	defer cancel()
+	pass, err := ps.p.s.client.conn.Enter(ctx, 0)
+	if err != nil {
+		return false
+	}
+	defer pass.Leave()
+	return ps.sub.Drain() == nil
 }
 
 // ask asks for as many messages as there is room for, if that is worth a pull. The caller holds s.mu.

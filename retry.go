@@ -147,8 +147,11 @@ func (s *Consumption) later(d *delivery, delay time.Duration) (kept bool) {
 // nakAfter hands a message to the server to deliver it again after delay.
 func (s *Consumption) nakAfter(d *delivery, delay time.Duration) {
 	s.mu.Lock()
-	defer s.mu.Unlock() // extend must not come after it: that would shorten or lengthen the delay
-	d.finish(d.verbNakAfter(delay))
+	verb, mine := d.verbNakAfter(delay), d.claim() // under the lock, for an extension after it would change the delay
+	s.mu.Unlock()
+	if mine {
+		d.noteSent(s.client.conn.Publish(context.Background(), d.msg.msg.Reply, "", nil, verb))
+	}
 }
 
 // mustPark tells whether a message should wait outside its stream, and counts it if not.
@@ -179,7 +182,7 @@ func (s *Consumption) wait(d *delivery, delay time.Duration) (kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
-		d.finish(d.verbNakAfter(delay))
+		d.tryFinish(d.verbNakAfter(delay))
 		return false
 	}
 	d.again().until = time.Now().Add(delay)

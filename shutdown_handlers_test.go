@@ -268,3 +268,43 @@ func TestCloseDrainsWhatIsNotItsOwnWhileDisconnected(t *testing.T) {
 	require.NoError(t, client.Close())
 	assert.EqualValues(t, 10, handled.Load())
 }
+
+// Where the network drops everything, what is fetched and received cannot be given back, and others hold
+// the connection's lock: the time that Shutdown was given counts still.
+func TestShutdownKeepsItsTimeInABlackHole(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	newStream(t, client, 100)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	handled := make(chan struct{}, 100)
+	consume(t, client, func(msg *nats.Message) error {
+		handled <- struct{}{}
+		if len(handled) > 50 {
+			<-msg.Context().Done()
+		}
+		return msg.Context().Err()
+	}, nats.WithWorkers(4))
+	_, err := client.Conn().Subscribe("foreign", func(*natsgo.Msg) {})
+	require.NoError(t, err)
+	_, err = client.Subscribe(context.Background(), "own", func(*nats.Message) error { return nil })
+	require.NoError(t, err)
+	eventually(t, "it is in the middle", func() bool { return len(handled) > 50 })
+	proxy.BlackHole()
+	eventually(t, "no room is left", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+		defer cancel()
+		return client.Publish(ctx, "x", make([]byte, 512<<10)) != nil
+	})
+	begin := time.Now()
+	second := make(chan time.Duration, 1)
+	go func() {
+		_ = client.Shutdown(within(t, 50*time.Millisecond))
+		second <- time.Since(begin)
+	}()
+	err = client.Shutdown(within(t, 300*time.Millisecond))
+	assert.Less(t, time.Since(begin), 800*time.Millisecond+raceSlack)
+	require.Error(t, err)
+	assert.Less(t, <-second, 550*time.Millisecond+raceSlack)
+}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 const (
@@ -88,7 +90,7 @@ func (q *queue) admit(ctx context.Context, size int, most time.Duration) (reserv
 		case <-w.turn:
 			continue
 		case <-ctx.Done():
-			err = context.Cause(ctx)
+			err = fault.Ended(ctx)
 		case <-w.timer.C:
 			err = errNoRoomInTime
 		}
