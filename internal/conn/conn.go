@@ -89,6 +89,7 @@ type Conn struct {
 	attempt *attempt // under way
 	rounds  int      // that failed in a row
 
+	flaps     int // connections in a row that broke soon
 	longLines int // connections in a row that a long line has ended right after the subscriptions were made
 	upSince   time.Time
 	gap       time.Time // since when nothing is received; zero while connected
@@ -119,7 +120,8 @@ const (
 )
 
 // Open makes the first connection. It tries all servers in rounds until one lets the client in or ctx ends;
-// only what no further round can mend, refused credentials or options, ends it earlier.
+// only what no further round can mend, refused credentials or options or a server without the TLS that is
+// demanded, ends it earlier.
 func (c *Conn) Open(ctx context.Context, servers func(context.Context) ([]string, error)) error {
 	var failure error
 	for round := 1; ; round++ {
@@ -137,7 +139,7 @@ func (c *Conn) Open(ctx context.Context, servers func(context.Context) ([]string
 		} else if err = c.begin(urls, l); err == nil {
 			return nil
 		}
-		if errors.Is(err, fault.ErrAuthorization) || errors.Is(err, fault.ErrInvalidConfig) {
+		if errors.Is(err, fault.ErrAuthorization) || errors.Is(err, fault.ErrInvalidConfig) || errors.Is(err, natsgo.ErrSecureConnWanted) {
 			return err
 		}
 		// A round that was cut short knows less than the one before.
@@ -185,9 +187,9 @@ func (c *Conn) begin(urls []string, l *line) error {
 	close(c.born)
 	if l != nil {
 		l.settling.Store(false) // nothing has waited
-	}
-	if l != nil && l.websocket != nil {
-		c.welcomed(l)
+		if l.websocket != nil {
+			c.welcomed(l)
+		}
 	}
 	go c.confirmSent()
 	return nil
@@ -200,11 +202,11 @@ func roundError(urls []string, failures []*ServerError) error {
 	kind := error(fault.ErrNotConnected)
 	var causes fault.Joined
 	for _, f := range failures {
-		if k := fault.Kind(f); errors.Is(k, fault.ErrAuthorization) || errors.Is(f, fault.ErrInvalidConfig) {
+		switch {
+		case errors.Is(f, fault.ErrInvalidConfig):
+			kind = fault.ErrInvalidConfig
+		case errors.Is(fault.Kind(f), fault.ErrAuthorization):
 			kind = fault.ErrAuthorization
-			if errors.Is(f, fault.ErrInvalidConfig) {
-				kind = fault.ErrInvalidConfig
-			}
 		}
 		causes = append(causes, f)
 	}

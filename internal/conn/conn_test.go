@@ -293,6 +293,39 @@ func TestFatalErrors(t *testing.T) {
 	})
 }
 
+// A connection that was made before TLS was demanded of its server is not used.
+func TestTLSDemandedMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	other := natstest.RunServer(t)
+	c, _ := open(t, nil, s.URL())
+	require.NoError(t, c.SetServers([]string{s.URL(), other.URL()}))
+	host := strings.TrimPrefix(other.URL(), "nats://")
+	err := c.Leave(within(t, 5*time.Second), []string{other.URL()}, true, func(context.Context) (int, func()) {
+		require.NoError(t, c.SetServers([]string{s.URL(), "tls://" + host})) // while it stands and waits
+		return 0, func() {}
+	})
+	require.NoError(t, err)
+	require.Equal(t, s.URL(), c.Server())
+}
+
+// A server that lets clients in and then ends the connection, again and again, is not asked without a pause.
+func TestFlappingServer(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	p := natstest.NewProxy(t, s.URL())
+	c, h := open(t, func(o *Options) { o.NATS.ReconnectWait, o.ReconnectMaxWait = 400*time.Millisecond, time.Second }, p.URL())
+	end := time.Now().Add(2 * time.Second)
+	for time.Now().Before(end) {
+		if c.IsUp() {
+			p.Cut()
+			p.Restore()
+		}
+		time.Sleep(time.Millisecond)
+	}
+	h.do(func() { require.Less(t, len(h.downs), 60) })
+}
+
 // A subscription that ends every connection is left out; the others go on.
 func TestPoisonousSubscription(t *testing.T) {
 	t.Parallel()

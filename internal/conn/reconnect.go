@@ -31,11 +31,11 @@ func (c *Conn) choose(pool []natsgo.Server, _ natsgo.ServerInfo) (*natsgo.Server
 	defer c.mu.Unlock()
 	if c.ready != nil {
 		for i := range pool {
-			if pool[i].URL.Host == c.ready.server.url.Host {
+			if pool[i].URL.Host == c.ready.server.url.Host && !c.forbidden(c.ready) {
 				return &pool[i], 0
 			}
 		}
-		c.ready.discard() // its server is no longer one of ours
+		c.ready.discard() // its server is no longer one of ours, or not without TLS
 		c.ready = nil
 	}
 	urls := make([]*url.URL, 0, len(pool))
@@ -56,6 +56,10 @@ func (c *Conn) choose(pool []natsgo.Server, _ natsgo.ServerInfo) (*natsgo.Server
 	}
 	return &pool[0], time.Hour
 }
+
+// forbidden tells whether TLS has been demanded of a line's server since the line was made. The caller holds
+// c.mu.
+func (c *Conn) forbidden(l *line) bool { return c.demanded[hostOf(l.server.url)] && !l.server.tls }
 
 // connect makes one round and wakes nats.go. It ends early when another attempt takes its place or the
 // connection is closed.
@@ -90,7 +94,7 @@ func (c *Conn) connect(ctx context.Context, a *attempt) {
 	}
 	c.mu.Unlock()
 	if l == nil && len(servers) == 0 {
-		c.giveUp()
+		c.nc.Close() // every server has had its attempts
 		return
 	}
 	_ = c.forceReconnect() // it fails when the connection is closed
@@ -137,9 +141,6 @@ func (c *Conn) note(failures []*ServerError) {
 	}
 }
 
-// giveUp closes the connection when every server has had its attempts.
-func (c *Conn) giveUp() { c.nc.Close() }
-
 // dialer is what nats.go dials with.
 type dialer struct{ c *Conn }
 
@@ -171,6 +172,9 @@ func (d dialer) Dial(_, address string) (net.Conn, error) {
 // SkipTLSHandshake tells nats.go that TLS has been seen to, but for websockets.
 func (d dialer) SkipTLSHandshake() bool { return d.c.present.Load().websocket == nil }
 
+// shortLived is for how long a connection must have stood for the next one to be made without a pause.
+const shortLived = 500 * time.Millisecond
+
 // poisonous is how many connections in a row a line that is too long may end right after the subscriptions
 // were made, before the subscriptions whose lines are too long are left out: nats.go would make them again on
 // every connection.
@@ -191,7 +195,7 @@ func (c *Conn) dropped(o operation) {
 func (c *Conn) lineUp(l *line) {
 	c.mu.Lock()
 	first := !c.wasUp
-	c.wasUp, c.upSince, c.failure = true, time.Now(), nil
+	c.wasUp, c.upSince, c.failure, c.rounds = true, time.Now(), nil, 0
 	var gap time.Duration
 	if !c.gap.IsZero() {
 		gap, c.gap = time.Since(c.gap), time.Time{}
@@ -215,13 +219,16 @@ func (c *Conn) lineDown(l *line, err error) {
 		return
 	}
 	c.mu.Lock()
-	c.rounds = 0
 	var refused serverError
-	if errors.As(err, &refused) && time.Since(c.upSince) < time.Second {
-		c.rounds = 1 // what ended the connection may be sent again at once: no hurry
-		c.longLines++
+	errors.As(err, &refused)
+	if time.Since(c.upSince) >= shortLived {
+		c.flaps = 0
+	} else if c.flaps++; refused == "" {
+		c.rounds = c.flaps - 1 // one that stands and breaks, again and again, is made no faster than one that fails
+	} else {
+		c.rounds = c.flaps
 	}
-	if !strings.HasPrefix(strings.ToLower(string(refused)), "maximum control line") {
+	if c.longLines++; c.flaps == 0 || !strings.HasPrefix(strings.ToLower(string(refused)), "maximum control line") {
 		c.longLines = 0
 	}
 	c.failure = err
