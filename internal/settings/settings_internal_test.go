@@ -64,6 +64,35 @@ func TestRedact(t *testing.T) {
 	require.Equal(t, config{}, zero)
 }
 
+func TestContradictions(t *testing.T) {
+	t.Parallel()
+	type ways struct {
+		URLs      []string `yaml:"urls" choice:"authentication:urls"`
+		User      string   `yaml:"user" choice:"authentication:password"`
+		Password  string   `yaml:"password" choice:"authentication:password"`
+		Token     string   `yaml:"token" choice:"authentication:token"`
+		TokenFile string   `yaml:"token_file" choice:"authentication:token"`
+		Domain    string   `yaml:"domain" choice:"API:domain"`
+		Prefix    string   `yaml:"prefix" choice:"API:prefix"`
+	}
+	for want, plain := range map[string]ways{
+		"":                           {URLs: []string{"a"}, User: "u", Password: "p", Domain: "d"},
+		"token_file: excludes token": {Token: "t", TokenFile: "f"},
+		"token: must be the only authentication, but user is set too":   {User: "u", Token: "t"},
+		"urls[1]: must be the only authentication, but user is set too": {URLs: []string{"a", "u@b"}, User: "u", Password: "p"},
+		"prefix: must be the only API, but domain is set too":           {Domain: "d", Prefix: "p"},
+		"token: must be the only authentication, but user is set too; " +
+			"token_file: must be the only authentication, but user is set too": {User: "u", Token: "t", TokenFile: "f"},
+	} {
+		err := Contradictions(plain).Err()
+		if want == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.EqualError(t, err, "invalid configuration: "+want)
+	}
+}
+
 func TestHint(t *testing.T) {
 	t.Parallel()
 	known := []string{"urls", "max_reconnect", "reconnect_wait", "consul.address", "nkey_seed", "consul.near", envPrefix + "TLS_CA"}
