@@ -43,11 +43,12 @@ type ConsumerHealth struct {
 	Lag      uint64 `json:"lag"`     // as Consumption.Lag; zero when it cannot be found out
 }
 
-// problemsShown is how many refused subscriptions are named one by one.
-const problemsShown = 10
-
-// congested is for how long a server may take nothing before Health tells.
-const congested = 2 * time.Second
+const (
+	// problemsShown is how many refused subscriptions are named one by one.
+	problemsShown = 10
+	// congested is for how long a server may take nothing before Health tells, and does not ask it.
+	congested = 2 * time.Second
+)
 
 // Health asks the server for a sign of life, JetStream for its state, where it is enabled, and every
 // Consumption's consumer for its lag. What fails is one of the Problems: among them the reason for
@@ -74,19 +75,22 @@ func (c *Client) Health(ctx context.Context) Health {
 		}
 	}
 	up, _, _ := c.conn.State()
-	if up {
-		problem("connection", c.conn.Congestion(congested))
+	switch stuck := c.conn.Congestion(congested); {
+	case c.life.Context().Err() != nil:
+		problem("connection", ErrClosed)
+	case !up:
+		problem("connection", cmp.Or(c.conn.LastError(), ErrNotConnected))
+	case stuck != nil: // no answer can be expected
+		problem("connection", stuck)
+	default:
 		begin := time.Now()
 		err := c.roundTrip(ctx, "health", "")
 		problem("connection", err)
 		if err == nil {
 			h.RTT = time.Since(begin)
 		}
-	} else if c.life.Context().Err() != nil {
-		problem("connection", ErrClosed)
-	} else {
-		problem("connection", cmp.Or(c.conn.LastError(), ErrNotConnected))
 	}
+	up = up && len(h.Problems) == 0
 	if c.js != nil && up {
 		_, err := c.js.AccountInfo(ctx)
 		problem("JetStream", err)

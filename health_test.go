@@ -3,7 +3,9 @@ package nats_test
 import (
 	"context"
 	"encoding/json"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
@@ -65,4 +67,37 @@ func TestHealthWithoutJetStreamOnTheServer(t *testing.T) {
 	require.Len(t, h.Problems, 1)
 	assert.Contains(t, h.Problems[0], "JetStream: ")
 	assert.Nil(t, h.Discovery)
+}
+
+// A network that drops everything tells nobody. The server is known to take nothing, or to answer nothing.
+func TestBlackHoleIsTold(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	through := func(c *nats.Config) {
+		c.URLs, c.PingInterval, c.MaxPingsOut = []string{proxy.URL()}, 500*time.Millisecond, 2
+	}
+	idle, busy := connect(t, s, through), connect(t, s, through)
+	proxy.BlackHole()
+	publishing, stop := context.WithCancel(context.Background())
+	var load sync.WaitGroup
+	load.Go(func() {
+		for data := make([]byte, 512<<10); publishing.Err() == nil; {
+			_ = busy.Publish(publishing, "x", data)
+		}
+	})
+	eventually(t, "the idle connection is given up", func() bool { return !idle.IsConnected() })
+	assert.False(t, idle.Health(within(t, time.Second)).OK)
+	var h nats.Health
+	eventually(t, "the busy one knows that nothing is taken", func() bool {
+		begin := time.Now()
+		h = busy.Health(within(t, 100*time.Millisecond))
+		return !h.OK && time.Since(begin) < 50*time.Millisecond
+	})
+	assert.Contains(t, h.Problems[0], "which has taken nothing for")
+	eventually(t, "it is given up, too", func() bool { return !busy.IsConnected() })
+	proxy.Restore()
+	eventually(t, "both are back", func() bool { return idle.IsConnected() && busy.IsConnected() })
+	stop()
+	load.Wait()
 }
