@@ -1,0 +1,68 @@
+package states
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime/pprof"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	labelKey = "states"
+	// An upload that failed is removed beside the caller, for half a minute at most; Close waits for it.
+	aftermath = "(*ObjectStore).afterwards"
+	// Nats.go's drain of a subscription waits for its PONG, for ten seconds at most.
+	drain = "(*Conn).checkDrained"
+)
+
+var labels atomic.Int64
+
+// label marks goroutines and all that they start, directly or not.
+type label string
+
+func newLabel(what string) label {
+	return label(fmt.Sprint(what, " ", labels.Add(1)))
+}
+
+func (l label) run(f func()) {
+	pprof.Do(context.Background(), pprof.Labels(labelKey, string(l)), func(context.Context) { f() })
+}
+
+// left returns the stacks of the marked goroutines that are still there after d.
+func (l label) left(d time.Duration) []string {
+	for deadline := time.Now().Add(d); ; time.Sleep(20 * time.Millisecond) {
+		stacks := l.stacks()
+		if len(stacks) == 0 || time.Now().After(deadline) {
+			return stacks
+		}
+	}
+}
+
+func (l label) stacks() []string {
+	var profile bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {
+		return []string{err.Error()}
+	}
+	var stacks []string
+	mark := fmt.Sprintf("%q:%q", labelKey, string(l))
+	for stack := range strings.SplitSeq(profile.String(), "\n\n") {
+		if strings.Contains(stack, mark) && !strings.Contains(stack, aftermath) && !strings.Contains(stack, drain) {
+			stacks = append(stacks, frames(stack))
+		}
+	}
+	return stacks
+}
+
+// frames keeps what a person reads of a goroutine in a profile: function and line.
+func frames(stack string) string {
+	var lines []string
+	for line := range strings.Lines(stack) {
+		if fields := strings.Fields(line); len(fields) == 4 {
+			lines = append(lines, "\t"+fields[2]+" "+fields[3])
+		}
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,193 @@
+package states
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// Line is how a client reaches its server.
+type Line string
+
+// The kinds of lines.
+const (
+	Plain     Line = "plain"
+	TLS       Line = "TLS"
+	MutualTLS Line = "mutual TLS"
+	TLSFirst  Line = "TLS first"
+	Websocket Line = "websocket"
+)
+
+// ends are the two ends of a line of some kind.
+type ends struct {
+	line  Line
+	pair  tls.Certificate // of server and client
+	roots *x509.CertPool
+	dir   string
+}
+
+func newEnds(tb testing.TB, line Line) *ends {
+	e := &ends{line: line, dir: tb.TempDir()}
+	if e.encrypted() {
+		e.issue(tb)
+	}
+	return e
+}
+
+func (e *ends) encrypted() bool { return e.line == TLS || e.line == MutualTLS || e.line == TLSFirst }
+
+// issue makes a certificate that is its own authority, and everybody's.
+func (e *ends) issue(tb testing.TB) {
+	tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(tb, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "states"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	must(tb, err)
+	cert, err := x509.ParseCertificate(der)
+	must(tb, err)
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	must(tb, err)
+	e.write(tb, "cert.pem", "CERTIFICATE", der)
+	e.write(tb, "key.pem", "EC PRIVATE KEY", keyDER)
+	e.roots = x509.NewCertPool()
+	e.roots.AddCert(cert)
+	e.pair = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func (e *ends) write(tb testing.TB, name, kind string, der []byte) {
+	tb.Helper()
+	must(tb, os.WriteFile(e.path(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+}
+
+func (e *ends) path(name string) string { return filepath.Join(e.dir, name) }
+
+func (e *ends) serverTLS() *tls.Config {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{e.pair}}
+	if e.line == MutualTLS {
+		cfg.ClientAuth, cfg.ClientCAs = tls.RequireAndVerifyClientCert, e.roots
+	}
+	return cfg
+}
+
+func (e *ends) server(o *server.Options) {
+	switch {
+	case e.line == Websocket:
+		o.Websocket.Host, o.Websocket.Port, o.Websocket.NoTLS = "127.0.0.1", server.RANDOM_PORT, true
+	case e.encrypted():
+		o.TLSConfig, o.TLSVerify, o.TLSTimeout = e.serverTLS(), e.line == MutualTLS, 5
+		o.TLSHandshakeFirst = e.line == TLSFirst
+	}
+}
+
+func (e *ends) client(cfg *nats.Config) {
+	if !e.encrypted() {
+		return
+	}
+	cfg.TLSCA = e.path("cert.pem")
+	cfg.TLSHandshakeFirst = e.line == TLSFirst
+	if e.line == MutualTLS {
+		cfg.TLSCert, cfg.TLSKey = e.path("cert.pem"), e.path("key.pem")
+	}
+}
+
+// url returns the server's address on this line.
+func (e *ends) url(s *natstest.Server) string {
+	if e.line == Websocket {
+		return s.Embedded().WebsocketURL()
+	}
+	return s.URL()
+}
+
+// like gives an address the scheme of the line.
+func (e *ends) like(address string) string {
+	if e.line == Websocket {
+		return strings.Replace(address, "nats://", "ws://", 1)
+	}
+	return address
+}
+
+// silentAfterInfo returns the address of a server that greets as the line's servers do, over TLS where
+// they do, and then says nothing.
+func (e *ends) silentAfterInfo(tb testing.TB) string {
+	tb.Helper()
+	info := fmt.Sprintf(`INFO {"server_id":"SILENT","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576,`+
+		`"tls_required":%t}`+"\r\n", e.encrypted())
+	if !e.encrypted() {
+		return e.like(natstest.SilentServer(tb, info)) // which is no answer to a websocket's upgrade
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(tb, err)
+	stop := make(chan struct{})
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go e.greet(conn, info, stop)
+		}
+	}()
+	tb.Cleanup(func() {
+		close(stop)
+		_ = l.Close()
+		<-served
+	})
+	return "nats://" + l.Addr().String()
+}
+
+func (e *ends) greet(conn net.Conn, info string, stop <-chan struct{}) {
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-stop:
+		case <-done:
+		}
+		_ = conn.Close()
+	}()
+	defer close(done)
+	if e.line != TLSFirst {
+		_, _ = io.WriteString(conn, info)
+	}
+	secure := tls.Server(conn, e.serverTLS())
+	if secure.Handshake() != nil {
+		return
+	}
+	if e.line == TLSFirst {
+		_, _ = io.WriteString(secure, info)
+	}
+	_, _ = io.Copy(io.Discard, secure)
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
