@@ -193,3 +193,19 @@ func TestHandlerEndsItsSubscription(t *testing.T) {
 	require.NoError(t, sub.Drain(context.Background()), "it has ended")
 	assert.EqualValues(t, 1, sub.Stats().Handled)
 }
+
+// A server that says nothing may have sent what never came: a drain says so, in its time.
+func TestDrainOverASilentLine(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	p := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{p.URL()} })
+	sub, err := client.Subscribe(context.Background(), "a", func(*nats.Message) error { return nil })
+	require.NoError(t, err)
+	p.BlackHole()
+	err = sub.Drain(within(t, 100*time.Millisecond))
+	require.ErrorIs(t, err, nats.ErrDrainTimeout)
+	require.ErrorContains(t, err, "did not confirm")
+	require.True(t, done(sub))
+	require.ErrorIs(t, sub.Err(), nats.ErrUnsubscribed)
+}

@@ -34,9 +34,26 @@ func (s *Subscription) Stop(cause error) {
 	s.finishIfOver()
 }
 
-// Drain ends the subscription gracefully and returns what was left when ctx ended.
-func (s *Subscription) Drain(ctx context.Context, cause error) Stats {
-	return s.e.drain(ctx, cause, []*Subscription{s})
+// Drain ends the subscription gracefully. The error says what was left when ctx ended.
+func (s *Subscription) Drain(ctx context.Context, cause error) error {
+	left, err := s.e.drain(ctx, cause, []*Subscription{s})
+	if left.InFlight+left.Pending > 0 {
+		return fault.New("drain", s.Subject, fault.ErrDrainTimeout, "%d handlers still running, %d messages not handled: %w",
+			left.InFlight, left.Pending, fault.Ended(ctx))
+	}
+	if err != nil {
+		return fault.New("drain", s.Subject, fault.ErrDrainTimeout, "%w", err)
+	}
+	return nil
+}
+
+// endWith is the drain that the end of the context of Subscribe begins.
+func (s *Subscription) endWith(ctx context.Context) {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.DrainTimeout)
+	defer cancel()
+	if err := s.Drain(bounded, context.Cause(ctx)); err != nil {
+		s.e.reports.Lost(s.Subject, s.Queue, err)
+	}
 }
 
 // Close drains all subscriptions and refuses new ones. It returns the sum of what was left.
@@ -44,14 +61,16 @@ func (e *Engine) Close(ctx context.Context) Stats {
 	e.mu.Lock()
 	e.closed = true
 	e.mu.Unlock()
-	return e.drain(ctx, fault.ErrClosed, e.All())
+	left, _ := e.drain(ctx, fault.ErrClosed, e.All()) // that the server is silent shows when the rest is sent
+	return left
 }
 
-func (e *Engine) drain(ctx context.Context, cause error, subs []*Subscription) (left Stats) {
+// drain returns the sum of what was left when ctx ended, and the error of release.
+func (e *Engine) drain(ctx context.Context, cause error, subs []*Subscription) (left Stats, err error) {
 	for _, s := range subs {
 		s.begin(cause)
 	}
-	left.Pending = e.release(ctx, subs)
+	left.Pending, err = e.release(ctx, subs)
 	for _, s := range subs {
 		s.finishIfOver() // a move had released it
 		select {
@@ -68,7 +87,7 @@ func (e *Engine) drain(ctx context.Context, cause error, subs []*Subscription) (
 			s.Stop(cause)
 		}
 	}
-	return left
+	return left, err
 }
 
 // Release ends what the members of queue groups receive, as a drain does, for a move to another server.
@@ -80,8 +99,8 @@ func (e *Engine) Release(ctx context.Context) (members int, rejoin func()) {
 			groups = append(groups, s)
 		}
 	}
-	if lost := e.release(ctx, groups); lost > 0 {
-		e.reports.Lost("", "", fault.New("leave server", "", fault.ErrDrainTimeout, "%d messages not received", lost))
+	if lost, err := e.release(ctx, groups); err != nil {
+		e.reports.Lost("", "", fault.New("leave server", "", fault.ErrDrainTimeout, "%d messages not received: %w", lost, err))
 	}
 	return len(groups), func() {
 		for _, s := range groups {
@@ -108,10 +127,13 @@ func (s *Subscription) rejoin() {
 	}
 }
 
+// errUnconfirmed means that what the server has sent may be lost.
+var errUnconfirmed = errors.New("the server did not confirm in time that it sends no more")
+
 // release returns when nothing more comes to subs: the server has confirmed that it sends no more, or
-// the connection is broken, and what it sent is in the queues. It returns how many messages were not
-// when ctx ended.
-func (e *Engine) release(ctx context.Context, subs []*Subscription) (lost int) {
+// the connection is broken, and what it sent is in the queues. When ctx ends before, it returns an error and
+// how many messages nats.go still had.
+func (e *Engine) release(ctx context.Context, subs []*Subscription) (lost int, err error) {
 	var mine []*natsgo.Subscription // nobody else releases them
 	var gone []chan struct{}
 	for _, s := range subs {
@@ -126,7 +148,7 @@ func (e *Engine) release(ctx context.Context, subs []*Subscription) (lost int) {
 		s.mu.Unlock()
 	}
 	if len(mine) > 0 {
-		e.tell(ctx, mine)
+		err = e.tell(ctx, mine)
 	}
 	for _, upstream := range mine {
 		lost += received(ctx, upstream)
@@ -136,27 +158,30 @@ func (e *Engine) release(ctx context.Context, subs []*Subscription) (lost int) {
 		select {
 		case <-gone:
 		case <-ctx.Done():
-			return lost
+			return lost, errUnconfirmed
 		}
 	}
-	return lost
+	return lost, err
 }
 
-// tell returns when the server has heard that it is to send no more, or the connection is broken.
-func (e *Engine) tell(ctx context.Context, subs []*natsgo.Subscription) {
+// tell returns nil when the server has heard that it is to send no more, or the connection is broken.
+func (e *Engine) tell(ctx context.Context, subs []*natsgo.Subscription) error {
 	pass, err := e.conn.Enter(ctx, 0)
 	if err != nil {
-		return
+		return errUnconfirmed
 	}
-	ctx, cancel := e.conn.WhileUp(ctx)
+	up, cancel := e.conn.WhileUp(ctx)
 	defer cancel()
 	for _, upstream := range subs {
-		if ctx.Err() == nil {
+		if up.Err() == nil {
 			_ = upstream.Drain() // it fails when it has ended
 		}
 	}
 	pass.Leave()
-	_ = e.conn.Flush(ctx) // or the end of ctx: nothing comes after either
+	if e.conn.Flush(up) != nil && ctx.Err() != nil {
+		return errUnconfirmed
+	}
+	return nil
 }
 
 // received waits until nats.go has delivered what it has. It returns how much it had not when ctx ended.
@@ -166,7 +191,7 @@ func received(ctx context.Context, upstream *natsgo.Subscription) int {
 		time.Sleep(time.Millisecond)
 		left, _, err = upstream.Pending()
 	}
-	return max(left, 0)
+	return max(left, 0) // it is -1 when there is an error
 }
 
 // forgetTimeout is more than enough to put into the queues what nats.go has received.

@@ -125,7 +125,7 @@ func TestOrder(t *testing.T) {
 	publish(t, nc, "a", 100)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	assert.Zero(t, s.Drain(ctx, fault.ErrUnsubscribed))
+	require.NoError(t, s.Drain(ctx, fault.ErrUnsubscribed))
 	require.Len(t, handled, 100)
 	for i, data := range handled {
 		assert.Equal(t, fmt.Sprint(i), data)
@@ -273,7 +273,7 @@ func TestMove(t *testing.T) {
 	assert.Nil(t, group.Upstream())
 	assert.NotNil(t, alone.Upstream())
 	publish(t, nc, "a", 50) // to nobody: there is no other member
-	assert.Zero(t, ends.Drain(ctx, fault.ErrUnsubscribed))
+	require.NoError(t, ends.Drain(ctx, fault.ErrUnsubscribed))
 	require.True(t, over(ends))
 	rejoin()
 	rejoin()

@@ -1,7 +1,6 @@
 package receive
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -104,9 +103,7 @@ func (s *Subscription) run() {
 	var m *natsgo.Msg // nil but while it is handled
 	defer func() {
 		if m != nil { // the handler has ended the goroutine
-			s.fail(m, fault.Exited())
-			s.mu.Lock()
-			s.note()
+			s.handled(m, fault.Exited())
 			s.mu.Unlock()
 			go s.work()
 		}
@@ -117,11 +114,7 @@ func (s *Subscription) run() {
 		s.stats.PendingBytes -= m.Size()
 		s.stats.InFlight++
 		s.mu.Unlock()
-		if err := s.o.Handle(m); err != nil {
-			s.fail(m, err)
-		}
-		s.mu.Lock()
-		s.note()
+		s.handled(m, s.o.Handle(m))
 	}
 	m = nil
 	s.running--
@@ -129,17 +122,17 @@ func (s *Subscription) run() {
 	s.finishIfOver()
 }
 
-// note counts a message that was handled. The caller holds the lock.
-func (s *Subscription) note() {
+// handled takes note of what a handler returned. It leaves the lock to the caller.
+func (s *Subscription) handled(m *natsgo.Msg, err error) {
+	if err != nil {
+		s.e.reports.Failed(m.Subject, s.Queue, err)
+	}
+	s.mu.Lock()
 	s.stats.InFlight--
 	s.stats.Handled++
-}
-
-func (s *Subscription) fail(m *natsgo.Msg, err error) {
-	s.mu.Lock()
-	s.stats.Failed++
-	s.mu.Unlock()
-	s.e.reports.Failed(m.Subject, s.Queue, err)
+	if err != nil {
+		s.stats.Failed++
+	}
 }
 
 // Stats returns the counters.
@@ -236,15 +229,4 @@ func (s *Subscription) finishIfOver() {
 		s.e.remove(s)
 		close(s.done)
 	})
-}
-
-// endWith is the graceful end that the end of the context begins.
-func (s *Subscription) endWith(ctx context.Context) {
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.DrainTimeout)
-	defer cancel()
-	left := s.Drain(bounded, context.Cause(ctx))
-	if left.InFlight+left.Pending > 0 {
-		s.e.reports.Lost(s.Subject, s.Queue, fault.New("drain", s.Subject, fault.ErrDrainTimeout,
-			"%d handlers still running, %d messages not handled", left.InFlight, left.Pending))
-	}
 }
