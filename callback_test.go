@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -142,5 +143,35 @@ func TestEventHandlerThatFails(t *testing.T) {
 			eventually(t, "the events", func() bool { return len(events.of(nats.EventHandlerError)) == 3 })
 			assert.Equal(t, failure == "panic", strings.Contains(log.String(), "not this way"))
 		})
+	}
+}
+
+// Nats.go calls these on goroutines of its own, where a panic ends the process.
+func TestUpstreamsCallbacksThatPanic(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	var log logBuffer
+	conn := func(*natsgo.Conn) { panic("not this way") }
+	connErr := func(*natsgo.Conn, error) { panic("not this way") }
+	client := connect(t, s, nil, nats.WithLogger(log.logger()), nats.WithNATSOptions(
+		natsgo.ConnectHandler(conn), natsgo.ReconnectHandler(conn), natsgo.ClosedHandler(conn), natsgo.LameDuckModeHandler(conn),
+		natsgo.DisconnectErrHandler(connErr),
+		natsgo.ErrorHandler(func(*natsgo.Conn, *natsgo.Subscription, error) { panic("not this way") }),
+	))
+	stuck := make(chan struct{})
+	slow, err := client.Conn().Subscribe("slow", func(*natsgo.Msg) { <-stuck })
+	require.NoError(t, err)
+	require.NoError(t, slow.SetPendingLimits(1, -1))
+	for range 5 {
+		require.NoError(t, client.Publish(context.Background(), "slow", nil))
+	}
+	require.NoError(t, client.Flush(context.Background()))
+	s.Stop()
+	s.Restart()
+	require.NoError(t, client.Flush(within(t, patience)))
+	close(stuck)
+	require.NoError(t, client.Close())
+	for _, callback := range []string{"DisconnectedErrCB", "ReconnectedCB", "AsyncErrorCB", "ClosedCB"} {
+		eventually(t, callback+" is logged", func() bool { return strings.Contains(log.String(), "callback="+callback) })
 	}
 }

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"errors"
+	"reflect"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -15,6 +16,7 @@ import (
 // one at a time, on a goroutine of nats.go's own, and may come before NewClient has the connection in its
 // hands: each of them waits for that.
 func (c *Client) hook(o *natsgo.Options) {
+	c.containCallbacks(o)
 	asyncError, lameDuck := o.AsyncErrorCB, o.LameDuckModeHandler
 	c.userError.Store(&asyncError)
 	o.AsyncErrorCB = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
@@ -29,6 +31,30 @@ func (c *Client) hook(o *natsgo.Options) {
 		c.onLameDuck()
 		if lameDuck != nil {
 			lameDuck(nc)
+		}
+	}
+}
+
+// containCallbacks lets no panic of the user's callbacks end the process: they run on goroutines of nats.go.
+func (c *Client) containCallbacks(o *natsgo.Options) {
+	fields := reflect.ValueOf(o).Elem()
+	for i := range fields.NumField() {
+		name := fields.Type().Field(i).Name
+		switch field := fields.Field(i).Addr().Interface().(type) {
+		case *natsgo.ConnHandler:
+			if call := *field; call != nil {
+				*field = func(nc *natsgo.Conn) { c.contain(name, func() { call(nc) }) }
+			}
+		case *natsgo.ConnErrHandler:
+			if call := *field; call != nil {
+				*field = func(nc *natsgo.Conn, err error) { c.contain(name, func() { call(nc, err) }) }
+			}
+		case *natsgo.ErrHandler:
+			if call := *field; call != nil {
+				*field = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
+					c.contain(name, func() { call(nc, sub, err) })
+				}
+			}
 		}
 	}
 }
@@ -54,8 +80,8 @@ func (r reports) Down(err error) {
 		return // the end of Close is no disconnect
 	}
 	lost, _ := c.conn.Unconfirmed()
-	c.log.Warn("disconnected from NATS; reconnecting", "server", serverurl.Redact(c.conn.Server()),
-		"error", err, "unconfirmed_bytes", lost)
+	c.log.Warn("disconnected from NATS; reconnecting", append(failureAttrs(err),
+		"server", serverurl.Redact(c.conn.Server()), "unconfirmed_bytes", lost)...)
 	c.emit(Event{Type: EventDisconnected, Err: err, Bytes: lost})
 }
 
