@@ -430,10 +430,12 @@ func TestDocsMap(t *testing.T) {
 		rows = append(rows, m[1])
 	}
 	assert.ElementsMatch(t, slices.Collect(maps.Keys(files)), rows, "the map of CONTRIBUTING.md")
+	floors := docText(t, ".golangci.yml")
 	for dir, names := range files {
 		if !strings.HasPrefix(dir, "internal/") || !assert.Contains(t, names, "doc.go", dir) {
 			continue
 		}
+		assert.True(t, dir == "internal/faults" || strings.Contains(floors, dir), "%s has no floor in .golangci.yml", dir)
 		var listed []string
 		for _, m := range listedFile.FindAllStringSubmatch(docText(t, filepath.Join(dir, "doc.go")), -1) {
 			listed = append(listed, m[1])

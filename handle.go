@@ -28,7 +28,7 @@ func failureAttrs(err error) (attrs []any) {
 	if err != nil {
 		attrs = append(attrs, "error", err)
 	}
-	var p *fault.Panic
+	var p *fault.PanicError
 	if errors.As(err, &p) {
 		attrs = append(attrs, "stack", string(p.Stack))
 	}

@@ -40,7 +40,7 @@ func (e *Error) Unwrap() []error {
 }
 
 // Joined is errors.Join on one line.
-type Joined []error
+type Joined []error //nolint:errname // it is written as the slice that it is
 
 func (j Joined) Error() string {
 	texts := make([]string, 0, len(j))

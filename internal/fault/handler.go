@@ -5,18 +5,18 @@ import (
 	"runtime/debug"
 )
 
-// Panic is what the panic of a function that is not ours becomes.
-type Panic struct {
+// PanicError is what the panic of a function that is not ours becomes.
+type PanicError struct {
 	Value any
 	Stack []byte
 }
 
-func (e *Panic) Error() string { return fmt.Sprintf("%v: %v", ErrHandlerPanic, e.Value) }
+func (e *PanicError) Error() string { return fmt.Sprintf("%v: %v", ErrHandlerPanic, e.Value) }
 
-func (e *Panic) Unwrap() error { return ErrHandlerPanic }
+func (e *PanicError) Unwrap() error { return ErrHandlerPanic }
 
 // Panicked returns the error of a panic with that value. It is called by the function that recovers.
-func Panicked(value any) error { return &Panic{Value: value, Stack: debug.Stack()} }
+func Panicked(value any) error { return &PanicError{Value: value, Stack: debug.Stack()} }
 
 // Exited is the error of a handler that ended its goroutine, as testing's FailNow does. No call
 // returns from that: it is made in a deferred function, and another goroutine goes on.
