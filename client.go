@@ -139,13 +139,13 @@ func (c *Client) start(ctx context.Context) error {
 
 // Ping makes a round trip to the server. Without a deadline in ctx, Config.RequestTimeout applies.
 // It returns ErrNotConnected when no connection stands by then.
-func (c *Client) Ping(ctx context.Context) error { return c.roundTrip(ctx, "ping", "") }
+func (c *Client) Ping(ctx context.Context) error { return c.roundTrip(ctx, "ping") }
 
 // Flush returns when everything published so far has reached the server. Without a deadline in
 // ctx, Config.RequestTimeout applies. It returns ErrNotConnected when no connection stands by then,
 // and ErrPermission, once, when the server has denied a publish: the last one is named.
 func (c *Client) Flush(ctx context.Context) error {
-	if err := c.roundTrip(ctx, "flush", ""); err != nil {
+	if err := c.roundTrip(ctx, "flush"); err != nil {
 		return err
 	}
 	return c.deniedPublish()
@@ -261,11 +261,11 @@ func (c *Client) awaitConnection(ctx context.Context, op, target string) error {
 func (c *Client) refused(op, target string) error { return c.conn.Refused(op, target) }
 
 // roundTrip waits for the connection and for a PONG that follows everything sent before.
-func (c *Client) roundTrip(ctx context.Context, op, target string) error {
+func (c *Client) roundTrip(ctx context.Context, op string) error {
 	if ctx == nil {
-		return errNilContext(op, target)
+		return errNilContext(op, "")
 	}
-	return c.conn.RoundTrip(ctx, op, target)
+	return c.conn.RoundTrip(ctx, op, "")
 }
 
 // unreachable adds to err what is known of the connection and of ctx.

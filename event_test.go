@@ -30,10 +30,10 @@ func TestEventIsPrintedWhole(t *testing.T) {
 		`"stream":"ORDERS","subject":"orders.new","time":"2026-01-02T03:04:05Z","type":"dead_letter"}`
 	data, err := json.Marshal(e)
 	require.NoError(t, err)
-	assert.Equal(t, want, string(data))
+	assert.JSONEq(t, want, string(data))
 	data, err = json.Marshal(&e)
 	require.NoError(t, err)
-	assert.Equal(t, want, string(data))
+	assert.JSONEq(t, want, string(data))
 
 	var log bytes.Buffer
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("event", "event", e)
@@ -43,7 +43,7 @@ func TestEventIsPrintedWhole(t *testing.T) {
 
 	data, err = json.Marshal(nats.Event{Type: nats.EventClosed})
 	require.NoError(t, err)
-	assert.Equal(t, `{"type":"closed"}`, string(data))
+	assert.JSONEq(t, `{"type":"closed"}`, string(data))
 }
 
 // jsonLog returns the lines of a JSON log.

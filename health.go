@@ -84,7 +84,7 @@ func (c *Client) Health(ctx context.Context) Health {
 		problem("connection", stuck)
 	default:
 		begin := time.Now()
-		err := c.roundTrip(ctx, "health", "")
+		err := c.roundTrip(ctx, "health")
 		problem("connection", err)
 		if err == nil {
 			h.RTT = time.Since(begin)

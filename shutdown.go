@@ -184,7 +184,7 @@ func (c *Client) drainBuffer(ctx context.Context) (int, error) {
 		defer cancel()
 	}
 	before := c.unsent()
-	if err := c.roundTrip(ctx, "flush", ""); err != nil {
+	if err := c.roundTrip(ctx, "flush"); err != nil {
 		return min(before, c.unsent()), err // without the flush's own PING
 	}
 	return 0, nil

@@ -199,7 +199,7 @@ func targets(urls []string) string { return fault.Few(serverurl.RedactAll(urls),
 
 // roundError is the error of a round in which no server let the client in.
 func roundError(urls []string, failures []*ServerError) error {
-	kind := error(fault.ErrNotConnected)
+	kind := fault.ErrNotConnected
 	var causes fault.Joined
 	for _, f := range failures {
 		switch {
@@ -322,7 +322,7 @@ func (c *Conn) TLSConnectionState() (tls.ConnectionState, error) {
 func (c *Conn) IsClosed() bool { return c.ctx.Err() != nil }
 
 // IsUp tells whether the connection stands. Unlike State it takes no lock.
-func (c *Conn) IsUp() bool { return c.link.up.Load() }
+func (c *Conn) IsUp() bool { return c.up.Load() }
 
 // WasUp tells whether the connection ever stood.
 func (c *Conn) WasUp() bool { return c.present.Load() != nil }
@@ -395,7 +395,7 @@ func (c *Conn) Close() {
 	if c.nc != nil {
 		c.nc.Close()
 	}
-	c.link.close()
+	c.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ready != nil {

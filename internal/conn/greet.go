@@ -178,7 +178,7 @@ type connectMessage struct {
 	NKey         string `json:"nkey,omitempty"`
 	Signature    string `json:"sig,omitempty"`
 	User         string `json:"user,omitempty"`
-	Pass         string `json:"pass,omitempty"` //nolint:gosec // it is what the message is for
+	Pass         string `json:"pass,omitempty"`
 	Token        string `json:"auth_token,omitempty"`
 	TLS          bool   `json:"tls_required"`
 	Name         string `json:"name"`
@@ -250,7 +250,7 @@ func connectLine(o *natsgo.Options, s server, info natsgo.ServerInfo, encrypted 
 	case m.Token != "":
 		way = "with a token"
 	}
-	body, err := json.Marshal(m)
+	body, err := json.Marshal(m) //nolint:gosec // it is what the message is for
 	if err != nil {
 		return nil, way, err
 	}

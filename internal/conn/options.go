@@ -73,7 +73,7 @@ func (c *Conn) onClosed(nc *natsgo.Conn) {
 	if last := nc.LastError(); cause == nil && last != nil {
 		cause = last
 	}
-	c.link.close()
+	c.close()
 	c.cancel()
 	c.tell(func() { c.reports.Closed(cause) })
 }

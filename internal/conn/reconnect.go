@@ -209,7 +209,7 @@ func (c *Conn) lineUp(l *line) {
 	c.mu.Unlock()
 	c.requests.proven.Store(false)
 	go l.watch(c.ctx, c.o.NATS.PingInterval, c.o.NATS.MaxPingsOut)
-	c.link.set(true)
+	c.set(true)
 	c.tell(func() { c.reports.Up(first, gap) })
 }
 
@@ -236,7 +236,7 @@ func (c *Conn) lineDown(l *line, err error) {
 		c.gap = time.Now()
 	}
 	c.mu.Unlock()
-	if c.link.set(false) && c.ctx.Err() == nil {
+	if c.set(false) && c.ctx.Err() == nil {
 		c.tell(func() { c.reports.Down(err) })
 	}
 }
