@@ -96,8 +96,9 @@ func TestCallbacksThatFail(t *testing.T) {
 			}()
 			_ = locks.Elect(context.Background(), "leader", func(context.Context) error { fail(); return nil }, nats.WithLease(time.Minute))
 		}},
-		"a loop over ReadStream": {callers: true, propagates: true, use: func(_ *testing.T, w *workplace, fail func()) {
-			for range w.client.ReadStream(context.Background(), "ORDERS") {
+		"a loop over ReadStream": {callers: true, propagates: true, use: func(t *testing.T, w *workplace, fail func()) {
+			for _, err := range w.client.ReadStream(context.Background(), "ORDERS") {
+				assert.NoError(t, err)
 				fail()
 			}
 		}},
