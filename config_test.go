@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -149,6 +150,8 @@ func TestValidateRefuses(t *testing.T) {
 
 		`cluster_id: must not contain control characters, got "a\nb"`:                                                                {ClusterID: "a\nb"},
 		`client_id: must not contain control characters, got "\x00"`:                                                                 {ClientID: "\x00"},
+		`client_id: must have at most 255 bytes, got 256`:                                                                            {ClientID: strings.Repeat("x", 256)},
+		`inbox_prefix: must have at most 255 bytes, got 256`:                                                                         {InboxPrefix: strings.Repeat("x", 256)},
 		`service_name: must not contain control characters, got "\t"`:                                                                {ServiceName: "\t"},
 		`jetstream_domain: must not contain spaces, control characters, '.', '*' or '>', got "a.b"`:                                  {JetStreamDomain: "a.b"},
 		`jetstream_api_prefix: must be the only JetStream API, but jetstream_domain is set too`:                                      {JetStreamAPIPrefix: "hub.API", JetStreamDomain: "hub"},

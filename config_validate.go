@@ -69,6 +69,9 @@ func (v *validator) names() {
 		if strings.ContainsFunc(name.value, unicode.IsControl) {
 			v.Add(name.key, "must not contain control characters, got %q", name.value)
 		}
+		if len(name.value) > subjects.MaxName {
+			v.Add(name.key, "must have at most %d bytes, got %d", subjects.MaxName, len(name.value))
+		}
 	}
 	// The domain is one token of the subject $JS.<domain>.API.
 	if strings.ContainsFunc(v.c.JetStreamDomain, func(r rune) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -302,4 +303,16 @@ func TestPayloadTooLargeTellsBothSizes(t *testing.T) {
 	_, err = client.PublishToStream(ctx, "small", data[:500])
 	require.ErrorIs(t, err, nats.ErrPayloadTooLarge)
 	assert.Regexp(t, `payload too large: 5[0-9]{2} bytes: `, err.Error())
+}
+
+// Credentials may be longer than a server takes, which only its administrator can change.
+func TestCredentialsTooLongForTheServer(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	told := regexp.MustCompile(`CONNECT with a token has 5\d{3} bytes; raise the server's max_control_line`)
+	eventually(t, "told what to do", func() bool { // unless the end of the connection overtakes the server's text
+		_, err := nats.NewClientContext(within(t, time.Second), &nats.Config{URLs: []string{s.URL()}, Token: strings.Repeat("x", 5000)})
+		require.ErrorIs(t, err, nats.ErrNotConnected)
+		return told.MatchString(err.Error())
+	})
 }

@@ -68,7 +68,11 @@ func (g *greeting) run(ctx context.Context) error {
 		case bytes.HasPrefix(line, []byte("PONG")):
 			return nil
 		case bytes.HasPrefix(line, []byte("-ERR")):
-			return refusal(errText(line), way)
+			text := errText(line)
+			if strings.EqualFold(text, "maximum control line exceeded") { // a JWT with many permissions is long
+				text += fmt.Sprintf(": CONNECT %s has %d bytes; raise the server's max_control_line", way, len(connect))
+			}
+			return refusal(text, way)
 		case bytes.HasPrefix(line, []byte("PING")):
 			if _, err := io.WriteString(g.conn, "PONG\r\n"); err != nil {
 				return err
