@@ -60,7 +60,8 @@ type Config struct {
 	// ReconnectWait if that is longer.
 	ReconnectMaxWait time.Duration `yaml:"reconnect_max_wait"`
 	// ReconnectBufferSize is how many bytes of publishes are kept while disconnected; -1 keeps
-	// none. Defaults to 8 MiB.
+	// none. Defaults to 8 MiB. The memory of a client that reconnects is twice that for a moment; while
+	// connected it holds 1 MiB of what is published and not sent, and one message on top.
 	ReconnectBufferSize int `yaml:"reconnect_buffer_size"`
 	// PublishWhenDisconnected is "buffer" (publishes while disconnected go to the reconnect buffer)
 	// or "fail" (they return ErrNotConnected at once). Defaults to "buffer".
