@@ -16,6 +16,7 @@ type Consumption struct {
 	client           *Client
 	stream, consumer string
 	handler          Handler
+	caller           context.Context // of Consume
 	opts             consumeOptions
 	origin           origin // of the messages; its context is over when the graceful end is, or its time
 	cancel           context.CancelCauseFunc
@@ -99,9 +100,9 @@ type ConsumeStats struct {
 //
 // The end of ctx is a Stop bounded by Config.DrainTimeout: nothing more is fetched, what waits is handed
 // back, and the handlers that run go on. Message.Context has the values of ctx and lives on until they
-// have returned or the time is up. A handler that fails after that has not had its try: its message is
-// delivered again, whatever WithMaxDeliver says, and is a dead letter only where the consumer's own
-// MaxDeliver allows no other delivery.
+// have returned or the time is up. A handler that fails after that, or because it uses ctx itself, has
+// not had its try: its message is delivered again, whatever WithMaxDeliver says, and is a dead letter
+// only where the consumer's own MaxDeliver allows no other delivery.
 //
 // The errors are ErrStreamNotFound, ErrConsumerNotFound, ErrNotConnected, ErrClosed, ErrAlreadyExists
 // when the consumer exists and differs from WithConsumerConfig's, and ErrInvalidArgument.
@@ -124,7 +125,7 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 		return nil, wrap(op, path(stream, consumer), err)
 	}
 	s := &Consumption{
-		client: c, stream: stream, consumer: consumer, handler: h, opts: o, done: make(chan struct{}),
+		client: c, stream: stream, consumer: consumer, handler: h, opts: o, caller: ctx, done: make(chan struct{}),
 	}
 	s.quit, s.endQuit = context.WithCancel(context.Background())
 	s.changed = sync.NewCond(&s.mu)
@@ -151,14 +152,14 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 		s.cancel(ErrClosed)
 		return nil, wrap(op, path(stream, consumer), err)
 	}
-	s.start(ctx)
+	s.start()
 	return s, nil
 }
 
-// start runs the workers and everything around them, until ctx or the client ends.
-func (s *Consumption) start(ctx context.Context) {
+// start runs the workers and everything around them.
+func (s *Consumption) start() {
 	s.main.healthy = true // find has seen it
-	stopWithContext := context.AfterFunc(ctx, func() { s.endWith(ctx) })
+	stopWithContext := context.AfterFunc(s.caller, func() { s.endWith(s.caller) })
 	stopWithClient := context.AfterFunc(s.client.life.Context(), func() { s.endWith(s.client.life.Context()) })
 
 	var extending sync.WaitGroup

@@ -48,17 +48,17 @@ func (s *Consumption) failed(d *delivery, err error) (kept bool) {
 	limit, servers := s.maxDeliver(), s.rules.maxDeliver
 	mine := !d.finished() && !d.expired // else the handler or the server has settled it
 	s.mu.Unlock()
-	ended := context.Cause(s.origin.ctx) // by us: that is why it failed, as far as we know
-	aboutUs := ended != nil && (errors.Is(err, ended) || errors.Is(err, context.Canceled))
+	gaveUp := tellsOfEnd(s.origin.ctx, err) || tellsOfEnd(s.caller, err)
+	cut := gaveUp || s.origin.ctx.Err() != nil // by the end: it says nothing about the message
 	var permanent *permanentError
 	switch {
 	case !mine:
 		s.reportFailed(handlerFailed, d, nextSettled, err)
 		return false
-	case errors.As(err, &permanent) && !aboutUs, ended == nil && limit > 0 && d.deliveries >= limit:
+	case errors.As(err, &permanent) && !gaveUp, !cut && limit > 0 && d.deliveries >= limit:
 		s.reportFailed(handlerFailed, d, nextNever, err)
 		return s.bury(d, err.Error())
-	case ended == nil:
+	case !cut:
 		delay := s.delay(d, err)
 		s.reportFailed(handlerFailed, d, nextAfter(delay), err)
 		return s.later(d, delay)
@@ -69,6 +69,11 @@ func (s *Consumption) failed(d *delivery, err error) (kept bool) {
 	s.reportFailed(handlerFailed, d, nextAfter(minRetryDelay), err)
 	s.cut(d, limit)
 	return false
+}
+
+// tellsOfEnd tells whether an error is the end of ctx.
+func tellsOfEnd(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx)))
 }
 
 // cut gives a message to others whose handler had not the time to succeed. A delivery that was the last
