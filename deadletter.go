@@ -41,7 +41,9 @@ const (
 	deadLetterPauseMax   = 30 * time.Second
 )
 
-func deadLetterStreamOf(stream string) string { return stream + "_DLQ" }
+const deadLetterSuffix = "_DLQ" // of their stream's name
+
+func deadLetterStreamOf(stream string) string { return stream + deadLetterSuffix }
 
 // ReadDeadLetter returns the dead letter that msg, of a dead-letter stream, holds, or
 // ErrInvalidArgument for any other message.

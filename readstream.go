@@ -74,7 +74,7 @@ var errReadAll = errors.New("there is no more")
 // goes on behind the last message. Messages that the stream drops meanwhile are not read.
 //
 // What ends the reading early is yielded, with a nil message: ErrStreamNotFound, also when the stream
-// is deleted while it is read, ErrInvalidSubject, ErrInvalidArgument, ErrClosed with the client, and
+// is deleted while it is read, but not where "<stream>_DLQ" is not made yet for want of dead letters, ErrInvalidSubject, ErrInvalidArgument, ErrClosed with the client, and
 // the end of ctx. A sequence that ends without an error is complete.
 func (c *Client) ReadStream(ctx context.Context, stream string, opts ...ReadOption) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
@@ -117,6 +117,9 @@ func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOptio
 	}
 	defer r.close()
 	if err := r.start(ctx); err != nil {
+		if !o.follow && c.hasNoDeadLetters(ctx, stream, err) {
+			return nil
+		}
 		return fault.Because(ctx, err)
 	}
 	if r.pending == 0 && !o.follow {

@@ -1,12 +1,17 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"strconv"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
@@ -48,8 +53,12 @@ func WithReplayFrom(deadLetters string) ReplayOption {
 	return func(o *replayOptions) { o.stream = deadLetters }
 }
 
-// replayTimeout bounds the publishing and deleting of one dead letter.
-const replayTimeout = 5 * time.Second
+const (
+	// replayTimeout bounds the publishing and deleting of one dead letter.
+	replayTimeout = 5 * time.Second
+
+	headerStreamSource = "Nats-Stream-Source" // where a message of a source came from
+)
 
 // ReplayDeadLetters publishes the dead letters of a stream to their original subjects and deletes
 // them from the dead-letter stream, in the order in which they died, up to the last there is at the
@@ -64,41 +73,50 @@ const replayTimeout = 5 * time.Second
 // same time; after a crash too if it is replayed again within the duplicate window of the original
 // stream (two minutes by default), since the message ID of a replay is the dead letter's own.
 //
-// The errors are ErrStreamNotFound when there is no dead-letter stream, and those of
-// PublishMsgToStream.
+// A stream that stores its messages under other subjects than it listens to, by a SubjectTransform, or
+// that has them from a source or an origin, gets the message by the subject that brings it there.
+//
+// A dead letter that is refused, such as one whose subject no stream takes any more, stays, and the others
+// are replayed: the error tells how many stayed, and one refusal of each kind. Without any dead letters the
+// result is 0 and no error; ErrStreamNotFound means that there is no such stream at all. The other errors
+// are those of PublishMsgToStream.
 func (c *Client) ReplayDeadLetters(ctx context.Context, stream string, opts ...ReplayOption) (int, error) {
 	const op = "replay dead letters"
-	o := replayOptions{stream: deadLetterStreamOf(stream)}
+	var o replayOptions
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&o)
 		}
 	}
+	from := cmp.Or(o.stream, deadLetterStreamOf(stream))
 	js, err := c.jetStream(ctx, op, stream)
 	if err != nil {
 		return 0, err
 	}
-	if err := checkName(op, "stream", stream); err != nil {
+	if err := cmp.Or(checkName(op, "stream", stream), checkName(op, "stream", from)); err != nil {
 		return 0, err
 	}
-	if err := checkName(op, "stream", o.stream); err != nil {
-		return 0, err
+	letters, err := js.Stream(ctx, from)
+	if o.stream == "" && c.hasNoDeadLetters(ctx, from, err) {
+		return 0, nil
 	}
-	letters, err := js.Stream(ctx, o.stream)
 	if err != nil {
-		return 0, wrapJetStream(op, o.stream, fault.Because(ctx, err))
+		return 0, wrapJetStream(op, from, fault.Because(ctx, err))
+	}
+	r := &replay{client: c, letters: letters, name: from, streams: make(map[string]*jetstream.StreamConfig)}
+	if o.every > 0 {
+		ticker := time.NewTicker(o.every)
+		defer ticker.Stop()
+		r.pace = ticker.C
 	}
 	state := letters.CachedInfo().State
-	pace := newReplayPace(o.every)
-	defer pace.stop()
-	replayed := 0
 	for next := state.FirstSeq; next <= state.LastSeq; {
 		raw, err := letters.GetMsg(ctx, next, jetstream.WithGetMsgSubject(">"))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			break // the rest has been replayed or deleted meanwhile
 		}
 		if err != nil {
-			return replayed, wrapJetStream(op, o.stream, fault.Because(ctx, err))
+			return r.replayed, wrapJetStream(op, from, fault.Because(ctx, err))
 		}
 		if next = raw.Sequence + 1; next > state.LastSeq+1 {
 			break
@@ -108,73 +126,149 @@ func (c *Client) ReplayDeadLetters(ctx context.Context, stream string, opts ...R
 			continue
 		}
 		if o.dry {
-			replayed++
+			r.replayed++
 			continue
 		}
-		if err := pace.wait(ctx); err != nil {
-			return replayed, wrap(op, o.stream, err)
+		if err := r.wait(ctx); err != nil {
+			return r.replayed, wrap(op, from, err)
 		}
-		mine, err := c.replay(ctx, letters, raw, letter)
-		if mine {
-			replayed++
-		}
-		if err != nil {
-			return replayed, wrap(op, o.stream, err)
+		if err := r.one(ctx, raw, letter); err != nil {
+			return r.replayed, wrap(op, from, err)
 		}
 	}
-	return replayed, nil
+	if r.refused > 0 {
+		err := fmt.Errorf("%d could not be published and stay: %w", r.refused, r.refusals)
+		return r.replayed, &fault.Error{Op: op, Target: from, Cause: err}
+	}
+	return r.replayed, nil
 }
 
-// replay publishes one dead letter and deletes it, to the end even when ctx ends meanwhile. It tells
-// whether it was this call that did.
-func (c *Client) replay(ctx context.Context, letters jetstream.Stream, raw *jetstream.RawStreamMsg, letter *DeadLetter) (bool, error) {
+// hasNoDeadLetters tells whether err only means that none of the messages of a stream, which exists, has
+// died yet: their stream is made for the first.
+func (c *Client) hasNoDeadLetters(ctx context.Context, letters string, err error) bool {
+	stream, isTheirs := strings.CutSuffix(letters, deadLetterSuffix)
+	if !isTheirs || !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return false
+	}
+	_, err = c.GetStreamInfo(ctx, stream)
+	return err == nil
+}
+
+// replay is one call of ReplayDeadLetters.
+type replay struct {
+	client  *Client
+	letters jetstream.Stream
+	name    string // of it
+	pace    <-chan time.Time
+	streams map[string]*jetstream.StreamConfig // looked up; nil for one that cannot be
+
+	replayed, refused int
+	refusals          fault.Joined // the first of each kind
+}
+
+// wait waits for the next replay's time.
+func (r *replay) wait(ctx context.Context) error {
+	if r.pace != nil {
+		select {
+		case <-r.pace:
+		case <-ctx.Done():
+		}
+	}
+	return fault.Ended(ctx)
+}
+
+// one publishes one dead letter and deletes it, to the end even when ctx ends meanwhile. It returns what
+// would befall the next one too.
+func (r *replay) one(ctx context.Context, raw *jetstream.RawStreamMsg, letter *DeadLetter) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), replayTimeout)
 	defer cancel()
+	subject := r.entry(ctx, letter.Stream, letter.Subject, letter.Header.Get(headerStreamSource), maxOrigins)
 	for name := range letter.Header {
 		if wire.IsServers(name) {
 			delete(letter.Header, name)
 		}
 	}
-	id := "replay." + letters.CachedInfo().Config.Name + "." + strconv.FormatUint(raw.Sequence, 10) +
-		"." + strconv.FormatInt(raw.Time.UnixNano(), 10)
-	msg := &Message{Subject: letter.Subject, Header: letter.Header, Data: letter.Data}
-	if _, err := c.PublishMsgToStream(ctx, msg, jetstream.WithMsgID(id)); err != nil {
-		return false, err
+	id := fmt.Sprintf("replay.%s.%d.%d", r.name, raw.Sequence, raw.Time.UnixNano())
+	msg := &Message{Subject: subject, Header: letter.Header, Data: letter.Data}
+	if _, err := r.client.PublishMsgToStream(ctx, msg, jetstream.WithMsgID(id)); err != nil {
+		return r.note(err)
 	}
-	err := letters.DeleteMsg(ctx, raw.Sequence)
+	err := r.letters.DeleteMsg(ctx, raw.Sequence)
 	if err == nil {
-		return true, nil
-	}
-	if _, gone := letters.GetMsg(ctx, raw.Sequence); errors.Is(gone, jetstream.ErrMsgNotFound) {
-		return false, nil // another call was faster; this one's copy was recognised
-	}
-	return false, err
-}
-
-// replayPace spreads replays evenly; nil does not.
-type replayPace struct{ ticker *time.Ticker }
-
-func newReplayPace(every time.Duration) *replayPace {
-	if every <= 0 {
+		r.replayed++
 		return nil
 	}
-	return &replayPace{time.NewTicker(every)}
+	if _, gone := r.letters.GetMsg(ctx, raw.Sequence); errors.Is(gone, jetstream.ErrMsgNotFound) {
+		return nil // another call was faster; this one's copy was recognised
+	}
+	return err
 }
 
-func (p *replayPace) wait(ctx context.Context) error {
-	if p == nil {
-		return fault.Ended(ctx)
+// note takes an error of a publish and returns it unless it is a refusal of this message.
+func (r *replay) note(err error) error {
+	kind := fault.Kind(err)
+	if kind == nil || slices.Contains([]error{ErrClosed, ErrNotConnected, ErrConnectionLost, ErrTimeout}, kind) {
+		return err
 	}
-	select {
-	case <-p.ticker.C:
-		return fault.Ended(ctx)
-	case <-ctx.Done():
-		return fault.Ended(ctx)
+	r.refused++
+	if !errors.Is(r.refusals, kind) {
+		r.refusals = append(r.refusals, err)
 	}
+	return nil
 }
 
-func (p *replayPace) stop() {
-	if p != nil {
-		p.ticker.Stop()
+// maxOrigins bounds the streams from which a message came to its own one after the other.
+const maxOrigins = 8
+
+// entry returns the subject by which a message comes into stream under subject: it undoes what the stream,
+// or those that it has its messages from, did to it. Source is the header of a message from a source.
+func (r *replay) entry(ctx context.Context, stream, subject, source string, depth int) string {
+	cfg := r.config(ctx, stream)
+	if cfg == nil || depth == 0 {
+		return subject
 	}
+	own := subject
+	if t := cfg.SubjectTransform; t != nil {
+		if before, ok := subjects.Undo(t.Source, t.Destination, subject); ok {
+			own = before
+		}
+	}
+	if slices.ContainsFunc(cfg.Subjects, func(listens string) bool { return subjects.Covers(listens, own) }) {
+		return own
+	}
+	// The stream's name, a sequence, a filter, a destination, and the subject that it had there.
+	if from := strings.Fields(source); len(from) >= 5 {
+		name, _, _ := strings.Cut(from[0], ":") // which has a hash when it is another account's or domain's
+		return r.entry(ctx, name, from[4], "", depth-1)
+	}
+	if cfg.Mirror != nil {
+		return r.entry(ctx, cfg.Mirror.Name, undoAny(cfg.Mirror.SubjectTransforms, subject), "", depth-1)
+	}
+	for _, from := range cfg.Sources {
+		if before := undoAny(from.SubjectTransforms, own); before != own || len(cfg.Sources) == 1 {
+			return r.entry(ctx, from.Name, before, "", depth-1)
+		}
+	}
+	return own
+}
+
+// undoAny undoes the first transform that can have made subject.
+func undoAny(transforms []jetstream.SubjectTransformConfig, subject string) string {
+	for _, t := range transforms {
+		if before, ok := subjects.Undo(t.Source, t.Destination, subject); ok {
+			return before
+		}
+	}
+	return subject
+}
+
+func (r *replay) config(ctx context.Context, stream string) *jetstream.StreamConfig {
+	cfg, known := r.streams[stream]
+	if !known {
+		if info, err := r.client.GetStreamInfo(ctx, stream); err == nil {
+			cfg = &info.Config
+		}
+		r.streams[stream] = cfg
+	}
+	return cfg
 }

@@ -3,6 +3,7 @@ package nats_test
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,7 +68,7 @@ func TestReplayOptions(t *testing.T) {
 	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	_, err := client.ReplayDeadLetters(ctx, "ORDERS")
-	require.ErrorIs(t, err, nats.ErrStreamNotFound)
+	require.ErrorIs(t, err, nats.ErrStreamNotFound, "it is not a stream at all")
 	_, err = client.ReplayDeadLetters(ctx, "OR.DERS")
 	require.ErrorIs(t, err, nats.ErrInvalidArgument)
 	fillDeadLetters(t, client, 20)
@@ -88,4 +89,138 @@ func TestReplayOptions(t *testing.T) {
 	info, err := client.GetStreamInfo(ctx, "ORDERS")
 	require.NoError(t, err)
 	assert.EqualValues(t, 40, info.State.Msgs)
+}
+
+func TestReplayWithoutDeadLetters(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	newStream(t, client, 1)
+	count, err := client.ReplayDeadLetters(ctx, "ORDERS")
+	require.NoError(t, err)
+	assert.Zero(t, count)
+	for msg, err := range client.ReadStream(ctx, "ORDERS_DLQ") {
+		t.Error(msg, err)
+	}
+	_, err = client.ReplayDeadLetters(ctx, "ORDERS", nats.WithReplayFrom("GRAVES"))
+	require.ErrorIs(t, err, nats.ErrStreamNotFound, "it was named")
+	for _, err := range client.ReadStream(ctx, "OTHER_DLQ") {
+		require.ErrorIs(t, err, nats.ErrStreamNotFound)
+	}
+}
+
+// A dead letter that is refused stays and keeps no other from being replayed.
+func TestReplayPassesOverTheRefused(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	cfg := jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.old", "orders.big", "orders.new"}}
+	_, err := client.CreateStream(ctx, &cfg)
+	require.NoError(t, err)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	consumption := consume(t, client, func(*nats.Message) error { return nats.Permanent(errPoison) })
+	const each = 3
+	sizes := map[string]int{"orders.big": 1000}
+	for range each {
+		for _, subject := range cfg.Subjects {
+			_, err := client.PublishToStream(ctx, subject, make([]byte, sizes[subject]))
+			require.NoError(t, err)
+		}
+	}
+	eventually(t, "all dead", func() bool { return consumption.Stats().DeadLettered == 3*each })
+	require.NoError(t, consumption.Stop(within(t, patience)))
+	cfg.Subjects, cfg.MaxMsgSize = []string{"orders.big", "orders.new"}, 500
+	_, err = client.UpdateStream(ctx, &cfg)
+	require.NoError(t, err)
+	for _, want := range []int{each, 0} {
+		count, err := client.ReplayDeadLetters(ctx, "ORDERS")
+		assert.Equal(t, want, count)
+		require.ErrorIs(t, err, nats.ErrNoStream)
+		require.ErrorIs(t, err, nats.ErrPayloadTooLarge)
+		require.ErrorContains(t, err, "6 could not be published")
+		assert.Len(t, deadLettersOf(t, client, "ORDERS_DLQ"), 2*each)
+	}
+}
+
+// What was stored under another subject than it was published to, here or on its way from another
+// stream, comes back as it was stored.
+func TestReplayByTheSubjectThatLeadsThere(t *testing.T) {
+	t.Parallel()
+	transform := func(from, to string) jetstream.SubjectTransformConfig {
+		return jetstream.SubjectTransformConfig{Source: from, Destination: to}
+	}
+	first, onto := transform("in.>", "first.>"), transform("orders.>", "orders.new.>")
+	for name, c := range map[string]struct {
+		origins []jetstream.StreamConfig
+		stream  jetstream.StreamConfig
+		publish string
+	}{
+		"a transform": {
+			stream: jetstream.StreamConfig{Subjects: []string{"in.>"}, SubjectTransform: &first}, publish: "in.a.b",
+		},
+		"a transform into its own subjects": {
+			stream: jetstream.StreamConfig{Subjects: []string{"orders.>"}, SubjectTransform: &onto}, publish: "orders.a",
+		},
+		"a source": {
+			origins: []jetstream.StreamConfig{{Name: "FIRST", Subjects: []string{"in.>"}}},
+			stream:  jetstream.StreamConfig{Sources: []*jetstream.StreamSource{{Name: "FIRST"}}}, publish: "in.a.b",
+		},
+		"two transforms over a source": {
+			origins: []jetstream.StreamConfig{{Name: "FIRST", Subjects: []string{"in.>"}, SubjectTransform: &first}},
+			stream: jetstream.StreamConfig{Sources: []*jetstream.StreamSource{
+				{Name: "FIRST", SubjectTransforms: []jetstream.SubjectTransformConfig{transform("first.*.*", "second.{{wildcard(2)}}")}},
+			}}, publish: "in.a.b",
+		},
+		"a chain of sources": {
+			origins: []jetstream.StreamConfig{
+				{Name: "FIRST", Subjects: []string{"in.>"}},
+				{Name: "SECOND", Sources: []*jetstream.StreamSource{
+					{Name: "FIRST", SubjectTransforms: []jetstream.SubjectTransformConfig{transform("in.>", "second.>")}},
+				}},
+			},
+			stream: jetstream.StreamConfig{Sources: []*jetstream.StreamSource{
+				{Name: "SECOND", SubjectTransforms: []jetstream.SubjectTransformConfig{transform("second.>", "third.>")}},
+			}}, publish: "in.a.b",
+		},
+		"a mirror": {
+			origins: []jetstream.StreamConfig{{Name: "FIRST", Subjects: []string{"in.>"}}},
+			stream: jetstream.StreamConfig{Mirror: &jetstream.StreamSource{
+				Name: "FIRST", SubjectTransforms: []jetstream.SubjectTransformConfig{transform("in.>", "mirrored.>")},
+			}}, publish: "in.a.b",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client := connect(t, natstest.RunServer(t), nil)
+			ctx := context.Background()
+			c.stream.Name = "ORDERS"
+			for _, cfg := range append(c.origins, c.stream) {
+				_, err := client.CreateStream(ctx, &cfg)
+				require.NoError(t, err)
+			}
+			newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+			handled := make(chan *nats.Message, 2)
+			var tries atomic.Int32
+			consume(t, client, func(msg *nats.Message) error {
+				handled <- msg
+				if tries.Add(1) == 1 {
+					return nats.Permanent(errPoison)
+				}
+				return nil
+			})
+			_, err := client.PublishToStream(ctx, c.publish, []byte("x"))
+			require.NoError(t, err)
+			before := <-handled
+			eventually(t, "it is dead", func() bool { return len(deadLettersOf(t, client, "ORDERS_DLQ")) == 1 })
+			count, err := client.ReplayDeadLetters(ctx, "ORDERS")
+			require.NoError(t, err)
+			assert.Equal(t, 1, count)
+			select {
+			case again := <-handled:
+				assert.Equal(t, before.Subject, again.Subject)
+			case <-time.After(patience):
+				t.Error("it did not come back")
+			}
+		})
+	}
 }
