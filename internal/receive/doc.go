@@ -13,7 +13,8 @@
 // for the members of queue groups, and a new beginning.
 //
 //   - engine.go: [Engine], how a subscription begins, and what the server refuses.
-//   - subscription.go: [Subscription], its queue and its workers.
+//   - subscription.go: [Subscription], its limits and its workers.
+//   - queue.go: the queue.
 //   - end.go: the two steps, and the move.
 //   - slow.go: messages over the limits.
 package receive

@@ -23,8 +23,8 @@ func (s *Subscription) begin(cause error) {
 func (s *Subscription) Stop(cause error) {
 	s.begin(cause)
 	s.mu.Lock()
-	s.stopped = true
-	s.queue, s.stats.PendingBytes = queue{}, 0
+	s.stopped.Store(true)
+	s.queue = queue{}
 	upstream := s.upstream
 	s.mu.Unlock()
 	s.o.Ended(s.Err())

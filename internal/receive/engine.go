@@ -62,7 +62,10 @@ func (e *Engine) Subscribe(ctx context.Context, subject, queue string, o Options
 	o.Messages = limit(o.Messages, natsgo.DefaultSubPendingMsgsLimit)
 	o.Bytes = limit(o.Bytes, natsgo.DefaultSubPendingBytesLimit)
 	s := &Subscription{Subject: subject, Queue: queue, e: e, o: o, making: true, done: make(chan struct{})}
-	s.work = s.run
+	s.work, s.block = s.run, blockSize
+	if o.Workers > 1 || o.Messages > 0 && o.Messages < exactLimit || o.Bytes > 0 && o.Bytes < exactLimit<<10 {
+		s.block = 1
+	}
 	s.forget = context.AfterFunc(ctx, func() { s.endWith(ctx) })
 	if err := e.add(s); err != nil {
 		s.forget()
@@ -88,6 +91,9 @@ func (e *Engine) Subscribe(ctx context.Context, subject, queue string, o Options
 	}
 	return s, nil
 }
+
+// exactLimit is the limit below which it matters whether a worker has taken a few messages.
+const exactLimit = 10_000
 
 func limit(n, otherwise int) int {
 	if n == 0 {

@@ -167,6 +167,31 @@ func TestWorkers(t *testing.T) {
 	require.True(t, over(s))
 }
 
+// Stop drops what waits, also what the worker has taken, and leaves the handler that runs.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	e, nc, _ := newEngine(t)
+	begun, release := make(chan struct{}, 100), make(chan struct{})
+	s, err := e.Subscribe(context.Background(), "a", "", options(1, func(*natsgo.Msg) error {
+		begun <- struct{}{}
+		<-release
+		return nil
+	}), false)
+	require.NoError(t, err)
+	publish(t, nc, "a", 1)
+	<-begun
+	publish(t, nc, "a", 50)
+	release <- struct{}{}
+	<-begun // of the fifty, which are more than a worker takes
+	require.Eventually(t, func() bool { return s.Stats().Pending == 49 }, patience, time.Millisecond)
+	s.Stop(fault.ErrUnsubscribed)
+	assert.Equal(t, 1, s.Stats().InFlight)
+	close(release)
+	require.True(t, over(s))
+	assert.Empty(t, begun)
+	assert.Equal(t, receive.Stats{Handled: 2}, s.Stats())
+}
+
 // What is over the limits is dropped, counted and reported, all of it, and Stop changes none of that.
 func TestLimits(t *testing.T) {
 	t.Parallel()

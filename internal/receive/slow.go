@@ -9,7 +9,7 @@ const slowInterval = time.Second
 // drop counts a message that is over the limits. It returns how many the begin of an episode is to be
 // reported with, or 0. The caller holds the lock.
 func (s *Subscription) drop() uint64 {
-	s.stats.Dropped++
+	s.dropped++
 	if s.slow != nil {
 		return 0
 	}
@@ -48,7 +48,7 @@ func (s *Subscription) endSlow() uint64 {
 // unreported returns what was dropped since the last report, so that the reports add up to all that was
 // dropped. The caller holds the lock.
 func (s *Subscription) unreported() uint64 {
-	n := s.stats.Dropped - s.reported
-	s.reported = s.stats.Dropped
+	n := s.dropped - s.reported
+	s.reported = s.dropped
 	return n
 }

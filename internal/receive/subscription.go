@@ -2,6 +2,7 @@ package receive
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -28,65 +29,36 @@ type Subscription struct {
 	refused   error                // by the server
 	refusedIn uint64               // breaks of the connection until then
 	cause     error                // of the end, once it has begun
-	stopped   bool                 // what comes is dropped
 	queue     queue
-	running   int // workers
-	stats     Stats
-	reported  uint64      // of the dropped messages
+	running   int         // workers
+	inFlight  int         // of them, with a handler
+	dropped   uint64      // messages
+	reported  uint64      // of those
 	slow      *time.Timer // runs while messages are dropped; else nil
+
+	block           int          // messages that a worker takes at a time
+	ahead           atomic.Int64 // of the one worker's that it has not begun
+	handled, failed atomic.Uint64
+	stopped         atomic.Bool // what waits and what comes is dropped
 }
 
 // Stats are the counters of a subscription.
 type Stats struct {
-	Pending, PendingBytes    int // wait for a handler
+	Pending, PendingBytes    int // wait for a handler; without the bytes of the few that a worker has taken
 	InFlight                 int // handlers running
 	Handled, Failed, Dropped uint64
 }
 
-// queue is messages in their order, in a ring.
-type queue struct {
-	ring        []*natsgo.Msg
-	first, size int
-}
-
-// What an empty queue keeps room for, and what the first message makes room for.
-const (
-	queueKept  = 1024
-	queueBegin = 4
-)
-
-func (q *queue) push(m *natsgo.Msg) {
-	if q.size == len(q.ring) {
-		larger := make([]*natsgo.Msg, max(queueBegin, 2*q.size))
-		n := copy(larger, q.ring[q.first:])
-		copy(larger[n:], q.ring[:q.first])
-		q.ring, q.first = larger, 0
-	}
-	q.ring[(q.first+q.size)&(len(q.ring)-1)] = m // the length is a power of two
-	q.size++
-}
-
-func (q *queue) pop() *natsgo.Msg {
-	m := q.ring[q.first]
-	q.ring[q.first] = nil
-	q.first = (q.first + 1) & (len(q.ring) - 1)
-	if q.size--; q.size == 0 && len(q.ring) > queueKept {
-		q.ring, q.first = nil, 0
-	}
-	return m
-}
-
 // receive is called by nats.go, for one message at a time.
 func (s *Subscription) receive(m *natsgo.Msg) {
-	size, dropped := m.Size(), uint64(0)
+	dropped := uint64(0)
 	s.mu.Lock()
 	switch {
-	case s.stopped:
-	case s.o.Messages > 0 && s.queue.size >= s.o.Messages, s.o.Bytes > 0 && s.stats.PendingBytes+size > s.o.Bytes:
+	case s.stopped.Load():
+	case s.o.Messages > 0 && s.queue.size >= s.o.Messages, s.o.Bytes > 0 && s.queue.bytes+m.Size() > s.o.Bytes:
 		dropped = s.drop()
 	default:
-		s.queue.push(m)
-		s.stats.PendingBytes += size
+		s.queue.push(m, s.block)
 		if s.running < s.o.Workers {
 			s.running++
 			go s.work()
@@ -100,48 +72,55 @@ func (s *Subscription) receive(m *natsgo.Msg) {
 
 // run handles messages until none waits.
 func (s *Subscription) run() {
-	var m *natsgo.Msg // nil but while it is handled
+	var b *block      // being worked on; else nil
+	var m *natsgo.Msg // of it, being handled
 	defer func() {
-		if m != nil { // the handler has ended the goroutine
-			s.handled(m, fault.Exited())
+		if b != nil { // the handler has ended the goroutine
+			s.note(m, fault.Exited())
+			s.mu.Lock()
+			s.inFlight--
+			s.ahead.Store(0)
+			s.queue.putBack(b)
 			s.mu.Unlock()
 			go s.work()
 		}
 	}()
 	s.mu.Lock()
-	for s.queue.size > 0 {
-		m = s.queue.pop()
-		s.stats.PendingBytes -= m.Size()
-		s.stats.InFlight++
+	for b = s.queue.take(); b != nil; b = s.queue.take() {
+		s.inFlight++
 		s.mu.Unlock()
-		s.handled(m, s.o.Handle(m))
+		for b.first < b.last && !s.stopped.Load() {
+			m = b.pop()
+			s.ahead.Store(int64(b.last - b.first))
+			s.note(m, s.o.Handle(m))
+		}
+		s.ahead.Store(0) // or the subscription was stopped
+		b.recycle()
+		s.mu.Lock()
+		s.inFlight--
 	}
-	m = nil
 	s.running--
 	s.mu.Unlock()
 	s.finishIfOver()
 }
 
-// handled takes note of what a handler returned. It leaves the lock to the caller.
-func (s *Subscription) handled(m *natsgo.Msg, err error) {
+// note takes note of what a handler returned.
+func (s *Subscription) note(m *natsgo.Msg, err error) {
 	if err != nil {
+		s.failed.Add(1)
 		s.e.reports.Failed(m.Subject, s.Queue, err)
 	}
-	s.mu.Lock()
-	s.stats.InFlight--
-	s.stats.Handled++
-	if err != nil {
-		s.stats.Failed++
-	}
+	s.handled.Add(1)
 }
 
 // Stats returns the counters.
 func (s *Subscription) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stats := s.stats
-	stats.Pending = s.queue.size
-	return stats
+	return Stats{
+		Pending: s.queue.size + int(s.ahead.Load()), PendingBytes: s.queue.bytes, InFlight: s.inFlight,
+		Handled: s.handled.Load(), Failed: s.failed.Load(), Dropped: s.dropped,
+	}
 }
 
 // Upstream returns nats.go's subscription, or nil while there is none.
