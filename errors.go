@@ -34,7 +34,9 @@ var (
 	// ErrInvalidArgument is returned for an argument that no server would accept, such as a nil
 	// handler, a nil message, or a stream name with a dot.
 	ErrInvalidArgument = fault.ErrInvalidArgument
-	// ErrInvalidSubject is returned for a subject that NATS cannot route; the text tells the fault.
+	// ErrInvalidSubject is returned for a subject that NATS cannot route, or that is too long for a
+	// server (max_control_line); the text tells the fault. A key, or the name of an object, is
+	// ErrInvalidArgument then.
 	ErrInvalidSubject = fault.ErrInvalidSubject
 	// ErrInvalidHeader is returned for a header name or value that would break the protocol.
 	ErrInvalidHeader = fault.ErrInvalidHeader
@@ -42,7 +44,7 @@ var (
 	// a command, such as Nats-Rollup, when no option asks for it; see WithHeader.
 	ErrReservedHeader = fault.ErrReservedHeader
 	// ErrPayloadTooLarge is returned for a message over the server's max_payload or the stream's
-	// or bucket's message size limit.
+	// or bucket's message size limit; the text has the sizes.
 	ErrPayloadTooLarge = fault.ErrPayloadTooLarge
 )
 
