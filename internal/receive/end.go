@@ -109,10 +109,14 @@ func (e *Engine) Release(ctx context.Context) (members int, rejoin func()) {
 	}
 }
 
-// rejoin attaches what a move has released, unless it has ended meanwhile.
+// rejoin attaches what a move has released, unless it has ended meanwhile: as soon as it is gone.
 func (s *Subscription) rejoin() {
 	s.mu.Lock()
+	s.rejoins = s.upstream != nil && s.releasing
 	released := s.upstream == nil && s.releasing && s.cause == nil
+	if released {
+		s.releasing = false // nobody else does it
+	}
 	s.mu.Unlock()
 	if !released {
 		return

@@ -318,6 +318,28 @@ func TestMove(t *testing.T) {
 	require.ErrorIs(t, err, fault.ErrClosed)
 }
 
+// A move that has no time leaves nobody behind: who is not released yet rejoins when it is.
+func TestMoveWithoutTime(t *testing.T) {
+	t.Parallel()
+	e, nc, r := newEngine(t)
+	s, err := e.Subscribe(context.Background(), "a", "g", options(1, func(*natsgo.Msg) error { return nil }), false)
+	require.NoError(t, err)
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	const moves = 50
+	for range moves {
+		_, rejoin := e.Release(over)
+		rejoin()
+		rejoin()
+	}
+	require.Eventually(t, func() bool { return s.Upstream() != nil && s.Upstream().IsValid() && nc.NumSubscriptions() == 1 }, patience, time.Millisecond)
+	publish(t, nc, "a", 10)
+	require.Eventually(t, func() bool { return s.Stats().Handled == 10 }, patience, time.Millisecond)
+	_, lost, _ := r.all()
+	assert.NotEmpty(t, lost, "it is told")
+	s.Stop(fault.ErrUnsubscribed)
+}
+
 // What the server refuses is an error of the subscription that is being made, or shows in Err.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
@@ -337,18 +359,34 @@ func TestRefusals(t *testing.T) {
 	e.Close(context.Background())
 }
 
-// 10,000 subscriptions that have nothing to do end at once.
+// 10,000 subscriptions that have nothing to do end at once, with the engine or with their context.
 func TestMany(t *testing.T) {
 	t.Parallel()
-	e, _, _ := newEngine(t)
-	for i := range 10_000 {
-		_, err := e.Subscribe(context.Background(), fmt.Sprint("s.", i), "", options(1, func(*natsgo.Msg) error { return nil }), true)
-		require.NoError(t, err)
+	for name, end := range map[string]func(context.Context, *receive.Engine, func()){
+		"engine":  func(ctx context.Context, e *receive.Engine, _ func()) { assert.Zero(t, e.Close(ctx)) },
+		"context": func(_ context.Context, _ *receive.Engine, cancel func()) { cancel() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, _, r := newEngine(t)
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			o := options(1, func(*natsgo.Msg) error { return nil })
+			o.DrainTimeout = time.Minute // on a slow machine
+			for i := range 10_000 {
+				_, err := e.Subscribe(ctx, fmt.Sprint("s.", i), "", o, true)
+				require.NoError(t, err)
+			}
+			all := e.All()
+			within, stop := context.WithTimeout(context.Background(), patience)
+			defer stop()
+			begin := time.Now()
+			end(within, e, cancel)
+			for _, s := range all {
+				require.True(t, over(s))
+			}
+			t.Logf("in %v", time.Since(begin))
+			_, lost, _ := r.all()
+			assert.Empty(t, lost)
+		})
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	begin := time.Now()
-	assert.Zero(t, e.Close(ctx))
-	t.Logf("in %v", time.Since(begin))
-	assert.Empty(t, e.All())
 }
