@@ -2,12 +2,14 @@ package nats_test
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,7 +43,7 @@ func TestErrorTexts(t *testing.T) {
 	stopped := natstest.RunServer(t)
 	away := connect(t, stopped, func(cfg *nats.Config) { cfg.PublishWhenDisconnected = "fail" })
 	stopped.Stop()
-	eventually(t, "disconnected", func() bool { return !away.IsConnected() })
+	eventually(t, "refused", func() bool { return errors.Is(away.Stats().ConnectError, syscall.ECONNREFUSED) })
 
 	ctx := within(t, time.Minute)
 	soon := within(t, 0)

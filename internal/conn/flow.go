@@ -109,6 +109,17 @@ func (c *Conn) Publish(ctx context.Context, subject, reply string, header natsgo
 		err = c.nc.Publish(subject, data)
 	}
 	pass.Leave()
+	if errors.Is(err, natsgo.ErrReconnectBufExceeded) {
+		err = c.why(err)
+	}
+	return err
+}
+
+// why adds to err why there is no connection.
+func (c *Conn) why(err error) error {
+	if failure := c.LastError(); failure != nil {
+		return fault.Joined{err, failure}
+	}
 	return err
 }
 

@@ -42,6 +42,9 @@ func (g *greeting) run(ctx context.Context) error {
 	if err != nil {
 		return g.rejected(fmt.Errorf("no INFO from the server: %w", err))
 	}
+	if bytes.HasPrefix(first, []byte("-ERR")) {
+		return refusal(errText(first), "")
+	}
 	if g.info, err = parseInfo(first); err != nil {
 		return err
 	}

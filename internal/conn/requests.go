@@ -297,7 +297,7 @@ func (c *Conn) openRequest(ctx context.Context, w *waiter, op, subject string, s
 
 // Refused is the error of what is not to wait for a connection.
 func (c *Conn) Refused(op, target string) error {
-	return fault.New(op, target, fault.ErrNotConnected, "publish_when_disconnected is %q", "fail")
+	return fault.New(op, target, fault.ErrNotConnected, "%w", c.why(errors.New(`publish_when_disconnected is "fail"`)))
 }
 
 // unanswered tells a broken connection from a slow or silent responder.
