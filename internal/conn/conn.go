@@ -108,7 +108,10 @@ func New(o Options, r Reports) *Conn {
 		o: o, reports: r, born: make(chan struct{}),
 		reasons: map[string]bool{}, attempts: map[string]int{}, named: map[string]bool{}, demanded: map[string]bool{},
 	}
-	c.patience = min(maxPatience, max(minPatience, o.NATS.PingInterval*time.Duration(o.NATS.MaxPingsOut+1)))
+	c.patience = maxPatience
+	if every, most := o.NATS.PingInterval, o.NATS.MaxPingsOut; every > 0 && most < int(maxPatience/every) {
+		c.patience = max(minPatience, every*time.Duration(most+1))
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -351,7 +354,10 @@ func (c *Conn) SetServers(urls []string) error {
 	if _, err := c.name(urls); err != nil {
 		return err
 	}
-	leave, err := c.Enter(c.ctx, 0)
+	// A list is told of once: it waits until there is room, or the line that has none is dead.
+	ctx, cancel := context.WithTimeout(c.ctx, 2*maxPatience)
+	defer cancel()
+	leave, err := c.Enter(ctx, 0)
 	if err != nil {
 		return err
 	}

@@ -108,6 +108,9 @@ func (g *greeting) demandTLS(ctx context.Context) error {
 
 // secure shakes hands as TLS demands it, with the files of this moment.
 func (g *greeting) secure(ctx context.Context) error {
+	if len(g.unread) > 0 { // it would be taken for what came over TLS
+		return fmt.Errorf("%w: the server says more than INFO in the clear", natsgo.ErrTLS)
+	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 	if g.o.TLSConfig != nil {
 		cfg = g.o.TLSConfig.Clone()

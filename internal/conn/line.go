@@ -224,7 +224,7 @@ func (l *line) watch(ctx context.Context, interval time.Duration, most int) {
 		case l.queue.n.Load() == 0:
 			missed++
 		}
-		if missed > most {
+		if missed > most || l.tcp.stalled() >= l.tcp.patience { // the writer knows it first, if there are deadlines
 			l.fail(natsgo.ErrStaleConnection)
 			return
 		}

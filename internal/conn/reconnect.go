@@ -208,7 +208,9 @@ func (c *Conn) lineUp(l *line) {
 	c.demandOf(l, l.info)
 	c.mu.Unlock()
 	c.requests.proven.Store(false)
-	go l.watch(c.ctx, c.o.NATS.PingInterval, c.o.NATS.MaxPingsOut)
+	if c.o.NATS.PingInterval > 0 {
+		go l.watch(c.ctx, c.o.NATS.PingInterval, c.o.NATS.MaxPingsOut)
+	}
 	c.set(true)
 	c.tell(func() { c.reports.Up(first, gap) })
 }

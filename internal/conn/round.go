@@ -15,7 +15,12 @@ const (
 	nextAfter = 300 * time.Millisecond
 	// mostOpen is how many servers are tried at once.
 	mostOpen = 3
+	// hungAfter is how long after the end of a round's context an attempt may return. What the user has given
+	// for credentials, certificates and dialling may not return at all.
+	hungAfter = 100 * time.Millisecond
 )
+
+var errHangs = errors.New("what supplies credentials or certificates does not return")
 
 // ServerError is why a server could not be connected to.
 type ServerError struct {
@@ -49,30 +54,46 @@ func (c *Conn) round(ctx context.Context, servers []server) (*line, []*ServerErr
 		open++
 		timer.Reset(nextAfter)
 		go func() {
-			l, err := c.open(ctx, servers[i], func() { greeted <- i })
+			l, err := c.open(ctx, servers[i], func() {
+				select {
+				case greeted <- i:
+				case <-ctx.Done(): // nobody listens any more
+				}
+			})
 			outcomes <- outcome{i, l, err}
 		}()
 	}
+	leave := func() { // nobody waits for the others
+		cancel()
+		go func() {
+			for range open {
+				if o := <-outcomes; o.line != nil {
+					o.line.discard()
+				}
+			}
+		}()
+	}
+	answered := make([]bool, len(servers))
 	failures := make([]*ServerError, 0, len(servers))
+	fail := func(i int, err error) {
+		u := servers[i].url
+		failures = append(failures, &ServerError{serverurl.Redact(u.String()), err, hostOf(u)})
+	}
 	if len(servers) > 0 {
 		begin()
 	}
+	ended := ctx.Done()
+	var hung <-chan time.Time
 	for open > 0 {
 		select {
 		case o := <-outcomes:
 			open--
+			answered[o.server] = true
 			if o.err == nil {
-				cancel()
-				go func() { // nobody waits for the losers
-					for range open {
-						if o := <-outcomes; o.line != nil {
-							o.line.discard()
-						}
-					}
-				}()
+				leave()
 				return o.line, nil
 			}
-			failures = append(failures, &ServerError{serverurl.Redact(servers[o.server].url.String()), o.err, hostOf(servers[o.server].url)})
+			fail(o.server, o.err)
 			if begun < len(servers) && ctx.Err() == nil {
 				begin()
 			}
@@ -80,6 +101,16 @@ func (c *Conn) round(ctx context.Context, servers []server) (*line, []*ServerErr
 			if i == begun-1 {
 				timer.Stop()
 			}
+		case <-ended:
+			ended, hung = nil, time.After(hungAfter)
+		case <-hung:
+			leave()
+			for i := range begun {
+				if !answered[i] {
+					fail(i, errHangs)
+				}
+			}
+			return nil, failures
 		case <-timer.C:
 			if begun < len(servers) && open < mostOpen && ctx.Err() == nil {
 				begin()

@@ -1,0 +1,136 @@
+package conn
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// What servers, machines in the middle, and the user's own functions do wrong.
+
+// serve accepts connections until the test ends.
+func serve(t testing.TB, f func(net.Conn)) (url string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			f(conn)
+			_ = conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		<-done
+	})
+	return "nats://" + l.Addr().String()
+}
+
+// What comes in the clear behind INFO must not count as said over TLS.
+func TestNothingIsTakenFromBeforeTLS(t *testing.T) {
+	t.Parallel()
+	const greeting = `INFO {"server_id":"X","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576,"tls_required":true}` + "\r\n"
+	shook := make(chan struct{}, 10)
+	pair, pool := certificates(t, "localhost")
+	url := serve(t, func(conn net.Conn) {
+		_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+		_, _ = io.WriteString(conn, greeting+"PONG\r\nMSG x 1 6\r\nforged\r\n")
+		secure := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})
+		if secure.Handshake() == nil {
+			shook <- struct{}{}
+			_, _ = io.Copy(io.Discard, secure)
+		}
+	})
+	c, _ := connection(t, func(o *Options) {
+		o.NATS.TLSConfig = &tls.Config{RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS12}
+	})
+	err := c.Open(within(t, 500*time.Millisecond), func(context.Context) ([]string, error) { return []string{url}, nil })
+	require.Error(t, err)
+	require.Empty(t, shook, "nobody shakes hands with it")
+}
+
+// A function of the user's that hangs, as when it asks a vault, holds nobody longer than they wait.
+func TestCredentialsThatHang(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	end := make(chan struct{})
+	defer close(end)
+	c, _ := connection(t, func(o *Options) {
+		o.Credentials = func(*natsgo.Options) error { <-end; return errors.New("too late") }
+	})
+	begin := time.Now()
+	require.Error(t, c.Open(within(t, 200*time.Millisecond), func(context.Context) ([]string, error) { return []string{s.URL()}, nil }))
+	require.Less(t, time.Since(begin), 3*time.Second)
+}
+
+// Nats.go sends no pings with an interval of zero or less.
+func TestWithoutPings(t *testing.T) {
+	t.Parallel()
+	for _, interval := range []time.Duration{0, -1} {
+		c, _ := open(t, func(o *Options) { o.NATS.PingInterval = interval }, natstest.RunServer(t).URL())
+		require.NoError(t, c.RoundTrip(within(t, 5*time.Second), "ping", ""))
+	}
+}
+
+func TestPatienceIsBounded(t *testing.T) {
+	t.Parallel()
+	c, _ := connection(t, func(o *Options) { o.NATS.MaxPingsOut = 1<<63 - 1 })
+	require.Equal(t, maxPatience, c.patience)
+}
+
+// timeless is a connection that knows no deadlines, as those through an SSH tunnel.
+type timeless struct{ net.Conn }
+
+var errTimeless = errors.New("deadlines are not supported")
+
+func (timeless) SetDeadline(time.Time) error      { return errTimeless }
+func (timeless) SetReadDeadline(time.Time) error  { return errTimeless }
+func (timeless) SetWriteDeadline(time.Time) error { return errTimeless }
+
+type tunnel struct{}
+
+func (tunnel) Dial(network, address string) (net.Conn, error) {
+	conn, err := net.DialTimeout(network, address, time.Second)
+	return timeless{conn}, err
+}
+
+func TestDiallerWithoutDeadlines(t *testing.T) {
+	t.Parallel()
+	c, _ := open(t, func(o *Options) { o.NATS.CustomDialer = tunnel{} }, natstest.RunServer(t).URL())
+	require.NoError(t, c.RoundTrip(within(t, 5*time.Second), "ping", ""))
+}
+
+// What a discovery says while nothing can be sent holds when the connection is made anew.
+func TestServersChangeInABlackHole(t *testing.T) {
+	t.Parallel()
+	one, other := natstest.RunServer(t), natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, one.URL())
+	c, _ := open(t, func(o *Options) {
+		o.RequestTimeout = 200 * time.Millisecond
+		o.NATS.PingInterval, o.NATS.MaxPingsOut = time.Second, 1 // the least patience
+	}, proxy.URL())
+	proxy.BlackHole()
+	data := bytes.Repeat([]byte("x"), 512<<10)
+	for c.Publish(within(t, time.Second), "x", "", nil, data) == nil {
+		continue
+	}
+	require.NoError(t, c.SetServers([]string{other.URL()}))
+	require.NoError(t, c.WaitPast(within(t, 20*time.Second), 1))
+	require.Equal(t, other.URL(), c.Server())
+}
