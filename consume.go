@@ -40,6 +40,7 @@ type Consumption struct {
 	rules    ackRules
 	pace     pace
 	stopping bool
+	pulling  int   // pullers that run: what is on its way comes until they end
 	err      error // why it ended
 	stats    ConsumeStats
 	expired  int         // handlers running that took too long
@@ -165,12 +166,22 @@ func (s *Consumption) start() {
 	var extending sync.WaitGroup
 	idle := make(chan struct{}) // closed when nothing is held
 	extending.Go(func() { s.extend(idle) })
+	pullers := []*puller{s.main}
+	if s.parked != nil {
+		pullers = append(pullers, s.parked)
+	}
+	s.pulling = len(pullers)
+	for _, p := range pullers {
+		s.running.Go(func() {
+			p.run()
+			s.mu.Lock()
+			s.pulling--
+			s.mu.Unlock()
+			s.changed.Broadcast()
+		})
+	}
 	for range s.opts.workers {
 		s.running.Go(s.work)
-	}
-	s.running.Go(s.main.run)
-	if s.parked != nil {
-		s.running.Go(s.parked.run)
 	}
 	go func() {
 		s.running.Wait()
@@ -188,7 +199,7 @@ func (s *Consumption) start() {
 // take adds a message to those that are held. The caller holds s.mu.
 func (s *Consumption) take(d *delivery) {
 	switch {
-	case s.stopping:
+	case s.stopping && !s.isLast(d):
 		s.handBack(d)
 		return
 	case d.deliveries > 1:
@@ -232,7 +243,7 @@ func (s *Consumption) work() {
 			took, kept := s.handle(d, timed, reason)
 			s.mu.Lock()
 			s.noteHandled(d, took, kept)
-		case s.stopping:
+		case s.stopping && s.pulling == 0:
 			s.mu.Unlock()
 			return
 		default:

@@ -55,11 +55,17 @@ func (s *Consumption) beginStop(cause error) {
 		s.waiting.timer.Stop()
 	}
 	s.held.all(func(d *delivery) {
-		if d.state != stateRunning {
+		if d.state != stateRunning && (d.state != stateReady || !s.isLast(d)) {
 			s.handBack(d)
 		}
 	})
 	s.changed.Broadcast()
+}
+
+// isLast tells whether the server would never deliver a message again: then it is handled, not handed
+// back. The caller holds s.mu.
+func (s *Consumption) isLast(d *delivery) bool {
+	return s.rules.maxDeliver > 0 && d.deliveries >= s.rules.maxDeliver && d.from != s.parked
 }
 
 // handBack returns a message to the server for others to handle, or later. The caller holds s.mu.

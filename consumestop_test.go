@@ -136,3 +136,27 @@ func TestShutdownStopsConsumptions(t *testing.T) {
 	assert.Equal(t, 1, left.Handlers)
 	assert.ErrorIs(t, left, nats.ErrDrainTimeout)
 }
+
+// What the server would never deliver again is handled: given back, 81 of 1,000 messages were lost.
+func TestStopHandlesWhatIsOnItsLastDelivery(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	proxy.Delay(20 * time.Millisecond) // far enough to fetch ahead
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	newStream(t, connect(t, s, nil), 500)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", MaxDeliver: 1})
+	var got calls
+	handler := func(msg *nats.Message) error {
+		got.note(msg)
+		time.Sleep(time.Millisecond)
+		return nil
+	}
+	first := consume(t, client, handler)
+	eventually(t, "messages are fetched ahead", func() bool { return first.Stats().Ready > 10 })
+	require.NoError(t, first.Stop(within(t, patience)))
+	assert.Zero(t, first.Stats().HandedBack)
+	consume(t, client, handler)
+	eventually(t, "all are handled", func() bool { return got.distinct() == 500 })
+	assert.Equal(t, 500, got.len())
+}
