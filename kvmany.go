@@ -40,9 +40,10 @@ func (kv *KeyValue) GetMany(ctx context.Context, keys ...string) (map[string]jet
 	ctx, cancel := kv.client.deadline(ctx)
 	defer cancel()
 	entries := make(map[string]jetstream.KeyValueEntry, len(keys))
+	most := min(manyBytes, int(kv.client.conn.MaxPayload())/2) // what is around the keys takes some, too
 	for rest := keys; len(rest) > 0; {
 		n, size := 0, 0
-		for n < len(rest) && n < manyKeys && (n == 0 || size+len(kv.prefix)+len(rest[n]) < manyBytes) {
+		for n < len(rest) && n < manyKeys && (n == 0 || size+len(kv.prefix)+len(rest[n]) < most) {
 			size += len(kv.prefix) + len(rest[n])
 			n++
 		}

@@ -305,6 +305,23 @@ func TestPayloadTooLargeTellsBothSizes(t *testing.T) {
 	assert.Regexp(t, `payload too large: 5[0-9]{2} bytes: `, err.Error())
 }
 
+// A question of many keys is asked in parts that the server takes.
+func TestManyKeysThroughASmallMaxPayload(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.MaxPayload = 2000 }))
+	client := connect(t, s, nil)
+	kv := newKeys(t, client, "b")
+	keys := make([]string, 100)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("%s%d", strings.Repeat("k", 50), i)
+	}
+	put(t, kv, keys[7], "v")
+	entries, err := kv.GetMany(within(t, time.Minute), keys...)
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+	assert.Equal(t, "v", string(entries[keys[7]].Value()))
+}
+
 // Credentials may be longer than a server takes, which only its administrator can change.
 func TestCredentialsTooLongForTheServer(t *testing.T) {
 	t.Parallel()
