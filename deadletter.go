@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"strings"
@@ -20,6 +21,10 @@ type DeadLetter struct {
 	Subject string
 	Header  natsgo.Header
 	Data    []byte
+	// Reference tells that the message was too large for a copy with a reason, or its payload gone: Data is
+	// nil and Header may be. The message itself stays where it was stored; its stream deletes it by its
+	// limits, or when it is replayed.
+	Reference bool
 	// Stream and Sequence are where it was stored, and Stored when.
 	Stream   string
 	Sequence uint64
@@ -38,8 +43,12 @@ const (
 	// the original comes back; within this time that makes no second one.
 	deadLetterDuplicates = 24 * time.Hour
 	deadLetterReasonMax  = 1 << 10 // bytes
-	deadLetterPauseMax   = 30 * time.Second
+	deadLetterReasonMin  = 1 << 6  // where there is no room for more
+	// What must not end, because its stream would delete it, comes again after so long, and is known.
+	deadLetterKept = deadLetterDuplicates / 2
 )
+
+const headerPayloadSize = "Nats-Msg-Size" // of the payload that a headers-only consumer does not deliver
 
 const deadLetterSuffix = "_DLQ" // of their stream's name
 
@@ -57,7 +66,7 @@ func ReadDeadLetter(msg *Message) (*DeadLetter, error) {
 func readDeadLetter(subject string, h natsgo.Header, data []byte) (*DeadLetter, error) {
 	letter, err := readCopy(h, data)
 	if err == nil {
-		letter.Reason = h.Get(HeaderDeadLetterReason)
+		letter.Reason, letter.Reference = h.Get(HeaderDeadLetterReason), h.Get(HeaderDeadLetterReference) != ""
 		letter.Time, err = time.Parse(time.RFC3339Nano, h.Get(HeaderDeadLetterTime))
 	}
 	if err != nil {
@@ -71,7 +80,8 @@ func (s *Consumption) newDeadLetters() *sideStream {
 	if subject == "" {
 		subject = "dlq." + s.stream + "." + s.consumer
 	}
-	return &sideStream{s: s, subject: subject, config: jetstream.StreamConfig{
+	const failing = "a dead letter cannot be stored; its message stays, and storing is tried again"
+	return &sideStream{s: s, subject: subject, level: slog.LevelError, failing: failing, config: jetstream.StreamConfig{
 		Name:        deadLetterStreamOf(s.stream),
 		Description: "Dead letters of the stream " + s.stream,
 		Subjects:    []string{"dlq." + s.stream + ".*"},
@@ -86,23 +96,82 @@ func (s *Consumption) bury(d *delivery, reason string) (kept bool) {
 	s.mu.Lock()
 	d.started = s.pace.tick // the time for the handler is over, and that for this begins
 	s.mu.Unlock()
-	trial := d.again()
-	trial.reason = reason
-	header := s.copyHeader(d)
-	header[HeaderDeadLetterReason] = []string{oneLine(reason, deadLetterReasonMax)}
-	header[HeaderDeadLetterTime] = []string{timeText(time.Now())}
-	if err := s.deadLetters.store(s.copyID("dead", d), header, d.msg.Data); err != nil {
-		pause := min(time.Second<<min(trial.attempts, 10), deadLetterPauseMax)
-		trial.attempts++
-		s.note(slog.LevelError, "a dead letter cannot be stored; its message stays, and storing is tried again", d,
-			nextNever, "pause", pause, "error", err)
+	d.again().reason = reason
+	letter, pause := s.deadLetters.store(d, s.copyID("dead", d), func(ctx context.Context) ([]*natsgo.Msg, error) {
+		return s.letters(ctx, d, reason)
+	})
+	if pause > 0 {
 		return s.wait(d, pause)
 	}
-	s.settle(d, wire.Term(oneLine(reason, deadLetterReasonMax)))
+	if letter.Header.Get(HeaderDeadLetterReference) != "" && s.endDeletes() {
+		s.nakAfter(d, deadLetterKept)
+	} else {
+		s.settle(d, wire.Term(oneLine(reason, deadLetterReasonMax)))
+	}
 	s.count(&s.stats.DeadLettered)
 	s.note(slog.LevelWarn, "message moved to the dead letters", d, nextNever, "reason", reason)
 	s.tell(EventDeadLetter, d, errors.New(reason))
 	return false
+}
+
+// letters returns the forms of a dead letter: the message with its reason, with a short one, and without
+// its payload and headers.
+func (s *Consumption) letters(ctx context.Context, d *delivery, reason string) ([]*natsgo.Msg, error) {
+	now := timeText(time.Now())
+	form := func(header natsgo.Header, data []byte, most int, reference ...string) *natsgo.Msg {
+		header = s.copyHeader(d, header)
+		header[HeaderDeadLetterReason] = []string{oneLine(reason, most)}
+		header[HeaderDeadLetterTime] = []string{now}
+		if len(reference) > 0 {
+			header[HeaderDeadLetterReference] = reference
+		}
+		return &natsgo.Msg{Header: header, Data: data}
+	}
+	header, data, reference := d.msg.Header, d.msg.Data, []string(nil)
+	if len(data) == 0 && header.Get(headerPayloadSize) != "" { // the consumer delivers headers only
+		stored, err := s.fetch(ctx, d)
+		switch {
+		case err == nil:
+			header, data = stored.Header, stored.Data
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			reference = []string{"gone"}
+		default:
+			return nil, wrapJetStream("get message", s.stream, err)
+		}
+	}
+	return []*natsgo.Msg{
+		form(header, data, deadLetterReasonMax, reference...),
+		form(header, data, deadLetterReasonMin, reference...),
+		form(nil, nil, deadLetterReasonMin, "too large"),
+	}, nil
+}
+
+// fetch reads the message from its stream: from its leader, or from a replica where only that is allowed.
+func (s *Consumption) fetch(ctx context.Context, d *delivery) (wire.Stored, error) {
+	body, err := json.Marshal(wire.Get{Sequence: d.seq})
+	if err != nil {
+		return wire.Stored{}, err
+	}
+	c := s.client
+	m, err := c.conn.Exchange(ctx, &natsgo.Msg{Subject: c.jsPrefix + "STREAM.MSG.GET." + s.stream, Data: body}, copyTimeout)
+	if err == nil {
+		return wire.ParseStored(m)
+	}
+	if errors.Is(err, natsgo.ErrPermissionViolation) {
+		direct, failed := c.conn.Exchange(ctx, &natsgo.Msg{Subject: c.jsPrefix + "DIRECT.GET." + s.stream, Data: body}, copyTimeout)
+		if failed == nil {
+			return wire.ParseDirect(direct)
+		}
+	}
+	return wire.Stored{}, err
+}
+
+// endDeletes tells whether the stream may delete a message that ends.
+func (s *Consumption) endDeletes() bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), copyTimeout)
+	defer cancel()
+	cfg, err := s.deadLetters.streamAPI(ctx, "INFO", s.stream, nil)
+	return err != nil || cfg.Retention != jetstream.LimitsPolicy
 }
 
 // settle ends a message of which a copy is stored. When the server does not confirm it, the message

@@ -1,10 +1,12 @@
 package nats_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -210,4 +212,193 @@ func TestDeadLetterIsStoredOnce(t *testing.T) {
 	info, err := admin.GetConsumerInfo(context.Background(), "ORDERS", "worker")
 	require.NoError(t, err)
 	assert.Equal(t, 1, info.NumAckPending)
+}
+
+// What is too large for a copy with a reason has an end all the same, and comes back byte for byte, also
+// from a stream that deletes what ends.
+func TestDeadLettersOfTheLargest(t *testing.T) {
+	t.Parallel()
+	const most = 96 << 10
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.MaxPayload = most }))
+	client := connect(t, s, nil)
+	ctx := context.Background()
+	reason := strings.Repeat("why ", 300)
+	for name, c := range map[string]struct {
+		retention jetstream.RetentionPolicy
+		header    int
+		data      int
+		reference bool
+	}{
+		"ROOM":     {data: most - 2000},
+		"LITTLE":   {data: most - 700},
+		"NONE":     {data: most - 100, reference: true},
+		"HEADER":   {header: 65_300, reference: true},
+		"QUEUE":    {data: most - 100, retention: jetstream.WorkQueuePolicy, reference: true},
+		"INTEREST": {data: most - 100, retention: jetstream.InterestPolicy, reference: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: name, Subjects: []string{name}, Retention: c.retention})
+			require.NoError(t, err)
+			_, err = client.CreateConsumer(ctx, name, &jetstream.ConsumerConfig{Name: "worker", AckPolicy: jetstream.AckExplicitPolicy})
+			require.NoError(t, err)
+			original := &nats.Message{Subject: name, Data: bytes.Repeat([]byte("x"), c.data)}
+			if c.header > 0 {
+				original.Header = natsgo.Header{"X": {strings.Repeat("x", c.header)}}
+			}
+			ack, err := client.PublishMsgToStream(ctx, original)
+			require.NoError(t, err)
+			handled := make(chan *nats.Message, 2)
+			var tries atomic.Int32
+			_, err = client.Consume(ctx, name, "worker", func(msg *nats.Message) error {
+				handled <- msg
+				if tries.Add(1) == 1 {
+					return nats.Permanent(errors.New(reason))
+				}
+				return nil
+			})
+			require.NoError(t, err)
+			<-handled
+			eventually(t, "the dead letter", func() bool { return len(deadLettersOf(t, client, name+"_DLQ")) == 1 })
+			letter := deadLettersOf(t, client, name+"_DLQ")[0]
+			assert.Equal(t, c.reference, letter.Reference)
+			assert.Equal(t, ack.Sequence, letter.Sequence)
+			assert.True(t, strings.HasPrefix(letter.Reason, "why"))
+			if c.reference {
+				assert.Empty(t, letter.Data)
+			} else {
+				assert.Equal(t, original.Data, letter.Data)
+			}
+			count, err := client.ReplayDeadLetters(ctx, name)
+			require.NoError(t, err)
+			assert.Equal(t, 1, count)
+			select {
+			case again := <-handled:
+				assert.Equal(t, original.Data, again.Data)
+				assert.Equal(t, original.Header["X"], again.Header["X"])
+			case <-time.After(patience):
+				t.Error("it did not come back")
+			}
+			if c.retention != jetstream.LimitsPolicy {
+				eventually(t, "both are gone", func() bool {
+					info, err := client.GetStreamInfo(ctx, name)
+					return err == nil && info.State.Msgs == 0
+				})
+			}
+			eventually(t, "no letter is left", func() bool { return len(deadLettersOf(t, client, name+"_DLQ")) == 0 })
+		})
+	}
+}
+
+// A consumer of headers only gives the handler no payload; the dead letter has it.
+func TestDeadLetterOfAHeadersOnlyConsumer(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	newStream(t, client, 0)
+	original := &nats.Message{Subject: "orders.created", Header: natsgo.Header{"X": {"y"}, "Nats-Msg-Id": {"1"}}, Data: []byte("payload")}
+	_, err := client.PublishMsgToStream(ctx, original)
+	require.NoError(t, err)
+	gone, err := client.PublishToStream(ctx, "orders.gone", []byte("x"))
+	require.NoError(t, err)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", HeadersOnly: true})
+	stream, err := client.GetStream(ctx, "ORDERS")
+	require.NoError(t, err)
+	consumption := consume(t, client, func(msg *nats.Message) error {
+		assert.Empty(t, msg.Data)
+		if msg.Subject == "orders.gone" {
+			assert.NoError(t, stream.DeleteMsg(ctx, gone.Sequence))
+		}
+		return nats.Permanent(errPoison)
+	})
+	eventually(t, "the dead letters", func() bool { return consumption.Stats().DeadLettered == 2 })
+	letters := deadLettersOf(t, client, "ORDERS_DLQ")
+	require.Len(t, letters, 2)
+	assert.Equal(t, original.Header, letters[0].Header)
+	assert.Equal(t, original.Data, letters[0].Data)
+	assert.False(t, letters[0].Reference)
+	assert.True(t, letters[1].Reference, "what is gone is not taken for an empty message")
+}
+
+// A denial is asked for once, told, and holds up nobody.
+func TestDeadLetterDenied(t *testing.T) {
+	t.Parallel()
+	for name, denied := range map[string][]string{
+		"to publish":         {"dlq.>"},
+		"to make the stream": {"$JS.API.STREAM.CREATE.>"},
+		"to look":            {"$JS.API.STREAM.INFO.>"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := restricted(t, &server.Permissions{Publish: &server.SubjectPermission{Deny: denied}})
+			admin := connect(t, s, as("admin"))
+			newStream(t, admin, 20)
+			newConsumer(t, admin, jetstream.ConsumerConfig{Name: "worker"})
+			if name == "to publish" {
+				_, err := admin.CreateStream(context.Background(), &jetstream.StreamConfig{Name: "ORDERS_DLQ", Subjects: []string{"dlq.ORDERS.*"}})
+				require.NoError(t, err)
+			}
+			var events eventLog
+			client := connect(t, s, as("u"), nats.WithEventHandler(events.handle))
+			begin := time.Now()
+			consumption := consume(t, client, func(*nats.Message) error { return nats.Permanent(errPoison) })
+			eventually(t, "all wait", func() bool { return consumption.Stats().Waiting == 20 })
+			assert.Less(t, time.Since(begin), 5*time.Second, "one silence is longer")
+			eventually(t, "it is told", func() bool { return len(events.of(nats.EventAsyncError)) > 0 })
+			told := events.of(nats.EventAsyncError)
+			require.Len(t, told, 1, "once")
+			require.ErrorIs(t, told[0].Err, nats.ErrPermission)
+			require.ErrorContains(t, told[0].Err, strings.TrimSuffix(denied[0], ">"))
+			assert.Equal(t, "worker", told[0].Consumer)
+		})
+	}
+}
+
+// To publish is enough, wherever the stream of the dead letters is.
+func TestDeadLettersWithoutTheRightToLook(t *testing.T) {
+	t.Parallel()
+	s := restricted(t, &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.>"}}})
+	admin, client := connect(t, s, as("admin")), connect(t, s, as("u"))
+	ctx := context.Background()
+	_, err := admin.CreateStream(ctx, &jetstream.StreamConfig{Name: "GRAVES", Subjects: []string{"graves.>"}})
+	require.NoError(t, err)
+	newStream(t, admin, 3)
+	poison := func(*nats.Message) error { return nats.Permanent(errPoison) }
+	newConsumer(t, admin, jetstream.ConsumerConfig{Name: "worker"})
+	consumption := consume(t, client, poison, nats.WithDeadLetter("graves.orders"))
+	eventually(t, "the dead letters", func() bool { return consumption.Stats().DeadLettered == 3 })
+	assert.Len(t, deadLettersOf(t, admin, "GRAVES"), 3)
+	require.NoError(t, consumption.Stop(within(t, patience)))
+
+	_, err = admin.PublishToStream(ctx, "orders.created", nil)
+	require.NoError(t, err)
+	consumption = consume(t, client, poison, nats.WithDeadLetter("orders.dead"))
+	eventually(t, "the refusal", func() bool { return consumption.Stats().Waiting == 1 })
+	info, err := admin.GetStreamInfo(ctx, "ORDERS")
+	require.NoError(t, err)
+	assert.EqualValues(t, 4, info.State.Msgs, "not into its own stream")
+}
+
+// An account may demand a limit of every stream.
+func TestDeadLettersOfAnAccountThatDemandsMaxBytes(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	global, err := s.Embedded().LookupAccount("$G")
+	require.NoError(t, err)
+	require.NoError(t, global.UpdateJetStreamLimits(map[string]server.JetStreamAccountLimits{
+		"": {MaxMemory: -1, MaxStore: 1 << 30, MaxStreams: -1, MaxConsumers: -1, MaxBytesRequired: true},
+	}))
+	client := connect(t, s, nil)
+	ctx := context.Background()
+	_, err = client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, MaxBytes: 1 << 20})
+	require.NoError(t, err)
+	_, err = client.PublishToStream(ctx, "orders.created", nil)
+	require.NoError(t, err)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	consumption := consume(t, client, func(*nats.Message) error { return nats.Permanent(errPoison) })
+	eventually(t, "the dead letter", func() bool { return consumption.Stats().DeadLettered == 1 })
+	info, err := client.GetStreamInfo(ctx, "ORDERS_DLQ")
+	require.NoError(t, err)
+	assert.EqualValues(t, 1<<20, info.Config.MaxBytes)
+	assert.Equal(t, jetstream.DiscardNew, info.Config.Discard, "no dead letter is dropped for another")
 }

@@ -31,9 +31,8 @@ type delivery struct {
 
 // trial is what is known of a message that waits here for its next try.
 type trial struct {
-	until    time.Time
-	reason   string // why it is dead and waits for the dead-letter stream, if it is
-	attempts int    // to store it there
+	until  time.Time
+	reason string // why it is dead and waits for the dead-letter stream, if it is
 }
 
 // again returns the message's trial.

@@ -14,11 +14,11 @@ func TestCopiedHeadersComeBack(t *testing.T) {
 		"Origin-Header-Nats-Msg-Id": {"copied twice"}, "Dead-Letter-Reason": {"old"}, "X": {"a", "b"},
 	}
 	s := &Consumption{stream: "S", consumer: "C"}
-	copied := s.copyHeader(&delivery{msg: Message{Subject: "s", Header: header}})
+	copied := s.copyHeader(&delivery{msg: Message{Subject: "s"}}, header)
 	assert.Equal(t, []string{"S"}, copied[HeaderOriginStream])
 	for name := range copied {
 		assert.False(t, len(name) > 4 && (name[:5] == "Nats-" || name[:5] == "nats-"), name)
 	}
 	assert.Equal(t, header, originalHeader(copied))
-	assert.Nil(t, originalHeader(s.copyHeader(&delivery{})))
+	assert.Nil(t, originalHeader(s.copyHeader(&delivery{}, nil)))
 }

@@ -182,6 +182,11 @@ func (r *replay) wait(ctx context.Context) error {
 func (r *replay) one(ctx context.Context, raw *jetstream.RawStreamMsg, letter *DeadLetter) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), replayTimeout)
 	defer cancel()
+	if letter.Reference {
+		if err := r.dereference(ctx, letter); err != nil {
+			return r.note(err)
+		}
+	}
 	subject := r.entry(ctx, letter.Stream, letter.Subject, letter.Header.Get(headerStreamSource), maxOrigins)
 	for name := range letter.Header {
 		if wire.IsServers(name) {
@@ -195,6 +200,7 @@ func (r *replay) one(ctx context.Context, raw *jetstream.RawStreamMsg, letter *D
 	}
 	err := r.letters.DeleteMsg(ctx, raw.Sequence)
 	if err == nil {
+		r.release(ctx, letter)
 		r.replayed++
 		return nil
 	}
@@ -204,9 +210,46 @@ func (r *replay) one(ctx context.Context, raw *jetstream.RawStreamMsg, letter *D
 	return err
 }
 
+// dereference reads the message itself.
+func (r *replay) dereference(ctx context.Context, letter *DeadLetter) error {
+	const op = "read the message of a dead letter"
+	stream, err := r.client.GetStream(ctx, letter.Stream)
+	if err != nil {
+		return err
+	}
+	m, err := stream.GetMsg(ctx, letter.Sequence)
+	if err == nil && !m.Time.Equal(letter.Stored) { // the stream was made anew
+		err = jetstream.ErrMsgNotFound
+	}
+	if err != nil {
+		return wrapJetStream(op, letter.Subject, fault.Because(ctx, err))
+	}
+	letter.Header, letter.Data = m.Header, m.Data
+	return nil
+}
+
+// release deletes the message that a dead letter refers to, where it stayed for that and no more.
+func (r *replay) release(ctx context.Context, letter *DeadLetter) {
+	cfg := r.config(ctx, letter.Stream)
+	if !letter.Reference || cfg == nil || cfg.Retention == jetstream.LimitsPolicy {
+		return
+	}
+	stream, err := r.client.GetStream(ctx, letter.Stream)
+	if err == nil {
+		err = stream.DeleteMsg(ctx, letter.Sequence)
+	}
+	if err != nil {
+		r.client.log.Warn("a replayed message could not be deleted; it is delivered again", "stream", letter.Stream,
+			"sequence", letter.Sequence, "error", err)
+	}
+}
+
 // note takes an error of a publish and returns it unless it is a refusal of this message.
 func (r *replay) note(err error) error {
 	kind := fault.Kind(err)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		kind = jetstream.ErrMsgNotFound
+	}
 	if kind == nil || slices.Contains([]error{ErrClosed, ErrNotConnected, ErrConnectionLost, ErrTimeout}, kind) {
 		return err
 	}

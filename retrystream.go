@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
@@ -20,17 +21,19 @@ const foreignDelay = 10 * time.Minute
 // newRetries describes the retry stream: a work queue with a consumer of the same name for each
 // consumer of the original, whose acknowledgements are not limited.
 func (s *Consumption) newRetries() *sideStream {
-	x := &sideStream{s: s, subject: "retry." + s.stream + "." + s.consumer, config: jetstream.StreamConfig{
+	const failing = "a message cannot wait in the retry stream; it waits in its own"
+	x := &sideStream{s: s, subject: "retry." + s.stream + "." + s.consumer, level: slog.LevelWarn, failing: failing, config: jetstream.StreamConfig{
 		Name:        retryStreamOf(s.stream),
 		Description: "Messages of the stream " + s.stream + " that wait for their next try",
 		Subjects:    []string{"retry." + s.stream + ".*"},
 		Retention:   jetstream.WorkQueuePolicy,
 	}}
 	x.prepare = func(ctx context.Context) error {
-		_, err := s.client.js.CreateOrUpdateConsumer(ctx, x.config.Name, jetstream.ConsumerConfig{
+		question := map[string]any{"stream_name": x.config.Name, "config": jetstream.ConsumerConfig{
 			Durable: s.consumer, FilterSubject: x.subject, AckPolicy: jetstream.AckExplicitPolicy,
 			AckWait: s.ackWait(), MaxAckPending: -1,
-		})
+		}}
+		err := s.client.askAPI(ctx, "CONSUMER.CREATE."+x.config.Name+"."+s.consumer+"."+x.subject, question, &apiRefusal{})
 		return wrapJetStream("create consumer", path(x.config.Name, s.consumer), fault.Because(ctx, err))
 	}
 	return x
@@ -39,12 +42,14 @@ func (s *Consumption) newRetries() *sideStream {
 // park stores a message in the retry stream and acknowledges the original. It tells whether it
 // could.
 func (s *Consumption) park(d *delivery, delay time.Duration) bool {
-	header := s.copyHeader(d)
-	header[headerRetryTime] = []string{timeText(time.Now().Add(delay))}
 	// A message that comes again although it was parked has been delivered once more.
 	id := s.copyID("retry", d) + "." + strconv.Itoa(d.deliveries)
-	if err := s.retries.store(id, header, d.msg.Data); err != nil {
-		s.note(slog.LevelWarn, "a message cannot wait in the retry stream; it waits in its own", d, nextAfter(delay), "error", err)
+	_, pause := s.retries.store(d, id, func(context.Context) ([]*natsgo.Msg, error) {
+		header := s.copyHeader(d, d.msg.Header)
+		header[headerRetryTime] = []string{timeText(time.Now().Add(delay))}
+		return []*natsgo.Msg{{Header: header, Data: d.msg.Data}}, nil
+	})
+	if pause > 0 {
 		return false
 	}
 	s.count(&s.stats.Parked)

@@ -1,9 +1,11 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +34,8 @@ const (
 	// HeaderDeadLetterReason and HeaderDeadLetterTime say why and when a message became a dead letter.
 	HeaderDeadLetterReason = "Dead-Letter-Reason"
 	HeaderDeadLetterTime   = "Dead-Letter-Time"
+	// HeaderDeadLetterReference is there when the payload is not: see DeadLetter.
+	HeaderDeadLetterReference = "Dead-Letter-Reference"
 
 	headerRetryTime = "Retry-Time" // when a message in the retry stream is due
 )
@@ -46,10 +50,10 @@ func isCopyHeader(name string) bool {
 	return wire.IsServers(name)
 }
 
-// copyHeader returns the headers of a message's copy.
-func (s *Consumption) copyHeader(d *delivery) natsgo.Header {
-	h := make(natsgo.Header, len(d.msg.Header)+8)
-	for name, values := range d.msg.Header {
+// copyHeader returns the headers of a copy of a message that has these.
+func (s *Consumption) copyHeader(d *delivery, header natsgo.Header) natsgo.Header {
+	h := make(natsgo.Header, len(header)+8)
+	for name, values := range header {
 		if isCopyHeader(name) {
 			name = HeaderOriginPrefix + name
 		}
@@ -109,90 +113,179 @@ func (s *Consumption) copyID(purpose string, d *delivery) string {
 
 func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
-// sideStream is a stream that takes copies of messages.
+// sideStream is a stream that takes copies of messages. While it does not, one of them at a time tries
+// whether it does again, and the others hold up no worker.
 type sideStream struct {
 	s       *Consumption
 	subject string
 	config  jetstream.StreamConfig // to make it from
 	prepare func(ctx context.Context) error
+	level   slog.Level // of a failure, which is an event where it is an error
+	failing string
 
-	mu   sync.Mutex
-	name string // of the stream that stores the subject, once known
+	mu       sync.Mutex
+	name     string // of the stream that stores the subject, once known
+	failures int    // in a row
+	until    time.Time
 }
 
-// copyTimeout bounds the storing of one copy, the making of the stream included.
-const copyTimeout = 5 * time.Second
+const (
+	copyTimeout   = 5 * time.Second // to store one copy, the making of the stream included
+	copyPauseMin  = time.Second     // after a failure; it doubles
+	copyPauseMax  = 30 * time.Second
+	copyDenied    = time.Minute // after a denial
+	unusedMessage = "-"         // the ID of no message
+)
 
-// store publishes a copy under an ID, and returns nil once it is stored.
-func (x *sideStream) store(id string, header natsgo.Header, data []byte) error {
+// store publishes a copy of d under an ID and returns it once it is stored. Copies are the forms that it
+// may have, the next one for when the stream has no room for the one before. When there is none, pause
+// is for how long not to try again; the failure is reported.
+func (x *sideStream) store(d *delivery, id string, copies func(context.Context) ([]*natsgo.Msg, error)) (stored *natsgo.Msg, pause time.Duration) {
+	x.mu.Lock()
+	if pause = time.Until(x.until); pause > 0 {
+		x.mu.Unlock()
+		return nil, pause
+	}
+	if x.failures > 0 {
+		x.until = time.Now().Add(copyPauseMin)
+	}
+	x.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.s.origin.ctx), copyTimeout)
 	defer cancel()
-	name, err := x.find(ctx)
-	if err != nil {
-		return err
+	forms, err := copies(ctx)
+	for i := 0; i < len(forms) && (i == 0 || errors.Is(err, ErrPayloadTooLarge)); i++ {
+		stored, err = forms[i], x.publish(ctx, id, forms[i])
 	}
-	header[jetstream.MsgIDHeader], header[jetstream.ExpectedStreamHeader] = []string{id}, []string{name}
-	_, err = x.s.client.store(ctx, opPublishToStream, &natsgo.Msg{Subject: x.subject, Header: header, Data: data})
-	if err != nil {
+	x.mu.Lock()
+	switch {
+	case err == nil:
+		x.failures, x.until = 0, time.Time{}
+		x.mu.Unlock()
+		return stored, 0
+	case errors.Is(err, ErrPermission):
+		pause = copyDenied
+	default:
+		pause = min(copyPauseMin<<min(x.failures, 10), copyPauseMax)
+	}
+	if !errors.Is(err, ErrPayloadTooLarge) { // else it is this message's own
+		x.failures++
+		x.name, x.until = "", time.Now().Add(pause) // it may be gone, or another stream has the subject now
+	}
+	x.mu.Unlock()
+	x.s.note(x.level, x.failing, d, nextAfter(pause), "error", err)
+	if x.level == slog.LevelError {
+		x.s.tell(EventAsyncError, d, err)
+	}
+	return nil, pause
+}
+
+// publish stores one copy, and makes the stream when there is none.
+func (x *sideStream) publish(ctx context.Context, id string, m *natsgo.Msg) error {
+	c := x.s.client
+	x.mu.Lock()
+	name := x.name
+	x.mu.Unlock()
+	m.Subject = x.subject
+	m.Header[jetstream.MsgIDHeader] = []string{id}
+	m.Header[jetstream.ExpectedStreamHeader] = []string{cmp.Or(name, x.config.Name)}
+	if name == "" {
+		if err := x.find(ctx, m); err != nil {
+			return err
+		}
+	}
+	ack, err := c.store(ctx, opPublishToStream, m)
+	if err == nil {
 		x.mu.Lock()
-		x.name = "" // it may be gone, or another stream has the subject now
+		x.name = ack.Stream
 		x.mu.Unlock()
 	}
 	return err
 }
 
-// find returns the name of the stream that stores the subject, and makes it when there is none.
-func (x *sideStream) find(ctx context.Context) (string, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.name != "" {
-		return x.name, nil
-	}
-	name, err := x.s.client.js.StreamNameBySubject(ctx, x.subject)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		name, err = x.config.Name, x.create(ctx)
-	}
-	if err != nil {
-		return "", wrapJetStream("find the stream of", x.subject, fault.Because(ctx, err))
-	}
-	if name == x.s.stream {
-		return "", fail("find the stream of", x.subject, ErrInvalidConfig, "it is the stream %q that the messages come from", name)
-	}
+// find sees to it that there is a stream for m, and expects the one that there is. Where the user may not
+// ask for its name, publishing tells what is needed.
+func (x *sideStream) find(ctx context.Context, m *natsgo.Msg) error {
 	if x.prepare != nil {
-		if err := x.prepare(ctx); err != nil {
-			return "", err
+		err := x.prepare(ctx)
+		if errors.Is(err, ErrStreamNotFound) {
+			if err = x.create(ctx); err == nil {
+				err = x.prepare(ctx)
+			}
 		}
+		return err
 	}
-	x.name = name
-	return name, nil
+	switch err := x.try(ctx, m); {
+	case errors.Is(err, natsgo.ErrNoResponders):
+		return x.create(ctx)
+	case !hasCode(err, fault.CodeWrongStream):
+		return nil // publishing tells
+	}
+	var answer struct {
+		apiRefusal
+		Streams []string `json:"streams"`
+	}
+	question := map[string]string{"subject": x.subject}
+	err := x.s.client.askAPI(ctx, "STREAM.NAMES", question, &answer)
+	delete(m.Header, jetstream.ExpectedStreamHeader)
+	own := slices.Contains(answer.Streams, x.s.stream)
+	if errors.Is(err, natsgo.ErrPermissionViolation) {
+		// No stream gets as far as to this condition but the one that is expected, which refuses it.
+		err, own = nil, hasCode(x.try(ctx, &natsgo.Msg{Subject: x.subject, Header: natsgo.Header{
+			jetstream.ExpectedStreamHeader: {x.s.stream}, jetstream.ExpectedLastMsgIDHeader: {unusedMessage},
+		}}), fault.CodeWrongLastMsgID)
+	}
+	if own {
+		return fail("find the stream of", x.subject, ErrInvalidConfig, "it is the stream %q that the messages come from", x.s.stream)
+	}
+	return wrapJetStream("find the stream of", x.subject, err)
+}
+
+// try publishes m once.
+func (x *sideStream) try(ctx context.Context, m *natsgo.Msg) error {
+	_, err := x.s.client.attempt(ctx, m, attemptMin)
+	return err
+}
+
+func hasCode(err error, code jetstream.ErrorCode) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == code
 }
 
 // create makes the stream as durable as the one that the messages come from, or adds the subject to
 // it.
 func (x *sideStream) create(ctx context.Context) error {
-	origin, err := x.s.client.GetStreamInfo(ctx, x.s.stream)
+	origin, err := x.streamAPI(ctx, "INFO", x.s.stream, nil)
 	if err != nil {
 		return err
 	}
-	js := x.s.client.js
 	cfg := x.config
-	cfg.Storage, cfg.Replicas = origin.Config.Storage, origin.Config.Replicas
+	cfg.Storage, cfg.Replicas, cfg.Placement, cfg.Compression = origin.Storage, origin.Replicas, origin.Placement, origin.Compression
 	if !slices.Contains(cfg.Subjects, x.subject) && !strings.HasPrefix(x.subject, strings.TrimSuffix(cfg.Subjects[0], "*")) {
 		cfg.Subjects = append(slices.Clone(cfg.Subjects), x.subject)
 	}
-	_, err = js.CreateStream(ctx, cfg)
+	_, err = x.streamAPI(ctx, "CREATE", cfg.Name, cfg)
+	if hasCode(err, fault.CodeMaxBytesDemanded) {
+		cfg.MaxBytes, cfg.Discard = origin.MaxBytes, jetstream.DiscardNew
+		_, err = x.streamAPI(ctx, "CREATE", cfg.Name, cfg)
+	}
 	if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		return err
 	}
-	existing, err := js.Stream(ctx, cfg.Name)
-	if err != nil {
+	existing, err := x.streamAPI(ctx, "INFO", cfg.Name, nil)
+	if err != nil || slices.Contains(existing.Subjects, x.subject) { // somebody else was faster
 		return err
 	}
-	cfg = existing.CachedInfo().Config
-	if slices.Contains(cfg.Subjects, x.subject) {
-		return nil // somebody else was faster
-	}
-	cfg.Subjects = append(cfg.Subjects, x.subject)
-	_, err = js.UpdateStream(ctx, cfg)
+	existing.Subjects = append(existing.Subjects, x.subject)
+	_, err = x.streamAPI(ctx, "UPDATE", cfg.Name, existing)
 	return err
+}
+
+// streamAPI asks for a stream's configuration, or to make it so.
+func (x *sideStream) streamAPI(ctx context.Context, verb, name string, question any) (*jetstream.StreamConfig, error) {
+	var answer struct {
+		apiRefusal
+		Config jetstream.StreamConfig `json:"config"`
+	}
+	err := x.s.client.askAPI(ctx, "STREAM."+verb+"."+name, question, &answer)
+	return &answer.Config, wrapJetStream(strings.ToLower(verb)+" stream", name, err)
 }

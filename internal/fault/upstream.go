@@ -60,6 +60,8 @@ var upstreamSentinels = []struct{ upstream, ours error }{
 // (nats-server, server/errors.json).
 const (
 	CodeMessageTooLarge    jetstream.ErrorCode = 10054
+	CodeHeaderTooLarge     jetstream.ErrorCode = 10097
+	CodeMaxBytesDemanded   jetstream.ErrorCode = 10113
 	CodeSequenceNotFound   jetstream.ErrorCode = 10043
 	CodeDeleteFailed       jetstream.ErrorCode = 10057
 	CodeWrongStream        jetstream.ErrorCode = 10060
@@ -86,7 +88,7 @@ func Kind(err error) error {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
 		switch api.ErrorCode {
-		case CodeMessageTooLarge:
+		case CodeMessageTooLarge, CodeHeaderTooLarge:
 			return ErrPayloadTooLarge
 		case CodeWrongStream:
 			return ErrNoStream
