@@ -9,8 +9,8 @@ import (
 )
 
 // Stop ends the Consumption gracefully: no more messages come, those that wait are handed back to
-// the server at once, and Stop returns when the last handler has returned and its message is
-// settled. When ctx ends first (without a deadline: Config.DrainTimeout) it ends the messages'
+// the server at once, or handled where it would never deliver them again, and Stop returns when the
+// last handler has returned and its message is settled. When ctx ends first (without a deadline: Config.DrainTimeout) it ends the messages'
 // context and returns ErrDrainTimeout with the number of handlers left; they are still acknowledged
 // if they return before the client closes. A second call waits as well. Called from a handler it
 // would wait for itself until the time is up.
