@@ -161,10 +161,10 @@ func (c *Conn) Subscribe(ctx context.Context, subject string, h natsgo.MsgHandle
 	return c.nc.Subscribe(subject, h)
 }
 
-// Unsubscribe ends a subscription of nats.go. It does not wait: where there is no room now, the server is
-// told when there is.
+// Unsubscribe ends a subscription of nats.go. It does not wait, not even for room, since its line is short:
+// only where others have filled the queue, or a handshake goes on, it is ended later.
 func (c *Conn) Unsubscribe(sub *natsgo.Subscription) {
-	if _, ok := c.enterNow(0); ok {
+	if l := c.present.Load(); c.gate.wait.Load() == nil && (l == nil || l.queue.spare()) {
 		_ = sub.Unsubscribe() // it fails when it has ended
 		return
 	}

@@ -63,6 +63,9 @@ func (q *queue) reserve(size int) (reserved int64, ok bool) {
 	return int64(size), true
 }
 
+// spare tells whether the queue is far from full, so that what is short may be written without asking for room.
+func (q *queue) spare() bool { return q.blocked.Load() == 0 && q.n.Load() < q.limit/2 }
+
 // roomWaiter waits for its turn to try again. It is used again: a publisher that is faster than the line waits
 // often.
 type roomWaiter struct {
