@@ -108,7 +108,7 @@ var keyValueCalls = []Call{
 	}},
 	{Name: "KeyWatcher.Stale", Handle: true, Do: func(_ context.Context, s *Scene) error { s.watchers[0].Stale(); return nil }},
 	{Name: "KeyWatcher.Updates", Handle: true, Do: func(_ context.Context, s *Scene) error { s.watchers[0].Updates(); return nil }},
-	{Name: "KeyWatcher.Stop", Handle: true, Do: func(_ context.Context, s *Scene) error { return s.watchers[1].Stop() }},
+	{Name: "KeyWatcher.Stop", Kind: Ends, Handle: true, Do: func(_ context.Context, s *Scene) error { return s.watchers[1].Stop() }},
 	{Name: "KeyValue.Cached", Kind: Stores, Handle: true, Do: func(ctx context.Context, s *Scene) error {
 		cache, err := s.kv.Cached(ctx)
 		if err != nil {
@@ -132,7 +132,7 @@ var keyValueCalls = []Call{
 	{Name: "KeyValueCache.WaitFor", Kind: Waits, Handle: true, Do: func(ctx context.Context, s *Scene) error {
 		return s.caches[0].WaitFor(ctx, 1<<60)
 	}},
-	{Name: "KeyValueCache.Close", Handle: true, Do: func(_ context.Context, s *Scene) error { return s.caches[1].Close() }},
+	{Name: "KeyValueCache.Close", Kind: Ends, Handle: true, Do: func(_ context.Context, s *Scene) error { return s.caches[1].Close() }},
 	{Name: "KeyValue.Lock", Kind: Stores, Handle: true, Do: func(ctx context.Context, s *Scene) error {
 		lock, err := s.locks.Lock(ctx, "free", 10*time.Second)
 		if err != nil {

@@ -5,18 +5,20 @@ import (
 	"context"
 	"fmt"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 )
 
-const (
-	labelKey = "states"
-	// An upload that failed is removed beside the caller, for half a minute at most; Close waits for it.
-	aftermath = "(*ObjectStore).afterwards"
-	// Nats.go's drain of a subscription waits for its PONG, for ten seconds at most.
-	drain = "(*Conn).checkDrained"
-)
+const labelKey = "states"
+
+// bounded are goroutines that may outlast a call, for they are few and end by themselves.
+var bounded = []string{
+	"(*ObjectStore).afterwards", // an upload that failed is removed beside the caller, for half a minute at most; Close waits
+	"(*Conn).checkDrained",      // nats.go's drain of a subscription waits for its PONG, for ten seconds at most
+	"(*tellings).run",           // one for a connection tells the server, when it takes something, of the subscriptions that have ended
+}
 
 var labels atomic.Int64
 
@@ -49,7 +51,8 @@ func (l label) stacks() []string {
 	var stacks []string
 	mark := fmt.Sprintf("%q:%q", labelKey, string(l))
 	for stack := range strings.SplitSeq(profile.String(), "\n\n") {
-		if strings.Contains(stack, mark) && !strings.Contains(stack, aftermath) && !strings.Contains(stack, drain) {
+		isBounded := func(name string) bool { return strings.Contains(stack, name) }
+		if strings.Contains(stack, mark) && !slices.ContainsFunc(bounded, isBounded) {
 			stacks = append(stacks, frames(stack))
 		}
 	}

@@ -83,6 +83,17 @@ func States() []State {
 			says:  with(silence, Sends, nil, nats.ErrTimeout, nats.ErrConnectionLost, nats.ErrNotConnected),
 			enter: func(s *Scene) { s.proxy.BlackHole(); s.load(s.Client.Publish) },
 		},
+		// Who uses nats.go's connection directly asks nobody for room, and holds its lock while there is none.
+		{
+			Name: "black hole filled over Conn()", problem: "connection: ",
+			says: with(silence, Sends, nil, nats.ErrTimeout, nats.ErrConnectionLost, nats.ErrNotConnected),
+			enter: func(s *Scene) {
+				s.proxy.BlackHole()
+				s.load(func(_ context.Context, subject string, data []byte) error {
+					return s.Client.Conn().Publish(subject, data)
+				})
+			},
+		},
 		{Name: "throttled", Slow: time.Second,
 			says:  allWell,
 			enter: func(s *Scene) { s.proxy.Throttle(64 << 10) },
