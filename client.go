@@ -240,13 +240,13 @@ func (c *Client) deadline(ctx context.Context) (context.Context, context.CancelF
 func (c *Client) awaitConnection(ctx context.Context, op, target string) error {
 	up, breaks, _ := c.conn.State()
 	switch {
-	case up:
+	case up && c.conn.HasRoom():
 		return nil
 	case c.conn.IsClosed():
 		return fail(op, target, ErrClosed, "")
-	case c.failing:
+	case c.failing && !up:
 		return c.refused(op, target)
-	case breaks > 0:
+	case up || breaks > 0:
 		var cancel context.CancelFunc
 		ctx, cancel = c.deadline(ctx)
 		defer cancel()

@@ -83,6 +83,9 @@ func (f *streamFinder) ask(ctx context.Context, subject string) verdict {
 	}
 	ctx, cancel := context.WithTimeout(ctx, finderTimeout)
 	defer cancel()
+	if f.client.conn.Wait(ctx) != nil {
+		return streamUnknown
+	}
 	_, err := f.client.js.StreamNameBySubject(ctx, subject)
 	switch {
 	case err == nil:

@@ -81,6 +81,7 @@ type Conn struct {
 	stats    statsMemory
 	sent     sentMark
 	told     tellings
+	leaving  tellings // subscriptions that the server is to hear the end of
 	users    tellings // callbacks of the user's
 	requests requests
 

@@ -34,6 +34,31 @@ func (c *Conn) Enter(ctx context.Context, size int) (Pass, error) {
 	return c.enterLater(ctx, size)
 }
 
+// HasRoom tells whether Enter would not wait now.
+func (c *Conn) HasRoom() bool {
+	_, ok := c.enterNow(0)
+	return ok
+}
+
+// Wait returns nil once the connection stands and has room, so that nats.go can be entered for what knows no
+// room: its JetStream. It returns ErrClosed when that will never be, and ErrNotConnected when ctx ends first.
+func (c *Conn) Wait(ctx context.Context) error {
+	for {
+		if err := c.link.Wait(ctx); err != nil {
+			return err
+		}
+		switch pass, err := c.Enter(ctx, 0); {
+		case err == nil:
+			pass.Leave()
+			return nil
+		case c.IsClosed():
+			return fault.ErrClosed
+		case ctx.Err() != nil:
+			return fault.ErrNotConnected
+		}
+	}
+}
+
 func (c *Conn) enterNow(size int) (Pass, bool) {
 	if c.gate.wait.Load() != nil {
 		return Pass{}, false
@@ -168,14 +193,11 @@ func (c *Conn) Unsubscribe(sub *natsgo.Subscription) {
 		_ = sub.Unsubscribe() // it fails when it has ended
 		return
 	}
-	go func() {
-		for c.ctx.Err() == nil {
-			if _, err := c.Enter(c.ctx, 0); err == nil {
-				_ = sub.Unsubscribe()
-				return
-			}
+	c.leaving.tell(c, func() {
+		if c.Wait(c.ctx) == nil {
+			_ = sub.Unsubscribe()
 		}
-	}()
+	})
 }
 
 // statsMemory is what nats.go said last about its counters.
@@ -207,7 +229,7 @@ func (c *Conn) RoundTrip(ctx context.Context, op, target string) error {
 	ctx, cancel := c.Deadline(ctx)
 	defer cancel()
 	for {
-		if err := c.Wait(ctx); err != nil {
+		if err := c.link.Wait(ctx); err != nil {
 			return c.Unreachable(ctx, op, target, err)
 		}
 		_, breaks, change := c.State()
@@ -253,6 +275,9 @@ func (c *Conn) Unreachable(ctx context.Context, op, target string, kind error) e
 	var causes fault.Joined
 	if failure := c.LastError(); failure != nil {
 		causes = append(causes, failure)
+	}
+	if stuck := c.Congestion(oneWrite); stuck != nil {
+		causes = append(causes, stuck)
 	}
 	if ctx.Err() != nil {
 		causes = append(causes, fault.Ended(ctx))
