@@ -134,3 +134,28 @@ func TestServersChangeInABlackHole(t *testing.T) {
 	require.NoError(t, c.WaitPast(within(t, 20*time.Second), 1))
 	require.Equal(t, other.URL(), c.Server())
 }
+
+// Counters are told at once, also at the moment in which a user of nats.go's connection fills the queue, and
+// holds its lock from then on.
+func TestStatsWhileTheQueueFills(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	for range 3 {
+		proxy := natstest.NewProxy(t, s.URL())
+		c, _ := open(t, nil, proxy.URL())
+		proxy.BlackHole()
+		for range 4 {
+			go func() {
+				for data := make([]byte, 256<<10); c.NATS().Publish("x", data) == nil; {
+					continue
+				}
+			}()
+		}
+		for until := time.Now().Add(2 * time.Second); time.Now().Before(until); {
+			begin := time.Now()
+			c.Stats()
+			require.Less(t, time.Since(begin), time.Second)
+		}
+		c.Close()
+	}
+}

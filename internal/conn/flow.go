@@ -213,7 +213,7 @@ func (c *Conn) Stats() (counters natsgo.Statistics, buffered int) {
 	c.stats.mu.Lock()
 	defer c.stats.mu.Unlock()
 	l := c.present.Load()
-	if c.gate.wait.Load() == nil && (l == nil || l.queue.blocked.Load() == 0) {
+	if c.gate.wait.Load() == nil && (l == nil || l.queue.spare()) {
 		c.stats.counters = c.nc.Stats()
 		c.stats.buffered, _ = c.nc.Buffered() // -1 when it is closed
 	}
