@@ -119,9 +119,9 @@ func (r *run) one(c Call) {
 
 // time reports what takes longer than its limit, but for what the machine took from the whole process.
 func (r *run) time(what string, limit time.Duration, do func() error) error {
-	err, late := r.measure(what, limit, do)
+	late, err := r.measure(what, limit, do)
 	for tries := 1; late != "" && limit < slack && tries < 3 && !errors.Is(err, errHung); tries++ {
-		err, late = r.measure(what, limit, do) // a moment's wait for a processor is not one for a lock
+		late, err = r.measure(what, limit, do) // a moment's wait for a processor is not one for a lock
 	}
 	if late != "" {
 		r.mu.Lock()
@@ -131,7 +131,7 @@ func (r *run) time(what string, limit time.Duration, do func() error) error {
 	return err
 }
 
-func (r *run) measure(what string, limit time.Duration, do func() error) (err error, late string) { //nolint:revive // the error is the call's
+func (r *run) measure(what string, limit time.Duration, do func() error) (late string, err error) {
 	begin := time.Now()
 	done := make(chan error, 1)
 	go func() { done <- do() }()
@@ -147,7 +147,7 @@ func (r *run) measure(what string, limit time.Duration, do func() error) (err er
 	if took > limit+stalled {
 		late = fmt.Sprintf("%s %v of %v (stalled %v)", what, took.Round(time.Millisecond), limit, stalled.Round(time.Millisecond))
 	}
-	return err, late
+	return late, err
 }
 
 func (r *run) tellLate() {
