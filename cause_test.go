@@ -33,7 +33,7 @@ func TestContextsWithACauseOfTheirOwn(t *testing.T) {
 	require.NoError(t, err)
 	_, err = objects.PutBytes(ctx, "o", make([]byte, 1<<20))
 	require.NoError(t, err)
-	pulled, err := client.PullMessages(ctx, "ORDERS", "c", 1)
+	pulled, err := client.PullMessages(ctx, "ORDERS", "c", 2)
 	require.NoError(t, err)
 	handler := func(*nats.Message) error { return nil }
 	_, err = client.Subscribe(ctx, "y", handler)
@@ -69,7 +69,7 @@ func TestContextsWithACauseOfTheirOwn(t *testing.T) {
 		},
 		"GetConsumer":   func(ctx context.Context) error { return second(client.GetConsumer(ctx, "ORDERS", "c")) },
 		"AckMessage":    func(ctx context.Context) error { return client.AckMessage(ctx, pulled[0]) },
-		"AckSync":       func(ctx context.Context) error { return pulled[0].AckSync(ctx) },
+		"AckSync":       func(ctx context.Context) error { return pulled[1].AckSync(ctx) },
 		"Consume":       func(ctx context.Context) error { return second(client.Consume(ctx, "ORDERS", "c", handler)) },
 		"GetKeyValue":   func(ctx context.Context) error { return second(client.GetKeyValue(ctx, "kv")) },
 		"KV Get":        func(ctx context.Context) error { return second(kv.Get(ctx, "k")) },

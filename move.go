@@ -9,12 +9,10 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
+// The pauses while no other server stands.
 const (
-	// releaseTimeout is how long members of queue groups may take to receive what is on its way to them. A
-	// server that shuts down gives its clients 10 s, unless it is configured otherwise.
-	releaseTimeout = 3 * time.Second
-	movePauseMin   = 100 * time.Millisecond // while no other server stands
-	movePauseMax   = 2 * time.Second
+	movePauseMin = 100 * time.Millisecond
+	movePauseMax = 2 * time.Second
 )
 
 // departure is a wish to leave the present server.
@@ -92,7 +90,7 @@ func (c *Client) moveAway(ctx context.Context, d *departure) {
 		if len(servers) == 0 {
 			return
 		}
-		err := c.conn.Leave(ctx, servers, d.another, c.release)
+		err := c.conn.Leave(ctx, servers, d.another, c.subs.Groups)
 		up, now, _ := c.conn.State()
 		switch {
 		case err == nil, ctx.Err() != nil, !up, now != breaks:
@@ -114,12 +112,4 @@ func (c *Client) moveAway(ctx context.Context, d *departure) {
 		}
 		timer.Stop()
 	}
-}
-
-// release ends what the members of queue groups receive from the present server: while a group has a member
-// elsewhere, it loses nothing.
-func (c *Client) release(ctx context.Context) (members int, rejoin func()) {
-	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
-	defer cancel()
-	return c.subs.Release(ctx)
 }

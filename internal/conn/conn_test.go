@@ -301,9 +301,12 @@ func TestTLSDemandedMeanwhile(t *testing.T) {
 	c, _ := open(t, nil, s.URL())
 	require.NoError(t, c.SetServers([]string{s.URL(), other.URL()}))
 	host := strings.TrimPrefix(other.URL(), "nats://")
-	err := c.Leave(within(t, 5*time.Second), []string{other.URL()}, true, func(context.Context) (int, func()) {
-		require.NoError(t, c.SetServers([]string{s.URL(), "tls://" + host})) // while it stands and waits
-		return 0, func() {}
+	var once sync.Once
+	err := c.Leave(within(t, 5*time.Second), []string{other.URL()}, true, func() []*natsgo.Subscription {
+		once.Do(func() { // while it stands and waits
+			require.NoError(t, c.SetServers([]string{s.URL(), "tls://" + host}))
+		})
+		return nil
 	})
 	require.NoError(t, err)
 	require.Equal(t, s.URL(), c.Server())

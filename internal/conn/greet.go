@@ -12,6 +12,7 @@ import (
 	"net"
 	"strings"
 	"syscall"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 )
@@ -28,6 +29,7 @@ type greeting struct {
 	unread  []byte
 	info    natsgo.ServerInfo
 	first   []byte // the INFO line
+	trip    time.Duration
 	greeted func() // called when the server has shown itself
 }
 
@@ -63,8 +65,10 @@ func (g *greeting) run(ctx context.Context) error {
 	if _, err := g.conn.Write(append(connect, "PING\r\n"...)); err != nil {
 		return g.rejected(err)
 	}
+	asked := time.Now()
 	for {
 		line, err := g.line()
+		g.trip = time.Since(asked)
 		switch {
 		case err != nil:
 			return g.rejected(fmt.Errorf("no answer to CONNECT: %w", err))
@@ -269,7 +273,7 @@ func connectLine(o *natsgo.Options, s server, info natsgo.ServerInfo, encrypted 
 
 // makeLine turns a connection on which the greeting is over into a line.
 func (g *greeting) makeLine(tcp *patient, limit int64) *line {
-	l := &line{Conn: g.conn, tcp: tcp, server: g.server, info: g.info, queue: newQueue(limit)}
+	l := &line{Conn: g.conn, tcp: tcp, server: g.server, info: g.info, trip: g.trip, queue: newQueue(limit)}
 	l.reader.source = io.MultiReader(bytes.NewReader(g.unread), g.conn)
 	l.welcome = [][]byte{g.first}
 	if g.o.Verbose {

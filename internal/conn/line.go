@@ -29,6 +29,7 @@ type line struct {
 	tcp      *patient
 	server   server
 	info     natsgo.ServerInfo
+	trip     time.Duration // to the server and back
 	queue    *queue
 	reader   reader
 	welcome  [][]byte // the server's lines of the handshake; the reader's alone

@@ -9,12 +9,11 @@
 // what it sent before is in the queue. This goes wrong where a connection comes between, for nats.go
 // tells the new server of the subscription and forgets it then, and that server gives a queue group's
 // share to nobody: so what is being released is forgotten at once when the connection breaks. Then the
-// handlers return, or the time is up and the rest is dropped. A move to another server is the first step
-// for the members of queue groups, and a new beginning.
+// handlers return, or the time is up and the rest is dropped.
 //
 //   - engine.go: [Engine], how a subscription begins, and what the server refuses.
 //   - subscription.go: [Subscription], its limits and its workers.
 //   - queue.go: the queue.
-//   - end.go: the two steps, and the move.
+//   - end.go: the two steps.
 //   - slow.go: messages over the limits.
 package receive

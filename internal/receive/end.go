@@ -72,7 +72,7 @@ func (e *Engine) drain(ctx context.Context, cause error, subs []*Subscription) (
 	}
 	left.Pending, err = e.release(ctx, subs)
 	for _, s := range subs {
-		s.finishIfOver() // a move had released it
+		s.finishIfOver()
 		select {
 		case <-s.done:
 			continue
@@ -90,45 +90,16 @@ func (e *Engine) drain(ctx context.Context, cause error, subs []*Subscription) (
 	return left, err
 }
 
-// Release ends what the members of queue groups receive, as a drain does, for a move to another server.
-// Rejoin makes them receive again.
-func (e *Engine) Release(ctx context.Context) (members int, rejoin func()) {
-	var groups []*Subscription
+// Groups returns the live subscriptions of queue groups, for a move to another server.
+func (e *Engine) Groups() (groups []*natsgo.Subscription) {
 	for _, s := range e.All() {
-		if s.Queue != "" {
-			groups = append(groups, s)
+		s.mu.Lock()
+		if s.Queue != "" && s.upstream != nil && !s.releasing && s.cause == nil {
+			groups = append(groups, s.upstream)
 		}
+		s.mu.Unlock()
 	}
-	if lost, err := e.release(ctx, groups); err != nil {
-		e.reports.Lost("", "", fault.New("leave server", "", fault.ErrDrainTimeout, "%d messages not received: %w", lost, err))
-	}
-	return len(groups), func() {
-		for _, s := range groups {
-			s.rejoin()
-		}
-	}
-}
-
-// rejoin attaches what a move has released, unless it has ended meanwhile: as soon as it is gone.
-func (s *Subscription) rejoin() {
-	s.mu.Lock()
-	s.rejoins = s.upstream != nil && s.releasing
-	released := s.upstream == nil && s.releasing && s.cause == nil
-	if released {
-		s.releasing = false // nobody else does it
-	}
-	s.mu.Unlock()
-	if !released {
-		return
-	}
-	switch err := s.attach(); {
-	case errors.Is(err, natsgo.ErrConnectionClosed):
-		s.Stop(fault.ErrClosed)
-	case err != nil:
-		err = fault.Wrap("subscribe", s.Subject, err)
-		s.Stop(err)
-		s.e.reports.Lost(s.Subject, s.Queue, err)
-	}
+	return groups
 }
 
 // errUnconfirmed means that what the server has sent may be lost.

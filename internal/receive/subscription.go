@@ -25,7 +25,6 @@ type Subscription struct {
 	upstream  *natsgo.Subscription // nil while nothing is received
 	gone      chan struct{}        // closed when upstream has delivered its last message
 	releasing bool                 // by this package
-	rejoins   bool                 // when it is released
 	making    bool                 // Subscribe has not returned yet
 	refused   error                // by the server
 	refusedIn uint64               // breaks of the connection until then
@@ -187,12 +186,8 @@ func (s *Subscription) detached(gone chan struct{}) {
 	if !s.releasing && s.cause == nil { // the connection was closed for good
 		s.cause = fault.ErrClosed
 	}
-	rejoins := s.rejoins
 	s.mu.Unlock()
 	close(gone)
-	if rejoins {
-		s.rejoin()
-	}
 	s.finishIfOver()
 }
 

@@ -1,0 +1,97 @@
+package conn
+
+import (
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// A queue group with one member alone gets every message once, over moves from server to server and back.
+func TestLeaveLosesNothingOfAGroup(t *testing.T) {
+	t.Parallel()
+	cluster := natstest.RunCluster(t, 2)
+	urls := cluster.URLs()
+	c, _ := open(t, nil, urls[0])
+	require.NoError(t, c.SetServers(urls))
+	counts := make(map[string]int)
+	var mu sync.Mutex
+	group, err := c.NATS().QueueSubscribe("g", "q", func(m *natsgo.Msg) {
+		mu.Lock()
+		defer mu.Unlock()
+		counts[string(m.Data)]++
+	})
+	require.NoError(t, err)
+	ends, err := c.NATS().QueueSubscribe("ends", "q", func(*natsgo.Msg) {})
+	require.NoError(t, err)
+	live := []*natsgo.Subscription{group, ends}
+	require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
+
+	publishers := make([]*natsgo.Conn, 2)
+	for i, url := range urls {
+		publishers[i], err = natsgo.Connect(url)
+		require.NoError(t, err)
+		t.Cleanup(publishers[i].Close)
+	}
+	heard, err := publishers[1].Request("nobody", nil, time.Second) // the cluster's interest has settled
+	require.ErrorIs(t, err, natsgo.ErrNoResponders, "%v", heard)
+	require.Eventually(t, func() bool {
+		_ = publishers[1].Publish("g", []byte("begin"))
+		_ = publishers[1].Flush()
+		mu.Lock()
+		defer mu.Unlock()
+		return counts["begin"] > 0
+	}, 10*time.Second, 10*time.Millisecond)
+
+	var sent atomic.Int64
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	for _, nc := range publishers {
+		load.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(100 * time.Microsecond):
+					assert.NoError(t, nc.Publish("g", strconv.AppendInt(nil, sent.Add(1), 10)))
+				}
+			}
+		})
+	}
+	for i := range 6 {
+		require.NoError(t, c.Leave(within(t, 20*time.Second), urls, true, func() []*natsgo.Subscription {
+			if i == 3 && len(live) == 2 { // it ends between the beginning and the end of the move
+				defer func() {
+					require.NoError(t, ends.Unsubscribe())
+					live = live[:1]
+				}()
+			}
+			return live
+		}))
+		require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
+	}
+	close(stop)
+	load.Wait()
+	for _, nc := range publishers {
+		require.NoError(t, nc.Flush())
+	}
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(counts) == int(sent.Load())+1
+	}, 10*time.Second, time.Millisecond)
+	delete(counts, "begin")
+	for data, n := range counts {
+		require.Equal(t, 1, n, data)
+	}
+	// Nobody swallows the share of a group that has ended.
+	_, err = publishers[0].Request("ends", nil, time.Second)
+	require.ErrorIs(t, err, natsgo.ErrNoResponders)
+}
