@@ -9,7 +9,7 @@ import (
 // All calls in all states, over every kind of line.
 func TestEveryCallInEveryState(t *testing.T) {
 	t.Parallel()
-	for _, line := range []states.Line{states.Plain, states.TLS, states.MutualTLS, states.TLSFirst, states.Websocket} {
+	for _, line := range []states.Line{states.Plain, states.TLS, states.MutualTLS, states.TLSFirst, states.Websocket, states.SecureWebsocket} {
 		t.Run(string(line), func(t *testing.T) {
 			t.Parallel()
 			var table states.Table

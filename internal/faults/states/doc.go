@@ -4,7 +4,7 @@
 // internal/faults all of them, over every kind of line.
 //
 //   - state.go: the states, how a connection gets into them, and what calls may say there.
-//   - line.go: how the client reaches the server: plain, TLS, mutual TLS, TLS first, websocket.
+//   - line.go: how the client reaches the server: plain, TLS, mutual TLS, TLS first, websocket, websocket over TLS.
 //   - scene.go: one server, one client, and everything that calls work on.
 //   - call.go: what a call is.
 //   - client.go: the client's calls, those of streams and consumers among them.

@@ -34,6 +34,8 @@ const (
 	MutualTLS Line = "mutual TLS"
 	TLSFirst  Line = "TLS first"
 	Websocket Line = "websocket"
+	// SecureWebsocket is shaken hands over by nats.go, under its lock.
+	SecureWebsocket Line = "secure websocket"
 )
 
 // ends are the two ends of a line of some kind.
@@ -52,7 +54,9 @@ func newEnds(tb testing.TB, line Line) *ends {
 	return e
 }
 
-func (e *ends) encrypted() bool { return e.line == TLS || e.line == MutualTLS || e.line == TLSFirst }
+func (e *ends) encrypted() bool { return e.line != Plain && e.line != Websocket }
+
+func (e *ends) isWebsocket() bool { return e.line == Websocket || e.line == SecureWebsocket }
 
 // issue makes a certificate that is its own authority, and everybody's.
 func (e *ends) issue(tb testing.TB) {
@@ -96,8 +100,11 @@ func (e *ends) serverTLS() *tls.Config {
 
 func (e *ends) server(o *server.Options) {
 	switch {
-	case e.line == Websocket:
-		o.Websocket.Host, o.Websocket.Port, o.Websocket.NoTLS = "127.0.0.1", server.RANDOM_PORT, true
+	case e.isWebsocket():
+		o.Websocket.Host, o.Websocket.Port, o.Websocket.NoTLS = "127.0.0.1", server.RANDOM_PORT, !e.encrypted()
+		if e.encrypted() {
+			o.Websocket.TLSConfig = e.serverTLS()
+		}
 	case e.encrypted():
 		o.TLSConfig, o.TLSVerify, o.TLSTimeout = e.serverTLS(), e.line == MutualTLS, 5
 		o.TLSHandshakeFirst = e.line == TLSFirst
@@ -117,7 +124,7 @@ func (e *ends) client(cfg *nats.Config) {
 
 // url returns the server's address on this line.
 func (e *ends) url(s *natstest.Server) string {
-	if e.line == Websocket {
+	if e.isWebsocket() {
 		return s.Embedded().WebsocketURL()
 	}
 	return s.URL()
@@ -125,8 +132,11 @@ func (e *ends) url(s *natstest.Server) string {
 
 // like gives an address the scheme of the line.
 func (e *ends) like(address string) string {
-	if e.line == Websocket {
+	switch e.line {
+	case Websocket:
 		return strings.Replace(address, "nats://", "ws://", 1)
+	case SecureWebsocket:
+		return strings.Replace(address, "nats://", "wss://", 1)
 	}
 	return address
 }
@@ -159,7 +169,7 @@ func (e *ends) silentAfterInfo(tb testing.TB) string {
 		_ = l.Close()
 		<-served
 	})
-	return "nats://" + l.Addr().String()
+	return e.like("nats://" + l.Addr().String())
 }
 
 func (e *ends) greet(conn net.Conn, info string, stop <-chan struct{}) {
@@ -172,7 +182,7 @@ func (e *ends) greet(conn net.Conn, info string, stop <-chan struct{}) {
 		_ = conn.Close()
 	}()
 	defer close(done)
-	if e.line != TLSFirst {
+	if e.line == TLS || e.line == MutualTLS {
 		_, _ = io.WriteString(conn, info)
 	}
 	secure := tls.Server(conn, e.serverTLS())
