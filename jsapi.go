@@ -11,15 +11,74 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
-// How long one question to the JetStream API waits for its answer: doubled with every one that is lost.
-const (
-	apiPatienceMin = 500 * time.Millisecond
-	apiPatienceMax = 4 * time.Second
-)
+// askPause follows an answer that says "not now".
+const askPause = 100 * time.Millisecond
+
+// ask sends m until parse takes an answer, the server refuses, or ctx ends, which must have a deadline. It is
+// the one way in which a question is put again: over lost answers, elections and broken connections, as
+// rarely as conn.Call has it. M must be one that may be sent twice. Stored is the subject that a stream should
+// store, or empty for a question to the JetStream API.
+//
+// End is why it ended without an answer or refusal; then err is what became of the last sending. Doubted
+// tells that a sending before the one that was answered got no answer.
+func ask[T any](ctx context.Context, c *Client, m *natsgo.Msg, stored string, parse func(*natsgo.Msg) (T, error)) (answer T, doubted bool, end, err error) {
+	call, done := c.conn.Ask(m), false
+	defer func() { call.End(done) }()
+	for {
+		may := true // whether this call is one of those that look for the stream
+		if end := c.conn.Wait(ctx); end != nil {
+			return answer, call.Doubtful(), end, err
+		}
+		var m *natsgo.Msg
+		if m, err = call.Next(ctx); err == nil {
+			answer, err = parse(m)
+		}
+		switch {
+		case err == nil:
+			ack, isAck := any(answer).(*jetstream.PubAck)
+			done = !isAck || !ack.Duplicate // a duplicate is answered before what waits to be stored
+			return answer, call.Doubtful(), nil, nil
+		case errors.Is(err, conn.ErrBroken): // the next connection is waited for
+			continue
+		case errors.Is(err, conn.ErrUnanswered):
+			may = call.MayAsk()
+		case errors.Is(err, jetstream.ErrInvalidJSAck):
+			call.Disown()
+			continue
+		case isCrowded(err):
+			call.Refused()
+			continue
+		case isInProcess(err) && call.Doubtful(): // perhaps by the message itself, whose answer is to come
+			continue
+		case stored == "" && errors.Is(err, natsgo.ErrNoResponders), !passes(err):
+			return answer, call.Doubtful(), nil, err
+		default:
+			call.Later(askPause)
+		}
+		if ctx.Err() != nil {
+			return answer, call.Doubtful(), ErrTimeout, err
+		}
+		if stored != "" && c.finder.missing(ctx, stored, may) {
+			return answer, call.Doubtful(), nil, jetstream.ErrNoStreamResponse
+		}
+	}
+}
+
+// unanswered says why a question ended without an answer: see ask.
+func (c *Client) unanswered(ctx context.Context, end, last error) error {
+	switch {
+	case errors.Is(end, ErrNotConnected):
+		return c.unreachable(ctx, "", "", end)
+	case errors.Is(end, ErrClosed):
+		return end
+	case last == nil, errors.Is(context.Cause(ctx), context.Canceled):
+		return fault.Ended(ctx)
+	}
+	return fault.Joined{fault.Ended(ctx), last}
+}
 
 // apiAnswer is an answer of the JetStream API: it embeds an apiRefusal.
 type apiAnswer interface{ refused() error }
@@ -38,9 +97,8 @@ func (r *apiRefusal) refused() error {
 	return nil
 }
 
-// askAPI puts a question to the JetStream API and decodes the answer. It asks again when the answer is
-// lost or says "not now", until ctx ends: the question must be one that may be asked twice. Upstream asks
-// once and waits for as long as ctx lasts. Without a deadline in ctx, Config.RequestTimeout applies.
+// askAPI asks the JetStream API and decodes the answer. Without a deadline in ctx, Config.RequestTimeout
+// applies.
 func (c *Client) askAPI(ctx context.Context, verb string, question any, answer apiAnswer) error {
 	body, err := json.Marshal(question)
 	if err != nil {
@@ -48,39 +106,19 @@ func (c *Client) askAPI(ctx context.Context, verb string, question any, answer a
 	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	for patience := apiPatienceMin; ; patience = min(2*patience, apiPatienceMax) {
-		if err := c.conn.Wait(ctx); err != nil {
-			return err
+	_, _, end, err := ask(ctx, c, &natsgo.Msg{Subject: c.jsPrefix + verb, Data: body}, "", func(m *natsgo.Msg) (apiAnswer, error) {
+		if wire.NoResponders(m) {
+			return nil, natsgo.ErrNoResponders
 		}
-		err := c.askOnce(ctx, verb, body, answer, patience)
-		switch {
-		case err == nil:
-			return nil
-		case c.conn.IsClosed():
-			return ErrClosed
-		case ctx.Err() != nil:
-			return fault.Ended(ctx)
-		case errors.Is(err, natsgo.ErrNoResponders): // JetStream is not there at all
-			return err
-		case !errors.Is(err, conn.ErrUnanswered) && !errors.Is(err, conn.ErrBroken) && !passes(err):
-			return err
+		if err := json.Unmarshal(m.Data, answer); err != nil {
+			return nil, err
 		}
-		pause.Sleep(ctx, attemptPause)
+		return answer, answer.refused()
+	})
+	if end != nil {
+		return c.unanswered(ctx, end, err)
 	}
-}
-
-func (c *Client) askOnce(ctx context.Context, verb string, body []byte, answer apiAnswer, patience time.Duration) error {
-	m, err := c.conn.Exchange(ctx, &natsgo.Msg{Subject: c.jsPrefix + verb, Data: body}, patience)
-	if err != nil {
-		return err
-	}
-	if wire.NoResponders(m) {
-		return natsgo.ErrNoResponders
-	}
-	if err := json.Unmarshal(m.Data, answer); err != nil {
-		return err
-	}
-	return answer.refused()
+	return err
 }
 
 // lookUp calls f, which asks upstream for something that exists, and calls it again on the next

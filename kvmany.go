@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -72,18 +73,18 @@ func (kv *KeyValue) getMany(ctx context.Context, keys []string, entries map[stri
 	}
 	c, done := kv.client, make(map[string]bool, len(keys))
 	var last error
-	for {
+	for sending := 1; ; sending++ {
 		if ctx.Err() != nil {
-			return kv.unanswered(ctx, ErrTimeout, last)
+			return c.unanswered(ctx, ErrTimeout, last)
 		}
 		if err := c.conn.Wait(ctx); err != nil {
-			return kv.unanswered(ctx, err, last)
+			return c.unanswered(ctx, err, last)
 		}
 		left := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return done[key] })
 		if len(left) == 0 {
 			return nil
 		}
-		err := kv.askMany(ctx, left, func(entry *keyEntry) {
+		err := kv.askMany(ctx, left, pause.Doubled(sending), func(entry *keyEntry) {
 			done[entry.key] = true
 			if !entry.deleted() {
 				entries[entry.key] = entry
@@ -95,17 +96,17 @@ func (kv *KeyValue) getMany(ctx context.Context, keys []string, entries map[stri
 		case errors.Is(err, conn.ErrUnanswered), errors.Is(err, conn.ErrBroken), errors.Is(err, errIncomplete):
 		case !passes(err):
 			return err
-		case c.finder.missing(ctx, kv.prefix+keys[0]):
+		case c.finder.missing(ctx, kv.prefix+keys[0], true):
 			return jetstream.ErrStreamNotFound
 		default:
-			pause.Sleep(ctx, attemptPause)
+			pause.Sleep(ctx, askPause)
 		}
 		last = err
 	}
 }
 
 // askMany asks once and takes the answers as they come.
-func (kv *KeyValue) askMany(ctx context.Context, keys []string, take func(*keyEntry)) error {
+func (kv *KeyValue) askMany(ctx context.Context, keys []string, patience time.Duration, take func(*keyEntry)) error {
 	request := wire.Get{LastOf: make([]string, len(keys))}
 	for i, key := range keys {
 		request.LastOf[i] = kv.prefix + key
@@ -128,7 +129,7 @@ func (kv *KeyValue) askMany(ctx context.Context, keys []string, take func(*keyEn
 		return err
 	}
 	for {
-		waiting, cancel := context.WithTimeout(ctx, attemptMax)
+		waiting, cancel := context.WithTimeout(ctx, patience)
 		select {
 		case m := <-answers:
 			cancel()

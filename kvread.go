@@ -8,9 +8,6 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -88,46 +85,11 @@ func (kv *KeyValue) asked(ctx context.Context, key, verb string, body wire.Get, 
 
 // request asks the server for an entry until it answers or ctx ends, which must have a deadline.
 func (kv *KeyValue) request(ctx context.Context, subject, api string, body []byte, parse func(*natsgo.Msg) (*keyEntry, error)) (*keyEntry, error) {
-	c, m := kv.client, &natsgo.Msg{Subject: api, Data: body}
-	var last error
-	for patience := attemptMin; ; patience *= 2 {
-		if ctx.Err() != nil {
-			return nil, kv.unanswered(ctx, ErrTimeout, last)
-		}
-		if err := c.conn.Wait(ctx); err != nil {
-			return nil, kv.unanswered(ctx, err, last)
-		}
-		answer, err := c.conn.Exchange(ctx, m, patience)
-		if err == nil {
-			var entry *keyEntry
-			if entry, err = parse(answer); err == nil {
-				return entry, nil
-			}
-		}
-		switch {
-		case errors.Is(err, conn.ErrUnanswered), errors.Is(err, conn.ErrBroken):
-		case !passes(err):
-			return nil, err
-		case c.finder.missing(ctx, subject):
-			return nil, jetstream.ErrStreamNotFound
-		default:
-			pause.Sleep(ctx, attemptPause)
-		}
-		last = err
+	entry, _, end, err := ask(ctx, kv.client, &natsgo.Msg{Subject: api, Data: body}, subject, parse)
+	if end != nil {
+		return nil, kv.client.unanswered(ctx, end, err)
 	}
-}
-
-// unanswered says why a question ended without an answer.
-func (kv *KeyValue) unanswered(ctx context.Context, kind, last error) error {
-	switch {
-	case errors.Is(kind, ErrNotConnected):
-		return kv.client.unreachable(ctx, "", "", kind)
-	case errors.Is(kind, ErrClosed):
-		return kind
-	case last == nil, errors.Is(context.Cause(ctx), context.Canceled):
-		return fault.Ended(ctx)
-	}
-	return fault.Joined{fault.Ended(ctx), last}
+	return entry, err
 }
 
 // directEntry reads a message that a replica sent.

@@ -17,16 +17,8 @@ const (
 // it stays in flight when its context ends, until its deadline, so that nothing comes after the chunks were
 // purged. It is guarded by the publisher.
 type chunkFlight struct {
-	patience    time.Duration
-	sent, ended time.Time
-}
-
-// patience returns how long an attempt waits for its answer.
-func (f *pubAckFuture) patience(usual time.Duration) time.Duration {
-	if f.chunk == nil {
-		return usual
-	}
-	return f.chunk.patience
+	patience time.Duration
+	ended    time.Time
 }
 
 // hasten lets the message stay in flight for at most d from now on.
@@ -56,7 +48,7 @@ func (p *uploadPace) learn(f *pubAckFuture) (repeated bool) {
 		p.window = max(p.window/2, 1)
 		return true
 	}
-	took := f.chunk.ended.Sub(f.chunk.sent)
+	took := f.chunk.ended.Sub(f.sent)
 	p.patience = min(max(chunkPatience*took, chunkPatienceMin), chunkPatienceMax)
 	p.window = min(p.window+1, objectWindow)
 	return false

@@ -149,13 +149,16 @@ func (s *ObjectStore) openChunks(ctx context.Context, name string, info *jetstre
 	return o, nil
 }
 
+// objectAsk is how long a question takes at most, where there is another way to go on.
+const objectAsk = 500 * time.Millisecond
+
 // soleChunk asks for the chunk of an object that has one, which takes a consumer less than reading it
 // as a stream. It returns nil when it does not get the chunk: then a consumer may.
 func (c *Client) soleChunk(ctx context.Context, info *jetstream.ObjectInfo) []byte {
 	question := &natsgo.Msg{
 		Subject: c.jsPrefix + "DIRECT.GET." + objectStreamPrefix + info.Bucket + "." + objectChunks(info.Bucket, info.NUID),
 	}
-	m, err := c.conn.Exchange(ctx, question, apiPatienceMin)
+	m, err := c.conn.Exchange(ctx, question, objectAsk)
 	if err != nil {
 		return nil
 	}
@@ -323,7 +326,7 @@ func (o *objectReader) verify() error {
 // why they will not come, and nil when they may.
 func (o *objectReader) missing(ctx context.Context) error {
 	c := o.client
-	ctx, cancel := context.WithTimeout(ctx, apiPatienceMin) // the heartbeats go on, and it is asked again
+	ctx, cancel := context.WithTimeout(ctx, objectAsk) // the heartbeats go on, and it is asked again
 	defer cancel()
 	version, err := c.objectVersion(ctx, o.info.Bucket, o.info.Name)
 	if err != nil {

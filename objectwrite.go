@@ -186,7 +186,7 @@ func (w *objectWriter) publish(ctx context.Context, data []byte) (*pubAckFuture,
 	c := w.store.client
 	f := &pubAckFuture{
 		publisher: c.async, op: opPutObject, ctx: ctx,
-		chunk: &chunkFlight{patience: w.pace.patience, sent: time.Now()},
+		chunk: &chunkFlight{patience: w.pace.patience},
 		msg:   &natsgo.Msg{Subject: w.subject, Header: natsgo.Header{jetstream.MsgIDHeader: {c.msgIDs.next()}}, Data: data},
 	}
 	var ok bool

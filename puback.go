@@ -9,11 +9,19 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
-// isInProcess tells whether the server refuses an expected sequence because another message on the
-// subject is on its way to the replicas: its sequence is not known yet.
+// isInProcess tells whether the server refuses a message because it, or another one on its subject whose
+// sequence is expected, is on its way to the replicas: it is not known yet what becomes of it.
 func isInProcess(err error) bool {
 	var api *jetstream.APIError
-	return errors.As(err, &api) && api.ErrorCode == fault.CodeSequenceInProcess
+	return errors.As(err, &api) && (api.ErrorCode == fault.CodeSequenceInProcess || api.ErrorCode == fault.CodeDuplicateInProcess)
+}
+
+// tooManyRequests is the code of a refusal for want of room in a queue of the server.
+const tooManyRequests = 429
+
+func isCrowded(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.Code == tooManyRequests
 }
 
 // passes tells whether the server's answer to a publish is about its own state, so that the same
@@ -27,7 +35,7 @@ func passes(err error) bool {
 		return true
 	case !errors.As(err, &api):
 		return false
-	case api.ErrorCode == fault.CodeDuplicateInProcess, api.ErrorCode == fault.CodeAtomicInFlight:
+	case api.ErrorCode == fault.CodeDuplicateInProcess, api.ErrorCode == fault.CodeAtomicInFlight, api.Code == tooManyRequests:
 		return true
 	case fault.Kind(err) != nil: // a full stream, or JetStream that is not enabled
 		return false

@@ -8,22 +8,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
-)
-
-// The pace of the attempts to publish one message to a stream.
-const (
-	attemptMin   = 500 * time.Millisecond // how long the first waits for its answer
-	attemptMax   = time.Second            // and the later ones
-	attemptPause = 100 * time.Millisecond // after an answer that says "not now"
 )
 
 // PublishToStream publishes data to the stream that stores subject and waits until it is stored. A
@@ -117,56 +108,23 @@ func (c *Client) store(ctx context.Context, op string, m *natsgo.Msg) (*jetstrea
 	return ack, err
 }
 
-// storeOnce is store that also tells whether an attempt went unanswered: it may have stored the message.
+// storeOnce is store that also tells whether a sending went unanswered: it may have stored the message.
 func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *jetstream.PubAck, doubted bool, _ error) {
 	if err := fault.Ended(ctx); err != nil {
 		return nil, false, wrap(op, m.Subject, err)
 	}
-	var last error // why the last attempt failed
-	patience := attemptMin
-	for {
-		if err := c.conn.Wait(ctx); err != nil {
-			return nil, doubted, c.unstored(ctx, op, m.Subject, err, last, doubted)
-		}
-		ack, err := c.attempt(ctx, m, patience)
-		if err == nil {
-			return ack, doubted, nil
-		}
-		last = err
-		switch {
-		case errors.Is(err, conn.ErrBroken):
-			doubted = true
-			continue // the next connection is waited for
-		case errors.Is(err, conn.ErrUnanswered):
-			doubted, patience = true, attemptMax
-		case doubted && isInProcess(err): // perhaps by the message itself
-			pause.Sleep(ctx, attemptPause)
-		case !passes(err):
-			if doubted && fault.Kind(err) == ErrConflict { //nolint:errorlint // a sentinel of our own table
-				ack, err = c.storedBefore(ctx, op, m, err)
-				return ack, doubted, err
-			}
-			return nil, doubted, wrap(op, m.Subject, c.sized(err, m.Header, m.Data))
-		}
-		if c.finder.missing(ctx, strings.TrimPrefix(m.Subject, c.jsPrefix)) { // keys of a domain have it
-			return nil, doubted, wrap(op, m.Subject, jetstream.ErrNoStreamResponse)
-		}
-		if !errors.Is(err, conn.ErrUnanswered) {
-			pause.Sleep(ctx, attemptPause)
-		}
-		if ctx.Err() != nil {
-			return nil, doubted, c.unstored(ctx, op, m.Subject, ErrTimeout, last, doubted)
-		}
+	stored := strings.TrimPrefix(m.Subject, c.jsPrefix) // keys of a domain have it
+	ack, doubted, end, err := ask(ctx, c, m, stored, wire.ParsePubAck)
+	switch {
+	case end != nil:
+		return nil, doubted, c.unstored(ctx, op, m.Subject, end, err, doubted)
+	case err == nil:
+		return ack, doubted, nil
+	case doubted && fault.Kind(err) == ErrConflict: //nolint:errorlint // a sentinel of our own table
+		ack, err = c.storedBefore(ctx, op, m, err)
+		return ack, doubted, err
 	}
-}
-
-// attempt publishes m and waits for the acknowledgement.
-func (c *Client) attempt(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*jetstream.PubAck, error) {
-	answer, err := c.conn.Exchange(ctx, m, patience)
-	if err != nil {
-		return nil, err
-	}
-	return wire.ParsePubAck(answer)
+	return nil, doubted, wrap(op, m.Subject, c.sized(err, m.Header, m.Data))
 }
 
 // unstored says why a publish ended without an acknowledgement: kind is what ended it, last what

@@ -74,9 +74,11 @@ type pubAckFuture struct {
 	sequence  uint64
 	reply     string // the subject of the answers to all attempts
 
+	sent     time.Time // at the last attempt
 	due      time.Time // of the next attempt
 	breaks   uint64    // of the connection, at the last attempt
 	attempts int
+	asking   bool  // it has one of the places of those that ask again
 	silent   bool  // no stream has answered the last attempt
 	last     error // why the last attempt failed
 

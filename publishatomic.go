@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -87,11 +88,11 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 	}
 	var last error
 	var doubted, careful bool
-	for {
+	for sending := 1; ; sending++ {
 		if err := c.conn.Wait(ctx); err != nil {
 			return nil, c.unstored(ctx, opPublishAtomic, subject, err, last, doubted)
 		}
-		ack, at, err := c.attemptAtomic(ctx, batch, careful)
+		ack, at, err := c.attemptAtomic(ctx, batch, careful, pause.Doubled(sending))
 		var api *jetstream.APIError
 		isAPI := errors.As(err, &api)
 		switch {
@@ -109,10 +110,10 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 			return nil, wrap(opPublishAtomic, batch[at].Subject, c.sized(err, batch[at].Header, batch[at].Data))
 		}
 		last = err
-		if !errors.Is(err, conn.ErrBroken) && c.finder.missing(ctx, batch[at].Subject) {
+		if !errors.Is(err, conn.ErrBroken) && c.finder.missing(ctx, batch[at].Subject, true) {
 			return nil, wrap(opPublishAtomic, batch[at].Subject, jetstream.ErrNoStreamResponse)
 		}
-		pause.Sleep(ctx, attemptPause)
+		pause.Sleep(ctx, askPause)
 		if ctx.Err() != nil {
 			return nil, c.unstored(ctx, opPublishAtomic, subject, ErrTimeout, last, doubted)
 		}
@@ -123,13 +124,13 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 // a stream that refuses the batch says so before the rest is sent; in a careful attempt every message
 // is, so that the one to blame is found. The last one commits. It returns which message the answer
 // or the error belongs to.
-func (c *Client) attemptAtomic(ctx context.Context, batch []*natsgo.Msg, careful bool) (ack *BatchAck, at int, err error) {
+func (c *Client) attemptAtomic(ctx context.Context, batch []*natsgo.Msg, careful bool, patience time.Duration) (ack *BatchAck, at int, err error) {
 	id := c.msgIDs.next()
 	final := len(batch) - 1
 	for i, m := range batch[:final] {
 		m.Header[batchIDHeader] = []string{id}
 		if i == 0 || careful {
-			err = c.addToBatch(ctx, m)
+			err = c.addToBatch(ctx, m, patience)
 		} else {
 			m.Reply = ""
 			err = c.conn.PublishMsg(ctx, m)
@@ -139,7 +140,7 @@ func (c *Client) attemptAtomic(ctx context.Context, batch []*natsgo.Msg, careful
 		}
 	}
 	batch[final].Header[batchIDHeader] = []string{id}
-	answer, err := c.conn.Exchange(ctx, batch[final], attemptMax)
+	answer, err := c.conn.Exchange(ctx, batch[final], 2*patience)
 	if err != nil {
 		return nil, final, err
 	}
@@ -162,8 +163,8 @@ func errNoBatches(m *natsgo.Msg) error {
 }
 
 // addToBatch sends a message and waits until the server has it, which then answers with nothing.
-func (c *Client) addToBatch(ctx context.Context, m *natsgo.Msg) error {
-	answer, err := c.conn.Exchange(ctx, m, attemptMin)
+func (c *Client) addToBatch(ctx context.Context, m *natsgo.Msg, patience time.Duration) error {
+	answer, err := c.conn.Exchange(ctx, m, patience)
 	if err != nil || (len(answer.Data) == 0 && !wire.NoResponders(answer)) {
 		return err
 	}
@@ -177,14 +178,8 @@ func (c *Client) addToBatch(ctx context.Context, m *natsgo.Msg) error {
 func (c *Client) findAtomic(ctx context.Context, batch []*natsgo.Msg) *BatchAck {
 	final := batch[len(batch)-1]
 	ack := &BatchAck{Size: len(batch), BatchID: final.Header.Get(batchIDHeader), Duplicate: true}
-	stream, err := c.streamOf(ctx, final.Subject)
-	if err != nil {
-		return ack
-	}
-	ack.Stream = stream.CachedInfo().Config.Name
-	found, err := persist(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
-		return stream.GetLastMsgForSubject(ctx, final.Subject)
-	})
+	stream, found, err := c.storedFor(ctx, final.Subject, wire.Get{LastFor: final.Subject})
+	ack.Stream = stream
 	if err == nil && found.Header.Get(jetstream.MsgIDHeader) == final.Header.Get(jetstream.MsgIDHeader) {
 		ack.Sequence, ack.BatchID = found.Sequence, found.Header.Get(batchIDHeader)
 	}

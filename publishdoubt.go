@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strconv"
 	"strings"
@@ -11,7 +12,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // storedBefore returns the acknowledgement of a message that an earlier, unanswered attempt has
@@ -20,26 +21,20 @@ import (
 // sequence is not the expected one because the message itself is there. Then it is the first one after
 // that sequence.
 func (c *Client) storedBefore(ctx context.Context, op string, m *natsgo.Msg, refusal error) (*jetstream.PubAck, error) {
-	var opts []jetstream.GetMsgOpt
-	expected := m.Header.Get(jetstream.ExpectedLastSeqHeader)
+	question, expected := wire.Get{}, m.Header.Get(jetstream.ExpectedLastSeqHeader)
 	if expected == "" {
 		expected = m.Header.Get(jetstream.ExpectedLastSubjSeqHeader)
-		opts = append(opts, jetstream.WithGetMsgSubject(strings.TrimPrefix(m.Subject, c.jsPrefix)))
+		question.NextFor = strings.TrimPrefix(m.Subject, c.jsPrefix)
 	}
 	sequence, err := strconv.ParseUint(expected, 10, 64)
 	if err != nil {
 		return nil, wrap(op, m.Subject, refusal) // it expects a message ID
 	}
-	stream, err := c.streamOf(ctx, m.Subject)
-	if err != nil {
-		return nil, c.unstored(ctx, op, m.Subject, ErrTimeout, refusal, true)
-	}
-	found, err := persist(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
-		return stream.GetMsg(ctx, sequence+1, opts...)
-	})
+	question.Sequence = sequence + 1
+	stream, found, err := c.storedFor(ctx, m.Subject, question)
 	switch {
 	case err == nil && found.Header.Get(jetstream.MsgIDHeader) == m.Header.Get(jetstream.MsgIDHeader):
-		return &jetstream.PubAck{Stream: stream.CachedInfo().Config.Name, Sequence: found.Sequence, Duplicate: true}, nil
+		return &jetstream.PubAck{Stream: stream, Sequence: found.Sequence, Duplicate: true}, nil
 	case err == nil, errors.Is(err, jetstream.ErrMsgNotFound):
 		// Or it was stored and another writer has replaced it already.
 		return nil, wrap(op, m.Subject, fault.Joined{refusal, conn.ErrUnanswered})
@@ -47,28 +42,38 @@ func (c *Client) storedBefore(ctx context.Context, op string, m *natsgo.Msg, ref
 	return nil, c.unstored(ctx, op, m.Subject, ErrTimeout, refusal, true)
 }
 
-// streamOf returns upstream's handle of the stream that stores subject.
-func (c *Client) streamOf(ctx context.Context, subject string) (jetstream.Stream, error) {
-	return persist(ctx, func(ctx context.Context) (jetstream.Stream, error) {
-		name, err := c.js.StreamNameBySubject(ctx, strings.TrimPrefix(subject, c.jsPrefix))
-		if err != nil {
-			return nil, err
-		}
-		return c.js.Stream(ctx, name)
-	})
+// storedFor asks the leader of the stream that stores subject for a message, and returns the stream's name.
+func (c *Client) storedFor(ctx context.Context, subject string, question wire.Get) (string, wire.Stored, error) {
+	name, err := c.streamOf(ctx, strings.TrimPrefix(subject, c.jsPrefix))
+	if err != nil {
+		return "", wire.Stored{}, err
+	}
+	body, err := json.Marshal(question)
+	if err != nil {
+		return "", wire.Stored{}, err
+	}
+	m := &natsgo.Msg{Subject: c.jsPrefix + "STREAM.MSG.GET." + name, Data: body}
+	found, _, end, err := ask(ctx, c, m, "", wire.ParseStored)
+	if end != nil {
+		err = c.unanswered(ctx, end, err)
+	}
+	return name, found, err
 }
 
-// persist calls f, which asks the server something, until it is answered or ctx ends. Upstream waits
-// for an answer that is lost for as long as ctx lasts, and asks once.
-func persist[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
-	for {
-		short, cancel := context.WithTimeout(ctx, finderTimeout)
-		answer, err := f(short)
-		cancel()
-		lost := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, natsgo.ErrDisconnected) || passes(err)
-		if !lost || ctx.Err() != nil {
-			return answer, err
-		}
-		pause.Sleep(ctx, attemptPause)
+// streamOf returns the name of the stream that stores subject, or jetstream.ErrStreamNotFound.
+func (c *Client) streamOf(ctx context.Context, subject string) (string, error) {
+	question := struct {
+		Subject string `json:"subject"`
+	}{subject}
+	var answer struct {
+		apiRefusal
+		Names []string `json:"streams"`
 	}
+	if err := c.askAPI(ctx, "STREAM.NAMES", question, &answer); err != nil {
+		return "", err
+	}
+	if len(answer.Names) == 0 {
+		return "", jetstream.ErrStreamNotFound
+	}
+	return answer.Names[0], nil
 }

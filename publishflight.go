@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -34,6 +36,7 @@ type asyncPublisher struct {
 	bytes   int
 	room    chan struct{} // closed when there is room again; nil when nobody waits
 	drained chan struct{} // closed when nothing is in flight; nil before Shutdown
+	pace    pause.Pace
 	timer   *time.Timer
 	ticking bool // the timer runs
 	asking  bool // retry runs
@@ -71,7 +74,7 @@ func (p *asyncPublisher) publish(f *pubAckFuture) error {
 			return fail(f.op, f.msg.Subject, ErrClosed, "")
 		}
 	}
-	if err := p.send(f); err != nil && !passes(err) {
+	if err := p.send(f, 1); err != nil && !passes(err) {
 		err = wrap(f.op, f.msg.Subject, c.sized(err, f.msg.Header, f.msg.Data))
 		p.resolve(f, nil, err)
 		return err
@@ -108,7 +111,7 @@ func (p *asyncPublisher) admit(f *pubAckFuture) (<-chan struct{}, error) {
 	p.last++
 	reply := make([]byte, 0, 64) // on the stack
 	f.sequence, f.reply = p.last, string(strconv.AppendUint(append(reply, p.prefix...), p.last, 36))
-	f.due, f.breaks, f.attempts = time.Now().Add(f.patience(attemptMin)), breaks, 1
+	p.sending(f, breaks)
 	p.flying[f.sequence] = f
 	p.bytes += len(f.msg.Data)
 	if !p.ticking {
@@ -122,15 +125,33 @@ func (p *asyncPublisher) admit(f *pubAckFuture) (<-chan struct{}, error) {
 	return nil, nil
 }
 
-// send makes one attempt.
-func (p *asyncPublisher) send(f *pubAckFuture) error {
+// sending notes that f is about to be sent. It is called with the lock held.
+func (p *asyncPublisher) sending(f *pubAckFuture, breaks uint64) {
+	f.attempts++
+	patience := p.pace.Patience(f.attempts)
+	if f.chunk != nil {
+		patience = f.chunk.patience
+	}
+	f.sent, f.breaks, f.silent = time.Now(), breaks, false
+	f.due = f.sent.Add(patience)
+}
+
+// send makes the given attempt. The subject of its answer tells which it is, but for the first.
+func (p *asyncPublisher) send(f *pubAckFuture, attempt int) error {
 	m := natsgo.Msg{Subject: f.msg.Subject, Reply: f.reply, Header: f.msg.Header, Data: f.msg.Data}
+	if attempt > 1 {
+		m.Reply += attemptMark + strconv.Itoa(attempt)
+	}
 	return p.client.conn.PublishMsg(f.ctx, &m)
 }
 
+// attemptMark stands before the number of an attempt.
+const attemptMark = "-"
+
 // deliver takes the answer to an attempt.
 func (p *asyncPublisher) deliver(m *natsgo.Msg) {
-	sequence, err := strconv.ParseUint(m.Subject[len(p.prefix):], 36, 64)
+	number, attempt, _ := strings.Cut(m.Subject[len(p.prefix):], attemptMark)
+	sequence, err := strconv.ParseUint(number, 36, 64)
 	if err != nil {
 		return
 	}
@@ -144,12 +165,12 @@ func (p *asyncPublisher) deliver(m *natsgo.Msg) {
 	ack, err := wire.ParsePubAck(m)
 	switch {
 	case err == nil:
-		p.resolve(f, ack, nil)
+		p.stored(f, attempt, ack)
+	case errors.Is(err, jetstream.ErrInvalidJSAck), again && isInProcess(err): // the answer is still to come
 	case passes(err):
-		silent := errors.Is(err, natsgo.ErrNoResponders) || errors.Is(err, jetstream.ErrInvalidJSAck)
-		p.postpone(f, attemptPause, silent, err)
+		p.postpone(f, askPause, errors.Is(err, natsgo.ErrNoResponders), err)
 	case again && fault.Kind(err) == ErrConflict: //nolint:errorlint // a sentinel of our own table
-		p.postpone(f, attemptMax, false, err)
+		p.postpone(f, time.Second, false, err)
 		go p.verify(f, err) // it waits for the server
 	default:
 		p.resolve(f, nil, wrap(f.op, f.msg.Subject, p.client.sized(err, f.msg.Header, f.msg.Data)))
@@ -192,14 +213,33 @@ func (p *asyncPublisher) verify(f *pubAckFuture, refusal error) {
 	p.resolve(f, ack, err)
 }
 
+// stored resolves f by the acknowledgement of an attempt. A duplicate is acknowledged before what waits to be
+// stored, and so tells nothing about the others.
+func (p *asyncPublisher) stored(f *pubAckFuture, attempt string, ack *jetstream.PubAck) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if last := f.attempts == 1 || attempt == strconv.Itoa(f.attempts); last && !ack.Duplicate && f.chunk == nil {
+		p.pace.Answered(f.sent)
+	}
+	p.land(f, ack, nil)
+}
+
 // resolve ends the flight of f, once.
 func (p *asyncPublisher) resolve(f *pubAckFuture, ack *jetstream.PubAck, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.land(f, ack, err)
+}
+
+// land is resolve with the lock held.
+func (p *asyncPublisher) land(f *pubAckFuture, ack *jetstream.PubAck, err error) {
 	if p.flying[f.sequence] != f {
 		return
 	}
 	delete(p.flying, f.sequence)
+	if f.asking {
+		p.pace.Asked()
+	}
 	p.bytes -= len(f.msg.Data)
 	f.settle(ack, err)
 	// Waking a waiter for every message that leaves would cost more than the publishing.
@@ -224,7 +264,7 @@ func (p *asyncPublisher) tick() {
 		switch {
 		case f.ctx.Err() != nil && f.chunk == nil, now.After(f.deadline), c.life.Context().Err() != nil:
 			ended = append(ended, f)
-		case up && (now.After(f.due) || f.breaks != breaks):
+		case up && (f.breaks != breaks || now.After(f.due) || p.pace.Lost(f.sent) && now.Sub(f.sent) > pause.Doubled(f.attempts)):
 			overdue = append(overdue, f)
 		}
 	}
@@ -247,6 +287,15 @@ func (p *asyncPublisher) tick() {
 	}
 }
 
+// mayAsk tells whether f may be sent again on the same connection. The lock is held.
+func (p *asyncPublisher) mayAsk(f *pubAckFuture) bool {
+	if f.silent || f.asking || f.chunk != nil || p.pace.Lost(f.sent) {
+		return true
+	}
+	f.asking = p.pace.Ask()
+	return f.asking
+}
+
 // retry sends the overdue messages again, but for those that no stream stores.
 func (p *asyncPublisher) retry(overdue []*pubAckFuture, breaks uint64) {
 	defer func() {
@@ -260,9 +309,10 @@ func (p *asyncPublisher) retry(overdue []*pubAckFuture, breaks uint64) {
 		p.mu.Lock()
 		broken := f.breaks != breaks
 		silent := f.silent || !broken
+		may := broken || p.mayAsk(f)
 		p.mu.Unlock()
 		if silent && time.Now().Before(askUntil) { // a server that is slow to answer is asked next time
-			switch p.client.finder.ask(p.client.life.Context(), f.msg.Subject) {
+			switch p.client.finder.ask(p.client.life.Context(), f.msg.Subject, may) {
 			case streamMissing:
 				p.resolve(f, nil, wrap(f.op, f.msg.Subject, jetstream.ErrNoStreamResponse))
 				continue
@@ -270,15 +320,18 @@ func (p *asyncPublisher) retry(overdue []*pubAckFuture, breaks uint64) {
 				continue // the next tick knows
 			}
 		}
+		if !may {
+			continue
+		}
 		p.mu.Lock()
 		flying := p.flying[f.sequence] == f
-		f.attempts++
-		f.breaks, f.due, f.silent = breaks, time.Now().Add(f.patience(attemptMax)), false
+		p.sending(f, breaks)
+		attempt := f.attempts
 		p.mu.Unlock()
 		if !flying {
 			continue
 		}
-		if err := p.send(f); err != nil && !passes(err) {
+		if err := p.send(f, attempt); err != nil && !passes(err) {
 			p.resolve(f, nil, wrap(f.op, f.msg.Subject, err))
 		}
 	}

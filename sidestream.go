@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -242,7 +243,10 @@ func (x *sideStream) find(ctx context.Context, m *natsgo.Msg) error {
 
 // try publishes m once.
 func (x *sideStream) try(ctx context.Context, m *natsgo.Msg) error {
-	_, err := x.s.client.attempt(ctx, m, attemptMin)
+	answer, err := x.s.client.conn.Exchange(ctx, m, pause.Doubled(1))
+	if err == nil {
+		_, err = wire.ParsePubAck(answer)
+	}
 	return err
 }
 

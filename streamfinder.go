@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // How a publish that gets no answer finds out whether there is a stream at all. The server says
@@ -27,6 +29,7 @@ type streamFinder struct {
 
 	mu    sync.Mutex
 	known map[string]*finding
+	near  map[string]time.Time // when a subject with that head was asked for in vain: the stream is there, or no answer
 }
 
 // verdict is what is known about the stream of a subject.
@@ -45,10 +48,11 @@ type finding struct {
 	verdict verdict
 }
 
-// missing returns when it knows that no stream stores subject, or that nobody can say so.
-func (f *streamFinder) missing(ctx context.Context, subject string) bool {
+// missing returns when it knows that no stream stores subject, or that nobody can say so. One of many that
+// wait for a slow server, which is not sure, asks only when nothing is known of similar subjects.
+func (f *streamFinder) missing(ctx context.Context, subject string, sure bool) bool {
 	for {
-		switch f.ask(ctx, subject) {
+		switch f.ask(ctx, subject, sure) {
 		case streamMissing:
 			return true
 		case streamUnknown:
@@ -64,7 +68,23 @@ func (f *streamFinder) missing(ctx context.Context, subject string) bool {
 
 // ask tells whether a stream stores subject. It takes two answers, a moment apart, to say that none
 // does: a stream that was created just now may not have got around. No answer is no evidence.
-func (f *streamFinder) ask(ctx context.Context, subject string) verdict {
+func (f *streamFinder) ask(ctx context.Context, subject string, sure bool) verdict {
+	head := subjects.Head(subject)
+	if !sure {
+		turn := f.finding(head + ".").turn // no subject
+		select {
+		case turn <- struct{}{}:
+			defer func() { <-turn }()
+		case <-ctx.Done():
+			return streamUnknown
+		}
+		f.mu.Lock()
+		near := time.Since(f.near[head]) < finderFresh
+		f.mu.Unlock()
+		if near {
+			return streamUnknown
+		}
+	}
 	found := f.finding(subject)
 	select {
 	case found.turn <- struct{}{}:
@@ -86,12 +106,16 @@ func (f *streamFinder) ask(ctx context.Context, subject string) verdict {
 	if f.client.conn.Wait(ctx) != nil {
 		return streamUnknown
 	}
-	_, err := f.client.js.StreamNameBySubject(ctx, subject)
+	_, err := f.client.streamOf(ctx, subject)
 	switch {
-	case err == nil:
+	case !errors.Is(err, jetstream.ErrStreamNotFound): // it is there, or the server is slow to say anything
 		found.verdict = streamUnknown
-	case !errors.Is(err, jetstream.ErrStreamNotFound):
-		return streamUnknown // and ask again
+		f.mu.Lock()
+		if f.near == nil || len(f.near) >= finderSize {
+			f.near = make(map[string]time.Time)
+		}
+		f.near[head] = time.Now()
+		f.mu.Unlock()
 	case found.verdict == streamUnknown:
 		found.verdict = streamDoubted
 	default:

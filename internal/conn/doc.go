@@ -43,5 +43,6 @@
 //   - gate.go: when nobody may enter.
 //   - confirm.go: what has surely arrived.
 //   - requests.go: requests, whose answers outlive a reconnect.
+//   - call.go: questions that are asked until they are answered.
 //   - leave.go: leaving a server at will.
 package conn

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,14 +14,18 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // requests receives the answers to all requests over one wildcard subscription, as nats.go does, but keeps
 // the requests that are in flight when the connection is replaced: nats.go fails those.
 type requests struct {
-	prefix string // "_INBOX.<unique>."
-	pool   sync.Pool
+	prefix string    // "_INBOX.<unique>."
+	pool   sync.Pool // of waiters
+	calls  sync.Pool
+	seed   maphash.Seed
 
 	mu      sync.Mutex
 	sub     *natsgo.Subscription // made by the first request
@@ -27,6 +33,7 @@ type requests struct {
 	last    uint64
 	sent    time.Time // when the last request was begun
 	waiting map[string]*waiter
+	lanes   [32]pause.Pace
 	settled chan struct{} // closed when nobody waits any more; nil while nobody asks
 }
 
@@ -36,6 +43,7 @@ type waiter struct {
 	subject string           // of the request
 	reply   string           // the subject of the answer, once it is open
 	answer  chan *natsgo.Msg // nil when the server denied the request
+	several bool             // answers are wanted
 	denied  error
 	timer   *time.Timer
 	begun   time.Time
@@ -45,10 +53,14 @@ type waiter struct {
 
 func (r *requests) init(prefix string) {
 	r.prefix = prefix
+	r.seed = maphash.MakeSeed()
 	r.waiting = make(map[string]*waiter)
+	fresh := func() waiter { return waiter{answer: make(chan *natsgo.Msg, 4), timer: time.NewTimer(time.Hour)} }
 	r.pool.New = func() any {
-		return &waiter{answer: make(chan *natsgo.Msg, 1), timer: time.NewTimer(time.Hour)}
+		w := fresh()
+		return &w
 	}
+	r.calls.New = func() any { return &Call{waiter: fresh()} }
 }
 
 // waiter returns a waiter whose timer runs.
@@ -64,6 +76,22 @@ func (r *requests) waiter(timeout time.Duration) *waiter {
 func (r *requests) open(nc *natsgo.Conn, w *waiter, subject string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.register(nc, w, subject)
+}
+
+// call is open for a, and tells whether it may be sent now.
+func (r *requests) call(nc *natsgo.Conn, a *Call) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.register(nc, &a.waiter, a.msg.Subject); err != nil {
+		return false, err
+	}
+	a.several = true
+	return a.enter(1), nil
+}
+
+// register is called with the lock held.
+func (r *requests) register(nc *natsgo.Conn, w *waiter, subject string) error {
 	if r.sub == nil {
 		sub, err := nc.Subscribe(r.prefix+"*", r.deliver)
 		if err != nil {
@@ -85,13 +113,17 @@ func (r *requests) close(w *waiter) {
 	r.mu.Lock()
 	r.forget(w)
 	r.mu.Unlock()
-	w.timer.Stop()
-	select {
-	case <-w.answer: // it came too late to be taken
-	default:
-	}
-	w.subject, w.reply, w.denied, w.pass = "", "", nil, Pass{}
+	w.clear()
 	r.pool.Put(w)
+}
+
+// clear makes w ready to be used again, once it is forgotten.
+func (w *waiter) clear() {
+	w.timer.Stop()
+	for len(w.answer) > 0 { // it came too late to be taken
+		<-w.answer
+	}
+	w.subject, w.reply, w.denied, w.several, w.pass = "", "", nil, false, Pass{}
 }
 
 // forget is called with the lock held.
@@ -103,15 +135,37 @@ func (r *requests) forget(w *waiter) {
 	}
 }
 
+// lane returns what is shared with the calls to subjects that begin alike, which mostly go to one stream.
+func (r *requests) lane(subject string) *pause.Pace {
+	return &r.lanes[maphash.String(r.seed, subjects.Head(subject))%uint64(len(r.lanes))]
+}
+
 // deliver sends under the lock: after close nothing comes any more, so w can be used again.
 func (r *requests) deliver(m *natsgo.Msg) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.proven.Store(true)
-	if w := r.waiting[m.Subject]; w != nil {
+	call, _, _ := strings.Cut(m.Subject[len(r.prefix):], sendingMark)
+	w := r.waiting[m.Subject[:len(r.prefix)+len(call)]]
+	switch {
+	case w == nil:
+	case !w.several:
 		r.forget(w)
-		w.answer <- m // it has room for one
+		w.answer <- m // it has room
+	default:
+		w.push(m)
 	}
+}
+
+// push is called with the lock held, so there is room after the oldest answer has gone.
+func (w *waiter) push(m *natsgo.Msg) {
+	if len(w.answer) == cap(w.answer) {
+		select {
+		case <-w.answer:
+		default: // it was taken
+		}
+	}
+	w.answer <- m
 }
 
 // settle waits until all requests are answered, but for none longer than most after it was sent.
@@ -154,7 +208,7 @@ func (c *Conn) Deny(err error) bool {
 		if mux || w.subject == v.Subject {
 			r.forget(w)
 			w.denied = err
-			w.answer <- nil
+			w.push(nil)
 			settled = true
 		}
 	}
@@ -207,58 +261,6 @@ func (c *Conn) Request(ctx context.Context, op, subject string, header natsgo.He
 		return nil, c.unanswered(op, subject, breaks, fault.Ended(ctx))
 	case <-c.ctx.Done():
 		return nil, fault.New(op, subject, fault.ErrClosed, "while waiting for the answer")
-	}
-}
-
-// The ends of an exchange without an answer.
-var (
-	ErrUnanswered = errors.New("no acknowledgement came")
-	ErrBroken     = errors.New("the connection broke before the acknowledgement came")
-)
-
-// Exchange publishes m with a reply subject of its own and waits for the answer for as long as patience, ctx
-// and the present connection last. Asking again is the caller's.
-func (c *Conn) Exchange(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*natsgo.Msg, error) {
-	w := c.requests.waiter(patience)
-	defer c.requests.close(w)
-	pass, ok := c.enterNow(len(m.Data))
-	if !ok {
-		var err error
-		late, cancel := context.WithDeadline(ctx, w.until)
-		pass, err = c.enterLater(late, len(m.Data))
-		cancel()
-		if err != nil {
-			return nil, ErrUnanswered
-		}
-	}
-	_, breaks, change := c.State()
-	err := c.requests.open(c.nc, w, m.Subject)
-	if err == nil {
-		m.Reply = w.reply
-		err = c.nc.PublishMsg(m)
-	}
-	pass.Leave()
-	if err != nil {
-		return nil, err
-	}
-	for {
-		select {
-		case answer := <-w.answer:
-			if answer == nil {
-				return nil, w.denied
-			}
-			return answer, nil
-		case <-w.timer.C:
-			return nil, ErrUnanswered
-		case <-ctx.Done():
-			return nil, ErrUnanswered
-		case <-change:
-			var up bool
-			var now uint64
-			if up, now, change = c.State(); !up || now != breaks {
-				return nil, ErrBroken
-			}
-		}
 	}
 }
 

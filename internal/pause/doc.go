@@ -3,4 +3,5 @@
 // the same server do not return together.
 //
 //   - pause.go: [Sleep], [Backoff] and [Varied].
+//   - pace.go: [Pace], when to send again what is not answered.
 package pause

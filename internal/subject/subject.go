@@ -68,3 +68,14 @@ func Covers(outer, inner string) bool {
 	}
 	return len(a) == len(b)
 }
+
+// Head returns the part of a subject by which streams mostly are told apart: its first token, and the second
+// as well where the first begins with "$", as in the subjects of buckets.
+func Head(subject string) string {
+	head, rest, _ := strings.Cut(subject, ".")
+	if strings.HasPrefix(head, "$") {
+		second, _, _ := strings.Cut(rest, ".")
+		return subject[:min(len(head)+1+len(second), len(subject))]
+	}
+	return head
+}

@@ -1,0 +1,250 @@
+package conn
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+)
+
+// The ends of a wait for an answer.
+var (
+	ErrUnanswered = errors.New("no acknowledgement came")
+	ErrBroken     = errors.New("the connection broke before the acknowledgement came")
+)
+
+const (
+	callLook = 500 * time.Millisecond // how often a call looks whether it may ask again
+	callRoom = 100 * time.Millisecond // and, about, whether the server has room for it
+	callTurn = 20 * time.Millisecond  // after it had none
+)
+
+// Call is a message that is sent until an answer to it is taken. The answers to all its sendings come to the
+// one call, each on a subject that tells which it answers, so a late one counts as well. Next and what
+// belongs to it are called from one goroutine, End at the end.
+type Call struct {
+	waiter
+	conn     *Conn
+	msg      *natsgo.Msg
+	lane     *pause.Pace
+	sends    []sending
+	breaks   uint64        // of the connection, at the last sending
+	lost     time.Time     // when it may be sent again because the last one is lost
+	next     time.Time     // when it may ask again
+	only     time.Duration // the patience of what is sent once
+	patience time.Duration // of the next sending
+	heard    int           // the sending that the last answer was to, or how many there were when none came
+	flying   bool          // it has entered the lane
+	asking   bool          // it has one of the lane's places
+}
+
+// sending is one of a call.
+type sending struct {
+	at       time.Time
+	answered bool
+}
+
+// Ask begins a call, without sending anything.
+func (c *Conn) Ask(m *natsgo.Msg) *Call {
+	a := c.requests.calls.Get().(*Call) // the pool holds nothing else
+	a.conn, a.msg, a.subject = c, m, m.Subject
+	a.lane = c.requests.lane(m.Subject)
+	return a
+}
+
+// Exchange is a call with one sending and one answer.
+func (c *Conn) Exchange(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*natsgo.Msg, error) {
+	a := c.Ask(m)
+	defer a.End(false)
+	a.only = patience
+	return a.Next(ctx)
+}
+
+// Next sends the message when it is time to, and returns the next answer. Without one it returns ErrBroken
+// when the connection breaks, and ErrUnanswered when ctx ends and every so often: calling it again goes on
+// waiting, and sends again when its time has come. The connection should stand.
+func (a *Call) Next(ctx context.Context) (*natsgo.Msg, error) {
+	c := a.conn
+	for {
+		_, breaks, change := c.State()
+		if a.due(breaks) {
+			var err error
+			if change, err = a.send(ctx); err != nil {
+				return nil, err
+			}
+		}
+	waiting:
+		select {
+		case m := <-a.answer:
+			if m == nil {
+				return nil, a.denied
+			}
+			a.heard = a.sendingOf(m.Subject)
+			a.sends[a.heard].answered = true
+			return m, nil
+		case <-a.timer.C:
+			if a.heard = len(a.sends); a.heard > 0 {
+				return nil, ErrUnanswered
+			}
+		case <-ctx.Done():
+			a.heard = len(a.sends)
+			return nil, ErrUnanswered
+		case <-change:
+			var up bool
+			if up, breaks, change = c.State(); up && breaks == a.breaks {
+				goto waiting
+			}
+			a.heard = len(a.sends)
+			return nil, ErrBroken
+		}
+	}
+}
+
+// due tells whether the message is to be sent now, and otherwise sets the timer for the next look.
+func (a *Call) due(breaks uint64) bool {
+	n := len(a.sends)
+	switch {
+	case a.reply == "":
+		return true
+	case n > 0 && a.only > 0:
+		return false
+	}
+	r, now := &a.conn.requests, time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case n == 0, breaks != a.breaks, !now.Before(a.lost) && a.lane.Lost(a.sends[n-1].at):
+	case now.Before(a.next):
+		a.timer.Reset(min(callLook, a.next.Sub(now)))
+		return false
+	case a.asking:
+	case a.lane.Ask():
+		a.asking = true
+	default:
+		a.timer.Reset(callLook)
+		return false
+	}
+	return a.enter(n + 1)
+}
+
+// enter tells whether the server has room for the n-th sending. The lock of the requests is held.
+func (a *Call) enter(n int) bool {
+	if !a.flying && !a.lane.Enter() {
+		a.timer.Reset(pause.Varied(callRoom))
+		return false
+	}
+	a.flying, a.patience = true, a.lane.Patience(n)
+	return true
+}
+
+// MayAsk tells whether the call is one of the few that may send again while no answers come.
+func (a *Call) MayAsk() bool {
+	r := &a.conn.requests
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a.asking = a.asking || a.lane.Ask()
+	return a.asking
+}
+
+// send returns the channel that is closed at the next change of the connection that it was sent on.
+func (a *Call) send(ctx context.Context) (<-chan struct{}, error) {
+	c := a.conn
+	pass, ok := c.enterNow(len(a.msg.Data))
+	if !ok {
+		var err error
+		if pass, err = c.enterLater(ctx, len(a.msg.Data)); err != nil {
+			return nil, ErrUnanswered
+		}
+	}
+	defer pass.Leave()
+	var change <-chan struct{}
+	_, a.breaks, change = c.State()
+	a.begun = time.Now()
+	n := len(a.sends) + 1
+	if a.reply == "" {
+		if there, err := c.requests.call(c.nc, a); !there {
+			return change, err
+		}
+	}
+	a.msg.Reply = a.reply
+	if n > 1 {
+		a.msg.Reply += sendingMark + strconv.Itoa(n)
+	}
+	a.sends = append(a.sends, sending{at: a.begun})
+	doubled := pause.Doubled(n)
+	a.lost, a.next = a.begun.Add(doubled), a.begun.Add(a.patience)
+	if a.only > 0 {
+		doubled = a.only
+	}
+	a.timer.Reset(doubled)
+	return change, c.nc.PublishMsg(a.msg)
+}
+
+// sendingMark stands in a reply subject between the call and the number of its sending, after the first.
+const sendingMark = "-"
+
+// sendingOf returns the index of the sending that is answered on subject.
+func (a *Call) sendingOf(subject string) int {
+	n := 1
+	if _, number, again := strings.Cut(subject[len(a.conn.requests.prefix):], sendingMark); again {
+		n, _ = strconv.Atoi(number)
+	}
+	return min(max(n, 1), len(a.sends)) - 1
+}
+
+// Later puts the next sending off, after an answer that says "not now".
+func (a *Call) Later(d time.Duration) {
+	a.next = time.Now().Add(d)
+	a.lost = a.next
+}
+
+// Disown takes the last answer for none: one to the same sending is still to come.
+func (a *Call) Disown() { a.sends[a.heard].answered = false }
+
+// Refused puts the next sending off until the server has room for the call again.
+func (a *Call) Refused() {
+	r := &a.conn.requests
+	r.mu.Lock()
+	if a.flying {
+		a.flying = false
+		a.lane.Refused()
+	}
+	r.mu.Unlock()
+	a.Later(callTurn)
+}
+
+// Doubtful tells whether a sending before the one that was answered last has no answer.
+func (a *Call) Doubtful() bool {
+	for _, s := range a.sends[:min(a.heard, len(a.sends))] {
+		if !s.answered {
+			return true
+		}
+	}
+	return false
+}
+
+// End ends the call. What comes later is dropped. Done tells that the last answer was the server's last act
+// for the sending, so that it shows how far the server has come.
+func (a *Call) End(done bool) {
+	r := &a.conn.requests
+	r.mu.Lock()
+	r.forget(&a.waiter)
+	if a.asking {
+		a.lane.Asked()
+	}
+	if a.flying {
+		a.lane.Leave()
+	}
+	if done {
+		a.lane.Answered(a.sends[a.heard].at)
+	}
+	r.mu.Unlock()
+	a.clear()
+	*a = Call{waiter: a.waiter, sends: a.sends[:0]}
+	r.calls.Put(a)
+}

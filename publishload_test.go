@@ -1,0 +1,114 @@
+package nats_test
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// publishAtOnce publishes from that many callers at once, and returns how many messages went to the server
+// for each of them.
+func publishAtOnce(t *testing.T, client *nats.Client, callers int, publish func(context.Context, int) error) float64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	before := client.Stats().OutMsgs
+	start := make(chan struct{})
+	var failed atomic.Int64
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() {
+			<-start
+			if err := publish(ctx, i); err != nil && failed.Add(1) == 1 {
+				t.Errorf("caller %d: %v", i, err)
+			}
+		})
+	}
+	begin := time.Now()
+	close(start)
+	wg.Wait()
+	each := float64(client.Stats().OutMsgs-before) / float64(callers)
+	t.Logf("%d callers: %d failed, %.2f messages into the server for each, in %v", callers, failed.Load(), each, time.Since(begin).Round(time.Millisecond))
+	assert.Zero(t, failed.Load(), "failed calls")
+	return each
+}
+
+// A server that syncs every message answers none for long. Nobody fails, and nobody makes it slower.
+func TestManyCallersAtOnce(t *testing.T) {
+	t.Parallel()
+	callers := 2000
+	if n, _ := strconv.Atoi(os.Getenv("N_CALLERS")); n > 0 {
+		callers = n
+	}
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.SyncAlways = true }))
+	client := connect(t, s, nil)
+	ctx := context.Background()
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders"}})
+	require.NoError(t, err)
+	each := publishAtOnce(t, client, callers, func(ctx context.Context, _ int) error {
+		_, err := client.PublishToStream(ctx, "orders", []byte("order"))
+		return err
+	})
+	assert.LessOrEqual(t, each, 1.1)
+	info, err := client.GetStreamInfo(ctx, "ORDERS")
+	require.NoError(t, err)
+	assert.EqualValues(t, callers, info.State.Msgs)
+}
+
+// However far the server is, what is sent again is the same message, and its first answer counts.
+func TestServerFarAway(t *testing.T) {
+	t.Parallel()
+	for _, trip := range []time.Duration{600 * time.Millisecond, 1200 * time.Millisecond} {
+		t.Run(trip.String(), func(t *testing.T) {
+			t.Parallel()
+			s := natstest.RunServer(t)
+			near := connect(t, s, nil)
+			ctx := within(t, 6*patience)
+			_, err := near.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders"}, AllowAtomicPublish: true})
+			require.NoError(t, err)
+			_, err = near.CreateKeyValue(ctx, "prices")
+			require.NoError(t, err)
+			proxy := natstest.NewProxy(t, s.URL())
+			client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+			kv, err := client.GetKeyValue(ctx, "prices")
+			require.NoError(t, err)
+			proxy.Delay(trip / 2)
+			msgs := []*nats.Message{{Subject: "orders"}, {Subject: "orders"}}
+			calls := []struct {
+				name  string
+				trips int // that it takes
+				call  func(context.Context) error
+			}{
+				{"PublishToStream", 1, func(ctx context.Context) error { _, err := client.PublishToStream(ctx, "orders", nil); return err }},
+				{"PublishBatch", 1, func(ctx context.Context) error { _, err := client.PublishBatch(ctx, msgs); return err }},
+				{"PublishAtomic", 2, func(ctx context.Context) error { _, err := client.PublishAtomic(ctx, msgs); return err }},
+				{"Create", 1, func(ctx context.Context) error { _, err := kv.Create(ctx, "a", nil); return err }},
+				{"Put", 1, func(ctx context.Context) error { _, err := kv.Put(ctx, "b", nil); return err }},
+				{"Get", 1, func(ctx context.Context) error { _, err := kv.Get(ctx, "a"); return err }},
+				{"GetMany", 1, func(ctx context.Context) error { _, err := kv.GetMany(ctx, "a", "b"); return err }},
+			}
+			for _, c := range calls {
+				begin := time.Now()
+				require.NoError(t, c.call(ctx), c.name)
+				took := time.Since(begin)
+				t.Logf("%s: %.1f round trips", c.name, took.Seconds()/trip.Seconds())
+				assert.Less(t, took, time.Duration(c.trips+3)*trip+time.Second, c.name)
+			}
+			info, err := near.GetStreamInfo(ctx, "ORDERS")
+			require.NoError(t, err)
+			assert.EqualValues(t, 5, info.State.Msgs)
+		})
+	}
+}
