@@ -264,7 +264,7 @@ func (p *asyncPublisher) tick() {
 		switch {
 		case f.ctx.Err() != nil && f.chunk == nil, now.After(f.deadline), c.life.Context().Err() != nil:
 			ended = append(ended, f)
-		case up && (f.breaks != breaks || now.After(f.due) || p.pace.Lost(f.sent) && now.Sub(f.sent) > pause.Doubled(f.attempts)):
+		case up && (f.breaks != breaks || now.After(f.due) || p.pace.Lost(f.sent.Add(asyncTick)) && now.Sub(f.sent) > pause.Doubled(f.attempts)):
 			overdue = append(overdue, f)
 		}
 	}
@@ -287,9 +287,10 @@ func (p *asyncPublisher) tick() {
 	}
 }
 
-// mayAsk tells whether f may be sent again on the same connection. The lock is held.
+// mayAsk tells whether f may be sent again on the same connection. The lock is held. F left some time after
+// it was to be sent.
 func (p *asyncPublisher) mayAsk(f *pubAckFuture) bool {
-	if f.silent || f.asking || f.chunk != nil || p.pace.Lost(f.sent) {
+	if f.silent || f.asking || f.chunk != nil || p.pace.Lost(f.sent.Add(asyncTick)) {
 		return true
 	}
 	f.asking = p.pace.Ask()

@@ -2,8 +2,7 @@ package nats_test
 
 import (
 	"context"
-	"os"
-	"strconv"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -48,10 +47,7 @@ func publishAtOnce(t *testing.T, client *nats.Client, callers int, publish func(
 // A server that syncs every message answers none for long. Nobody fails, and nobody makes it slower.
 func TestManyCallersAtOnce(t *testing.T) {
 	t.Parallel()
-	callers := 2000
-	if n, _ := strconv.Atoi(os.Getenv("N_CALLERS")); n > 0 {
-		callers = n
-	}
+	const callers = 2000
 	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.SyncAlways = true }))
 	client := connect(t, s, nil)
 	ctx := context.Background()
@@ -62,6 +58,24 @@ func TestManyCallersAtOnce(t *testing.T) {
 		return err
 	})
 	assert.LessOrEqual(t, each, 1.1)
+	info, err := client.GetStreamInfo(ctx, "ORDERS")
+	require.NoError(t, err)
+	assert.EqualValues(t, callers, info.State.Msgs)
+}
+
+// A server that has no room for all of them is given fewer at a time.
+func TestManyCallersAndASmallQueue(t *testing.T) {
+	t.Parallel()
+	const callers = 2000
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.SyncAlways, o.StreamMaxBufferedMsgs = true, 100 }))
+	client := connect(t, s, nil)
+	ctx := context.Background()
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.*"}})
+	require.NoError(t, err)
+	publishAtOnce(t, client, callers, func(ctx context.Context, i int) error {
+		_, err := client.PublishToStream(ctx, fmt.Sprint("orders.", i), nil)
+		return err
+	})
 	info, err := client.GetStreamInfo(ctx, "ORDERS")
 	require.NoError(t, err)
 	assert.EqualValues(t, callers, info.State.Msgs)

@@ -34,6 +34,7 @@ type Call struct {
 	lane     *pause.Pace
 	sends    []sending
 	breaks   uint64        // of the connection, at the last sending
+	out      time.Time     // when the last sending was with nats.go, whose lock it may have waited for
 	lost     time.Time     // when it may be sent again because the last one is lost
 	next     time.Time     // when it may ask again
 	only     time.Duration // the patience of what is sent once
@@ -118,7 +119,7 @@ func (a *Call) due(breaks uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case n == 0, breaks != a.breaks, !now.Before(a.lost) && a.lane.Lost(a.sends[n-1].at):
+	case n == 0, breaks != a.breaks, !now.Before(a.lost) && a.lane.Lost(a.out):
 	case now.Before(a.next):
 		a.timer.Reset(min(callLook, a.next.Sub(now)))
 		return false
@@ -182,7 +183,9 @@ func (a *Call) send(ctx context.Context) (<-chan struct{}, error) {
 		doubled = a.only
 	}
 	a.timer.Reset(doubled)
-	return change, c.nc.PublishMsg(a.msg)
+	err := c.nc.PublishMsg(a.msg)
+	a.out = time.Now()
+	return change, err
 }
 
 // sendingMark stands in a reply subject between the call and the number of its sending, after the first.
