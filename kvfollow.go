@@ -243,7 +243,7 @@ func (f *keyFollower) setFresh(fresh bool, cause error) {
 	if fresh {
 		f.sign.Store(int64(time.Since(f.begun)))
 	}
-	if f.fresh.Swap(fresh) == fresh || f.live.Err() != nil || f.kv.client.isClosing() {
+	if f.fresh.Swap(fresh) == fresh || f.once || f.live.Err() != nil || f.kv.client.isClosing() {
 		return
 	}
 	c, name := f.kv.client, path(f.kv.bucket, f.name())

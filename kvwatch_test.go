@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -142,4 +143,43 @@ func TestKeyValueWatchCancelledAtTheStart(t *testing.T) {
 		}
 		cancel()
 	}
+}
+
+// A pass over the keys, however it ends, and a watch that is stopped alarm nobody.
+func TestPassesReportNoStaleWatch(t *testing.T) {
+	t.Parallel()
+	var events eventLog
+	client := connect(t, natstest.RunServer(t), nil, nats.WithEventHandler(events.handle))
+	ctx := context.Background()
+	kv, err := client.CreateKeyValue(ctx, "config")
+	require.NoError(t, err)
+	for _, key := range []string{"a", "b", "c"} {
+		_, err := kv.Put(ctx, key, nil)
+		require.NoError(t, err)
+	}
+	for range 3 {
+		for range kv.Keys(ctx) { //nolint:revive // the pass is the point
+		}
+		for range kv.All(ctx) {
+			break
+		}
+		for range kv.Changes(ctx) {
+			break
+		}
+		lister, err := kv.ListKeys(ctx)
+		require.NoError(t, err)
+		for range lister.Keys() { //nolint:revive // the pass is the point
+		}
+		require.NoError(t, kv.Delete(ctx, "a"))
+		require.NoError(t, kv.PurgeDeletes(ctx))
+		watcher, err := kv.WatchAll(ctx)
+		require.NoError(t, err)
+		<-watcher.Updates()
+		require.NoError(t, watcher.Stop())
+		for range watcher.Updates() { //nolint:revive // until it is closed
+		}
+	}
+	require.NoError(t, client.Close())
+	assert.Empty(t, events.of(nats.EventWatchStale))
+	assert.Empty(t, events.of(nats.EventWatchFresh))
 }
