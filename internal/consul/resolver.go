@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -142,6 +143,10 @@ func (r *Resolver) queryError(token string, err error) error {
 	}
 	var status api.StatusError
 	if !errors.As(err, &status) {
+		var slow net.Error
+		if errors.As(err, &slow) && slow.Timeout() && !errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", err, context.DeadlineExceeded) // the socket knows it before the context does
+		}
 		return fault.Wrap("discover", r.service, fmt.Errorf("consul: %w", err))
 	}
 	// The body is whatever answered: a proxy may send a page, or echo the request's headers.
