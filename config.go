@@ -68,8 +68,9 @@ type Config struct {
 	PublishWhenDisconnected string `yaml:"publish_when_disconnected"`
 	// Timeout bounds NewClient as a whole, from discovery to the server's welcome. Defaults to 10 s.
 	Timeout time.Duration `yaml:"timeout"`
-	// DialTimeout is how long one address of a server may take to be connected to; the next one is
-	// tried after it. What is left of Timeout cuts it. Defaults to 2 s.
+	// DialTimeout is how long one address of a server may take for each step of connecting, longer
+	// where the step before has shown that it is far away; the next one is tried after it. What is left
+	// of Timeout cuts it. Defaults to 2 s.
 	DialTimeout time.Duration `yaml:"dial_timeout"`
 	// RequestTimeout bounds every call whose context has no deadline, and requests with timeout 0.
 	// Defaults to 5 s.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"testing"
 	"time"
@@ -90,7 +91,7 @@ func TestWithoutPings(t *testing.T) {
 
 func TestPatienceIsBounded(t *testing.T) {
 	t.Parallel()
-	c, _ := connection(t, func(o *Options) { o.NATS.MaxPingsOut = 1<<63 - 1 })
+	c, _ := connection(t, func(o *Options) { o.NATS.MaxPingsOut = math.MaxInt })
 	require.Equal(t, maxPatience, c.patience)
 }
 

@@ -238,6 +238,30 @@ func TestManyServersFarAway(t *testing.T) {
 	require.Less(t, time.Since(begin), 2*time.Second)
 }
 
+// A server so far away that all steps of connecting together take longer than the time for one.
+func TestFarServer(t *testing.T) {
+	t.Parallel()
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var n natsgo.Options
+			s := natstest.RunServer(t, natstest.WithConfig(func(o *natsserver.Options) {
+				kind(t, o, &n)
+				o.AuthTimeout, o.TLSTimeout = 30, 30
+			}))
+			p := natstest.NewProxy(t, s.URL())
+			p.Delay(400 * time.Millisecond)
+			begin := time.Now()
+			c, _ := open(t, func(o *Options) {
+				o.NATS.Secure, o.NATS.TLSConfig, o.NATS.TLSHandshakeFirst = n.Secure, n.TLSConfig, n.TLSHandshakeFirst
+				o.NATS.Timeout = time.Second
+			}, p.URL())
+			require.Greater(t, time.Since(begin), time.Second)
+			require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
+		})
+	}
+}
+
 // Messages that waited for a connection and are larger than the server allows are told; the others arrive.
 func TestOversizedMessagesThatWaited(t *testing.T) {
 	t.Parallel()

@@ -40,20 +40,51 @@ func (e *stepError) Unwrap() error { return e.cause }
 // errDialTimeout ends an attempt whose time is up.
 var errDialTimeout = fmt.Errorf("dial_timeout: %w", context.DeadlineExceeded)
 
-// dialTimeout bounds connecting to one address, and returns what tells why ctx ended meanwhile.
-func (c *Conn) dialTimeout(ctx context.Context) (bound context.Context, cancel context.CancelFunc, late func(step string, err error) error) {
-	begin := time.Now()
-	bound, cancel = context.WithTimeoutCause(ctx, c.o.NATS.Timeout, errDialTimeout)
-	return bound, cancel, func(step string, err error) error {
-		var slow net.Error
-		switch {
-		case bound.Err() != nil:
-			return &stepError{step, time.Since(begin), context.Cause(bound)}
-		case errors.As(err, &slow) && slow.Timeout(): // the socket knows it before the context does
-			return &stepError{step, time.Since(begin), context.DeadlineExceeded}
-		}
-		return err
+// farther is by how many times the next step may outlast the one before: the handshake of TLS and that of
+// NATS need more round trips than TCP, and than the server's first line.
+const farther = 8
+
+// dialing bounds connecting to one address: each step has the dial timeout, or more where the steps before
+// have shown that the server is far away.
+type dialing struct {
+	ctx   context.Context
+	end   context.CancelCauseFunc
+	limit time.Duration
+	timer *time.Timer
+	begun time.Time
+	last  time.Time // step
+}
+
+func (c *Conn) startDialing(ctx context.Context) *dialing {
+	d := &dialing{limit: c.o.NATS.Timeout, begun: time.Now(), last: time.Now()}
+	d.ctx, d.end = context.WithCancelCause(ctx)
+	d.timer = time.AfterFunc(d.limit, func() { d.end(errDialTimeout) })
+	return d
+}
+
+// stop ends what the dialing holds.
+func (d *dialing) stop() {
+	d.timer.Stop()
+	d.end(nil)
+}
+
+// next begins the next step.
+func (d *dialing) next() {
+	now := time.Now()
+	d.timer.Reset(max(d.limit, farther*now.Sub(d.last)))
+	d.last = now
+}
+
+// late tells why the time was up, if it was.
+func (d *dialing) late(step string, err error) error {
+	var slow net.Error
+	switch {
+	case d.ctx.Err() != nil:
+		return &stepError{step, time.Since(d.begun), context.Cause(d.ctx)}
+	case errors.As(err, &slow) && slow.Timeout(): // the socket knows it before the context does
+		return &stepError{step, time.Since(d.begun), context.DeadlineExceeded}
 	}
+	return err
 }
 
 // open connects to a server and makes nats.go's handshake with it. A name with several addresses is tried at
@@ -92,14 +123,14 @@ func (c *Conn) addresses(ctx context.Context, o *natsgo.Options, s server) ([]st
 	if net.ParseIP(host) != nil || o.SkipHostLookup || o.InProcessServer != nil {
 		return []string{s.url.Host}, nil
 	}
-	ctx, cancel, late := c.dialTimeout(ctx)
-	defer cancel()
-	found, err := net.DefaultResolver.LookupHost(ctx, host)
+	d := c.startDialing(ctx)
+	defer d.stop()
+	found, err := net.DefaultResolver.LookupHost(d.ctx, host)
 	if err != nil {
 		if o.CustomDialer != nil {
 			return []string{s.url.Host}, nil // it may know better, as in nats.go
 		}
-		return nil, late("no address of "+host, err)
+		return nil, d.late("no address of "+host, err)
 	}
 	for i := range found {
 		found[i] = net.JoinHostPort(found[i], port)
@@ -110,20 +141,23 @@ func (c *Conn) addresses(ctx context.Context, o *natsgo.Options, s server) ([]st
 	return found, nil
 }
 
-// openAddress connects to one address within the dial timeout.
+// openAddress connects to one address.
 func (c *Conn) openAddress(ctx context.Context, o *natsgo.Options, s server, address string, greeted func()) (*line, error) {
-	ctx, cancel, late := c.dialTimeout(ctx)
-	defer cancel()
+	d := c.startDialing(ctx)
+	defer d.stop()
+	ctx = d.ctx
 	raw, err := dial(ctx, o, address)
 	if err != nil {
-		return nil, late("no connection", err)
+		return nil, d.late("no connection", err)
 	}
+	d.next()
 	tcp := newPatient(raw, c.patience)
 	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() })
 	defer stop()
 	step := "no INFO from the server"
-	g := greeting{o: o, server: s, conn: tcp, greeted: func() {
+	g := greeting{o: o, server: s, conn: tcp, next: d.next, greeted: func() {
 		step = "no welcome from the server"
+		d.next()
 		greeted()
 	}}
 	if s.isWebsocket() {
@@ -131,10 +165,10 @@ func (c *Conn) openAddress(ctx context.Context, o *natsgo.Options, s server, add
 	}
 	if err := g.run(ctx); err != nil {
 		_ = tcp.Close()
-		return nil, late(step, err)
+		return nil, d.late(step, err)
 	}
 	if !stop() {
-		return nil, late(step, context.Cause(ctx))
+		return nil, d.late(step, context.Cause(ctx))
 	}
 	return g.makeLine(tcp, c.o.queueLimit()), nil
 }

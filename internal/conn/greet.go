@@ -30,6 +30,7 @@ type greeting struct {
 	info    natsgo.ServerInfo
 	first   []byte // the INFO line
 	trip    time.Duration
+	next    func() // called when a step is done
 	greeted func() // called when the server has shown itself
 }
 
@@ -39,6 +40,7 @@ func (g *greeting) run(ctx context.Context) error {
 		if err := g.secure(ctx); err != nil {
 			return err
 		}
+		g.next()
 	}
 	first, err := g.line()
 	if err != nil {
