@@ -95,7 +95,8 @@ type ConsumeStats struct {
 // WithKey keep all retries in place, and so does a consumer without a MaxAckPending.
 //
 // Dead letters keep payload and headers byte for byte: see DeadLetter and ReplayDeadLetters. The
-// stream "<stream>_DLQ" (subject "dlq.<stream>.<consumer>", limits retention, 30 days, replicas and
+// stream "<stream>_DLQ" (subject "dlq.<stream>.<consumer>", in a JetStream domain
+// "dlq.<domain>.<stream>.<consumer>", and so for the retry stream; limits retention, 30 days, replicas and
 // storage as the original's) is made when it is first needed. A message ends in its own stream only
 // after its dead letter is stored; until that succeeds it is kept and tried again.
 //

@@ -76,15 +76,10 @@ func readDeadLetter(subject string, h natsgo.Header, data []byte) (*DeadLetter, 
 }
 
 func (s *Consumption) newDeadLetters() *sideStream {
-	subject := s.opts.deadLetters
-	if subject == "" {
-		subject = "dlq." + s.stream + "." + s.consumer
-	}
 	const failing = "a dead letter cannot be stored; its message stays, and storing is tried again"
-	return &sideStream{s: s, subject: subject, level: slog.LevelError, failing: failing, config: jetstream.StreamConfig{
+	return &sideStream{s: s, root: "dlq", subject: s.opts.deadLetters, level: slog.LevelError, failing: failing, config: jetstream.StreamConfig{
 		Name:        deadLetterStreamOf(s.stream),
 		Description: "Dead letters of the stream " + s.stream,
-		Subjects:    []string{"dlq." + s.stream + ".*"},
 		MaxAge:      deadLetterAge,
 		Duplicates:  deadLetterDuplicates,
 	}}

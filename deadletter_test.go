@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -401,4 +404,94 @@ func TestDeadLettersOfAnAccountThatDemandsMaxBytes(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, 1<<20, info.Config.MaxBytes)
 	assert.Equal(t, jetstream.DiscardNew, info.Config.Discard, "no dead letter is dropped for another")
+}
+
+// leafPair runs a hub and a leaf node of one account, each with a JetStream domain of its name.
+func leafPair(t *testing.T) map[string]*natstest.Server {
+	t.Helper()
+	reserved, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := reserved.Addr().(*net.TCPAddr)
+	require.NoError(t, reserved.Close())
+	hub := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
+		o.ServerName, o.JetStreamDomain = "hub", "hub"
+		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", address.Port
+	}))
+	leaf := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
+		o.ServerName, o.JetStreamDomain = "leaf", "leaf"
+		remote := &url.URL{Scheme: "nats-leaf", Host: address.String()}
+		o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: []*url.URL{remote}}}
+	}))
+	far := connect(t, hub, func(c *nats.Config) { c.JetStreamDomain, c.RequestTimeout = "leaf", time.Second })
+	eventually(t, "the leaf is reached", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		defer cancel()
+		_, err := far.JetStream().AccountInfo(ctx)
+		return err == nil
+	})
+	return map[string]*natstest.Server{"hub": hub, "leaf": leaf}
+}
+
+// Two domains may have a stream of one name: what waits and what is dead stays in its own, whether the
+// client names the domain or its server is in it.
+func TestDomainsKeepTheirCopies(t *testing.T) {
+	t.Parallel()
+	for _, named := range []bool{true, false} {
+		t.Run(fmt.Sprint("named ", named), func(t *testing.T) {
+			t.Parallel()
+			ctx := context.Background()
+			var left atomic.Int32
+			at := make(map[string]*nats.Client)
+			for domain, s := range leafPair(t) {
+				client := connect(t, s, func(c *nats.Config) {
+					if named {
+						c.JetStreamDomain = domain
+					}
+				})
+				at[domain] = client
+				_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{domain + ".>"}})
+				require.NoError(t, err)
+				// Of another name each: the servers' acknowledgements have no domain, so that one of a consumer
+				// would also be one of its namesake on the other side.
+				worker := "worker_" + domain
+				newConsumer(t, client, jetstream.ConsumerConfig{Name: worker, MaxAckPending: 3})
+				left.Add(4)
+				var mu sync.Mutex
+				tries := make(map[string]int)
+				_, err = client.Consume(ctx, "ORDERS", worker, func(msg *nats.Message) error {
+					if !assert.True(t, strings.HasPrefix(msg.Subject, domain), "%s handles %s", domain, msg.Subject) {
+						return nil
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					tries[msg.Subject]++
+					switch first := tries[msg.Subject] == 1; {
+					case strings.HasSuffix(msg.Subject, ".poison"):
+						return nats.Permanent(errPoison)
+					case first:
+						return nats.RetryAfter(errPoison, 500*time.Millisecond) // of all but one in the retry stream
+					}
+					left.Add(-1)
+					return nil
+				})
+				require.NoError(t, err)
+			}
+			for _, what := range []string{".poison", ".a", ".b", ".c", ".d", ".last.poison"} {
+				for domain, client := range at {
+					_, err := client.PublishToStream(ctx, domain+what, nil)
+					require.NoError(t, err)
+				}
+			}
+			eventually(t, "all are handled", func() bool { return left.Load() == 0 })
+			for domain, client := range at {
+				eventually(t, "the dead letters", func() bool { return len(deadLettersOf(t, client, "ORDERS_DLQ")) == 2 })
+				for _, letter := range deadLettersOf(t, client, "ORDERS_DLQ") {
+					assert.True(t, strings.HasPrefix(letter.Subject, domain), "%s keeps %s", domain, letter.Subject)
+				}
+				info, err := client.GetStreamInfo(ctx, "ORDERS_RETRY")
+				require.NoError(t, err)
+				assert.Equal(t, []string{"retry." + domain + ".ORDERS.*"}, info.Config.Subjects)
+			}
+		})
+	}
 }

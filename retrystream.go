@@ -22,10 +22,9 @@ const foreignDelay = 10 * time.Minute
 // consumer of the original, whose acknowledgements are not limited.
 func (s *Consumption) newRetries() *sideStream {
 	const failing = "a message cannot wait in the retry stream; it waits in its own"
-	x := &sideStream{s: s, subject: "retry." + s.stream + "." + s.consumer, level: slog.LevelWarn, failing: failing, config: jetstream.StreamConfig{
+	x := &sideStream{s: s, root: "retry", level: slog.LevelWarn, failing: failing, config: jetstream.StreamConfig{
 		Name:        retryStreamOf(s.stream),
 		Description: "Messages of the stream " + s.stream + " that wait for their next try",
-		Subjects:    []string{"retry." + s.stream + ".*"},
 		Retention:   jetstream.WorkQueuePolicy,
 	}}
 	x.prepare = func(ctx context.Context) error {

@@ -118,7 +118,8 @@ func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 // whether it does again, and the others hold up no worker.
 type sideStream struct {
 	s       *Consumption
-	subject string
+	root    string                 // of the subject: see locate
+	subject string                 // empty while it is not known
 	config  jetstream.StreamConfig // to make it from
 	prepare func(ctx context.Context) error
 	level   slog.Level // of a failure, which is an event where it is an error
@@ -183,9 +184,10 @@ func (x *sideStream) store(d *delivery, id string, copies func(context.Context) 
 // publish stores one copy, and makes the stream when there is none.
 func (x *sideStream) publish(ctx context.Context, id string, m *natsgo.Msg) error {
 	c := x.s.client
-	x.mu.Lock()
-	name := x.name
-	x.mu.Unlock()
+	name, err := x.locate(ctx)
+	if err != nil {
+		return err
+	}
 	m.Subject = x.subject
 	m.Header[jetstream.MsgIDHeader] = []string{id}
 	m.Header[jetstream.ExpectedStreamHeader] = []string{cmp.Or(name, x.config.Name)}
@@ -195,12 +197,56 @@ func (x *sideStream) publish(ctx context.Context, id string, m *natsgo.Msg) erro
 		}
 	}
 	ack, err := c.store(ctx, opPublishToStream, m)
-	if err == nil {
-		x.mu.Lock()
-		x.name = ack.Stream
-		x.mu.Unlock()
+	if err != nil {
+		return err
 	}
-	return err
+	x.mu.Lock()
+	x.name = ack.Stream
+	x.mu.Unlock()
+	return nil
+}
+
+// locate returns the name of the stream, if it is known, and sees to it that its subject is. Where servers
+// have JetStream domains the subject has that of the stream, for there may be one of its name in each.
+func (x *sideStream) locate(ctx context.Context) (name string, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.config.Subjects != nil {
+		return x.name, nil
+	}
+	domain, err := x.s.client.domain(ctx)
+	if err != nil {
+		return "", wrapJetStream("find the domain of", x.s.stream, err)
+	}
+	subject := x.root + "."
+	if domain != "" {
+		subject += domain + "."
+	}
+	subject += x.s.stream + "."
+	x.subject = cmp.Or(x.subject, subject+x.s.consumer)
+	x.config.Subjects = []string{subject + "*"}
+	return x.name, nil
+}
+
+// domain returns the domain that the client works in, if there are any: the one it is told to, or the
+// server's.
+func (c *Client) domain(ctx context.Context) (string, error) {
+	if c.jsPrefix != jetstream.DefaultAPIPrefix {
+		domain, isDomain := strings.CutSuffix(strings.TrimPrefix(c.jsPrefix, "$JS."), ".API.")
+		if !isDomain || strings.Contains(domain, ".") {
+			return "", nil // another account's
+		}
+		return domain, nil
+	}
+	var answer struct {
+		apiRefusal
+		Domain string `json:"domain"`
+	}
+	err := c.askAPI(ctx, "INFO", nil, &answer)
+	if errors.Is(err, natsgo.ErrPermissionViolation) {
+		err = nil // they who have domains let their users know
+	}
+	return answer.Domain, err
 }
 
 // find sees to it that there is a stream for m, and expects the one that there is. Where the user may not
