@@ -158,17 +158,20 @@ func TestPassesReportNoStaleWatch(t *testing.T) {
 		require.NoError(t, err)
 	}
 	for range 3 {
-		for range kv.Keys(ctx) { //nolint:revive // the pass is the point
+		for _, err := range kv.Keys(ctx) {
+			require.NoError(t, err)
 		}
-		for range kv.All(ctx) {
+		for _, err := range kv.All(ctx) {
+			require.NoError(t, err)
 			break
 		}
-		for range kv.Changes(ctx) {
+		for _, err := range kv.Changes(ctx) {
+			require.NoError(t, err)
 			break
 		}
 		lister, err := kv.ListKeys(ctx)
 		require.NoError(t, err)
-		for range lister.Keys() { //nolint:revive // the pass is the point
+		for range lister.Keys() {
 		}
 		require.NoError(t, kv.Delete(ctx, "a"))
 		require.NoError(t, kv.PurgeDeletes(ctx))
@@ -176,7 +179,7 @@ func TestPassesReportNoStaleWatch(t *testing.T) {
 		require.NoError(t, err)
 		<-watcher.Updates()
 		require.NoError(t, watcher.Stop())
-		for range watcher.Updates() { //nolint:revive // until it is closed
+		for range watcher.Updates() {
 		}
 	}
 	require.NoError(t, client.Close())
