@@ -45,10 +45,12 @@ func publish(t testing.TB, js jetstream.JetStream) {
 
 func messages(t testing.TB, js jetstream.JetStream) uint64 {
 	t.Helper()
-	s, err := js.Stream(t.Context(), "S")
-	if err != nil {
-		t.Fatalf("look up the stream: %v", err)
-	}
+	var s jetstream.Stream
+	eventually(t, "look up the stream", func() (found bool) {
+		var err error
+		s, err = js.Stream(t.Context(), "S") // upstream asks once, maybe while the server comes up
+		return err == nil
+	})
 	return s.CachedInfo().State.Msgs
 }
 

@@ -3,6 +3,7 @@ package lifecycle_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,8 +33,13 @@ func over(c <-chan struct{}) bool {
 func TestPhases(t *testing.T) {
 	t.Parallel()
 	l := lifecycle.New()
+	var mu sync.Mutex
 	var order []string
-	note := func(what string) { order = append(order, what) }
+	note := func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		order = append(order, what)
+	}
 	_, err := l.OnClose(func() { note("closer") })
 	require.NoError(t, err)
 	forget, err := l.OnClose(func() { note("forgotten") })
@@ -50,7 +56,7 @@ func TestPhases(t *testing.T) {
 		_, err = l.OnClose(func() {
 			note("opened by a handler")
 			go func() {
-				order = append(order, "call") // Close waits for it
+				note("call") // Close waits for it
 				done()
 			}()
 		})
