@@ -57,7 +57,7 @@ func TestManyCallersAtOnce(t *testing.T) {
 		_, err := client.PublishToStream(ctx, "orders", []byte("order"))
 		return err
 	})
-	assert.LessOrEqual(t, each, 2.0, "1.0 on a machine that has the time") // asked again by patience alone, it is 5
+	assert.LessOrEqual(t, each, 4.0, "1.0 on a machine that has the time") // asked again by patience alone, it is 5
 	info, err := client.GetStreamInfo(ctx, "ORDERS")
 	require.NoError(t, err)
 	assert.EqualValues(t, callers, info.State.Msgs)

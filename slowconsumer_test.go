@@ -36,11 +36,12 @@ func TestSlowConsumerIsReported(t *testing.T) {
 	require.ErrorIs(t, e.Err, nats.ErrSlowConsumer)
 	require.ErrorIs(t, e.Err, natsgo.ErrSlowConsumer)
 	eventually(t, "the log line", func() bool { return strings.Contains(log.String(), "subject=x queue=q") })
-	assert.EqualValues(t, 90, sub.Stats().Dropped)
+	dropped := sub.Stats().Dropped
+	assert.InDelta(t, 90, dropped, 1, "the one that is handled may have left the queue")
 	close(release)
 	require.NoError(t, sub.Drain(ctx))
-	assert.EqualValues(t, 10, sub.Stats().Handled)
-	assert.EqualValues(t, 90, client.Stats().Dropped, "kept after the end")
+	assert.Equal(t, 100-dropped, sub.Stats().Handled)
+	assert.Equal(t, dropped, client.Stats().Dropped, "kept after the end")
 }
 
 // The events of several episodes, and of two subscriptions, add up to what was dropped.
