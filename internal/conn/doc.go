@@ -27,7 +27,8 @@
 // would cause one is refused before it is sent, but for what nats.go's connection is used for directly.
 // A connection within the process has all of it but TLS.
 //
-//   - conn.go: [Conn], its servers, and how it begins and ends.
+//   - conn.go: [Conn], and how it begins and ends.
+//   - pool.go: its servers.
 //   - options.go: which options of nats.go are taken, handed on or refused.
 //   - round.go: making a line, by trying one server after the other.
 //   - dial.go: one server's addresses.

@@ -120,6 +120,28 @@ func (c *Conn) round(ctx context.Context, servers []server) (*line, []*ServerErr
 	return nil, failures
 }
 
+func targets(urls []string) string { return fault.Few(serverurl.RedactAll(urls), ", ", 50) }
+
+// roundError is the error of a round in which no server let the client in.
+func roundError(urls []string, failures []*ServerError) error {
+	kind := fault.ErrNotConnected
+	var causes fault.Joined
+	for _, f := range failures {
+		switch {
+		case errors.Is(f, fault.ErrInvalidConfig):
+			kind = fault.ErrInvalidConfig
+		case errors.Is(fault.Kind(f), fault.ErrAuthorization):
+			kind = fault.ErrAuthorization
+		}
+		causes = append(causes, f)
+	}
+	e := &fault.Error{Op: "connect to", Target: targets(urls), Kind: kind}
+	if len(causes) > 0 {
+		e.Cause = causes
+	}
+	return e
+}
+
 // discard closes a line that nats.go will not get.
 func (l *line) discard() { _ = l.tcp.Close() }
 
