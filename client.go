@@ -15,6 +15,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/discovery"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
@@ -36,12 +37,11 @@ type Client struct {
 
 	tls       *tlsFiles
 	js        jetstream.JetStream // nil when JetStream is not enabled
-	jsPrefix  string              // of the subjects of the JetStream API, with the dot at its end
+	api       *jsapi.API          // likewise
 	subs      *receive.Engine
 	denied    atomic.Pointer[error]             // the last denied publish that no call has returned
 	userError atomic.Pointer[natsgo.ErrHandler] // of WithNATSOptions
 	msgIDs    idSource
-	finder    streamFinder
 	ackWaits  ackWaits
 	async     *asyncPublisher // nil when JetStream is not enabled
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
@@ -28,7 +29,7 @@ func (c *Client) CreateConsumer(ctx context.Context, stream string, cfg *jetstre
 		return nil, err
 	}
 	consumer, err := js.CreateConsumer(ctx, stream, own)
-	return consumer, wrapJetStream(op, path(stream, own.Name), fault.Because(ctx, err))
+	return consumer, jsapi.Wrap(op, path(stream, own.Name), fault.Because(ctx, err))
 }
 
 // withDurable makes a consumer with a name durable, unless it is to be dropped when inactive.
@@ -58,7 +59,7 @@ func (c *Client) checkConsumer(ctx context.Context, op, stream string, cfg *jets
 		}
 	}
 	if len(all) == 1 { // upstream puts it into the subject of the request
-		line := len(c.jsPrefix) + len("CONSUMER.CREATE.") + len(stream) + 1 + subjects.MaxName + 1 + len(all[0]) + c.lineRoom()
+		line := len(c.api.Subject("CONSUMER.CREATE.")) + len(stream) + 1 + subjects.MaxName + 1 + len(all[0]) + c.lineRoom()
 		if fault := c.lineFault(line); fault != "" {
 			return nil, fail(op, path(stream, cfg.Name), ErrInvalidSubject, "filter %q: %s", all[0], fault)
 		}
@@ -76,8 +77,8 @@ func (c *Client) GetConsumer(ctx context.Context, stream, consumer string) (jets
 	if err != nil {
 		return nil, err
 	}
-	handle, err := lookUp(ctx, c, func(ctx context.Context) (jetstream.Consumer, error) { return js.Consumer(ctx, stream, consumer) })
-	return handle, wrapJetStream(op, path(stream, consumer), fault.Because(ctx, err))
+	handle, err := jsapi.Look(ctx, c.api, func(ctx context.Context) (jetstream.Consumer, error) { return js.Consumer(ctx, stream, consumer) })
+	return handle, jsapi.Wrap(op, path(stream, consumer), fault.Because(ctx, err))
 }
 
 // GetConsumerInfo asks the server for a consumer's configuration and progress. It returns
@@ -101,7 +102,7 @@ func (c *Client) DeleteConsumer(ctx context.Context, stream, consumer string) er
 	if err != nil {
 		return err
 	}
-	return wrapJetStream(op, path(stream, consumer), fault.Because(ctx, js.DeleteConsumer(ctx, stream, consumer)))
+	return jsapi.Wrap(op, path(stream, consumer), fault.Because(ctx, js.DeleteConsumer(ctx, stream, consumer)))
 }
 
 // PauseConsumer stops a consumer's deliveries until the given time or ResumeConsumer, on the server
@@ -133,7 +134,7 @@ func (c *Client) setPause(ctx context.Context, op, stream, consumer string, set 
 	if err != nil {
 		return err
 	}
-	return wrapJetStream(op, path(stream, consumer), fault.Because(ctx, set(js)))
+	return jsapi.Wrap(op, path(stream, consumer), fault.Because(ctx, set(js)))
 }
 
 // consumerAPI checks the names of a stream and, unless it is empty, of a consumer.

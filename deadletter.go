@@ -11,6 +11,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -131,7 +132,7 @@ func (s *Consumption) letters(ctx context.Context, d *delivery, reason string) (
 		case errors.Is(err, jetstream.ErrMsgNotFound):
 			reference = []string{"gone"}
 		default:
-			return nil, wrapJetStream("get message", s.stream, err)
+			return nil, jsapi.Wrap("get message", s.stream, err)
 		}
 	}
 	return []*natsgo.Msg{
@@ -148,12 +149,12 @@ func (s *Consumption) fetch(ctx context.Context, d *delivery) (wire.Stored, erro
 		return wire.Stored{}, err
 	}
 	c := s.client
-	m, err := c.conn.Exchange(ctx, &natsgo.Msg{Subject: c.jsPrefix + "STREAM.MSG.GET." + s.stream, Data: body}, copyTimeout)
+	m, err := c.conn.Exchange(ctx, &natsgo.Msg{Subject: c.api.Subject("STREAM.MSG.GET." + s.stream), Data: body}, copyTimeout)
 	if err == nil {
 		return wire.ParseStored(m)
 	}
 	if errors.Is(err, natsgo.ErrPermissionViolation) {
-		direct, failed := c.conn.Exchange(ctx, &natsgo.Msg{Subject: c.jsPrefix + "DIRECT.GET." + s.stream, Data: body}, copyTimeout)
+		direct, failed := c.conn.Exchange(ctx, &natsgo.Msg{Subject: c.api.Subject("DIRECT.GET." + s.stream), Data: body}, copyTimeout)
 		if failed == nil {
 			return wire.ParseDirect(direct)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 )
 
 // EnsureOption changes what EnsureStream and EnsureConsumer may do.
@@ -98,10 +99,10 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 				continue // somebody was faster
 			}
-			return stream, wrapJetStream(op, want.Name, fault.Because(ctx, err))
+			return stream, jsapi.Wrap(op, want.Name, fault.Because(ctx, err))
 		}
 		if err != nil {
-			return nil, wrapJetStream(op, want.Name, fault.Because(ctx, err))
+			return nil, jsapi.Wrap(op, want.Name, fault.Because(ctx, err))
 		}
 		info := stream.CachedInfo()
 		if set.outdated(info.Config.Metadata) {
@@ -117,7 +118,7 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 		}
 		changed, err := js.UpdateStream(ctx, merged)
 		if err != nil {
-			return nil, wrapJetStream(op, want.Name, fault.Because(ctx, err))
+			return nil, jsapi.Wrap(op, want.Name, fault.Because(ctx, err))
 		}
 		_, kept = drift.Stream(changed.CachedInfo().Config, want, &info.State)
 		// The next round reads it back: another pod may have written at the same moment.
@@ -154,10 +155,10 @@ func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstre
 			if errors.Is(err, jetstream.ErrConsumerExists) {
 				continue // somebody was faster
 			}
-			return consumer, wrapJetStream(op, target, fault.Because(ctx, err))
+			return consumer, jsapi.Wrap(op, target, fault.Because(ctx, err))
 		}
 		if err != nil {
-			return nil, wrapJetStream(op, target, fault.Because(ctx, err))
+			return nil, jsapi.Wrap(op, target, fault.Because(ctx, err))
 		}
 		live := consumer.CachedInfo().Config
 		if set.outdated(live.Metadata) {
@@ -173,7 +174,7 @@ func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstre
 		}
 		changed, err := js.UpdateConsumer(ctx, stream, merged)
 		if err != nil {
-			return nil, wrapJetStream(op, target, fault.Because(ctx, err))
+			return nil, jsapi.Wrap(op, target, fault.Because(ctx, err))
 		}
 		_, kept = drift.Consumer(changed.CachedInfo().Config, want)
 	}

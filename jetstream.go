@@ -2,45 +2,26 @@ package nats
 
 import (
 	"context"
-	"errors"
 	"iter"
-	"strings"
 
-	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
-// setupJetStream makes upstream's handle, whose own default for calls without a deadline becomes
-// the client's.
-func (c *Client) setupJetStream() error {
+// setupJetStream makes what asks JetStream.
+func (c *Client) setupJetStream() (err error) {
 	if !c.cfg.JetStreamEnabled {
 		return nil
 	}
-	opts := []jetstream.JetStreamOpt{
-		jetstream.WithDefaultTimeout(c.cfg.RequestTimeout),
-		// Without it the future of a publish that no stream stores never resolves.
-		jetstream.WithPublishAsyncTimeout(c.cfg.RequestTimeout),
+	o := jsapi.Options{Domain: c.cfg.JetStreamDomain, Prefix: c.cfg.JetStreamAPIPrefix, Timeout: c.cfg.RequestTimeout}
+	if c.api, err = jsapi.New(c.conn, o); err != nil {
+		return err
 	}
-	var err error
-	switch domain, prefix := c.cfg.JetStreamDomain, c.cfg.JetStreamAPIPrefix; {
-	case prefix != "":
-		c.jsPrefix = strings.TrimSuffix(prefix, ".") + "."
-		c.js, err = jetstream.NewWithAPIPrefix(c.nc, c.jsPrefix, opts...)
-	case domain != "":
-		c.jsPrefix = "$JS." + domain + ".API."
-		c.js, err = jetstream.NewWithDomain(c.nc, domain, opts...)
-	default:
-		c.jsPrefix = jetstream.DefaultAPIPrefix
-		c.js, err = jetstream.New(c.nc, opts...)
-	}
-	if err != nil {
-		return fail("connect", "", ErrInvalidConfig, "jetstream: %w", err)
-	}
-	c.finder.client = c
+	c.js = c.api.JetStream()
 	c.async = newAsyncPublisher(c)
 	return nil
 }
@@ -65,15 +46,6 @@ func (c *Client) jetStreamHandle(ctx context.Context, op, target string) (jetstr
 	return c.js, nil
 }
 
-// wrapJetStream is wrap for calls to the JetStream API, which has its own way to say that it is
-// not there.
-func wrapJetStream(op, target string, err error) error {
-	if errors.Is(err, natsgo.ErrNoResponders) && !errors.Is(err, jetstream.ErrNoStreamResponse) {
-		return fail(op, target, ErrNoResponders, "no JetStream answers; is it enabled on the server and is the domain right? %w", err)
-	}
-	return wrap(op, target, err)
-}
-
 // CreateStream creates a stream and returns upstream's handle of it. Creating it again with the
 // same configuration is no error, with another one it is ErrAlreadyExists. Where cfg leaves them at
 // zero, Replicas and Storage come from Config.DefaultStreamReplicas and DefaultStorageType. A nil
@@ -85,7 +57,7 @@ func (c *Client) CreateStream(ctx context.Context, cfg *jetstream.StreamConfig) 
 		return nil, err
 	}
 	stream, err := js.CreateStream(ctx, own)
-	return stream, wrapJetStream(op, own.Name, fault.Because(ctx, err))
+	return stream, jsapi.Wrap(op, own.Name, fault.Because(ctx, err))
 }
 
 // UpdateStream changes a stream's configuration to cfg, whatever that costs: lowering a limit
@@ -97,7 +69,7 @@ func (c *Client) UpdateStream(ctx context.Context, cfg *jetstream.StreamConfig) 
 		return nil, err
 	}
 	stream, err := js.UpdateStream(ctx, own)
-	return stream, wrapJetStream(op, own.Name, fault.Because(ctx, err))
+	return stream, jsapi.Wrap(op, own.Name, fault.Because(ctx, err))
 }
 
 // streamConfig checks a stream's configuration and returns a copy with the client's defaults.
@@ -144,8 +116,8 @@ func (c *Client) GetStream(ctx context.Context, name string) (jetstream.Stream, 
 	if err := checkName(op, "stream", name); err != nil {
 		return nil, err
 	}
-	stream, err := lookUp(ctx, c, func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, name) })
-	return stream, wrapJetStream(op, name, fault.Because(ctx, err))
+	stream, err := jsapi.Look(ctx, c.api, func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, name) })
+	return stream, jsapi.Wrap(op, name, fault.Because(ctx, err))
 }
 
 // GetStreamInfo asks the server for a stream's configuration and state. It returns
@@ -165,7 +137,7 @@ func (c *Client) PurgeStream(ctx context.Context, name string, opts ...jetstream
 	if err != nil {
 		return err
 	}
-	return wrapJetStream("purge stream", name, fault.Because(ctx, stream.Purge(ctx, opts...)))
+	return jsapi.Wrap("purge stream", name, fault.Because(ctx, stream.Purge(ctx, opts...)))
 }
 
 // DeleteStream deletes a stream with its messages and consumers. It returns ErrStreamNotFound when
@@ -179,7 +151,7 @@ func (c *Client) DeleteStream(ctx context.Context, name string) error {
 	if err := checkName(op, "stream", name); err != nil {
 		return err
 	}
-	return wrapJetStream(op, name, fault.Because(ctx, js.DeleteStream(ctx, name)))
+	return jsapi.Wrap(op, name, fault.Because(ctx, js.DeleteStream(ctx, name)))
 }
 
 // Streams returns the account's streams, asking the server for a page of them at a time. An error
@@ -203,7 +175,7 @@ func (c *Client) Streams(ctx context.Context) iter.Seq2[*jetstream.StreamInfo, e
 			}
 		}
 		if err := list.Err(); err != nil {
-			yield(nil, wrapJetStream(op, "", fault.Because(ctx, err)))
+			yield(nil, jsapi.Wrap(op, "", fault.Because(ctx, err)))
 		}
 	}
 }

@@ -47,8 +47,8 @@ func (c *Client) newKeyValue(ctx context.Context, upstream jetstream.KeyValue) (
 	switch {
 	case cfg.Mirror != nil && cfg.Mirror.External != nil && cfg.Mirror.External.APIPrefix != "":
 		kv.writePrefix = cfg.Mirror.External.APIPrefix + "." + kv.prefix
-	case c.jsPrefix != jetstream.DefaultAPIPrefix:
-		kv.writePrefix = c.jsPrefix + kv.prefix
+	case c.api.Subject("") != jetstream.DefaultAPIPrefix:
+		kv.writePrefix = c.api.Subject(kv.prefix)
 	}
 	return kv, nil
 }

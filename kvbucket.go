@@ -9,6 +9,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
@@ -143,7 +144,7 @@ func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, err
 		return nil, err
 	}
 	defer cancel()
-	kv, err := lookUp(ctx, c, func(ctx context.Context) (*KeyValue, error) {
+	kv, err := jsapi.Look(ctx, c.api, func(ctx context.Context) (*KeyValue, error) {
 		upstream, err := js.KeyValue(ctx, bucket)
 		if err != nil {
 			return nil, err
@@ -192,7 +193,7 @@ func (c *Client) KeyValues(ctx context.Context) iter.Seq2[jetstream.KeyValueStat
 			}
 		}
 		if err := list.Error(); err != nil {
-			yield(nil, wrapJetStream(op, "", fault.Because(ctx, err)))
+			yield(nil, jsapi.Wrap(op, "", fault.Because(ctx, err)))
 		}
 	}
 }

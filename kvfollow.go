@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 )
 
 // How a follower of keys asks. It notices a consumer that has died, which says nothing, after the
@@ -255,7 +256,7 @@ func (f *keyFollower) setFresh(fresh bool, cause error) {
 		c.emit(Event{Type: EventWatchFresh, Subject: name})
 	default:
 		c.log.Warn("the watched keys may be out of date", append(failureAttrs(cause), "keys", name)...)
-		c.emit(Event{Type: EventWatchStale, Subject: name, Err: wrapJetStream("watch", name, cause)})
+		c.emit(Event{Type: EventWatchStale, Subject: name, Err: jsapi.Wrap("watch", name, cause)})
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
@@ -86,7 +87,7 @@ func bucketFault(op, target string, err error) error {
 		return nil
 	}
 	var e *fault.Error
-	if outer, ok := wrapJetStream(op, target, err).(*fault.Error); ok { //nolint:errorlint // only the outermost counts
+	if outer, ok := jsapi.Wrap(op, target, err).(*fault.Error); ok { //nolint:errorlint // only the outermost counts
 		own := *outer
 		e = &own
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -75,10 +76,10 @@ func (kv *KeyValue) getMany(ctx context.Context, keys []string, entries map[stri
 	var last error
 	for sending := 1; ; sending++ {
 		if ctx.Err() != nil {
-			return c.unanswered(ctx, ErrTimeout, last)
+			return c.api.Unanswered(ctx, ErrTimeout, last)
 		}
 		if err := c.conn.Wait(ctx); err != nil {
-			return c.unanswered(ctx, err, last)
+			return c.api.Unanswered(ctx, err, last)
 		}
 		left := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return done[key] })
 		if len(left) == 0 {
@@ -94,12 +95,12 @@ func (kv *KeyValue) getMany(ctx context.Context, keys []string, entries map[stri
 		case err == nil, errors.Is(err, jetstream.ErrKeyNotFound):
 			return nil
 		case errors.Is(err, conn.ErrUnanswered), errors.Is(err, conn.ErrBroken), errors.Is(err, errIncomplete):
-		case !passes(err):
+		case !jsapi.Passes(err):
 			return err
-		case c.finder.missing(ctx, kv.prefix+keys[0], true):
+		case c.api.Missing(ctx, kv.prefix+keys[0]):
 			return jetstream.ErrStreamNotFound
 		default:
-			pause.Sleep(ctx, askPause)
+			pause.Sleep(ctx, jsapi.Pause)
 		}
 		last = err
 	}
@@ -125,7 +126,7 @@ func (kv *KeyValue) askMany(ctx context.Context, keys []string, patience time.Du
 		return err
 	}
 	defer c.conn.Unsubscribe(sub)
-	if err := c.conn.Publish(ctx, c.jsPrefix+"DIRECT.GET."+kv.stream, inbox, nil, body); err != nil {
+	if err := c.conn.Publish(ctx, c.api.Subject("DIRECT.GET."+kv.stream), inbox, nil, body); err != nil {
 		return err
 	}
 	for {

@@ -8,6 +8,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -60,7 +61,7 @@ func (kv *KeyValue) last(ctx context.Context, key string) (*keyEntry, error) {
 	if !kv.direct {
 		return kv.latest(ctx, key)
 	}
-	return kv.request(ctx, kv.prefix+key, kv.client.jsPrefix+"DIRECT.GET."+kv.stream+"."+kv.prefix+key, nil, kv.directEntry)
+	return kv.request(ctx, kv.prefix+key, kv.client.api.Subject("DIRECT.GET."+kv.stream+"."+kv.prefix+key), nil, kv.directEntry)
 }
 
 // latest is last as the leader knows it.
@@ -80,14 +81,14 @@ func (kv *KeyValue) asked(ctx context.Context, key, verb string, body wire.Get, 
 	if err != nil {
 		return nil, err
 	}
-	return kv.request(ctx, kv.prefix+key, kv.client.jsPrefix+verb+kv.stream, data, parse)
+	return kv.request(ctx, kv.prefix+key, kv.client.api.Subject(verb+kv.stream), data, parse)
 }
 
 // request asks the server for an entry until it answers or ctx ends, which must have a deadline.
 func (kv *KeyValue) request(ctx context.Context, subject, api string, body []byte, parse func(*natsgo.Msg) (*keyEntry, error)) (*keyEntry, error) {
-	entry, _, end, err := ask(ctx, kv.client, &natsgo.Msg{Subject: api, Data: body}, subject, parse)
+	entry, _, end, err := jsapi.Send(ctx, kv.client.api, &natsgo.Msg{Subject: api, Data: body}, subject, parse)
 	if end != nil {
-		return nil, kv.client.unanswered(ctx, end, err)
+		return nil, kv.client.api.Unanswered(ctx, end, err)
 	}
 	return entry, err
 }

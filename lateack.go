@@ -49,8 +49,9 @@ const ackWaitMin = 100 * time.Millisecond
 
 // How many consumers are remembered, and for how long.
 const (
-	ackWaitsSize  = 1024
-	ackWaitsFresh = time.Minute
+	ackWaitsSize    = 1024
+	ackWaitsFresh   = time.Minute
+	ackWaitsTimeout = 500 * time.Millisecond
 )
 
 // ackWaits remembers how long consumers wait for acknowledgements.
@@ -72,7 +73,7 @@ func (a *ackWaits) of(ctx context.Context, js jetstream.JetStream, meta *jetstre
 	found, ok := a.known[name]
 	a.mu.Unlock()
 	if !ok || time.Since(found.asked) > ackWaitsFresh {
-		ctx, cancel := context.WithTimeout(ctx, finderTimeout)
+		ctx, cancel := context.WithTimeout(ctx, ackWaitsTimeout)
 		defer cancel()
 		consumer, err := js.Consumer(ctx, meta.Stream, meta.Consumer)
 		if err != nil {

@@ -49,7 +49,7 @@ func (c *Client) checkMessage(op, subject string, reply int, header natsgo.Heade
 // keyRoom is what the longest line about a key has besides the key: that of a consumer with the key for
 // its filter, whose name upstream makes, or that of a write.
 func (kv *KeyValue) keyRoom() int {
-	create := len(kv.client.jsPrefix) + len("CONSUMER.CREATE.") + len(kv.stream) + 1 + 26 + 1 + len(kv.prefix)
+	create := len(kv.client.api.Subject("CONSUMER.CREATE.")) + len(kv.stream) + 1 + 26 + 1 + len(kv.prefix)
 	return max(create, len(kv.writePrefix)) + kv.client.lineRoom()
 }
 
@@ -57,7 +57,7 @@ func (kv *KeyValue) keyRoom() int {
 // metadata up by subject.
 func (c *Client) objectNameFault(bucket, name string) string {
 	subject := len(objectMetaSubject(bucket, "")) + base64.URLEncoding.EncodedLen(len(name))
-	question := len(c.jsPrefix) + len("DIRECT.GET.") + len(objectStreamPrefix) + len(bucket) + 1 + subject
+	question := len(c.api.Subject("DIRECT.GET.")) + len(objectStreamPrefix) + len(bucket) + 1 + subject
 	return c.lineFault(question + c.lineRoom())
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 )
 
 // ObjectStoreOption changes the configuration of a bucket that is created.
@@ -107,7 +108,7 @@ func objectStoreFault(op, bucket string, err error) error {
 	if differs, ok := err.(*DriftError); ok { //nolint:errorlint // it is not wrapped
 		return differs
 	}
-	return wrapJetStream(op, bucket, err)
+	return jsapi.Wrap(op, bucket, err)
 }
 
 // liveObjectStoreConfig returns the bucket's configuration as its stream has it.
@@ -165,9 +166,9 @@ func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStor
 		return nil, err
 	}
 	defer cancel()
-	store, err := lookUp(ctx, c, func(ctx context.Context) (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, bucket) })
+	store, err := jsapi.Look(ctx, c.api, func(ctx context.Context) (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, bucket) })
 	if err != nil {
-		return nil, wrapJetStream(op, bucket, fault.Because(ctx, err))
+		return nil, jsapi.Wrap(op, bucket, fault.Because(ctx, err))
 	}
 	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
 }
@@ -184,7 +185,7 @@ func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
 	if errors.Is(err, jetstream.ErrStreamNotFound) { // upstream's text is of two lines
 		err = fault.Joined{jetstream.ErrBucketNotFound, jetstream.ErrStreamNotFound}
 	}
-	return wrapJetStream(op, bucket, fault.Because(ctx, err))
+	return jsapi.Wrap(op, bucket, fault.Because(ctx, err))
 }
 
 // ObjectStores returns the state of every bucket of objects in the account. An error ends the sequence.
@@ -212,7 +213,7 @@ func (c *Client) ObjectStores(ctx context.Context) iter.Seq2[jetstream.ObjectSto
 			}
 		}
 		if err := list.Error(); err != nil {
-			yield(nil, wrapJetStream(op, "", fault.Because(ctx, err)))
+			yield(nil, jsapi.Wrap(op, "", fault.Because(ctx, err)))
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -83,22 +84,22 @@ type storedMessage struct {
 // lastMessage returns the last message of a subject, or jetstream.ErrMsgNotFound.
 func (c *Client) lastMessage(ctx context.Context, stream, subject string) (storedMessage, error) {
 	var answer struct {
-		apiRefusal
+		jsapi.Refusal
 		Message storedMessage `json:"message"`
 	}
-	err := c.askAPI(ctx, "STREAM.MSG.GET."+stream, wire.Get{LastFor: subject}, &answer)
+	err := c.api.Ask(ctx, "STREAM.MSG.GET."+stream, wire.Get{LastFor: subject}, &answer)
 	return answer.Message, err
 }
 
 // lastSequence returns the sequence of the stream's last message.
 func (c *Client) lastSequence(ctx context.Context, stream string) (uint64, error) {
 	var answer struct {
-		apiRefusal
+		jsapi.Refusal
 		State struct {
 			Last uint64 `json:"last_seq"`
 		} `json:"state"`
 	}
-	err := c.askAPI(ctx, "STREAM.INFO."+stream, struct{}{}, &answer)
+	err := c.api.Ask(ctx, "STREAM.INFO."+stream, struct{}{}, &answer)
 	return answer.State.Last, err
 }
 
@@ -120,14 +121,14 @@ func (c *Client) countSubjects(ctx context.Context, bucket, filter string) (map[
 	found := make(map[string]uint64)
 	for {
 		var answer struct {
-			apiRefusal
+			jsapi.Refusal
 			Total int       `json:"total"`
 			Now   time.Time `json:"ts"`
 			State struct {
 				Subjects map[string]uint64 `json:"subjects"`
 			} `json:"state"`
 		}
-		if err := c.askAPI(ctx, "STREAM.INFO."+objectStreamPrefix+bucket, &question, &answer); err != nil {
+		if err := c.api.Ask(ctx, "STREAM.INFO."+objectStreamPrefix+bucket, &question, &answer); err != nil {
 			return nil, time.Time{}, err
 		}
 		for subject, n := range answer.State.Subjects {
@@ -194,7 +195,7 @@ func objectError(op, bucket, name string, err error) error {
 	if kind != nil || err == nil {
 		return &fault.Error{Op: op, Target: target, Kind: kind, Cause: err}
 	}
-	return wrapJetStream(op, target, err)
+	return jsapi.Wrap(op, target, err)
 }
 
 // changeObject replaces the metadata of an object by what change makes of the version that is there, which
@@ -234,10 +235,10 @@ func (s *ObjectStore) purgeSubject(ctx context.Context, subject string, upTo uin
 		question.Sequence = upTo + 1
 	}
 	var answer struct {
-		apiRefusal
+		jsapi.Refusal
 		Purged int `json:"purged"`
 	}
-	err := s.client.askAPI(ctx, "STREAM.PURGE."+objectStreamPrefix+s.bucket, question, &answer)
+	err := s.client.api.Ask(ctx, "STREAM.PURGE."+objectStreamPrefix+s.bucket, question, &answer)
 	return answer.Purged, err
 }
 

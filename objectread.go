@@ -156,7 +156,7 @@ const objectAsk = 500 * time.Millisecond
 // as a stream. It returns nil when it does not get the chunk: then a consumer may.
 func (c *Client) soleChunk(ctx context.Context, info *jetstream.ObjectInfo) []byte {
 	question := &natsgo.Msg{
-		Subject: c.jsPrefix + "DIRECT.GET." + objectStreamPrefix + info.Bucket + "." + objectChunks(info.Bucket, info.NUID),
+		Subject: c.api.Subject("DIRECT.GET." + objectStreamPrefix + info.Bucket + "." + objectChunks(info.Bucket, info.NUID)),
 	}
 	m, err := c.conn.Exchange(ctx, question, objectAsk)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 )
 
 // ObjectStore is a bucket of objects of any size: upstream's jetstream.ObjectStore, with the errors
@@ -22,7 +23,7 @@ type ObjectStore struct {
 }
 
 func (s *ObjectStore) wrap(op, name string, err error) error {
-	return wrapJetStream(op, path(s.bucket, name), err)
+	return jsapi.Wrap(op, path(s.bucket, name), err)
 }
 
 // Put stores what r yields under meta.Name, in the place of an object of that name, which is read as

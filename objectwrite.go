@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 )
 
 const (
@@ -253,8 +254,8 @@ func (w *objectWriter) reorder(ctx context.Context) error {
 			Sequence uint64 `json:"seq"`
 			NoErase  bool   `json:"no_erase"`
 		}{sequence, true}
-		var answer struct{ apiRefusal }
-		err = c.askAPI(ctx, "STREAM.MSG.DELETE."+objectStreamPrefix+w.store.bucket, question, &answer)
+		var answer struct{ jsapi.Refusal }
+		err = c.api.Ask(ctx, "STREAM.MSG.DELETE."+objectStreamPrefix+w.store.bucket, question, &answer)
 		if err != nil && !isDeleted(err) {
 			return err
 		}

@@ -287,7 +287,7 @@ func (r *orderedReader) ask(n int) {
 }
 
 func (r *orderedReader) api(verb, consumer string) string {
-	return r.client.jsPrefix + "CONSUMER." + verb + "." + r.stream + "." + consumer
+	return r.client.api.Subject("CONSUMER." + verb + "." + r.stream + "." + consumer)
 }
 
 // onStatus takes the server's word on a pull: a heartbeat, its end, or that the consumer is gone.

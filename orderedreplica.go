@@ -28,7 +28,7 @@ func (r *orderedReader) nextOfReplica(ctx context.Context) (*natsgo.Msg, *natsgo
 	if err != nil {
 		return nil, nil
 	}
-	question := &natsgo.Msg{Subject: r.client.jsPrefix + "DIRECT.GET." + r.stream, Data: body}
+	question := &natsgo.Msg{Subject: r.client.api.Subject("DIRECT.GET." + r.stream), Data: body}
 	m, err := r.client.conn.Exchange(ctx, question, replicaAttempt)
 	if err != nil {
 		return nil, nil

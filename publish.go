@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -14,6 +13,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -113,8 +113,7 @@ func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *je
 	if err := fault.Ended(ctx); err != nil {
 		return nil, false, wrap(op, m.Subject, err)
 	}
-	stored := strings.TrimPrefix(m.Subject, c.jsPrefix) // keys of a domain have it
-	ack, doubted, end, err := ask(ctx, c, m, stored, wire.ParsePubAck)
+	ack, doubted, end, err := jsapi.Send(ctx, c.api, m, m.Subject, wire.ParsePubAck)
 	switch {
 	case end != nil:
 		return nil, doubted, c.unstored(ctx, op, m.Subject, end, err, doubted)

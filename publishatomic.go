@@ -13,6 +13,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -106,14 +107,14 @@ func (c *Client) storeAtomic(ctx context.Context, batch []*natsgo.Msg) (*BatchAc
 			// The leader has changed, or one of the messages was refused, or lost on the way. Nothing is
 			// stored.
 			careful = true
-		case !passes(err):
+		case !jsapi.Passes(err):
 			return nil, wrap(opPublishAtomic, batch[at].Subject, c.sized(err, batch[at].Header, batch[at].Data))
 		}
 		last = err
-		if !errors.Is(err, conn.ErrBroken) && c.finder.missing(ctx, batch[at].Subject, true) {
+		if !errors.Is(err, conn.ErrBroken) && c.api.Missing(ctx, batch[at].Subject) {
 			return nil, wrap(opPublishAtomic, batch[at].Subject, jetstream.ErrNoStreamResponse)
 		}
-		pause.Sleep(ctx, askPause)
+		pause.Sleep(ctx, jsapi.Pause)
 		if ctx.Err() != nil {
 			return nil, c.unstored(ctx, opPublishAtomic, subject, ErrTimeout, last, doubted)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -24,7 +25,7 @@ func (c *Client) storedBefore(ctx context.Context, op string, m *natsgo.Msg, ref
 	question, expected := wire.Get{}, m.Header.Get(jetstream.ExpectedLastSeqHeader)
 	if expected == "" {
 		expected = m.Header.Get(jetstream.ExpectedLastSubjSeqHeader)
-		question.NextFor = strings.TrimPrefix(m.Subject, c.jsPrefix)
+		question.NextFor = strings.TrimPrefix(m.Subject, c.api.Subject(""))
 	}
 	sequence, err := strconv.ParseUint(expected, 10, 64)
 	if err != nil {
@@ -44,7 +45,7 @@ func (c *Client) storedBefore(ctx context.Context, op string, m *natsgo.Msg, ref
 
 // storedFor asks the leader of the stream that stores subject for a message, and returns the stream's name.
 func (c *Client) storedFor(ctx context.Context, subject string, question wire.Get) (string, wire.Stored, error) {
-	name, err := c.streamOf(ctx, strings.TrimPrefix(subject, c.jsPrefix))
+	name, err := c.api.StreamOf(ctx, subject)
 	if err != nil {
 		return "", wire.Stored{}, err
 	}
@@ -52,28 +53,10 @@ func (c *Client) storedFor(ctx context.Context, subject string, question wire.Ge
 	if err != nil {
 		return "", wire.Stored{}, err
 	}
-	m := &natsgo.Msg{Subject: c.jsPrefix + "STREAM.MSG.GET." + name, Data: body}
-	found, _, end, err := ask(ctx, c, m, "", wire.ParseStored)
+	m := &natsgo.Msg{Subject: c.api.Subject("STREAM.MSG.GET." + name), Data: body}
+	found, _, end, err := jsapi.Send(ctx, c.api, m, "", wire.ParseStored)
 	if end != nil {
-		err = c.unanswered(ctx, end, err)
+		err = c.api.Unanswered(ctx, end, err)
 	}
 	return name, found, err
-}
-
-// streamOf returns the name of the stream that stores subject, or jetstream.ErrStreamNotFound.
-func (c *Client) streamOf(ctx context.Context, subject string) (string, error) {
-	question := struct {
-		Subject string `json:"subject"`
-	}{subject}
-	var answer struct {
-		apiRefusal
-		Names []string `json:"streams"`
-	}
-	if err := c.askAPI(ctx, "STREAM.NAMES", question, &answer); err != nil {
-		return "", err
-	}
-	if len(answer.Names) == 0 {
-		return "", jetstream.ErrStreamNotFound
-	}
-	return answer.Names[0], nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -74,7 +75,7 @@ func (p *asyncPublisher) publish(f *pubAckFuture) error {
 			return fail(f.op, f.msg.Subject, ErrClosed, "")
 		}
 	}
-	if err := p.send(f, 1); err != nil && !passes(err) {
+	if err := p.send(f, 1); err != nil && !jsapi.Passes(err) {
 		err = wrap(f.op, f.msg.Subject, c.sized(err, f.msg.Header, f.msg.Data))
 		p.resolve(f, nil, err)
 		return err
@@ -166,9 +167,9 @@ func (p *asyncPublisher) deliver(m *natsgo.Msg) {
 	switch {
 	case err == nil:
 		p.stored(f, attempt, ack)
-	case errors.Is(err, jetstream.ErrInvalidJSAck), again && isInProcess(err): // the answer is still to come
-	case passes(err):
-		p.postpone(f, askPause, errors.Is(err, natsgo.ErrNoResponders), err)
+	case errors.Is(err, jetstream.ErrInvalidJSAck), again && jsapi.InProcess(err): // the answer is still to come
+	case jsapi.Passes(err):
+		p.postpone(f, jsapi.Pause, errors.Is(err, natsgo.ErrNoResponders), err)
 	case again && fault.Kind(err) == ErrConflict: //nolint:errorlint // a sentinel of our own table
 		p.postpone(f, time.Second, false, err)
 		go p.verify(f, err) // it waits for the server
@@ -313,11 +314,11 @@ func (p *asyncPublisher) retry(overdue []*pubAckFuture, breaks uint64) {
 		may := broken || p.mayAsk(f)
 		p.mu.Unlock()
 		if silent && time.Now().Before(askUntil) { // a server that is slow to answer is asked next time
-			switch p.client.finder.ask(p.client.life.Context(), f.msg.Subject, may) {
-			case streamMissing:
+			switch missing, doubted := p.client.api.Find(p.client.life.Context(), f.msg.Subject, may); {
+			case missing:
 				p.resolve(f, nil, wrap(f.op, f.msg.Subject, jetstream.ErrNoStreamResponse))
 				continue
-			case streamDoubted:
+			case doubted:
 				continue // the next tick knows
 			}
 		}
@@ -332,7 +333,7 @@ func (p *asyncPublisher) retry(overdue []*pubAckFuture, breaks uint64) {
 		if !flying {
 			continue
 		}
-		if err := p.send(f, attempt); err != nil && !passes(err) {
+		if err := p.send(f, attempt); err != nil && !jsapi.Passes(err) {
 			p.resolve(f, nil, wrap(f.op, f.msg.Subject, err))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -33,7 +34,7 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 
-	subject := c.jsPrefix + "CONSUMER.MSG.NEXT." + stream + "." + consumer
+	subject := c.api.Subject("CONSUMER.MSG.NEXT." + stream + "." + consumer)
 	var unheard error // by the consumer in the last attempt
 	for pause := retryPauseMin; ; pause = min(2*pause, retryPauseMax) {
 		if err := c.conn.Wait(ctx); err != nil {
@@ -53,7 +54,7 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 			unheard = err
 			_, err := js.Consumer(ctx, stream, consumer)
 			if err != nil && ctx.Err() == nil && c.conn.IsUp() {
-				return nil, wrapJetStream(op, target, err)
+				return nil, jsapi.Wrap(op, target, err)
 			}
 		case errors.Is(err, wire.ErrPullAgain):
 			unheard = nil

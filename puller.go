@@ -68,7 +68,7 @@ type pullSession struct {
 func newPuller(s *Consumption, stream, consumer string, own *jetstream.ConsumerConfig) *puller {
 	return &puller{
 		s: s, stream: stream, consumer: consumer, own: own, poke: make(chan struct{}, 1),
-		subject: s.client.jsPrefix + "CONSUMER.MSG.NEXT." + stream + "." + consumer,
+		subject: s.client.api.Subject("CONSUMER.MSG.NEXT." + stream + "." + consumer),
 	}
 }
 

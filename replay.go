@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
@@ -101,7 +102,7 @@ func (c *Client) ReplayDeadLetters(ctx context.Context, stream string, opts ...R
 		return 0, nil
 	}
 	if err != nil {
-		return 0, wrapJetStream(op, from, fault.Because(ctx, err))
+		return 0, jsapi.Wrap(op, from, fault.Because(ctx, err))
 	}
 	r := &replay{client: c, letters: letters, name: from, streams: make(map[string]*jetstream.StreamConfig)}
 	if o.every > 0 {
@@ -116,7 +117,7 @@ func (c *Client) ReplayDeadLetters(ctx context.Context, stream string, opts ...R
 			break // the rest has been replayed or deleted meanwhile
 		}
 		if err != nil {
-			return r.replayed, wrapJetStream(op, from, fault.Because(ctx, err))
+			return r.replayed, jsapi.Wrap(op, from, fault.Because(ctx, err))
 		}
 		if next = raw.Sequence + 1; next > state.LastSeq+1 {
 			break
@@ -222,7 +223,7 @@ func (r *replay) dereference(ctx context.Context, letter *DeadLetter) error {
 		err = jetstream.ErrMsgNotFound
 	}
 	if err != nil {
-		return wrapJetStream(op, letter.Subject, fault.Because(ctx, err))
+		return jsapi.Wrap(op, letter.Subject, fault.Because(ctx, err))
 	}
 	letter.Header, letter.Data = m.Header, m.Data
 	return nil

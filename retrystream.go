@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -32,8 +33,8 @@ func (s *Consumption) newRetries() *sideStream {
 			Durable: s.consumer, FilterSubject: x.subject, AckPolicy: jetstream.AckExplicitPolicy,
 			AckWait: s.ackWait(), MaxAckPending: -1,
 		}}
-		err := s.client.askAPI(ctx, "CONSUMER.CREATE."+x.config.Name+"."+s.consumer+"."+x.subject, question, &apiRefusal{})
-		return wrapJetStream("create consumer", path(x.config.Name, s.consumer), fault.Because(ctx, err))
+		err := s.client.api.Ask(ctx, "CONSUMER.CREATE."+x.config.Name+"."+s.consumer+"."+x.subject, question, &jsapi.Refusal{})
+		return jsapi.Wrap("create consumer", path(x.config.Name, s.consumer), fault.Because(ctx, err))
 	}
 	return x
 }

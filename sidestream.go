@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -216,7 +217,7 @@ func (x *sideStream) locate(ctx context.Context) (name string, err error) {
 	}
 	domain, err := x.s.client.domain(ctx)
 	if err != nil {
-		return "", wrapJetStream("find the domain of", x.s.stream, err)
+		return "", jsapi.Wrap("find the domain of", x.s.stream, err)
 	}
 	subject := x.root + "."
 	if domain != "" {
@@ -231,18 +232,18 @@ func (x *sideStream) locate(ctx context.Context) (name string, err error) {
 // domain returns the domain that the client works in, if there are any: the one it is told to, or the
 // server's.
 func (c *Client) domain(ctx context.Context) (string, error) {
-	if c.jsPrefix != jetstream.DefaultAPIPrefix {
-		domain, isDomain := strings.CutSuffix(strings.TrimPrefix(c.jsPrefix, "$JS."), ".API.")
+	if prefix := c.api.Subject(""); prefix != jetstream.DefaultAPIPrefix {
+		domain, isDomain := strings.CutSuffix(strings.TrimPrefix(prefix, "$JS."), ".API.")
 		if !isDomain || strings.Contains(domain, ".") {
 			return "", nil // another account's
 		}
 		return domain, nil
 	}
 	var answer struct {
-		apiRefusal
+		jsapi.Refusal
 		Domain string `json:"domain"`
 	}
-	err := c.askAPI(ctx, "INFO", nil, &answer)
+	err := c.api.Ask(ctx, "INFO", nil, &answer)
 	if errors.Is(err, natsgo.ErrPermissionViolation) {
 		err = nil // they who have domains let their users know
 	}
@@ -268,11 +269,11 @@ func (x *sideStream) find(ctx context.Context, m *natsgo.Msg) error {
 		return nil // publishing tells
 	}
 	var answer struct {
-		apiRefusal
+		jsapi.Refusal
 		Streams []string `json:"streams"`
 	}
 	question := map[string]string{"subject": x.subject}
-	err := x.s.client.askAPI(ctx, "STREAM.NAMES", question, &answer)
+	err := x.s.client.api.Ask(ctx, "STREAM.NAMES", question, &answer)
 	delete(m.Header, jetstream.ExpectedStreamHeader)
 	own := slices.Contains(answer.Streams, x.s.stream)
 	if errors.Is(err, natsgo.ErrPermissionViolation) {
@@ -284,7 +285,7 @@ func (x *sideStream) find(ctx context.Context, m *natsgo.Msg) error {
 	if own {
 		return fail("find the stream of", x.subject, ErrInvalidConfig, "it is the stream %q that the messages come from", x.s.stream)
 	}
-	return wrapJetStream("find the stream of", x.subject, err)
+	return jsapi.Wrap("find the stream of", x.subject, err)
 }
 
 // try publishes m once.
@@ -333,9 +334,9 @@ func (x *sideStream) create(ctx context.Context) error {
 // streamAPI asks for a stream's configuration, or to make it so.
 func (x *sideStream) streamAPI(ctx context.Context, verb, name string, question any) (*jetstream.StreamConfig, error) {
 	var answer struct {
-		apiRefusal
+		jsapi.Refusal
 		Config jetstream.StreamConfig `json:"config"`
 	}
-	err := x.s.client.askAPI(ctx, "STREAM."+verb+"."+name, question, &answer)
-	return &answer.Config, wrapJetStream(strings.ToLower(verb)+" stream", name, err)
+	err := x.s.client.api.Ask(ctx, "STREAM."+verb+"."+name, question, &answer)
+	return &answer.Config, jsapi.Wrap(strings.ToLower(verb)+" stream", name, err)
 }

@@ -1,8 +1,9 @@
-package nats
+package jsapi
 
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,10 +23,10 @@ const (
 	finderSize    = 1024                   // subjects remembered
 )
 
-// streamFinder remembers which subjects a stream stores. While a leader is elected every publish
+// finder remembers which subjects a stream stores. While a leader is elected every publish
 // goes unanswered, and thousands may be in flight: they ask once.
-type streamFinder struct {
-	client *Client
+type finder struct {
+	api *API
 
 	mu    sync.Mutex
 	known map[string]*finding
@@ -48,9 +49,38 @@ type finding struct {
 	verdict verdict
 }
 
-// missing returns when it knows that no stream stores subject, or that nobody can say so. One of many that
-// wait for a slow server, which is not sure, asks only when nothing is known of similar subjects.
-func (f *streamFinder) missing(ctx context.Context, subject string, sure bool) bool {
+// Missing returns when it knows that no stream stores subject, or that nobody can say so.
+func (a *API) Missing(ctx context.Context, subject string) bool {
+	return a.finder.missing(ctx, subject, true)
+}
+
+// Find is Missing for one of many that wait for a slow server: it asks once, and when it is not sure only if
+// nothing is known of similar subjects. Doubted is a subject that is worth to be asked for again in a moment.
+func (a *API) Find(ctx context.Context, subject string, sure bool) (missing, doubted bool) {
+	found := a.finder.ask(ctx, subject, sure)
+	return found == streamMissing, found == streamDoubted
+}
+
+// StreamOf returns the name of the stream that stores subject, or jetstream.ErrStreamNotFound.
+func (a *API) StreamOf(ctx context.Context, subject string) (string, error) {
+	question := struct {
+		Subject string `json:"subject"`
+	}{strings.TrimPrefix(subject, a.prefix)} // keys of a domain have it
+	var answer struct {
+		Refusal
+		Names []string `json:"streams"`
+	}
+	if err := a.Ask(ctx, "STREAM.NAMES", question, &answer); err != nil {
+		return "", err
+	}
+	if len(answer.Names) == 0 {
+		return "", jetstream.ErrStreamNotFound
+	}
+	return answer.Names[0], nil
+}
+
+// missing is Missing, by Find's way of being sure.
+func (f *finder) missing(ctx context.Context, subject string, sure bool) bool {
 	for {
 		switch f.ask(ctx, subject, sure) {
 		case streamMissing:
@@ -68,8 +98,8 @@ func (f *streamFinder) missing(ctx context.Context, subject string, sure bool) b
 
 // ask tells whether a stream stores subject. It takes two answers, a moment apart, to say that none
 // does: a stream that was created just now may not have got around. No answer is no evidence.
-func (f *streamFinder) ask(ctx context.Context, subject string, sure bool) verdict {
-	head := subjects.Head(subject)
+func (f *finder) ask(ctx context.Context, subject string, sure bool) verdict {
+	head := subjects.Head(strings.TrimPrefix(subject, f.api.prefix))
 	if !sure {
 		turn := f.finding(head + ".").turn // no subject
 		select {
@@ -103,10 +133,10 @@ func (f *streamFinder) ask(ctx context.Context, subject string, sure bool) verdi
 	}
 	ctx, cancel := context.WithTimeout(ctx, finderTimeout)
 	defer cancel()
-	if f.client.conn.Wait(ctx) != nil {
+	if f.api.conn.Wait(ctx) != nil {
 		return streamUnknown
 	}
-	_, err := f.client.streamOf(ctx, subject)
+	_, err := f.api.StreamOf(ctx, subject)
 	switch {
 	case !errors.Is(err, jetstream.ErrStreamNotFound): // it is there, or the server is slow to say anything
 		found.verdict = streamUnknown
@@ -125,7 +155,7 @@ func (f *streamFinder) ask(ctx context.Context, subject string, sure bool) verdi
 	return found.verdict
 }
 
-func (f *streamFinder) finding(subject string) *finding {
+func (f *finder) finding(subject string) *finding {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	found := f.known[subject]

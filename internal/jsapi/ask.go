@@ -1,4 +1,4 @@
-package nats
+package jsapi
 
 import (
 	"context"
@@ -14,22 +14,22 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
-// askPause follows an answer that says "not now".
-const askPause = 100 * time.Millisecond
+// Pause follows an answer that says "not now".
+const Pause = 100 * time.Millisecond
 
-// ask sends m until parse takes an answer, the server refuses, or ctx ends, which must have a deadline. It is
+// Send sends m until parse takes an answer, the server refuses, or ctx ends, which must have a deadline. It is
 // the one way in which a question is put again: over lost answers, elections and broken connections, as
 // rarely as conn.Call has it. M must be one that may be sent twice. Stored is the subject that a stream should
 // store, or empty for a question to the JetStream API.
 //
 // End is why it ended without an answer or refusal; then err is what became of the last sending. Doubted
 // tells that a sending before the one that was answered got no answer.
-func ask[T any](ctx context.Context, c *Client, m *natsgo.Msg, stored string, parse func(*natsgo.Msg) (T, error)) (answer T, doubted bool, end, err error) {
-	call, done := c.conn.Ask(m), false
+func Send[T any](ctx context.Context, a *API, m *natsgo.Msg, stored string, parse func(*natsgo.Msg) (T, error)) (answer T, doubted bool, end, err error) {
+	call, done := a.conn.Ask(m), false
 	defer func() { call.End(done) }()
 	for {
 		may := true // whether this call is one of those that look for the stream
-		if end := c.conn.Wait(ctx); end != nil {
+		if end := a.conn.Wait(ctx); end != nil {
 			return answer, call.Doubtful(), end, err
 		}
 		var m *natsgo.Msg
@@ -48,31 +48,31 @@ func ask[T any](ctx context.Context, c *Client, m *natsgo.Msg, stored string, pa
 		case errors.Is(err, jetstream.ErrInvalidJSAck):
 			call.Disown()
 			continue
-		case isCrowded(err):
+		case crowded(err):
 			call.Refused()
 			continue
-		case isInProcess(err) && call.Doubtful(): // perhaps by the message itself, whose answer is to come
+		case InProcess(err) && call.Doubtful(): // perhaps by the message itself, whose answer is to come
 			continue
-		case stored == "" && errors.Is(err, natsgo.ErrNoResponders), !passes(err):
+		case stored == "" && errors.Is(err, natsgo.ErrNoResponders), !Passes(err):
 			return answer, call.Doubtful(), nil, err
 		default:
-			call.Later(askPause)
+			call.Later(Pause)
 		}
 		if ctx.Err() != nil {
-			return answer, call.Doubtful(), ErrTimeout, err
+			return answer, call.Doubtful(), fault.ErrTimeout, err
 		}
-		if stored != "" && c.finder.missing(ctx, stored, may) {
+		if stored != "" && a.finder.missing(ctx, stored, may) {
 			return answer, call.Doubtful(), nil, jetstream.ErrNoStreamResponse
 		}
 	}
 }
 
-// unanswered says why a question ended without an answer: see ask.
-func (c *Client) unanswered(ctx context.Context, end, last error) error {
+// Unanswered says why a question ended without an answer: see Send.
+func (a *API) Unanswered(ctx context.Context, end, last error) error {
 	switch {
-	case errors.Is(end, ErrNotConnected):
-		return c.unreachable(ctx, "", "", end)
-	case errors.Is(end, ErrClosed):
+	case errors.Is(end, fault.ErrNotConnected):
+		return a.conn.Unreachable(ctx, "", "", end)
+	case errors.Is(end, fault.ErrClosed):
 		return end
 	case last == nil, errors.Is(context.Cause(ctx), context.Canceled):
 		return fault.Ended(ctx)
@@ -80,16 +80,16 @@ func (c *Client) unanswered(ctx context.Context, end, last error) error {
 	return fault.Joined{fault.Ended(ctx), last}
 }
 
-// apiAnswer is an answer of the JetStream API: it embeds an apiRefusal.
-type apiAnswer interface{ refused() error }
+// Answer is an answer of the JetStream API: it embeds a Refusal.
+type Answer interface{ refused() error }
 
-// apiRefusal is what all answers have in common.
-type apiRefusal struct {
+// Refusal is what all answers have in common.
+type Refusal struct {
 	Error *jetstream.APIError `json:"error"`
 }
 
 // refused takes the error out, for the next answer to be decoded into the same struct.
-func (r *apiRefusal) refused() error {
+func (r *Refusal) refused() error {
 	if err := r.Error; err != nil {
 		r.Error = nil
 		return err
@@ -97,16 +97,15 @@ func (r *apiRefusal) refused() error {
 	return nil
 }
 
-// askAPI asks the JetStream API and decodes the answer. Without a deadline in ctx, Config.RequestTimeout
-// applies.
-func (c *Client) askAPI(ctx context.Context, verb string, question any, answer apiAnswer) error {
+// Ask asks the JetStream API and decodes the answer. Without a deadline in ctx, the API's own time applies.
+func (a *API) Ask(ctx context.Context, verb string, question any, answer Answer) error {
 	body, err := json.Marshal(question)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := c.deadline(ctx)
+	ctx, cancel := a.conn.Deadline(ctx)
 	defer cancel()
-	_, _, end, err := ask(ctx, c, &natsgo.Msg{Subject: c.jsPrefix + verb, Data: body}, "", func(m *natsgo.Msg) (apiAnswer, error) {
+	_, _, end, err := Send(ctx, a, &natsgo.Msg{Subject: a.prefix + verb, Data: body}, "", func(m *natsgo.Msg) (Answer, error) {
 		if wire.NoResponders(m) {
 			return nil, natsgo.ErrNoResponders
 		}
@@ -116,23 +115,23 @@ func (c *Client) askAPI(ctx context.Context, verb string, question any, answer a
 		return answer, answer.refused()
 	})
 	if end != nil {
-		return c.unanswered(ctx, end, err)
+		return a.Unanswered(ctx, end, err)
 	}
 	return err
 }
 
-// lookUp calls f, which asks upstream for something that exists, and calls it again on the next
+// Look calls f, which asks upstream for something that exists, and calls it again on the next
 // connection when the present one breaks: upstream waits for the answer of a server that is gone for
 // as long as ctx lasts. Without a deadline in ctx, Config.RequestTimeout applies.
-func lookUp[T any](ctx context.Context, c *Client, f func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := c.deadline(ctx)
+func Look[T any](ctx context.Context, a *API, f func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := a.conn.Deadline(ctx)
 	defer cancel()
 	for {
-		up, leave := c.conn.WhileUp(ctx)
+		up, leave := a.conn.WhileUp(ctx)
 		found, err := f(up)
-		broken := errors.Is(context.Cause(up), ErrConnectionLost) || errors.Is(err, natsgo.ErrDisconnected)
+		broken := errors.Is(context.Cause(up), fault.ErrConnectionLost) || errors.Is(err, natsgo.ErrDisconnected)
 		leave()
-		if err == nil || !broken || c.conn.Wait(ctx) != nil {
+		if err == nil || !broken || a.conn.Wait(ctx) != nil {
 			return found, fault.Because(ctx, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package nats
+package jsapi
 
 import (
 	"errors"
@@ -9,9 +9,9 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
-// isInProcess tells whether the server refuses a message because it, or another one on its subject whose
+// InProcess tells whether the server refuses a message because it, or another one on its subject whose
 // sequence is expected, is on its way to the replicas: it is not known yet what becomes of it.
-func isInProcess(err error) bool {
+func InProcess(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && (api.ErrorCode == fault.CodeSequenceInProcess || api.ErrorCode == fault.CodeDuplicateInProcess)
 }
@@ -19,14 +19,14 @@ func isInProcess(err error) bool {
 // tooManyRequests is the code of a refusal for want of room in a queue of the server.
 const tooManyRequests = 429
 
-func isCrowded(err error) bool {
+func crowded(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.Code == tooManyRequests
 }
 
-// passes tells whether the server's answer to a publish is about its own state, so that the same
+// Passes tells whether the server's answer to a publish is about its own state, so that the same
 // message may be stored a moment later.
-func passes(err error) bool {
+func Passes(err error) bool {
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, natsgo.ErrReconnectBufExceeded):

@@ -1,0 +1,12 @@
+// Package jsapi is how the servers of JetStream are asked: once, and again when nothing is heard.
+//
+// A question is a message whose answer is waited for over lost answers, elections and broken connections. All
+// its sendings have one reply subject, so a late answer counts, and those that wait for one queue of a server
+// ask again as rarely as the pace of their connection has it. What ends it early is an answer, a refusal, the
+// denial of its subject, and, for what a stream should store, that no stream does.
+//
+//   - api.go: [API], its prefix and upstream's handle on it.
+//   - ask.go: [Send] and [API.Ask], which ask; [Look], for what upstream asks.
+//   - finder.go: [API.Missing], whether a stream stores a subject at all.
+//   - passing.go: the refusals that pass.
+package jsapi

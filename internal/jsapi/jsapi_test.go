@@ -1,0 +1,98 @@
+package jsapi_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait for a state that is sure to come.
+const patience = 10 * time.Second
+
+// silent hears nothing of the connection.
+type silent struct{}
+
+func (silent) Up(bool, time.Duration)        {}
+func (silent) Down(error)                    {}
+func (silent) Failed(*conn.ServerError)      {}
+func (silent) Dropped(string, int, int64)    {}
+func (silent) Unsubscribed(string, int, int) {}
+func (silent) Refused(error)                 {}
+func (silent) Closed(error)                  {}
+
+func newAPI(t *testing.T, o jsapi.Options, server ...natstest.Option) *jsapi.API {
+	t.Helper()
+	url := natstest.RunServer(t, server...).URL()
+	options := natsgo.GetDefaultOptions()
+	options.MaxReconnect = -1
+	var c *conn.Conn
+	c = conn.New(conn.Options{NATS: &options, RequestTimeout: patience, Denied: func(err error) { c.Deny(err) }}, silent{})
+	t.Cleanup(c.Close)
+	require.NoError(t, c.Open(context.Background(), func(context.Context) ([]string, error) { return []string{url}, nil }))
+	o.Timeout = patience
+	a, err := jsapi.New(c, o)
+	require.NoError(t, err)
+	return a
+}
+
+func TestAsk(t *testing.T) {
+	t.Parallel()
+	a, ctx := newAPI(t, jsapi.Options{}), context.Background()
+	assert.Equal(t, "$JS.API.STREAM.NAMES", a.Subject("STREAM.NAMES"))
+	var answer struct {
+		jsapi.Refusal
+		Config jetstream.StreamConfig `json:"config"`
+	}
+	want := jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}
+	require.ErrorIs(t, jsapi.Wrap("get", "ORDERS", a.Ask(ctx, "STREAM.INFO.ORDERS", nil, &answer)), fault.ErrStreamNotFound)
+	require.NoError(t, a.Ask(ctx, "STREAM.CREATE.ORDERS", want, &answer))
+	assert.Equal(t, want.Subjects, answer.Config.Subjects)
+	name, err := a.StreamOf(ctx, "orders.new")
+	require.NoError(t, err)
+	assert.Equal(t, "ORDERS", name)
+
+	ack, doubted, end, err := jsapi.Send(ctx, a, natsgo.NewMsg("orders.new"), "orders.new", wire.ParsePubAck)
+	require.NoError(t, err)
+	require.NoError(t, end)
+	assert.False(t, doubted)
+	assert.EqualValues(t, 1, ack.Sequence)
+	info, err := jsapi.Look(ctx, a, func(ctx context.Context) (*jetstream.StreamInfo, error) {
+		stream, err := a.JetStream().Stream(ctx, "ORDERS")
+		if err != nil {
+			return nil, err
+		}
+		return stream.Info(ctx)
+	})
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, info.State.Msgs)
+}
+
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, jsapi.Options{})
+	_, err := a.Conn().NATS().Subscribe("heard", func(*natsgo.Msg) {}) // so that silence is the answer
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	assert.True(t, a.Missing(ctx, "heard"))
+	_, _, end, err := jsapi.Send(ctx, a, natsgo.NewMsg("heard"), "heard", wire.ParsePubAck)
+	require.NoError(t, end)
+	require.ErrorIs(t, err, jetstream.ErrNoStreamResponse)
+	_, err = a.JetStream().CreateStream(ctx, jetstream.StreamConfig{Name: "HEARD", Subjects: []string{"heard"}})
+	require.NoError(t, err)
+	assert.Eventually(t, func() bool { return !a.Missing(ctx, "heard") }, patience, time.Millisecond)
+}
