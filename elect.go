@@ -29,7 +29,7 @@ func WithLease(ttl time.Duration) ElectOption { return func(o *electOptions) { o
 // When run returns while it leads, the leadership is given up and Elect returns run's error. When run
 // returns because the leadership was lost, Elect takes part in the next election; the loss and run's
 // error are logged and reported as EventLeadershipLost. When ctx ends, Elect returns its error after run
-// has returned. Close waits for that. The other errors are those of Lock.
+// has returned. Close waits for that, and the next one leads at once. The other errors are those of Lock.
 func (kv *KeyValue) Elect(ctx context.Context, key string, run func(ctx context.Context) error, opts ...ElectOption) error {
 	const op = "elect"
 	if err := kv.checkKey(ctx, op, key); err != nil {
@@ -80,13 +80,13 @@ func (kv *KeyValue) lead(ctx context.Context, lock *Lock, run func(ctx context.C
 			_ = release()
 		}
 	}()
-	err = run(leading)
+	err = run(lease{leading, lock})
 	lost := release()
 	switch {
 	case ctx.Err() != nil:
 		return true, kv.fault("elect", lock.key, errors.Join(fault.Ended(ctx), other(err, ctx)))
-	case errors.Is(lost, ErrClosed):
-		return true, kv.fault("elect", lock.key, lost)
+	case errors.Is(context.Cause(lock.ctx), ErrClosed):
+		return true, kv.fault("elect", lock.key, errors.Join(context.Cause(lock.ctx), other(err, lock.ctx)))
 	case errors.Is(lost, ErrLockLost) && err != nil:
 		return false, fmt.Errorf("%w; %w", lost, err)
 	case errors.Is(lost, ErrLockLost):

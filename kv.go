@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -24,19 +25,23 @@ type KeyValue struct {
 	writePrefix string // of the subjects to which they are written
 	direct      bool   // every replica answers reads
 	ttl         time.Duration
+	facts       atomic.Pointer[bucketFacts] // as last told
 }
 
 // newKeyValue asks the server what a handle has to know of its bucket.
 func (c *Client) newKeyValue(ctx context.Context, upstream jetstream.KeyValue) (*KeyValue, error) {
+	asked := time.Now()
 	status, err := upstream.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
 	kv := &KeyValue{KeyValue: upstream, client: c, bucket: upstream.Bucket(), stream: kvStreamPrefix + upstream.Bucket()}
-	cfg, err := bucketConfig(status)
+	info, err := bucketInfo(status)
 	if err != nil {
 		return nil, err
 	}
+	cfg := info.Config
+	kv.facts.Store(factsOf(info, asked))
 	kv.direct, kv.ttl = cfg.AllowDirect || cfg.MirrorDirect, cfg.MaxAge
 	source := kv.bucket
 	if cfg.Mirror != nil {
@@ -53,13 +58,13 @@ func (c *Client) newKeyValue(ctx context.Context, upstream jetstream.KeyValue) (
 	return kv, nil
 }
 
-// bucketConfig returns the configuration of a bucket's stream.
-func bucketConfig(status jetstream.KeyValueStatus) (*jetstream.StreamConfig, error) {
+// bucketInfo returns what upstream knows of a bucket's stream.
+func bucketInfo(status jetstream.KeyValueStatus) (*jetstream.StreamInfo, error) {
 	known, ok := status.(*jetstream.KeyValueBucketStatus) // upstream has no other
 	if !ok {
 		return nil, fmt.Errorf("unknown status %T", status)
 	}
-	return &known.StreamInfo().Config, nil
+	return known.StreamInfo(), nil
 }
 
 // History returns the values that the bucket keeps of key, oldest first, or ErrKeyNotFound.

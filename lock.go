@@ -65,7 +65,8 @@ type Lock struct {
 // Waiters watch the key, and also ask twice a second, so that they take a lock at once when it is
 // unlocked, and within a second of its end when its holder has died. Which of them gets it is chance.
 //
-// The errors are ErrInvalidArgument for a bad key or ttl and for a bucket that does not allow it,
+// The errors are ErrInvalidArgument for a bad key or ttl and for a bucket that does not allow it, or
+// deletes all its values sooner (WithKeyValueTTL),
 // ErrBucketNotFound, and, when ctx ends, ErrTimeout or ErrNotConnected.
 func (kv *KeyValue) Lock(ctx context.Context, key string, ttl time.Duration) (*Lock, error) {
 	const op = "lock"
@@ -130,10 +131,10 @@ func (kv *KeyValue) awaitUnlock(ctx context.Context, updates <-chan jetstream.Ke
 
 // tryLock returns the lock, or nil when somebody else holds it.
 func (kv *KeyValue) tryLock(ctx context.Context, op, key string, holder []byte, ttl time.Duration) (*Lock, error) {
-	ctx, cancel := context.WithTimeout(ctx, ttl)
+	asking, cancel := kv.client.deadline(ctx)
 	defer cancel()
 	w := keyWrite{expect: true, ttl: ttl}
-	entry, err := kv.latest(ctx, key)
+	entry, err := kv.latest(asking, key)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 	case err != nil:
@@ -143,11 +144,19 @@ func (kv *KeyValue) tryLock(ctx context.Context, op, key string, holder []byte, 
 	default:
 		w.revision = entry.revision
 	}
+	if facts, err := kv.known(asking); err != nil {
+		return nil, kv.fault(op, key, err)
+	} else if facts.ttl > 0 && facts.ttl < ttl {
+		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket deletes its values after %v, before a lease of %v is over", facts.ttl, ttl)
+	}
 	l := &Lock{
 		kv: kv, key: key, ttl: ttl, holder: holder, begun: time.Now(),
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
-	l.token, err = kv.write(ctx, op, key, holder, w)
+	l.extend(0)
+	writing, stop := context.WithTimeout(ctx, l.left())
+	defer stop()
+	l.token, err = kv.write(writing, op, key, holder, w)
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, ErrConflict):
@@ -165,7 +174,6 @@ func (l *Lock) begin(ctx context.Context) (*Lock, error) {
 	l.revision = l.token
 	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	l.ctx = lease{l.ctx, l}
-	l.extend(0)
 	l.timer = time.AfterFunc(l.left(), func() { l.lose(errLeaseExpired) })
 	forget, err := l.kv.client.life.OnClose(func() { l.lose(ErrClosed) })
 	if err != nil {
@@ -199,10 +207,10 @@ var errLeaseExpired = errors.New("the lease could not be renewed in time")
 func (l *Lock) keep() {
 	const op = "renew lock"
 	defer l.timer.Stop()
-	next := l.ttl / lockRenewals
+	last, next := time.Duration(0), l.ttl/lockRenewals
 	for {
 		select {
-		case <-time.After(next):
+		case <-time.After(last + next - time.Since(l.begun)):
 		case <-l.stop:
 			return
 		case <-l.ctx.Done():
@@ -223,18 +231,18 @@ func (l *Lock) keep() {
 				l.lose(errLeaseExpired)
 				return
 			}
-			next = l.ttl / lockRenewals
+			last, next = from, l.ttl/lockRenewals
 		case errors.Is(err, ErrConflict), errors.Is(err, ErrBucketNotFound):
 			l.lose(err)
 			return
 		default:
 			l.kv.client.log.Warn("the lock could not be renewed; trying on", "key", path(l.kv.bucket, l.key), "error", err)
-			next = lockPause
+			last, next = time.Since(l.begun), lockPause
 		}
 	}
 }
 
-// lease is the context of a lock. A process that goes on after a pause may look at it before the timer
+// lease is the context of a lock, or of who leads by it. A process that goes on after a pause may look at it before the timer
 // has run: Err looks at the clock.
 type lease struct {
 	context.Context //nolint:containedctx // it is one
@@ -258,7 +266,8 @@ func (l *Lock) Token() uint64 { return l.token }
 func (l *Lock) Context() context.Context { return l.ctx }
 
 // Unlock ends Context and gives the lock up, so that the next one can take it at once. It returns
-// ErrLockLost when it was lost before, so that what was done under it may not have been done alone.
+// ErrLockLost when it was lost before, so that what was done under it may not have been done alone; the
+// beginning of the client's end takes it from nobody.
 // Another error says that the server could not be told: the lease ends by itself then. A second call
 // returns nil.
 func (l *Lock) Unlock(ctx context.Context) error {
@@ -281,13 +290,20 @@ func (l *Lock) unlock(ctx context.Context, op string) error {
 		l.cancel(nil)
 		return l.kv.fault(op, l.key, fault.Ended(ctx))
 	}
+	lost := error(nil)
 	if l.ctx.Err() != nil {
-		return context.Cause(l.ctx)
+		lost = context.Cause(l.ctx)
+	}
+	if lost != nil && !errors.Is(lost, ErrClosed) { // a client that is closing still holds the lease
+		return lost
 	}
 	l.cancel(nil)
 	_, err := l.kv.write(ctx, op, l.key, nil, keyWrite{expect: true, revision: l.revision, delete: kvOperationPurge, ttl: l.ttl})
 	if errors.Is(err, ErrConflict) {
 		return &fault.Error{Op: op, Target: path(l.kv.bucket, l.key), Kind: ErrLockLost, Cause: err}
+	}
+	if err != nil && lost != nil {
+		return lost
 	}
 	return err
 }
