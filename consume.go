@@ -37,6 +37,7 @@ type Consumption struct {
 	changed  *sync.Cond // a message became ready, or no more will
 	held     heldList
 	waiting  waitList
+	naks     naks // has a lock of its own
 	rules    ackRules
 	pace     pace
 	stopping bool
@@ -148,7 +149,8 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	if err := s.main.find(find); err != nil {
 		return nil, wrap(op, path(stream, consumer), err)
 	}
-	s.origin = origin{client: c}
+	s.naks.s = s
+	s.origin = origin{client: c, naks: &s.naks}
 	s.origin.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := c.addConsumption(s); err != nil {
 		s.cancel(ErrClosed)

@@ -51,6 +51,7 @@ func (s *Consumption) beginStop(cause error) {
 	}
 	s.stopping, s.err = true, cause
 	s.endQuit()
+	s.naks.end()
 	if s.waiting.timer != nil {
 		s.waiting.timer.Stop()
 	}

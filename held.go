@@ -91,13 +91,10 @@ func (d *delivery) deliver() {
 // finished tells whether a final acknowledgement was sent.
 func (d *delivery) finished() bool { return atomic.LoadUint32(&d.msg.acked) == 1 }
 
-// verbNakAfter asks for the message again after delay, the server's own back-off taken into account:
-// it counts a delay from when the message's current deadline would end, not from now. The caller
-// holds the Consumption's lock.
+// verbNakAfter asks for the message again after delay. The caller holds the Consumption's lock.
 func (d *delivery) verbNakAfter(delay time.Duration) []byte {
-	rules := &d.from.s.rules
-	if n := len(rules.backOff); n > 0 && !d.from.optional { // the retry stream's consumer has none
-		delay -= rules.backOff[min(max(d.deliveries, 1), n)-1] - rules.ackWait
+	if !d.from.optional { // the retry stream's consumer has no back-off
+		delay = d.from.s.rules.nakDelay(delay, d.deliveries)
 	}
 	return wire.NakAfter(delay)
 }

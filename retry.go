@@ -154,7 +154,7 @@ func (s *Consumption) nakAfter(d *delivery, delay time.Duration) {
 	s.mu.Lock()
 	verb, mine := d.verbNakAfter(delay), d.claim() // under the lock, for an extension after it would change the delay
 	s.mu.Unlock()
-	if mine {
+	if mine && !s.naks.add(d.msg.msg.Reply, delay) {
 		d.noteSent(s.client.conn.Publish(context.Background(), d.msg.msg.Reply, "", nil, verb))
 	}
 }
