@@ -2,7 +2,6 @@ package nats
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"strconv"
 	"strings"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -49,14 +47,6 @@ func (c *Client) storedFor(ctx context.Context, subject string, question wire.Ge
 	if err != nil {
 		return "", wire.Stored{}, err
 	}
-	body, err := json.Marshal(question)
-	if err != nil {
-		return "", wire.Stored{}, err
-	}
-	m := &natsgo.Msg{Subject: c.api.Subject("STREAM.MSG.GET." + name), Data: body}
-	found, _, end, err := jsapi.Send(ctx, c.api, m, "", wire.ParseStored)
-	if end != nil {
-		err = c.api.Unanswered(ctx, end, err)
-	}
+	found, err := c.api.Stored(ctx, name, question)
 	return name, found, err
 }

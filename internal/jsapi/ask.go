@@ -120,6 +120,22 @@ func (a *API) Ask(ctx context.Context, verb string, question any, answer Answer)
 	return err
 }
 
+// Stored asks the leader of a stream for a message, or returns jetstream.ErrMsgNotFound. Without a deadline in ctx,
+// the API's own time applies.
+func (a *API) Stored(ctx context.Context, stream string, question wire.Get) (wire.Stored, error) {
+	body, err := json.Marshal(question)
+	if err != nil {
+		return wire.Stored{}, err
+	}
+	ctx, cancel := a.conn.Deadline(ctx)
+	defer cancel()
+	found, _, end, err := Send(ctx, a, &natsgo.Msg{Subject: a.prefix + "STREAM.MSG.GET." + stream, Data: body}, "", wire.ParseStored)
+	if end != nil {
+		return found, a.Unanswered(ctx, end, err)
+	}
+	return found, err
+}
+
 // Look calls f, which asks upstream for something that exists, and calls it again on the next
 // connection when the present one breaks: upstream waits for the answer of a server that is gone for
 // as long as ctx lasts. Without a deadline in ctx, Config.RequestTimeout applies.
