@@ -98,7 +98,8 @@ var (
 	ErrKeyNotFound = fault.ErrKeyNotFound
 	// ErrObjectNotFound is returned when the object does not exist or was deleted.
 	ErrObjectNotFound = fault.ErrObjectNotFound
-	// ErrObjectCorrupt is returned when an object's bytes do not match its stored digest or size.
+	// ErrObjectCorrupt is returned when an object's bytes do not match its stored digest or size, or when its
+	// metadata cannot be read.
 	ErrObjectCorrupt = fault.ErrObjectCorrupt
 	// ErrAlreadyExists is returned when a stream, consumer or bucket of that name exists with
 	// another configuration, or a key exists that was to be created.

@@ -75,7 +75,7 @@ func isDoubtful(ctx context.Context, err error) bool {
 }
 
 func (w *objectWriter) removeReplaced(ctx context.Context, old objectVersion) {
-	if old.info != nil && !old.info.Deleted && old.info.Chunks > 0 {
+	if old.hasChunks() {
 		w.store.purge(ctx, old.info.NUID)
 	}
 }

@@ -22,11 +22,14 @@ func (s *ObjectStore) GetInfo(ctx context.Context, name string, opts ...jetstrea
 	if err != nil {
 		return nil, s.wrap(op, name, err)
 	}
-	if version.info != nil && len(opts) > 0 { // upstream's only option shows the deleted ones
-		return version.info, nil
-	}
 	info, err := version.live()
-	return info, s.wrap(op, name, err)
+	if version.info != nil && len(opts) > 0 { // upstream's only option shows the deleted ones
+		info, err = version.info, version.unread
+	}
+	if err != nil {
+		return nil, s.wrap(op, name, err)
+	}
+	return info, nil
 }
 
 // check refuses what no object can be called, and a nil context.
@@ -51,16 +54,15 @@ func (s *ObjectStore) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	old, _, err := s.changeObject(ctx, op, name, func(old objectVersion) (*jetstream.ObjectInfo, error) {
-		info, err := old.live()
-		if err != nil {
-			return nil, err
+		if !old.there() {
+			return nil, jetstream.ErrObjectNotFound
 		}
-		return tombstone(info), nil
+		return tombstone(old.info), nil
 	})
 	if err != nil {
 		return s.wrap(op, name, err)
 	}
-	if old.info.Chunks > 0 {
+	if old.hasChunks() {
 		s.purge(ctx, old.info.NUID)
 	}
 	return nil
@@ -95,8 +97,11 @@ func (s *ObjectStore) UpdateMeta(ctx context.Context, name string, meta jetstrea
 
 // described returns a copy of the object's metadata with what a user may change.
 func described(old objectVersion, meta jetstream.ObjectMeta) (*jetstream.ObjectInfo, error) {
-	if _, err := old.live(); err != nil {
+	if !old.there() {
 		return nil, jetstream.ErrUpdateMetaDeleted
+	}
+	if old.unread != nil {
+		return nil, old.unread
 	}
 	info := *old.info
 	info.Name, info.Description, info.Headers, info.Metadata = meta.Name, meta.Description, meta.Headers, meta.Metadata
@@ -121,7 +126,7 @@ func (s *ObjectStore) rename(ctx context.Context, op, name string, meta jetstrea
 	if err != nil {
 		return err
 	}
-	if _, err := taken.live(); err == nil {
+	if taken.there() {
 		return jetstream.ErrObjectAlreadyExists
 	}
 	renamed, err := c.storeMeta(ctx, op, info, taken.sequence)
@@ -157,7 +162,7 @@ func (s *ObjectStore) AddLink(ctx context.Context, name string, info *jetstream.
 		return nil, s.wrap(op, name, jetstream.ErrNoLinkToLink)
 	}
 	_, link, err := s.changeObject(ctx, op, name, func(old objectVersion) (*jetstream.ObjectInfo, error) {
-		if _, err := old.live(); err == nil && !old.isLink() {
+		if old.there() && !old.isLink() {
 			return nil, jetstream.ErrObjectAlreadyExists
 		}
 		return &jetstream.ObjectInfo{

@@ -2,12 +2,9 @@ package nats
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -15,131 +12,10 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
-)
-
-// The layout of an object store (ADR-20): the stream of a bucket, and the subjects of an object's chunks
-// and of its metadata.
-const (
-	objectStreamPrefix = "OBJ_"
-	objectChunkFormat  = "$O.%s.C.%s"
-	objectMetaFormat   = "$O.%s.M.%s"
 )
 
 // objectRaces bounds how often a writer that was overtaken tries again.
 const objectRaces = 100
-
-func objectChunks(bucket, nuid string) string { return fmt.Sprintf(objectChunkFormat, bucket, nuid) }
-
-func objectMetaSubject(bucket, name string) string {
-	return fmt.Sprintf(objectMetaFormat, bucket, base64.URLEncoding.EncodeToString([]byte(name)))
-}
-
-// objectVersion is the metadata of an object as it is stored, also that of a deleted one. There is no info
-// when nothing is stored under the name; the sequence is 0 then.
-type objectVersion struct {
-	info     *jetstream.ObjectInfo
-	sequence uint64
-}
-
-// live returns the information of an object that is there.
-func (v objectVersion) live() (*jetstream.ObjectInfo, error) {
-	if v.info == nil || v.info.Deleted {
-		return nil, jetstream.ErrObjectNotFound
-	}
-	return v.info, nil
-}
-
-func (v objectVersion) isLink() bool {
-	return v.info != nil && v.info.Opts != nil && v.info.Opts.Link != nil
-}
-
-// objectVersion asks the leader of the bucket's stream. Upstream asks any replica, which may not know yet
-// what the last Put stored.
-func (c *Client) objectVersion(ctx context.Context, bucket, name string) (objectVersion, error) {
-	message, err := c.lastMessage(ctx, objectStreamPrefix+bucket, objectMetaSubject(bucket, name))
-	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound):
-		return objectVersion{}, nil
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return objectVersion{}, fault.Joined{jetstream.ErrBucketNotFound, err}
-	case err != nil:
-		return objectVersion{}, err
-	}
-	info := &jetstream.ObjectInfo{}
-	if err := json.Unmarshal(message.Data, info); err != nil || strings.ContainsAny(info.NUID, " .*>\t\r\n") {
-		return objectVersion{}, jetstream.ErrBadObjectMeta // never as a filter that purges
-	}
-	info.ModTime, info.Bucket = message.Time, bucket // the one that was asked
-	return objectVersion{info, message.Sequence}, nil
-}
-
-// storedMessage is a message of a stream, as its leader has it.
-type storedMessage struct {
-	Sequence uint64    `json:"seq"`
-	Data     []byte    `json:"data"`
-	Time     time.Time `json:"time"`
-}
-
-// lastMessage returns the last message of a subject, or jetstream.ErrMsgNotFound.
-func (c *Client) lastMessage(ctx context.Context, stream, subject string) (storedMessage, error) {
-	var answer struct {
-		jsapi.Refusal
-		Message storedMessage `json:"message"`
-	}
-	err := c.api.Ask(ctx, "STREAM.MSG.GET."+stream, wire.Get{LastFor: subject}, &answer)
-	return answer.Message, err
-}
-
-// lastSequence returns the sequence of the stream's last message.
-func (c *Client) lastSequence(ctx context.Context, stream string) (uint64, error) {
-	var answer struct {
-		jsapi.Refusal
-		State struct {
-			Last uint64 `json:"last_seq"`
-		} `json:"state"`
-	}
-	err := c.api.Ask(ctx, "STREAM.INFO."+stream, struct{}{}, &answer)
-	return answer.State.Last, err
-}
-
-// storedChunks returns how many chunks of an object the leader of the bucket's stream has.
-func (c *Client) storedChunks(ctx context.Context, bucket, nuid string) (uint64, error) {
-	subject := objectChunks(bucket, nuid)
-	subjects, _, err := c.countSubjects(ctx, bucket, subject)
-	return subjects[subject], err
-}
-
-// countSubjects returns how many messages each subject has that filter matches, and what time it is on the
-// server.
-func (c *Client) countSubjects(ctx context.Context, bucket, filter string) (map[string]uint64, time.Time, error) {
-	var question struct {
-		Filter string `json:"subjects_filter"`
-		Offset int    `json:"offset"`
-	}
-	question.Filter = filter
-	found := make(map[string]uint64)
-	for {
-		var answer struct {
-			jsapi.Refusal
-			Total int       `json:"total"`
-			Now   time.Time `json:"ts"`
-			State struct {
-				Subjects map[string]uint64 `json:"subjects"`
-			} `json:"state"`
-		}
-		if err := c.api.Ask(ctx, "STREAM.INFO."+objectStreamPrefix+bucket, &question, &answer); err != nil {
-			return nil, time.Time{}, err
-		}
-		for subject, n := range answer.State.Subjects {
-			found[subject] = n
-		}
-		question.Offset += len(answer.State.Subjects)
-		if len(answer.State.Subjects) == 0 || question.Offset >= answer.Total {
-			return found, answer.Now, nil
-		}
-	}
-}
 
 // objectMetaMessage returns the message that makes info the metadata of its name, provided that what is
 // there now has the given sequence.

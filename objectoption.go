@@ -11,6 +11,7 @@ type ObjectOption func(*objectOptions)
 type objectOptions struct {
 	progress    func(done, total int64)
 	showDeleted bool
+	unverified  bool
 }
 
 // WithProgress lets an upload or download report how far it is: report is called with the bytes that are
@@ -30,6 +31,13 @@ func WithProgress(report func(done, total int64)) ObjectOption {
 // does, instead of ErrObjectNotFound.
 func WithDeletedObject() ObjectOption {
 	return func(o *objectOptions) { o.showDeleted = true }
+}
+
+// WithUnverifiedObject lets a download yield content that cannot be checked: that of an object whose digest is
+// missing or is not SHA-256, and that of an object of whose metadata only a part can be read, as another client may
+// have written them. They are ErrObjectCorrupt otherwise. What can be checked is checked all the same.
+func WithUnverifiedObject() ObjectOption {
+	return func(o *objectOptions) { o.unverified = true }
 }
 
 func objectOptionsOf(opts []ObjectOption) objectOptions {

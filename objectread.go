@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,7 +18,6 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
-	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -47,14 +47,16 @@ type objectReader struct {
 	target string // bucket/name, as the caller called it
 	opts   objectOptions
 	info   *jetstream.ObjectInfo // where links led
-	reader *orderedReader        // nil when the object is empty
-	idle   time.Duration         // 0 when the context has a deadline
-	timer  *time.Timer           // ends the reading when nothing comes for idle
-	caller context.Context
-	ctx    context.Context // ends with the caller's, and with the reading
-	cancel context.CancelCauseFunc
-	forget func()
-	hash   hash.Hash
+	// partial tells that only a part of info could be read: the chunks are those that are stored.
+	partial bool
+	reader  *orderedReader // nil when the object is empty
+	idle    time.Duration  // 0 when the context has a deadline
+	timer   *time.Timer    // ends the reading when nothing comes for idle
+	caller  context.Context
+	ctx     context.Context // ends with the caller's, and with the reading
+	cancel  context.CancelCauseFunc
+	forget  func()
+	hash    hash.Hash
 
 	mu     sync.Mutex
 	sole   []byte // the object's only chunk, received and not yet checked
@@ -73,39 +75,39 @@ func (s *ObjectStore) open(ctx context.Context, name string, opts objectOptions)
 	}
 	opening, cancel := s.client.deadline(ctx)
 	defer cancel()
-	info, err := s.resolve(opening, name, opts)
+	version, err := s.resolve(opening, name, opts)
 	for err == nil {
-		o, failed := s.openChunks(ctx, name, info, opts)
+		o, failed := s.openChunks(ctx, name, version, opts)
 		if failed == nil {
 			return o, nil
 		}
 		if !errors.Is(failed, ErrObjectCorrupt) {
 			return nil, failed
 		}
-		info, err = s.reopen(opening, name, info, opts, failed)
+		version, err = s.reopen(opening, name, version.info, opts, failed)
 	}
 	return nil, err
 }
 
 // reopen tells whether it is worth to try again after chunks were missing, and with which object: a faster
 // writer may have replaced it, or the replica that was asked may not have them yet.
-func (s *ObjectStore) reopen(ctx context.Context, name string, old *jetstream.ObjectInfo, opts objectOptions, failed error) (*jetstream.ObjectInfo, error) {
-	info, err := s.resolve(ctx, name, opts)
-	if err != nil || info.NUID != old.NUID {
-		return info, err
+func (s *ObjectStore) reopen(ctx context.Context, name string, old *jetstream.ObjectInfo, opts objectOptions, failed error) (objectVersion, error) {
+	v, err := s.resolve(ctx, name, opts)
+	if err != nil || v.info.NUID != old.NUID {
+		return v, err
 	}
-	stored, err := s.client.storedChunks(ctx, info.Bucket, info.NUID)
-	if err != nil || stored != uint64(info.Chunks) {
-		return nil, cmp.Or(err, failed)
+	stored, err := s.client.storedChunks(ctx, v.info.Bucket, v.info.NUID)
+	if err != nil || stored != uint64(v.info.Chunks) {
+		return v, cmp.Or(err, failed)
 	}
 	pause.Sleep(ctx, objectPause)
 	return s.resolve(ctx, name, opts)
 }
 
-// openChunks begins the transfer of the object that info describes.
-func (s *ObjectStore) openChunks(ctx context.Context, name string, info *jetstream.ObjectInfo, opts objectOptions) (*objectReader, error) {
-	c := s.client
-	o := &objectReader{client: c, target: path(s.bucket, name), info: info, opts: opts, hash: sha256.New(), caller: ctx}
+// openChunks begins the transfer of an object.
+func (s *ObjectStore) openChunks(ctx context.Context, name string, v objectVersion, opts objectOptions) (*objectReader, error) {
+	c, info := s.client, v.info
+	o := &objectReader{client: c, target: path(s.bucket, name), info: info, opts: opts, partial: v.unread != nil, hash: sha256.New(), caller: ctx}
 	if _, ok := ctx.Deadline(); !ok {
 		o.idle = c.cfg.RequestTimeout
 	}
@@ -172,34 +174,37 @@ func (c *Client) soleChunk(ctx context.Context, info *jetstream.ObjectInfo) []by
 // linkDepth bounds a chain of links, which may be a circle.
 const linkDepth = 8
 
-// resolve returns the information of the object that name leads to.
-func (s *ObjectStore) resolve(ctx context.Context, name string, opts objectOptions) (*jetstream.ObjectInfo, error) {
+// resolve returns the object that name leads to.
+func (s *ObjectStore) resolve(ctx context.Context, name string, opts objectOptions) (objectVersion, error) {
 	bucket := s.bucket
 	for range linkDepth {
-		version, err := s.client.objectVersion(ctx, bucket, name)
+		v, err := s.client.objectVersion(ctx, bucket, name)
 		if err != nil {
-			return nil, err
+			return v, err
 		}
-		info := version.info
-		if _, err := version.live(); err != nil && (info == nil || !opts.showDeleted) {
-			return nil, err
+		switch {
+		case v.info == nil, v.info.Deleted && !opts.showDeleted:
+			return v, jetstream.ErrObjectNotFound
+		case v.isLink():
+		case v.unread == nil:
+			return v, nil
+		case !opts.unverified || v.info.NUID == "":
+			return v, v.unread
+		default:
+			stored, err := s.client.storedChunks(ctx, bucket, v.info.NUID)
+			v.info.Chunks = uint32(stored) //nolint:gosec // a metadata has no larger number
+			return v, err
 		}
-		if !version.isLink() {
-			if info.NUID == "" || len(info.NUID) > subjects.MaxName { // it becomes a subject
-				return nil, fmt.Errorf("%w: %w", ErrObjectCorrupt, jetstream.ErrBadObjectMeta)
-			}
-			return info, nil
-		}
-		link := info.Opts.Link
+		link := v.info.Opts.Link
 		if link.Name == "" {
-			return nil, jetstream.ErrCantGetBucket
+			return v, jetstream.ErrCantGetBucket
 		}
 		if err := checkName(opGetObject, "bucket", link.Bucket); err != nil {
-			return nil, err
+			return v, err
 		}
 		bucket, name = link.Bucket, link.Name
 	}
-	return nil, fmt.Errorf("more than %d links in a row", linkDepth)
+	return objectVersion{}, fmt.Errorf("more than %d links in a row", linkDepth)
 }
 
 // objectBatch returns how many chunks to ask for at once.
@@ -245,7 +250,7 @@ func (o *objectReader) take(nothing bool, use func()) error {
 	o.fresh = false
 	o.mu.Unlock()
 	if fresh { // unlocked, for it may close the reader
-		o.opts.report(o.client, int64(done), int64(o.info.Size))
+		o.opts.report(o.client, int64(done), int64(o.size()))
 	}
 	return err
 }
@@ -253,7 +258,7 @@ func (o *objectReader) take(nothing bool, use func()) error {
 // fill fetches the next chunk and, with the last one, checks the whole.
 func (o *objectReader) fill() error {
 	if o.chunks == o.info.Chunks {
-		if o.info.Size > o.got { // with no chunks at all
+		if o.size() > o.got { // with no chunks at all
 			return o.fail(o.verify())
 		}
 		o.fresh = o.info.Chunks == 0
@@ -279,7 +284,7 @@ func (o *objectReader) fill() error {
 	o.chunks++
 	o.got += uint64(len(data))
 	_, _ = o.hash.Write(data)
-	if o.chunks == o.info.Chunks || o.got > o.info.Size {
+	if o.chunks == o.info.Chunks || o.got > o.size() {
 		if err := o.verify(); err != nil {
 			return o.fail(err)
 		}
@@ -309,17 +314,36 @@ func (o *objectReader) fail(err error) error {
 	return wrap(opReadObject, o.target, err)
 }
 
+// size returns how large the object is, by its metadata if they say so.
+func (o *objectReader) size() uint64 {
+	if o.partial {
+		return o.got
+	}
+	return o.info.Size
+}
+
 func (o *objectReader) verify() error {
-	want, err := jetstream.DecodeObjectDigest(o.info.Digest)
+	want, err := objectDigest(o.info.Digest)
 	switch {
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrObjectCorrupt, err)
-	case o.got != o.info.Size:
+	case o.got != o.size():
 		return fmt.Errorf("%w: %d bytes instead of %d", ErrObjectCorrupt, o.got, o.info.Size)
+	case err != nil && o.opts.unverified:
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w: its digest is of no known kind, and WithUnverifiedObject reads it all the same: %w", ErrObjectCorrupt, err)
 	case string(o.hash.Sum(nil)) != string(want):
 		return jetstream.ErrDigestMismatch
 	}
 	return nil
+}
+
+// objectDigest decodes a digest, which is one of SHA-256.
+func objectDigest(text string) ([]byte, error) {
+	digest, err := jetstream.DecodeObjectDigest(text)
+	if err == nil && (len(digest) != sha256.Size || !strings.EqualFold(text[:len("SHA-256=")], "SHA-256=")) {
+		err = jetstream.ErrInvalidDigestFormat
+	}
+	return digest, err
 }
 
 // missing is asked when the server has nothing to deliver though chunks are outstanding. It returns

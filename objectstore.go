@@ -91,17 +91,23 @@ func (s *ObjectStore) Status(ctx context.Context) (jetstream.ObjectStoreStatus, 
 	return status, s.wrap("status of", "", fault.Because(ctx, err))
 }
 
-// List returns the objects in the bucket. An empty bucket is an empty sequence and no error.
+// List returns the objects in the bucket. An empty bucket is an empty sequence and no error. Of an object whose
+// metadata another client wrote in a way that this one cannot read, it has the name and what else can be read:
+// GetInfo and Get call such an object ErrObjectCorrupt. Without a deadline in ctx, Config.RequestTimeout bounds
+// each pause and not the whole.
 func (s *ObjectStore) List(ctx context.Context, opts ...jetstream.ListObjectsOpt) (iter.Seq[*jetstream.ObjectInfo], error) {
-	var watchOpts []jetstream.WatchOpt
-	if len(opts) == 0 { // upstream's only option shows the deleted ones
-		watchOpts = append(watchOpts, jetstream.IgnoreDeletes())
+	const op = "list objects of"
+	if ctx == nil {
+		return nil, errNilContext(op, s.bucket)
 	}
-	objects, err := collect(ctx, s.client, func(ctx context.Context) (watcher[*jetstream.ObjectInfo], error) {
-		return s.Watch(ctx, watchOpts...)
+	var objects []*jetstream.ObjectInfo
+	err := s.versions(ctx, func(v objectVersion, _ []byte) {
+		if v.there() || len(opts) > 0 { // upstream's only option shows the deleted ones
+			objects = append(objects, v.info)
+		}
 	})
 	if err != nil {
-		return nil, s.wrap("list objects of", "", err)
+		return nil, objectError(op, s.bucket, "", err)
 	}
 	return slices.Values(objects), nil
 }

@@ -1,12 +1,17 @@
 package nats
 
 import (
+	"bytes"
+	"cmp"
 	"context"
-	"errors"
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // Sweep removes the chunks that no object needs: what processes left that were killed, or lost the server for
@@ -15,9 +20,11 @@ import (
 // any upload pauses between two chunks; an upload that pauses for longer loses its chunks and fails with
 // ErrObjectCorrupt. An hour is a good value for a job that runs every day.
 //
-// It is safe beside uploads, downloads and other Sweeps. A duration of less than a second is
-// ErrInvalidArgument, a missing bucket ErrBucketNotFound. Without a deadline in ctx, Config.RequestTimeout bounds each question to
-// the server. When it fails in the middle, the number tells what is done.
+// It is safe beside uploads, downloads and other Sweeps, and leaves alone the chunks of objects whose metadata
+// another client wrote in a way that this one cannot read. When it cannot tell which chunks such an object has, it
+// removes nothing: ErrObjectCorrupt with the object's name. A duration of less than a second is ErrInvalidArgument,
+// a missing bucket ErrBucketNotFound. Without a deadline in ctx, Config.RequestTimeout bounds each pause and each
+// question to the server, and not the whole. When it fails in the middle, the number tells what is done.
 func (s *ObjectStore) Sweep(ctx context.Context, olderThan time.Duration) (int, error) {
 	const op = "sweep"
 	if ctx == nil {
@@ -33,47 +40,68 @@ func (s *ObjectStore) Sweep(ctx context.Context, olderThan time.Duration) (int, 
 	return removed, nil
 }
 
-func (s *ObjectStore) sweep(ctx context.Context, olderThan time.Duration) (int, error) {
-	prefix := objectChunks(s.bucket, "")
-	// First the chunks, then the objects: an upload that ends in between is seen as an object.
-	uploads, now, err := s.client.countSubjects(ctx, s.bucket, prefix+"*")
+func (s *ObjectStore) sweep(ctx context.Context, olderThan time.Duration) (removed int, err error) {
+	// First the chunks, then the objects: an upload that ends in between is seen as an object. And twice, for an
+	// object that is renamed while the list is made may be in neither place.
+	uploads, orphans, err := s.uploads(ctx, olderThan)
+	for i := 0; i < 2 && err == nil && len(orphans) > 0; i++ {
+		err = s.spare(ctx, uploads, orphans)
+	}
+	for nuid, last := range orphans {
+		if err == nil {
+			err = fault.Ended(ctx)
+		}
+		if err != nil {
+			break
+		}
+		n := 0
+		n, err = s.purgeSubject(ctx, objectChunks(s.bucket, nuid), last)
+		if removed += n; n > 0 {
+			s.client.log.Info("swept an orphan's chunks", "bucket", s.bucket, "upload", nuid, "chunks", n)
+		}
+	}
+	return removed, err
+}
+
+// uploads returns the NUIDs of all that has chunks and, of those whose last chunk is old, the sequence of that one.
+func (s *ObjectStore) uploads(ctx context.Context, olderThan time.Duration) (all []string, old map[string]uint64, err error) {
+	bucket, err := s.client.bucketState(ctx, s.bucket, "")
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
-	// Twice, for an object that is renamed while the list is made may be in neither place.
-	for range 2 {
-		if len(uploads) == 0 {
-			return 0, nil
+	prefix := objectChunks(s.bucket, "")
+	old = make(map[string]uint64)
+	err = s.walk(ctx, jetstream.ConsumerConfig{FilterSubject: prefix + "*", HeadersOnly: true}, func(m wire.Stored) {
+		nuid := strings.TrimPrefix(m.Subject, prefix)
+		all = append(all, nuid)
+		if bucket.Now.Sub(m.Time) >= olderThan {
+			old[nuid] = m.Sequence
 		}
-		objects, err := s.List(ctx)
-		if err != nil {
-			return 0, err
+	})
+	return all, old, err
+}
+
+// spare takes out of orphans what objects have, also those whose metadata cannot be read, but for the NUID. When not
+// even that can be found, any of the orphans may be such an object's.
+func (s *ObjectStore) spare(ctx context.Context, uploads []string, orphans map[string]uint64) error {
+	var doubt error
+	err := s.versions(ctx, func(v objectVersion, stored []byte) {
+		switch {
+		case !v.there():
+		case v.info.NUID != "" || v.unread == nil:
+			delete(orphans, v.info.NUID)
+		default:
+			found := false
+			for _, nuid := range uploads {
+				if bytes.Contains(stored, []byte(nuid)) {
+					delete(orphans, nuid)
+					found = true
+				}
+			}
+			if !found {
+				doubt = fmt.Errorf("the chunks of %.100q cannot be told, so all are left; replace it or delete it: %w", v.info.Name, v.unread)
+			}
 		}
-		for object := range objects {
-			delete(uploads, prefix+object.NUID)
-		}
-	}
-	removed := 0
-	for subject := range uploads {
-		if err := context.Cause(ctx); err != nil {
-			return removed, err
-		}
-		last, err := s.client.lastMessage(ctx, objectStreamPrefix+s.bucket, subject)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue // somebody else removed it
-		}
-		if err != nil {
-			return removed, err
-		}
-		if now.Sub(last.Time) < olderThan {
-			continue
-		}
-		n, err := s.purgeSubject(ctx, subject, last.Sequence)
-		removed += n
-		if err != nil {
-			return removed, err
-		}
-		s.client.log.Info("swept an orphan's chunks", "bucket", s.bucket, "upload", strings.TrimPrefix(subject, prefix), "chunks", n)
-	}
-	return removed, nil
+	})
+	return cmp.Or(err, doubt)
 }

@@ -2,9 +2,7 @@ package nats
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -78,12 +76,12 @@ func (w *objectWatcher) open(ctx context.Context) error {
 	switch {
 	case w.options.updatesOnly:
 		// By number, so that a consumer made after a restart misses nothing.
-		last, err := c.lastSequence(ctx, objectStreamPrefix+w.store.bucket)
+		bucket, err := c.bucketState(ctx, w.store.bucket, "")
 		if err != nil {
 			return err
 		}
 		w.marked = true // upstream has no nil then
-		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, last+1
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, bucket.State.Last+1
 	case !w.options.includeHistory:
 		cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
 	}
@@ -113,7 +111,7 @@ func (w *objectWatcher) run(ctx context.Context) {
 			w.end(ctx, err)
 			return
 		}
-		if info := w.decode(m, meta.Timestamp); info != nil && (!info.Deleted || !w.options.ignoreDeletes) {
+		if info := w.read(m, meta); !info.Deleted || !w.options.ignoreDeletes {
 			if !w.send(ctx, info) {
 				return
 			}
@@ -124,15 +122,12 @@ func (w *objectWatcher) run(ctx context.Context) {
 	}
 }
 
-// decode returns nil for metadata that nobody can read.
-func (w *objectWatcher) decode(m *natsgo.Msg, at time.Time) *jetstream.ObjectInfo {
-	info := &jetstream.ObjectInfo{}
-	if err := json.Unmarshal(m.Data, info); err != nil {
-		w.store.client.log.Warn("an object's metadata cannot be read", "bucket", w.store.bucket, "subject", m.Subject, "error", err)
-		return nil
+func (w *objectWatcher) read(m *natsgo.Msg, meta *natsgo.MsgMetadata) *jetstream.ObjectInfo {
+	v := readVersion(w.store.bucket, stored(m, meta))
+	if v.unread != nil {
+		w.store.client.log.Warn("an object's metadata cannot be read", "bucket", w.store.bucket, "object", v.info.Name, "error", v.unread)
 	}
-	info.ModTime = at
-	return info
+	return v.info
 }
 
 // mark tells once that the present state is reported.

@@ -86,7 +86,7 @@ func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.R
 func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader) (*objectWriter, error) {
 	switch {
 	case meta.Name == "":
-		return nil, jetstream.ErrBadObjectMeta
+		return nil, fail(opPutObject, s.bucket, ErrInvalidArgument, "%w", jetstream.ErrBadObjectMeta)
 	case meta.Opts != nil && meta.Opts.Link != nil:
 		return nil, jetstream.ErrLinkNotAllowed
 	case r == nil:

@@ -33,7 +33,7 @@ var upstreamSentinels = []struct{ upstream, ours error }{
 	{jetstream.ErrInvalidStoreName, ErrInvalidArgument},
 	{jetstream.ErrNameRequired, ErrInvalidArgument},
 	{jetstream.ErrObjectRequired, ErrInvalidArgument},
-	{jetstream.ErrBadObjectMeta, ErrInvalidArgument},
+	{jetstream.ErrBadObjectMeta, ErrObjectCorrupt},
 	{jetstream.ErrLinkNotAllowed, ErrInvalidArgument},
 	{jetstream.ErrNoLinkToDeleted, ErrInvalidArgument},
 	{jetstream.ErrNoLinkToLink, ErrInvalidArgument},
