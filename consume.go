@@ -44,8 +44,12 @@ type Consumption struct {
 	pulling  int   // pullers that run: what is on its way comes until they end
 	err      error // why it ended
 	stats    ConsumeStats
-	expired  int         // handlers running that took too long
-	delayed  []time.Time // when messages that wait in the stream for their next try come back
+	expired  int      // handlers running that took too long
+	age      struct { // MaxAge of the stream
+		is    time.Duration
+		asked time.Time
+	}
+	delayed []time.Time // when messages that wait in the stream for their next try come back
 }
 
 // ConsumeStats are the counters of a Consumption.
