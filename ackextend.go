@@ -1,71 +1,124 @@
 package nats
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
-// extend keeps the server from delivering to others what is held here, with one timer for all
-// messages, until nothing is held any more. A message that leaves soon is spared: it is extended
-// when it has been here for two ticks, which is a third of its time.
-func (s *Consumption) extend(idle <-chan struct{}) {
-	timer := time.NewTimer(s.extendEvery())
-	defer timer.Stop()
-	up, _, change := s.client.conn.State()
-	for {
-		fresh := uint64(2)
-		select {
-		case <-timer.C:
-		case <-change:
-			var now bool
-			if now, _, change = s.client.conn.State(); now && !up {
-				fresh = 0 // nobody has heard of us for a while
-			}
-			up = now
-		case <-idle:
-			return
-		case <-s.client.life.Context().Done():
-			return
-		}
-		every := s.extendEvery()
-		if up {
-			s.extendHeld(every, fresh)
-		}
-		timer.Reset(every)
+// How the server is kept from delivering to others what is held here. The times are of the Consumption's
+// own clock, which begins with it.
+const (
+	extendAfter = 400 * time.Millisecond // of a message here, at the latest: what leaves sooner costs nothing
+	extendLeast = 5 * time.Millisecond   // between looks
+	rulesFresh  = time.Second            // how old the rules may be when a handler takes its time
+)
+
+// now reads the Consumption's clock.
+func (s *Consumption) now() time.Duration { return time.Since(s.begun) }
+
+// extendLook returns how long a message may be here before it is seen. The caller holds s.mu.
+func (s *Consumption) extendLook() time.Duration {
+	return max(min(extendAfter/2, s.rules.shortestWait()/6), extendLeast)
+}
+
+// noteHeld sees to it that a message that has just come is seen in time. The caller holds s.mu.
+func (s *Consumption) noteHeld() {
+	if !s.looking {
+		s.looking = true
+		s.extender.Reset(s.extendLook())
 	}
 }
 
-// extendEvery returns the length of a tick: six of them fit into the server's wait.
-func (s *Consumption) extendEvery() time.Duration {
+// extendHeld is called by the timer while anything is held. A message is seen when it has been here for a
+// moment, extended for the first time at the next look, and then three times within the server's wait.
+func (s *Consumption) extendHeld() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return max(s.rules.shortestWait()/6, 5*time.Millisecond)
-}
-
-// extendHeld extends what has been here for at least as many ticks as fresh says.
-func (s *Consumption) extendHeld(every time.Duration, fresh uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pace.tick++
-	tick := s.pace.tick
+	look, now, up := s.extendLook(), s.now(), s.client.conn.IsUp()
 	limit := s.opts.maxHandling
 	if limit == 0 {
 		limit = defaultHandlingAckWaits * s.rules.ackWait
 	}
-	age := func(since uint64) time.Duration { return time.Duration(tick-since) * every }
+	next, slow := time.Duration(-1), false
+	s.looking = false
 	s.held.all(func(d *delivery) {
+		if d.finished() || d.expired {
+			return
+		}
+		if d.since == 0 {
+			d.since = now
+		}
+		if d.due == 0 {
+			d.due = now + look
+		}
+		due := d.due
+		if d.state == stateRunning || d.state == stateReady {
+			due = min(due, d.since+limit+1)
+		}
 		switch {
-		case d.finished() || d.expired || tick-d.arrived < fresh:
-		case d.state == stateRunning && age(d.started) > limit:
+		case due > now:
+		case d.state == stateRunning && now-d.since > limit:
 			s.expire(d, limit)
-		case d.state == stateReady && age(d.arrived) > limit:
+			return
+		case d.state == stateReady && now-d.since > limit:
 			s.handBack(d) // all workers hang; others may not
+			return
+		case up && s.client.conn.TryPublish(d.msg.msg.Reply, "", wire.Progress) == nil:
+			d.due = now + max(s.rules.shortestWait()/3, look)
+			due, slow = d.due, true
 		default:
-			_ = s.client.conn.TryPublish(d.msg.msg.Reply, "", wire.Progress)
+			due = now + look
+		}
+		if next < 0 || due < next {
+			next = due
 		}
 	})
+	switch {
+	case next < 0: // nothing is held
+	case next-now <= look:
+		s.looking = true
+		fallthrough
+	default:
+		s.extender.Reset(max(next-now, extendLeast))
+	}
+	if slow && now-s.ruled > rulesFresh {
+		s.ruled = now
+		s.running.Go(s.learnRules) // a worker runs, or something is to be handled
+	}
+}
+
+// freshenRules asks for the consumer if it may have changed, before a message is dealt with by its rules.
+func (s *Consumption) freshenRules() {
+	s.mu.Lock()
+	now := s.now()
+	fresh := now-s.ruled <= rulesFresh || !s.client.conn.IsUp()
+	if !fresh {
+		s.ruled = now
+	}
+	s.mu.Unlock()
+	if !fresh {
+		s.learnRules()
+	}
+}
+
+// learnRules asks for the consumer as it is now.
+func (s *Consumption) learnRules() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), s.patience())
+	defer cancel()
+	info, err := s.client.GetConsumerInfo(ctx, s.stream, s.consumer)
+	if err != nil {
+		return // the pulls tell
+	}
+	rules, err := rulesOf(info)
+	if err != nil {
+		return // they will end
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setRules(rules)
 }
 
 // expire gives a message up whose handler takes too long. The caller holds s.mu.

@@ -56,6 +56,7 @@ type Client struct {
 
 	mu           sync.Mutex
 	consumptions map[*Consumption]struct{}
+	sentinels    sentinels
 }
 
 // NewClient connects to the servers that cfg names and returns the client, or an error that says

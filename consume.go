@@ -33,12 +33,17 @@ type Consumption struct {
 
 	handled, failures atomic.Uint64
 
+	begun    time.Time   // from when its clock runs
+	extender *time.Timer // for what is held here
+
 	mu       sync.Mutex
 	changed  *sync.Cond // a message became ready, or no more will
 	held     heldList
 	waiting  waitList
 	naks     naks // has a lock of its own
 	rules    ackRules
+	ruled    time.Duration // when the rules were asked for
+	looking  bool          // the extender goes off soon
 	pace     pace
 	stopping bool
 	pulling  int   // pullers that run: what is on its way comes until they end
@@ -133,11 +138,14 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	}
 	s := &Consumption{
 		client: c, stream: stream, consumer: consumer, handler: h, opts: o, caller: ctx, done: make(chan struct{}),
+		begun: time.Now(),
 	}
+	s.extender = time.AfterFunc(time.Hour, s.extendHeld)
+	s.extender.Stop()
 	s.quit, s.endQuit = context.WithCancel(context.Background())
 	s.changed = sync.NewCond(&s.mu)
 	s.held.init()
-	s.pace.workers, s.pace.ahead = o.workers, aheadTimeMin
+	s.pace.workers = o.workers
 	s.main = newPuller(s, stream, consumer, o.own)
 	if o.keyOf != nil {
 		s.held.lanes = make(map[string]*lane)
@@ -170,9 +178,6 @@ func (s *Consumption) start() {
 	stopWithContext := context.AfterFunc(s.caller, func() { s.endWith(s.caller) })
 	stopWithClient := context.AfterFunc(s.client.life.Context(), func() { s.endWith(s.client.life.Context()) })
 
-	var extending sync.WaitGroup
-	idle := make(chan struct{}) // closed when nothing is held
-	extending.Go(func() { s.extend(idle) })
 	pullers := []*puller{s.main}
 	if s.parked != nil {
 		pullers = append(pullers, s.parked)
@@ -192,8 +197,7 @@ func (s *Consumption) start() {
 	}
 	go func() {
 		s.running.Wait()
-		close(idle)
-		extending.Wait()
+		s.extender.Stop()
 		stopWithContext()
 		stopWithClient()
 		s.flush()
@@ -206,11 +210,11 @@ func (s *Consumption) start() {
 // take adds a message to those that are held. The caller holds s.mu.
 func (s *Consumption) take(d *delivery) {
 	switch {
-	case s.stopping && !s.isLast(d):
+	case s.stopping && !s.mustHandle(d):
 		s.handBack(d)
 		return
 	case d.deliveries > 1:
-		if twin := s.held.twin(d.seq); twin != nil {
+		if twin := s.held.twin(d); twin != nil {
 			if twin.state != stateRunning { // else its worker reads them
 				twin.deliveries = max(twin.deliveries, d.deliveries)
 			}
@@ -218,7 +222,7 @@ func (s *Consumption) take(d *delivery) {
 			return
 		}
 	}
-	d.arrived = s.pace.tick
+	s.noteHeld()
 	if s.held.add(d) {
 		s.changed.Signal()
 	} else {
@@ -244,7 +248,7 @@ func (s *Consumption) work() {
 		switch {
 		case d != nil:
 			s.stats.InFlight++
-			d.started = s.pace.tick
+			s.noteHeld()
 			timed, reason := s.pace.sample(), s.doomed(d)
 			s.mu.Unlock()
 			took, kept := s.handle(d, timed, reason)
@@ -294,6 +298,7 @@ func (s *Consumption) conclude(d *delivery, err error) (kept bool) {
 	}
 	switch {
 	case err != nil:
+		s.freshenRules()
 		kept = s.failed(d, err)
 	case s.opts.confirmed:
 		s.ackConfirmed(d)
@@ -311,6 +316,12 @@ func (s *Consumption) drop(d *delivery) {
 	if s.held.remove(d) {
 		s.changed.Signal()
 	}
+	if p := d.from; p.own != nil && !p.moved {
+		p.moved = true
+		if p.session != nil {
+			p.session.wake()
+		}
+	}
 	d.from.ask()
 }
 
@@ -321,7 +332,7 @@ func (s *Consumption) ackConfirmed(d *delivery) {
 	defer cancel()
 	var err error
 	for pause := retryPauseMin; ; pause = min(2*pause, retryPauseMax) {
-		attempt, cancel := context.WithTimeout(ctx, apiAttempt)
+		attempt, cancel := context.WithTimeout(ctx, s.patience())
 		err = d.msg.AckSync(attempt)
 		cancel()
 		if err == nil || errors.Is(err, ErrAlreadyAcked) {

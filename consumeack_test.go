@@ -64,6 +64,58 @@ func TestConsumeGivesUpAHungHandler(t *testing.T) {
 	assert.Equal(t, 2, got.len())
 }
 
+// An ack wait that is lowered while nothing is there to be handled holds for the next message. The rules were
+// those of the start: one message was handled five times.
+func TestAckWaitIsLoweredUnderRunningInstances(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	newStream(t, client, 0)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	var got calls
+	handler := func(msg *nats.Message) error {
+		got.note(msg)
+		time.Sleep(2500 * time.Millisecond)
+		return nil
+	}
+	consume(t, client, handler)
+	consume(t, connect(t, s, nil), handler)
+	stream, err := client.GetStream(context.Background(), "ORDERS")
+	require.NoError(t, err)
+	_, err = stream.UpdateConsumer(context.Background(), jetstream.ConsumerConfig{
+		Durable: "worker", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Second,
+	})
+	require.NoError(t, err)
+	time.Sleep(rulesFresh) // the instances have no reason to look
+	_, err = client.PublishToStream(context.Background(), "orders.created", nil)
+	require.NoError(t, err)
+	eventually(t, "it is handled", func() bool { return got.len() > 0 })
+	idle(t, client)
+	assert.Equal(t, 1, got.len())
+}
+
+// rulesFresh is how old what a consumption knows of its consumer may be.
+const rulesFresh = 1100 * time.Millisecond
+
+// A MaxDeliver that is set while instances run counts for the next failure: the server would drop the message.
+func TestMaxDeliverIsLoweredUnderRunningInstances(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 0)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	consumption := consume(t, client, func(*nats.Message) error { return errPoison })
+	stream, err := client.GetStream(context.Background(), "ORDERS")
+	require.NoError(t, err)
+	_, err = stream.UpdateConsumer(context.Background(), jetstream.ConsumerConfig{
+		Durable: "worker", AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: 1,
+	})
+	require.NoError(t, err)
+	time.Sleep(rulesFresh)
+	_, err = client.PublishToStream(context.Background(), "orders.created", nil)
+	require.NoError(t, err)
+	eventually(t, "the dead letter", func() bool { return consumption.Stats().DeadLettered == 1 })
+}
+
 // A handler may settle its message itself.
 func TestConsumeLeavesTheHandlersAckAlone(t *testing.T) {
 	t.Parallel()

@@ -56,11 +56,34 @@ func (s *Consumption) beginStop(cause error) {
 		s.waiting.timer.Stop()
 	}
 	s.held.all(func(d *delivery) {
-		if d.state != stateRunning && (d.state != stateReady || !s.isLast(d)) {
+		switch {
+		case d.state == stateRunning, d.state != stateWaiting && s.mustHandle(d):
+		case d.state == stateWaiting && d.trial.reason != "" && s.isLast(d):
+			s.held.makeReady(d) // for the last attempt to keep its dead letter
+		default:
 			s.handBack(d)
 		}
 	})
 	s.changed.Broadcast()
+}
+
+// Up to how many deliveries are too few for one to be spent on handing a message back, and how much time the
+// workers may then need for what is fetched ahead, where the server is near.
+const (
+	scarceDeliveries = 5
+	scarceAhead      = time.Second
+)
+
+// mustHandle tells whether a message is handled although no more are wanted, for every delivery counts. The
+// caller holds s.mu.
+func (s *Consumption) mustHandle(d *delivery) bool {
+	return s.isScarce() && s.origin.ctx.Err() == nil || s.isLast(d)
+}
+
+// isScarce tells whether there are few deliveries. The caller holds s.mu.
+func (s *Consumption) isScarce() bool {
+	limit := s.maxDeliver()
+	return limit > 0 && limit <= scarceDeliveries
 }
 
 // isLast tells whether the server would never deliver a message again: then it is handled, not handed
@@ -77,20 +100,28 @@ func (s *Consumption) handBack(d *delivery) {
 	}
 	d.tryFinish(verb)
 	s.stats.HandedBack++
-	if d.next != nil {
-		s.held.remove(d)
+	if d.next != nil && s.held.remove(d) {
+		s.changed.Signal()
 	}
 }
 
-// awaitStop waits until everything has ended, and returns how many handlers run on when ctx ends.
+// awaitStop waits until everything has ended, and returns how many handlers run on when ctx ends. What was
+// still to be handled is handed back then.
 func (s *Consumption) awaitStop(ctx context.Context) int {
 	select {
 	case <-s.done:
 		return 0
 	case <-ctx.Done():
 	}
-	left := s.Stats().InFlight // before they hear of it
-	s.cancel(s.Err())
+	s.mu.Lock()
+	left := s.stats.InFlight // before they hear of it
+	s.cancel(s.err)
+	s.held.all(func(d *delivery) {
+		if d.state != stateRunning && !s.mustHandle(d) {
+			s.handBack(d)
+		}
+	})
+	s.mu.Unlock()
 	return left
 }
 
@@ -101,7 +132,7 @@ func (s *Consumption) flush() {
 	if up, _, _ := s.client.conn.State(); !up {
 		return // they are in the reconnect buffer
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopFlush)
+	ctx, cancel := context.WithTimeout(context.Background(), stopFlush+s.patience())
 	defer cancel()
 	_ = s.client.conn.Flush(ctx)
 }

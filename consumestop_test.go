@@ -137,26 +137,81 @@ func TestShutdownStopsConsumptions(t *testing.T) {
 	assert.ErrorIs(t, left, nats.ErrDrainTimeout)
 }
 
-// What the server would never deliver again is handled: given back, 81 of 1,000 messages were lost.
-func TestStopHandlesWhatIsOnItsLastDelivery(t *testing.T) {
+// Handing a message back costs one of its deliveries. Where these are few, what was fetched is handled: given
+// back, 81 of 1,000 messages were lost with a MaxDeliver of 1, and dead letters made that no handler saw.
+func TestStopCostsNoDelivery(t *testing.T) {
+	t.Parallel()
+	for name, how := range map[string]struct {
+		servers int
+		opts    []nats.ConsumeOption
+	}{
+		"MaxDeliver 1":     {servers: 1},
+		"MaxDeliver 3":     {servers: 3},
+		"WithMaxDeliver 1": {servers: -1, opts: []nats.ConsumeOption{nats.WithMaxDeliver(1)}},
+		"by key": {servers: 2, opts: []nats.ConsumeOption{
+			nats.WithKey(func(m *nats.Message) string { return string(m.Data[:1]) }), nats.WithWorkers(4),
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := natstest.RunServer(t)
+			proxy := natstest.NewProxy(t, s.URL())
+			proxy.Delay(20 * time.Millisecond) // far enough to fetch ahead
+			client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+			newStream(t, connect(t, s, nil), 500)
+			newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", MaxDeliver: how.servers})
+			var got calls
+			var again atomic.Int64
+			handler := func(msg *nats.Message) error {
+				if meta, err := msg.Metadata(); err != nil || meta.NumDelivered > 1 {
+					again.Add(1)
+				}
+				got.note(msg)
+				time.Sleep(time.Millisecond)
+				return nil
+			}
+			for range 3 {
+				before := got.len()
+				consumption := consume(t, client, handler, how.opts...)
+				eventually(t, "messages are fetched ahead", func() bool {
+					stats := consumption.Stats()
+					return got.len() > before+20 && stats.Ready+stats.Waiting > 10 || got.len() == 500
+				})
+				require.NoError(t, consumption.Stop(within(t, patience)))
+				assert.Zero(t, consumption.Stats().HandedBack)
+				assert.Zero(t, consumption.Stats().DeadLettered)
+			}
+			consume(t, client, handler, how.opts...)
+			eventually(t, "all are handled", func() bool { return got.distinct() == 500 })
+			assert.Equal(t, 500, got.len())
+			assert.Zero(t, again.Load(), "second deliveries")
+		})
+	}
+}
+
+// When there is no time left for what was fetched, it is handed back after all.
+func TestStopHandsBackWhenItsTimeIsUp(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	proxy.Delay(20 * time.Millisecond) // far enough to fetch ahead
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
-	newStream(t, connect(t, s, nil), 500)
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", MaxDeliver: 1})
-	var got calls
-	handler := func(msg *nats.Message) error {
-		got.note(msg)
-		time.Sleep(time.Millisecond)
+	client := connect(t, s, nil)
+	newStream(t, client, 40)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", MaxDeliver: 3, AckWait: time.Minute})
+	var quick atomic.Int64
+	started := make(chan struct{}, 40)
+	consumption := consume(t, client, func(msg *nats.Message) error {
+		if quick.Add(1) <= 20 {
+			return nil
+		}
+		started <- struct{}{}
+		<-msg.Context().Done()
 		return nil
-	}
-	first := consume(t, client, handler)
-	eventually(t, "messages are fetched ahead", func() bool { return first.Stats().Ready > 10 })
-	require.NoError(t, first.Stop(within(t, patience)))
-	assert.Zero(t, first.Stats().HandedBack)
-	consume(t, client, handler)
-	eventually(t, "all are handled", func() bool { return got.distinct() == 500 })
-	assert.Equal(t, 500, got.len())
+	})
+	<-started
+	eventually(t, "messages are fetched ahead", func() bool { return consumption.Stats().Ready > 0 })
+	require.ErrorIs(t, consumption.Stop(within(t, 50*time.Millisecond)), nats.ErrDrainTimeout)
+	<-consumption.Done()
+	var rest calls
+	consume(t, client, func(msg *nats.Message) error { rest.note(msg); return nil })
+	eventually(t, "the rest is handled", func() bool { return rest.len() == 19 })
+	idle(t, client)
 }

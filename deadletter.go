@@ -90,7 +90,8 @@ func (s *Consumption) newDeadLetters() *sideStream {
 // tried again; bury tells whether it is.
 func (s *Consumption) bury(d *delivery, reason string) (kept bool) {
 	s.mu.Lock()
-	d.started = s.pace.tick // the time for the handler is over, and that for this begins
+	d.since = 0 // the time for the handler is over, and that for this begins
+	s.noteHeld()
 	s.mu.Unlock()
 	d.again().reason = reason
 	letter, pause := s.deadLetters.store(d, s.copyID("dead", d), func(ctx context.Context) ([]*natsgo.Msg, error) {

@@ -16,12 +16,12 @@ import (
 type delivery struct {
 	msg        Message
 	from       *puller
-	seq        uint64 // in the stream it was published to
-	stored     int64  // when, in nanoseconds
-	deliveries int    // of it, this one included
-	key        string // of WithKey
-	arrived    uint64 // tick
-	started    uint64 // tick, in a worker
+	seq        uint64        // in the stream it was published to
+	stored     int64         // when, in nanoseconds
+	deliveries int           // of it, this one included
+	key        string        // of WithKey
+	since      time.Duration // when it was seen in its state, on the Consumption's clock; 0: not yet
+	due        time.Duration // when the server is to hear of it; 0: it was not seen yet
 	state      deliveryState
 	expired    bool   // its handler took too long; the server may deliver it to others
 	trial      *trial // nil for the many that need no second one
@@ -148,7 +148,7 @@ func (l *heldList) add(d *delivery) bool {
 }
 
 func (l *heldList) makeReady(d *delivery) {
-	d.state = stateReady
+	d.state, d.since = stateReady, 0
 	d.from.active++
 	if l.first == nil {
 		l.first = d
@@ -165,7 +165,7 @@ func (l *heldList) next() *delivery {
 		d := l.first
 		l.first, d.after = d.after, nil
 		if d.state == stateReady {
-			d.state = stateRunning
+			d.state, d.since = stateRunning, 0
 			l.ready--
 			return d
 		}
@@ -228,61 +228,11 @@ func (ps *pullSession) setKey(d *delivery) {
 
 // twin returns a held message that the server has delivered once more, because its deadline passed
 // while the connection was down.
-func (l *heldList) twin(seq uint64) *delivery {
+func (l *heldList) twin(again *delivery) *delivery {
 	for d := l.root.next; d != &l.root; d = d.next {
-		if d.seq == seq && !d.expired && !d.finished() {
+		if d.seq == again.seq && d.stored == again.stored && !d.expired && !d.finished() {
 			return d
 		}
 	}
 	return nil
-}
-
-// pace is how fast the handlers are, and what follows for fetching ahead. The Consumption's lock
-// guards it.
-type pace struct {
-	workers  int
-	tick     uint64        // a coarse clock, of extend
-	ahead    time.Duration // that is hidden by fetching ahead
-	handling time.Duration // average; 0 while unknown
-	handled  uint
-}
-
-// How much is fetched ahead: as much as the workers do while a message is on its way, with a margin.
-// More would wait here while other instances may be idle; behind slower handlers nothing waits.
-const (
-	aheadTrips   = 4 // round trips to the server
-	aheadTimeMin = 10 * time.Millisecond
-	aheadTimeMax = 500 * time.Millisecond
-	aheadMax     = 512 // messages
-)
-
-// observeTrip takes how long a round trip to the server took.
-func (p *pace) observeTrip(took time.Duration) {
-	p.ahead = min(max(aheadTrips*took, aheadTimeMin), aheadTimeMax)
-}
-
-// sample tells whether to time the next handler: not all of the fast ones, for the clock costs.
-func (p *pace) sample() bool {
-	p.handled++
-	return p.handling == 0 || p.handling > time.Millisecond || p.handled%16 == 0
-}
-
-func (p *pace) observe(took time.Duration) {
-	switch {
-	case took <= 0:
-	case p.handling == 0:
-		p.handling = took
-	default:
-		p.handling += (took - p.handling) / 8
-	}
-}
-
-// target is how many messages to hold and to have asked for. Nothing is fetched ahead before the
-// first message is handled: should the process die on it, no other has been delivered in vain.
-func (p *pace) target() int {
-	if p.handling == 0 {
-		return p.workers
-	}
-	each := min(int(p.ahead/p.handling), aheadMax)
-	return p.workers + min(p.workers*each, max(p.workers, aheadMax))
 }

@@ -16,6 +16,7 @@ type ackRules struct {
 	maxDeliver    int             // 0: no limit
 	maxAckPending int             // 0: no limit
 	maxBatch      int             // of a pull; 0: no limit
+	maxWaiting    int             // pulls
 	expires       time.Duration   // of a pull
 }
 
@@ -39,6 +40,7 @@ func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
 	r := ackRules{
 		ackWait: cfg.AckWait, backOff: cfg.BackOff, maxDeliver: max(cfg.MaxDeliver, 0),
 		maxAckPending: max(cfg.MaxAckPending, 0), maxBatch: cfg.MaxRequestBatch, expires: pullExpires,
+		maxWaiting: cfg.MaxWaiting,
 	}
 	if limit := cfg.MaxRequestExpires; limit > 0 {
 		r.expires = min(r.expires, limit)
@@ -73,15 +75,40 @@ func (p *puller) find(ctx context.Context) error {
 	if err != nil || p.optional {
 		return err
 	}
-	if rules.maxDeliver > 0 {
-		c.log.Warn("the consumer has a MaxDeliver: a message whose last delivery nobody answers is lost in its stream",
-			"stream", p.stream, "consumer", p.consumer, "max_deliver", rules.maxDeliver)
-	}
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
-	p.s.rules = rules
+	if n := rules.maxDeliver; n > 0 && n != p.s.rules.maxDeliver {
+		c.log.Warn("the consumer has a MaxDeliver: a message whose last delivery nobody answers is lost in its stream",
+			"stream", p.stream, "consumer", p.consumer, "max_deliver", n)
+	}
+	p.s.setRules(rules)
 	p.floor = max(p.floor, info.AckFloor.Stream)
+	p.crowded = rules.maxWaiting > 0 && info.NumWaiting >= rules.maxWaiting
+	p.leader = ""
+	if cluster := info.Cluster; cluster != nil && len(cluster.Replicas) == 0 {
+		p.leader = cluster.Leader
+	}
 	return nil
+}
+
+// setRules takes the rules that the consumer has now. The caller holds s.mu.
+func (s *Consumption) setRules(rules ackRules) {
+	before := s.rules.shortestWait()
+	s.rules, s.ruled = rules, s.now()
+	s.pace.bound = 0
+	if s.isScarce() {
+		_, trip := s.client.conn.Peer()
+		s.pace.bound = min(max(scarceAhead, trip), s.client.cfg.DrainTimeout/4)
+	}
+	if wait := rules.shortestWait(); wait < before {
+		soon := s.ruled + wait/3
+		s.held.all(func(d *delivery) {
+			if d.due != 0 {
+				d.due = min(d.due, soon)
+			}
+		})
+		s.noteHeld()
+	}
 }
 
 // declare makes the own consumer unless it exists. In the stream that it was in before it begins after
@@ -121,11 +148,17 @@ func (p *puller) noteFloor() {
 	if p.own == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(p.s.quit, apiAttempt)
+	p.s.mu.Lock()
+	p.moved = false
+	p.s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(p.s.quit, p.s.patience())
 	defer cancel()
-	if info, err := p.s.client.GetConsumerInfo(ctx, p.stream, p.consumer); err == nil {
-		p.s.mu.Lock()
+	info, err := p.s.client.GetConsumerInfo(ctx, p.stream, p.consumer)
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	if err == nil {
 		p.floor = max(p.floor, info.AckFloor.Stream)
-		p.s.mu.Unlock()
+	} else {
+		p.moved = true
 	}
 }

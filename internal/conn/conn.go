@@ -206,6 +206,14 @@ func (c *Conn) Server() string {
 	return ""
 }
 
+// Peer returns the name of the present server, or of the last one, and how long the way there and back took.
+func (c *Conn) Peer() (name string, trip time.Duration) {
+	if l := c.present.Load(); l != nil {
+		return l.info.Name, l.trip
+	}
+	return "", 0
+}
+
 // TLSConnectionState returns the state of the present connection's TLS.
 func (c *Conn) TLSConnectionState() (tls.ConnectionState, error) {
 	up, _, _ := c.State()

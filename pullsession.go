@@ -1,0 +1,365 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+)
+
+// How pulls are kept open and how their silence is judged.
+const (
+	pullExpires   = 30 * time.Second
+	pullBeat      = 15 * time.Second       // how often the server says that it has no message
+	pullQuickBeat = 500 * time.Millisecond // while something may be wrong
+	pullYoung     = 10 * time.Second       // after the beginning and after every fault
+	pullSlack     = 250 * time.Millisecond // that a heartbeat may be late
+	fewWaiting    = 64                     // pulls that a consumer takes: then one at a time is asked
+	floorEvery    = 5 * time.Second        // between looks at the acknowledgement floor, while it moves
+	drainedMax    = 2 * time.Second        // for what is on its way when a session ends
+	lastPulls     = 300 * time.Millisecond // for what is asked for when the Consumption stops
+)
+
+// pullSession is the pulls over one inbox. When anything is wrong with them, a new inbox separates
+// what comes of the old ones from what is asked for next.
+type pullSession struct {
+	p      *puller
+	inbox  string // with a dot; below it, every pull has its number of messages for an inbox
+	sub    *natsgo.Subscription
+	fault  chan error // holds the first
+	closed chan struct{}
+	woken  chan struct{}
+	node   string // of which it may be the sentinel
+
+	quick, alarmed atomic.Bool // it is the sentinel; the sentinel hears nothing
+
+	// guarded by the Consumption's lock
+	begun  time.Time
+	asked  int       // messages asked for and not yet received
+	signs  uint64    // of life
+	seen   uint64    // of these
+	heard  time.Time // when the last of the seen came, about
+	probed time.Time // when a sign was asked for since
+}
+
+// open subscribes to a new inbox and asks for the first messages.
+func (p *puller) open() (*pullSession, error) {
+	s, c := p.s, p.s.client
+	now := time.Now()
+	ps := &pullSession{
+		p: p, inbox: c.nc.NewInbox() + ".", fault: make(chan error, 1), closed: make(chan struct{}), woken: make(chan struct{}, 1),
+		begun: now, heard: now,
+	}
+	sub, err := c.conn.Subscribe(s.quit, ps.inbox+"*", ps.receive, nil)
+	if err != nil {
+		return nil, err
+	}
+	_ = sub.SetPendingLimits(-1, -1) // no more comes than was asked for
+	sub.SetClosedHandler(func(string) { close(ps.closed) })
+	ps.sub = sub
+	server, trip := c.conn.Peer()
+	s.mu.Lock()
+	s.pace.trip = trip
+	if p.leader != server { // else its death is the connection's
+		ps.node = p.leader
+	}
+	p.session = ps
+	p.ask()
+	s.mu.Unlock()
+	if ps.node != "" {
+		c.sentinels.join(ps.node, ps)
+	}
+	return ps, nil
+}
+
+// leave ends the session's part in the watch over its node.
+func (ps *pullSession) leave(cause error) {
+	if ps.node != "" {
+		fault := !errors.Is(cause, ErrStopped) && !errors.Is(cause, errPullRelinked)
+		ps.p.s.client.sentinels.leave(ps.node, ps, fault)
+	}
+}
+
+func (ps *pullSession) wake() {
+	select {
+	case ps.woken <- struct{}{}:
+	default:
+	}
+}
+
+// watch returns when the session is of no more use.
+func (ps *pullSession) watch(breaks uint64) error {
+	p, s := ps.p, ps.p.s
+	quit, over, floored := s.quit.Done(), (<-chan struct{})(nil), ps.begun
+	timer := time.NewTimer(pullQuickBeat)
+	defer timer.Stop()
+	for {
+		up, now, change := s.client.conn.State()
+		if !up || now != breaks {
+			return errPullRelinked // the server has forgotten the pulls
+		}
+		s.mu.Lock()
+		p.ask() // what there was no room for
+		next, err := ps.judge(time.Now())
+		heard, busy, moved := ps.signs > 0, ps.asked == 0, p.moved
+		unknown := busy && !p.healthy && !p.optional
+		s.mu.Unlock()
+		if quit == nil && busy {
+			return ErrStopped
+		}
+		if err != nil {
+			return err
+		}
+		if heard {
+			p.forget(nil)
+		}
+		if unknown { // all workers are busy, so there is no pull to hear of
+			ps.inquire()
+			next = pullQuickBeat
+		}
+		if busy && ps.quick.Load() {
+			s.client.sentinels.relieve(ps.node, ps)
+		}
+		if moved {
+			next = min(next, max(time.Until(floored.Add(floorEvery)), 0))
+		}
+		if quit != nil {
+			timer.Reset(next)
+		}
+		select {
+		case err := <-ps.fault:
+			return err
+		case <-quit:
+			_, trip := s.client.conn.Peer()
+			timer.Reset(lastPulls + trip)
+			quit, over = nil, s.origin.ctx.Done()
+		case <-over:
+			return ErrStopped
+		case <-change:
+		case <-ps.woken:
+		case <-timer.C:
+			if quit == nil {
+				return ErrStopped
+			}
+			if moved && time.Since(floored) >= floorEvery {
+				floored = time.Now()
+				p.noteFloor()
+			}
+		}
+	}
+}
+
+// judge returns when the session is to be judged again. The server that has been silent for longer than a
+// heartbeat takes is asked for a sign of life by one more pull, whose heartbeats are quick. The caller holds
+// s.mu.
+func (ps *pullSession) judge(now time.Time) (next time.Duration, err error) {
+	if ps.signs != ps.seen || ps.asked == 0 {
+		ps.seen, ps.heard, ps.probed = ps.signs, now, time.Time{}
+	}
+	s := ps.p.s
+	slack, beat, alarmed := pullSlack+s.pace.trip, ps.beat(now), ps.alarmed.Swap(false)
+	next = beat + max(slack, beat/10) - now.Sub(ps.heard)
+	switch {
+	case ps.asked == 0 || s.stopping:
+		return beat, nil
+	case !ps.probed.IsZero():
+		next = pullQuickBeat + slack - now.Sub(ps.probed)
+	case next <= 0 || alarmed:
+		ps.probed = now
+		ps.pull(1, pullQuickBeat)
+		next = pullQuickBeat + slack
+	}
+	if next <= 0 {
+		return 0, errPullSilent
+	}
+	return next, nil
+}
+
+// beat returns how often the session should hear of the server. The caller holds s.mu.
+func (ps *pullSession) beat(now time.Time) time.Duration {
+	if ps.quick.Load() || now.Sub(ps.begun) < pullYoung {
+		return pullQuickBeat
+	}
+	return min(pullBeat, ps.p.s.rules.expires/2)
+}
+
+// inquire asks for the consumer where no pull does.
+func (ps *pullSession) inquire() {
+	s := ps.p.s
+	ctx, cancel := context.WithTimeout(s.quit, s.patience())
+	defer cancel()
+	if ps.p.find(ctx) == nil {
+		s.mu.Lock()
+		ps.alive()
+		s.mu.Unlock()
+	}
+}
+
+// close ends the session. What is on its way still comes through receive, but for a connection that
+// is gone.
+func (ps *pullSession) close(cause error) {
+	c := ps.p.s.client
+	if errors.Is(cause, errPullRelinked) || !ps.drain() {
+		c.conn.Unsubscribe(ps.sub)
+		return
+	}
+	if ps.p.s.quit.Err() == nil {
+		return
+	}
+	_, trip := c.conn.Peer()
+	timer := time.NewTimer(drainedMax + 2*trip)
+	defer timer.Stop()
+	select {
+	case <-ps.closed:
+	case <-timer.C:
+		c.conn.Unsubscribe(ps.sub)
+	case <-c.life.Context().Done():
+	}
+}
+
+// drain begins to end the subscription gracefully, if there is room to tell the server.
+func (ps *pullSession) drain() bool {
+	ctx, cancel := context.WithTimeout(ps.p.s.client.life.Context(), drainedMax)
+	defer cancel()
+	pass, err := ps.p.s.client.conn.Enter(ctx, 0)
+	if err != nil {
+		return false
+	}
+	defer pass.Leave()
+	return ps.sub.Drain() == nil
+}
+
+// ask asks for as many messages as there is room for, if that is worth a pull. The caller holds s.mu.
+func (p *puller) ask() {
+	s, session := p.s, p.session
+	if session == nil || s.stopping {
+		return
+	}
+	target := s.pace.target()
+	if p.optional {
+		target = s.opts.workers // those that come back, beside the many that are new
+	}
+	want := target - p.active - session.asked
+	if 2*want < target && p.active+session.asked >= s.opts.workers {
+		return // later, and more at once
+	}
+	if want < 1 || s.hung() || s.held.count-s.held.ready-s.stats.InFlight >= s.pace.mayWait() {
+		return
+	}
+	if s.rules.maxBatch > 0 {
+		want = min(want, s.rules.maxBatch)
+	}
+	if n := s.rules.maxWaiting; n > 0 && n < fewWaiting && session.asked > 0 {
+		return
+	}
+	session.pull(want, session.beat(time.Now()))
+}
+
+// pull asks for messages. The caller holds s.mu.
+func (ps *pullSession) pull(batch int, beat time.Duration) {
+	s := ps.p.s
+	expires := s.rules.expires
+	if left := pullYoung - time.Since(ps.begun); left > 0 {
+		expires = min(expires, max(left, 2*beat)) // the next one has slower heartbeats
+	}
+	inbox := ps.inbox + strconv.Itoa(batch)
+	if s.client.conn.TryPublish(ps.p.subject, inbox, wire.Pull(batch, expires, min(beat, expires/2), false)) == nil {
+		ps.asked += batch
+	} // else it shows as a change of the link
+}
+
+// receive is called by nats.go for everything that comes to the inbox, one at a time.
+func (ps *pullSession) receive(m *natsgo.Msg) {
+	p := ps.p
+	s := p.s
+	if m.Reply == "" { // a message of the stream has its acknowledgement subject there
+		ps.onStatus(m)
+		return
+	}
+	d := &delivery{msg: Message{
+		Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data, msg: m, origin: &s.origin,
+	}, from: p}
+	var ok bool
+	d.deliveries, d.seq, d.stored, ok = wire.ParseReply(m.Reply)
+	wanted := ok && (!p.optional || s.unpark(d))
+	if wanted && s.opts.keyOf != nil {
+		ps.setKey(d)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ps.answered(1)
+	ps.alive()
+	if !wanted {
+		p.ask()
+		return
+	}
+	s.take(d)
+}
+
+// answered notes that so many messages are not to come any more. The caller holds s.mu.
+func (ps *pullSession) answered(n int) {
+	if ps.asked -= min(n, ps.asked); ps.asked == 0 && ps.p.s.stopping {
+		ps.fail(ErrStopped)
+	}
+}
+
+// fail ends the session.
+func (ps *pullSession) fail(err error) {
+	select {
+	case ps.fault <- err:
+	default: // the first is being taken care of
+	}
+}
+
+// alive notes a sign of life. The caller holds s.mu.
+func (ps *pullSession) alive() {
+	ps.signs++
+	p := ps.p
+	if p.healthy || p.session != ps {
+		return
+	}
+	p.healthy = true
+	if !p.optional {
+		p.s.client.log.Info("consumer is available", "stream", p.stream, "consumer", p.consumer)
+		p.s.client.emit(Event{Type: EventConsumerAvailable, Stream: p.stream, Consumer: p.consumer})
+	}
+}
+
+// onStatus takes the server's word on a pull.
+func (ps *pullSession) onStatus(m *natsgo.Msg) {
+	p, s := ps.p, ps.p.s
+	status, description := wire.Status(m)
+	left, ended := wire.PullEnded(m)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case status == wire.StatusHeartbeat:
+		ps.alive()
+		ps.seen, ps.heard, ps.probed = ps.signs, time.Now(), time.Time{}
+	case ended:
+		ps.answered(left)
+		ps.alive()
+		if p.session == ps {
+			p.ask()
+		}
+	case p.session != ps: // what was asked for before: there is another leader
+		if p.session != nil {
+			p.session.fail(wire.ErrPullAgain)
+		}
+		select {
+		case p.poke <- struct{}{}:
+		default:
+		}
+	default:
+		err := wire.PullError(status, description)
+		if err == nil {
+			err = wire.Unexpected(status, description)
+		}
+		ps.fail(err)
+	}
+}
