@@ -49,12 +49,8 @@ type Consumption struct {
 	pulling  int   // pullers that run: what is on its way comes until they end
 	err      error // why it ended
 	stats    ConsumeStats
-	expired  int      // handlers running that took too long
-	age      struct { // MaxAge of the stream
-		is    time.Duration
-		asked time.Time
-	}
-	delayed []time.Time // when messages that wait in the stream for their next try come back
+	expired  int         // handlers running that took too long
+	delayed  []time.Time // when messages that wait in the stream for their next try come back
 }
 
 // ConsumeStats are the counters of a Consumption.
@@ -126,7 +122,7 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	if err := checkName(op, "consumer", consumer); err != nil {
 		return nil, err
 	}
-	if _, err := c.consumerAPI(ctx, op, stream, consumer); err != nil {
+	if err := c.checkCall(ctx, op, stream, consumer); err != nil {
 		return nil, err
 	}
 	o, err := c.newConsumeOptions(op, stream, consumer, opts)

@@ -8,8 +8,6 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
-
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // CreateConsumer creates a consumer on a stream and returns upstream's handle of it. A consumer
@@ -24,12 +22,13 @@ func (c *Client) CreateConsumer(ctx context.Context, stream string, cfg *jetstre
 		return nil, fail(op, stream, ErrInvalidArgument, "the ConsumerConfig is nil")
 	}
 	own := withDurable(*cfg)
-	js, err := c.checkConsumer(ctx, op, stream, &own)
-	if err != nil {
+	if err := c.checkConsumer(ctx, op, stream, &own); err != nil {
 		return nil, err
 	}
-	consumer, err := js.CreateConsumer(ctx, stream, own)
-	return consumer, jsapi.Wrap(op, path(stream, own.Name), fault.Because(ctx, err))
+	consumer, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
+		return js.CreateConsumer(ctx, stream, own)
+	})
+	return consumer, jsapi.Wrap(op, path(stream, own.Name), err)
 }
 
 // withDurable makes a consumer with a name durable, unless it is to be dropped when inactive.
@@ -44,10 +43,9 @@ func withDurable(cfg jetstream.ConsumerConfig) jetstream.ConsumerConfig {
 }
 
 // checkConsumer refuses names and filters that cannot work.
-func (c *Client) checkConsumer(ctx context.Context, op, stream string, cfg *jetstream.ConsumerConfig) (jetstream.JetStream, error) {
-	js, err := c.consumerAPI(ctx, op, stream, cfg.Name)
-	if err != nil {
-		return nil, err
+func (c *Client) checkConsumer(ctx context.Context, op, stream string, cfg *jetstream.ConsumerConfig) error {
+	if err := c.checkCall(ctx, op, stream, cfg.Name); err != nil {
+		return err
 	}
 	all := cfg.FilterSubjects
 	if cfg.FilterSubject != "" {
@@ -55,103 +53,87 @@ func (c *Client) checkConsumer(ctx context.Context, op, stream string, cfg *jets
 	}
 	for _, filter := range all {
 		if fault := subjects.Fault(filter, true); fault != "" {
-			return nil, fail(op, path(stream, cfg.Name), ErrInvalidSubject, "filter %q: %s", filter, fault)
+			return fail(op, path(stream, cfg.Name), ErrInvalidSubject, "filter %q: %s", filter, fault)
 		}
 	}
 	if len(all) == 1 { // upstream puts it into the subject of the request
 		line := len(c.api.Subject("CONSUMER.CREATE.")) + len(stream) + 1 + subjects.MaxName + 1 + len(all[0]) + c.lineRoom()
 		if fault := c.lineFault(line); fault != "" {
-			return nil, fail(op, path(stream, cfg.Name), ErrInvalidSubject, "filter %q: %s", all[0], fault)
+			return fail(op, path(stream, cfg.Name), ErrInvalidSubject, "filter %q: %s", all[0], fault)
 		}
 	}
-	return js, nil
+	return nil
 }
 
 // GetConsumer returns upstream's handle of a consumer, or ErrStreamNotFound or ErrConsumerNotFound.
 func (c *Client) GetConsumer(ctx context.Context, stream, consumer string) (jetstream.Consumer, error) {
 	const op = "get consumer"
-	if err := checkName(op, "consumer", consumer); err != nil {
+	if err := c.checkNamed(ctx, op, stream, consumer); err != nil {
 		return nil, err
 	}
-	js, err := c.consumerAPI(ctx, op, stream, consumer)
-	if err != nil {
-		return nil, err
-	}
-	handle, err := jsapi.Look(ctx, c.api, func(ctx context.Context) (jetstream.Consumer, error) { return js.Consumer(ctx, stream, consumer) })
-	return handle, jsapi.Wrap(op, path(stream, consumer), fault.Because(ctx, err))
+	handle, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
+		return js.Consumer(ctx, stream, consumer)
+	})
+	return handle, jsapi.Wrap(op, path(stream, consumer), err)
 }
 
 // GetConsumerInfo asks the server for a consumer's configuration and progress. It returns
 // ErrStreamNotFound or ErrConsumerNotFound when there is no such consumer.
 func (c *Client) GetConsumerInfo(ctx context.Context, stream, consumer string) (*jetstream.ConsumerInfo, error) {
-	handle, err := c.GetConsumer(ctx, stream, consumer) // it asks the server
-	if err != nil {
+	var answer struct {
+		jsapi.Refusal
+		jetstream.ConsumerInfo
+	}
+	if err := c.askConsumer(ctx, "get consumer", "INFO", stream, consumer, nil, &answer); err != nil {
 		return nil, err
 	}
-	return handle.CachedInfo(), nil
+	return &answer.ConsumerInfo, nil
 }
 
 // DeleteConsumer deletes a consumer and its progress. It returns ErrStreamNotFound or
 // ErrConsumerNotFound when there is no such consumer.
 func (c *Client) DeleteConsumer(ctx context.Context, stream, consumer string) error {
-	const op = "delete consumer"
-	if err := checkName(op, "consumer", consumer); err != nil {
-		return err
-	}
-	js, err := c.consumerAPI(ctx, op, stream, consumer)
-	if err != nil {
-		return err
-	}
-	return jsapi.Wrap(op, path(stream, consumer), fault.Because(ctx, js.DeleteConsumer(ctx, stream, consumer)))
+	return c.askConsumer(ctx, "delete consumer", "DELETE", stream, consumer, nil, &jsapi.Refusal{})
 }
 
 // PauseConsumer stops a consumer's deliveries until the given time or ResumeConsumer, on the server
 // and so for all who pull from it. What was delivered already can be acknowledged. A time in the past
 // resumes it. It needs server 2.11. The errors are those of GetConsumer.
 func (c *Client) PauseConsumer(ctx context.Context, stream, consumer string, until time.Time) error {
-	const op = "pause consumer"
-	return c.setPause(ctx, op, stream, consumer, func(js jetstream.JetStream) error {
-		_, err := js.PauseConsumer(ctx, stream, consumer, until)
-		return err
-	})
+	question := map[string]time.Time{"pause_until": until}
+	return c.askConsumer(ctx, "pause consumer", "PAUSE", stream, consumer, question, &jsapi.Refusal{})
 }
 
 // ResumeConsumer ends a pause; a consumer that is not paused stays as it is. The errors are those of
 // GetConsumer.
 func (c *Client) ResumeConsumer(ctx context.Context, stream, consumer string) error {
-	const op = "resume consumer"
-	return c.setPause(ctx, op, stream, consumer, func(js jetstream.JetStream) error {
-		_, err := js.ResumeConsumer(ctx, stream, consumer)
-		return err
-	})
+	return c.askConsumer(ctx, "resume consumer", "PAUSE", stream, consumer, struct{}{}, &jsapi.Refusal{})
 }
 
-func (c *Client) setPause(ctx context.Context, op, stream, consumer string, set func(jetstream.JetStream) error) error {
+func (c *Client) askConsumer(ctx context.Context, op, verb, stream, consumer string, question any, answer jsapi.Answer) error {
+	if err := c.checkNamed(ctx, op, stream, consumer); err != nil {
+		return err
+	}
+	return jsapi.Wrap(op, path(stream, consumer), c.api.Ask(ctx, "CONSUMER."+verb+"."+stream+"."+consumer, question, answer))
+}
+
+// checkCall checks what every call on a stream, and unless its name is empty on a consumer, needs.
+func (c *Client) checkCall(ctx context.Context, op, stream, consumer string) error {
+	if _, err := c.jetStream(ctx, op, path(stream, consumer)); err != nil {
+		return err
+	}
+	if err := checkName(op, "stream", stream); err != nil || consumer == "" {
+		return err
+	}
+	return checkName(op, "consumer", consumer)
+}
+
+// checkNamed is checkCall for a consumer that must have a name.
+func (c *Client) checkNamed(ctx context.Context, op, stream, consumer string) error {
 	if err := checkName(op, "consumer", consumer); err != nil {
 		return err
 	}
-	js, err := c.consumerAPI(ctx, op, stream, consumer)
-	if err != nil {
-		return err
-	}
-	return jsapi.Wrap(op, path(stream, consumer), fault.Because(ctx, set(js)))
-}
-
-// consumerAPI checks the names of a stream and, unless it is empty, of a consumer.
-func (c *Client) consumerAPI(ctx context.Context, op, stream, consumer string) (jetstream.JetStream, error) {
-	js, err := c.jetStream(ctx, op, path(stream, consumer))
-	if err != nil {
-		return nil, err
-	}
-	if err := checkName(op, "stream", stream); err != nil {
-		return nil, err
-	}
-	if consumer != "" {
-		if err := checkName(op, "consumer", consumer); err != nil {
-			return nil, err
-		}
-	}
-	return js, nil
+	return c.checkCall(ctx, op, stream, consumer)
 }
 
 // path names a consumer in error texts.

@@ -80,8 +80,8 @@ var (
 // Errors of JetStream, key-value and object stores.
 var (
 	// ErrJetStreamDisabled is returned by every JetStream, key-value and object call when
-	// Config.JetStreamEnabled is false, and when the account has no JetStream. Where no server has
-	// it, nobody answers the call: that is ErrNoResponders, and ErrNoStream for a publish.
+	// Config.JetStreamEnabled is false, and when the account or the server has no JetStream. In a
+	// domain, nobody may answer because it is out of reach for a while: that is waited for.
 	ErrJetStreamDisabled = fault.ErrJetStreamDisabled
 	// ErrNoStream is returned by a publish to a subject that no stream stores.
 	ErrNoStream = fault.ErrNoStream

@@ -8,8 +8,6 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
-
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // setupJetStream makes what asks JetStream.
@@ -52,47 +50,46 @@ func (c *Client) jetStreamHandle(ctx context.Context, op, target string) (jetstr
 // cfg or a bad name is ErrInvalidArgument.
 func (c *Client) CreateStream(ctx context.Context, cfg *jetstream.StreamConfig) (jetstream.Stream, error) {
 	const op = "create stream"
-	js, own, err := c.streamConfig(ctx, op, cfg)
+	own, err := c.streamConfig(ctx, op, cfg)
 	if err != nil {
 		return nil, err
 	}
-	stream, err := js.CreateStream(ctx, own)
-	return stream, jsapi.Wrap(op, own.Name, fault.Because(ctx, err))
+	stream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
+		return js.CreateStream(ctx, own)
+	})
+	return stream, jsapi.Wrap(op, own.Name, err)
 }
 
 // UpdateStream changes a stream's configuration to cfg, whatever that costs: lowering a limit
 // deletes messages. It returns ErrStreamNotFound when there is no such stream.
 func (c *Client) UpdateStream(ctx context.Context, cfg *jetstream.StreamConfig) (jetstream.Stream, error) {
 	const op = "update stream"
-	js, own, err := c.streamConfig(ctx, op, cfg)
+	own, err := c.streamConfig(ctx, op, cfg)
 	if err != nil {
 		return nil, err
 	}
-	stream, err := js.UpdateStream(ctx, own)
-	return stream, jsapi.Wrap(op, own.Name, fault.Because(ctx, err))
+	stream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
+		return js.UpdateStream(ctx, own)
+	})
+	return stream, jsapi.Wrap(op, own.Name, err)
 }
 
 // streamConfig checks a stream's configuration and returns a copy with the client's defaults.
-func (c *Client) streamConfig(ctx context.Context, op string, cfg *jetstream.StreamConfig) (jetstream.JetStream, jetstream.StreamConfig, error) {
-	var own jetstream.StreamConfig
+func (c *Client) streamConfig(ctx context.Context, op string, cfg *jetstream.StreamConfig) (own jetstream.StreamConfig, err error) {
 	if cfg == nil {
-		return nil, own, fail(op, "", ErrInvalidArgument, "the StreamConfig is nil")
+		return own, fail(op, "", ErrInvalidArgument, "the StreamConfig is nil")
 	}
-	js, err := c.jetStream(ctx, op, cfg.Name)
-	if err != nil {
-		return nil, own, err
-	}
-	if err := checkName(op, "stream", cfg.Name); err != nil {
-		return nil, own, err
+	if err := c.checkCall(ctx, op, cfg.Name, ""); err != nil {
+		return own, err
 	}
 	for _, subject := range cfg.Subjects {
 		if fault := subjects.Fault(subject, true); fault != "" {
-			return nil, own, fail(op, cfg.Name, ErrInvalidSubject, "subject %q: %s", subject, fault)
+			return own, fail(op, cfg.Name, ErrInvalidSubject, "subject %q: %s", subject, fault)
 		}
 	}
 	own = *cfg
 	own.Replicas, own.Storage = c.streamDefaults(cfg.Replicas, cfg.Storage)
-	return js, own, nil
+	return own, nil
 }
 
 // streamDefaults fills in what a stream's or bucket's configuration leaves at zero.
@@ -109,73 +106,107 @@ func (c *Client) streamDefaults(replicas int, storage jetstream.StorageType) (in
 // GetStream returns upstream's handle of a stream, or ErrStreamNotFound.
 func (c *Client) GetStream(ctx context.Context, name string) (jetstream.Stream, error) {
 	const op = "get stream"
-	js, err := c.jetStream(ctx, op, name)
-	if err != nil {
+	if err := c.checkCall(ctx, op, name, ""); err != nil {
 		return nil, err
 	}
-	if err := checkName(op, "stream", name); err != nil {
-		return nil, err
-	}
-	stream, err := jsapi.Look(ctx, c.api, func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, name) })
-	return stream, jsapi.Wrap(op, name, fault.Because(ctx, err))
+	stream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
+		return js.Stream(ctx, name)
+	})
+	return stream, jsapi.Wrap(op, name, err)
 }
 
 // GetStreamInfo asks the server for a stream's configuration and state. It returns
 // ErrStreamNotFound when there is no such stream.
 func (c *Client) GetStreamInfo(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
-	stream, err := c.GetStream(ctx, name) // it asks the server; a second question would say the same
-	if err != nil {
+	const op = "get stream"
+	if err := c.checkCall(ctx, op, name, ""); err != nil {
 		return nil, err
 	}
-	return stream.CachedInfo(), nil
+	info, err := c.streamInfo(ctx, name)
+	return info, jsapi.Wrap(op, name, err)
 }
 
-// PurgeStream deletes the stream's messages, or those that the options select. It returns
-// ErrStreamNotFound when there is no such stream.
+func (c *Client) streamInfo(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
+	var answer struct {
+		jsapi.Refusal
+		jetstream.StreamInfo
+	}
+	if err := c.api.Ask(ctx, "STREAM.INFO."+name, nil, &answer); err != nil {
+		return nil, err
+	}
+	return &answer.StreamInfo, nil
+}
+
+// PurgeStream deletes the stream's messages, or those that the options select. What is stored meanwhile
+// stays. It returns ErrStreamNotFound when there is no such stream.
 func (c *Client) PurgeStream(ctx context.Context, name string, opts ...jetstream.StreamPurgeOpt) error {
-	stream, err := c.GetStream(ctx, name)
-	if err != nil {
+	const op = "purge stream"
+	if err := c.checkCall(ctx, op, name, ""); err != nil {
 		return err
 	}
-	return jsapi.Wrap("purge stream", name, fault.Because(ctx, stream.Purge(ctx, opts...)))
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	var question jetstream.StreamPurgeRequest
+	for _, opt := range opts {
+		if err := opt(&question); err != nil {
+			return fail(op, name, ErrInvalidArgument, "%w", err)
+		}
+	}
+	if question.Sequence == 0 && question.Keep == 0 { // to purge twice is to purge what came in between
+		info, err := c.streamInfo(ctx, name)
+		if err != nil {
+			return jsapi.Wrap(op, name, err)
+		}
+		question.Sequence = info.State.LastSeq + 1
+	}
+	return jsapi.Wrap(op, name, c.api.Ask(ctx, "STREAM.PURGE."+name, question, &jsapi.Refusal{}))
 }
 
 // DeleteStream deletes a stream with its messages and consumers. It returns ErrStreamNotFound when
 // there is no such stream.
 func (c *Client) DeleteStream(ctx context.Context, name string) error {
 	const op = "delete stream"
-	js, err := c.jetStream(ctx, op, name)
-	if err != nil {
+	if err := c.checkCall(ctx, op, name, ""); err != nil {
 		return err
 	}
-	if err := checkName(op, "stream", name); err != nil {
-		return err
-	}
-	return jsapi.Wrap(op, name, fault.Because(ctx, js.DeleteStream(ctx, name)))
+	return jsapi.Wrap(op, name, c.api.Ask(ctx, "STREAM.DELETE."+name, nil, &jsapi.Refusal{}))
 }
 
 // Streams returns the account's streams, asking the server for a page of them at a time. An error
-// ends the sequence. Without a deadline in ctx, Config.RequestTimeout bounds the whole loop.
+// ends the sequence. Without a deadline in ctx, Config.RequestTimeout bounds each page.
 func (c *Client) Streams(ctx context.Context) iter.Seq2[*jetstream.StreamInfo, error] {
-	const op = "list streams"
+	return c.listStreams(ctx, "list streams", "")
+}
+
+// listStreams returns the streams with a subject that is one of those, or all.
+func (c *Client) listStreams(ctx context.Context, op, subject string) iter.Seq2[*jetstream.StreamInfo, error] {
 	return func(yield func(*jetstream.StreamInfo, error) bool) {
-		js, err := c.jetStream(ctx, op, "")
-		if err != nil {
+		if _, err := c.jetStream(ctx, op, ""); err != nil {
 			yield(nil, err)
 			return
 		}
-		ctx, cancel := c.deadline(ctx)
-		defer cancel()
-		ctx, abandon := context.WithCancel(ctx) // for a loop that is left early
-		defer abandon()
-		list := js.ListStreams(ctx)
-		for info := range list.Info() {
-			if !yield(info, nil) {
+		question := struct {
+			Subject string `json:"subject,omitempty"`
+			Offset  int    `json:"offset"`
+		}{Subject: subject}
+		for {
+			var answer struct {
+				jsapi.Refusal
+				Total   int                     `json:"total"`
+				Streams []*jetstream.StreamInfo `json:"streams"`
+			}
+			if err := c.api.Ask(ctx, "STREAM.LIST", &question, &answer); err != nil {
+				yield(nil, jsapi.Wrap(op, "", err))
 				return
 			}
-		}
-		if err := list.Err(); err != nil {
-			yield(nil, jsapi.Wrap(op, "", fault.Because(ctx, err)))
+			for _, info := range answer.Streams {
+				if !yield(info, nil) {
+					return
+				}
+			}
+			if question.Offset += len(answer.Streams); question.Offset >= answer.Total || len(answer.Streams) == 0 {
+				return
+			}
 		}
 	}
 }

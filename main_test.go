@@ -24,9 +24,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	const stream = "github.com/nats-io/nats-server/v2/server.(*stream)."
-	goleak.VerifyTestMain(m, // a server that is gone waits on for the origins of its mirrors and sources
-		goleak.IgnoreTopFunction(stream+"setupMirrorConsumer.func3"), goleak.IgnoreTopFunction(stream+"trySetupSourceConsumer.func3"))
+	goleak.VerifyTestMain(m)
 }
 
 // serve runs a server until the standard input ends, and prints its URL.

@@ -75,30 +75,49 @@ func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...O
 		return nil, err
 	}
 	defer cancel()
-	return c.ensureObjectStore(ctx, js, op, bucket, opts, true)
+	_, cfg := c.objectStoreConfig(bucket, opts)
+	store, err := js.CreateObjectStore(ctx, cfg)
+	if errors.Is(err, jetstream.ErrBucketExists) {
+		err = c.objectStoreDiffers(ctx, cfg)
+	}
+	if err != nil {
+		return nil, objectStoreFault(op, bucket, err)
+	}
+	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
 }
 
-// ensureObjectStore makes CreateObjectStore of EnsureObjectStore, or does all of its work.
-func (c *Client) ensureObjectStore(
-	ctx context.Context, js jetstream.JetStream, op, bucket string, opts []ObjectStoreOption, create bool,
-) (*ObjectStore, error) {
-	want, fresh := c.objectStoreConfig(bucket, opts)
-	if create {
-		want = fresh
-	}
-	differs := DriftError{Bucket: bucket, Stream: objectStreamPrefix + bucket, create: create}
-	_, err := ensure(ctx, c, ensureOptions{}, ensuredStream(js, drift.ObjectStoreStream(fresh), differs,
-		func(live *jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference) {
-			return drift.ObjectStore(live.Config, want, create)
-		}))
+// objectStoreDiffers returns how the bucket that exists differs from cfg in all of its fields.
+func (c *Client) objectStoreDiffers(ctx context.Context, cfg jetstream.ObjectStoreConfig) error {
+	stream, err := c.js.Stream(ctx, objectStreamPrefix+cfg.Bucket)
 	if err != nil {
-		return nil, ensureFault(op, bucket, jsapi.Wrap, err)
+		return fault.Joined{jetstream.ErrBucketExists, err}
 	}
-	upstream, err := jsapi.Look(ctx, c.api, func(ctx context.Context) (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, bucket) })
-	if err != nil {
-		return nil, jsapi.Wrap(op, bucket, err)
+	_, found := drift.ObjectStore(liveObjectStoreConfig(cfg.Bucket, stream.CachedInfo().Config), cfg, true)
+	if len(found) == 0 { // in what only the stream has
+		return fault.Joined{jetstream.ErrBucketExists, jetstream.ErrStreamNameAlreadyInUse}
 	}
-	return &ObjectStore{ObjectStore: upstream, client: c, bucket: bucket}, nil
+	return objectStoreDrift(cfg.Bucket, found, true)
+}
+
+func objectStoreDrift(bucket string, found []drift.Difference, create bool) *DriftError {
+	return &DriftError{Bucket: bucket, Stream: objectStreamPrefix + bucket, Drifts: driftsOf(found), create: create}
+}
+
+// objectStoreFault leaves a *DriftError alone, which says by itself what it is about.
+func objectStoreFault(op, bucket string, err error) error {
+	if differs, ok := err.(*DriftError); ok { //nolint:errorlint // it is not wrapped
+		return differs
+	}
+	return jsapi.Wrap(op, bucket, err)
+}
+
+// liveObjectStoreConfig returns the bucket's configuration as its stream has it.
+func liveObjectStoreConfig(bucket string, cfg jetstream.StreamConfig) jetstream.ObjectStoreConfig {
+	return jetstream.ObjectStoreConfig{
+		Bucket: bucket, Description: cfg.Description, TTL: cfg.MaxAge, MaxBytes: cfg.MaxBytes,
+		Storage: cfg.Storage, Replicas: cfg.Replicas, Placement: cfg.Placement,
+		Compression: cfg.Compression != jetstream.NoCompression, Metadata: cfg.Metadata,
+	}
 }
 
 // EnsureObjectStore creates a bucket, or changes the one there is to what the options say. What they leave
@@ -112,18 +131,44 @@ func (c *Client) EnsureObjectStore(ctx context.Context, bucket string, opts ...O
 		return nil, err
 	}
 	defer cancel()
-	return c.ensureObjectStore(ctx, js, op, bucket, opts, false)
+	want, fresh := c.objectStoreConfig(bucket, opts)
+	store, err := js.CreateObjectStore(ctx, fresh)
+	if errors.Is(err, jetstream.ErrBucketExists) {
+		store, err = c.adaptObjectStore(ctx, want)
+	}
+	if err != nil {
+		return nil, objectStoreFault(op, bucket, err)
+	}
+	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
+}
+
+// adaptObjectStore changes a bucket that exists.
+func (c *Client) adaptObjectStore(ctx context.Context, want jetstream.ObjectStoreConfig) (jetstream.ObjectStore, error) {
+	stream, err := c.js.Stream(ctx, objectStreamPrefix+want.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	merged, found := drift.ObjectStore(liveObjectStoreConfig(want.Bucket, stream.CachedInfo().Config), want, false)
+	switch {
+	case drift.Forbids(found, false):
+		return nil, objectStoreDrift(want.Bucket, found, false)
+	case len(found) == 0:
+		return c.js.ObjectStore(ctx, want.Bucket)
+	}
+	return c.js.UpdateObjectStore(ctx, merged)
 }
 
 // GetObjectStore returns the handle of a bucket, or ErrBucketNotFound.
 func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStore, error) {
 	const op = "get object store"
-	js, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
+	_, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
-	store, err := jsapi.Look(ctx, c.api, func(ctx context.Context) (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, bucket) })
+	store, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStore, error) {
+		return js.ObjectStore(ctx, bucket)
+	})
 	if err != nil {
 		return nil, jsapi.Wrap(op, bucket, fault.Because(ctx, err))
 	}

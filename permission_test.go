@@ -3,6 +3,7 @@ package nats_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"sync"
 	"testing"
 	"time"
@@ -232,4 +233,64 @@ func TestDenialIsReturnedOnce(t *testing.T) {
 	require.NoError(t, client.Flush(ctx))
 	eventually(t, "one was told", func() bool { return len(events.of(nats.EventAsyncError)) > 0 })
 	assert.Len(t, events.of(nats.EventAsyncError), 1)
+}
+
+// Every call that asks JetStream tells at once that the server denies it, whoever asks: a user's deadline is
+// for servers that are slow.
+func TestDeniedJetStreamCalls(t *testing.T) {
+	t.Parallel()
+	s := restricted(t, &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.>"}}})
+	c := connect(t, s, func(c *nats.Config) { c.Username, c.Password, c.RequestTimeout = "u", "p", time.Minute })
+	ctx := context.Background()
+	stream := &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}
+	consumer := &jetstream.ConsumerConfig{Name: "c"}
+	last := func(seq iter.Seq2[*jetstream.StreamInfo, error]) (err error) {
+		for _, err = range seq {
+		}
+		return err
+	}
+	for name, call := range map[string]func() error{
+		"CreateStream":      func() error { _, err := c.CreateStream(ctx, stream); return err },
+		"UpdateStream":      func() error { _, err := c.UpdateStream(ctx, stream); return err },
+		"GetStream":         func() error { _, err := c.GetStream(ctx, "S"); return err },
+		"GetStreamInfo":     func() error { _, err := c.GetStreamInfo(ctx, "S"); return err },
+		"PurgeStream":       func() error { return c.PurgeStream(ctx, "S") },
+		"DeleteStream":      func() error { return c.DeleteStream(ctx, "S") },
+		"Streams":           func() error { return last(c.Streams(ctx)) },
+		"CreateConsumer":    func() error { _, err := c.CreateConsumer(ctx, "S", consumer); return err },
+		"GetConsumer":       func() error { _, err := c.GetConsumer(ctx, "S", "c"); return err },
+		"GetConsumerInfo":   func() error { _, err := c.GetConsumerInfo(ctx, "S", "c"); return err },
+		"DeleteConsumer":    func() error { return c.DeleteConsumer(ctx, "S", "c") },
+		"PauseConsumer":     func() error { return c.PauseConsumer(ctx, "S", "c", time.Now()) },
+		"ResumeConsumer":    func() error { return c.ResumeConsumer(ctx, "S", "c") },
+		"PullMessages":      func() error { _, err := c.PullMessages(ctx, "S", "c", 1); return err },
+		"Consume":           func() error { _, err := c.Consume(ctx, "S", "c", func(*nats.Message) error { return nil }); return err },
+		"ReplayDeadLetters": func() error { _, err := c.ReplayDeadLetters(ctx, "S"); return err },
+		"GetKeyValue":       func() error { _, err := c.GetKeyValue(ctx, "b"); return err },
+		"GetObjectStore":    func() error { _, err := c.GetObjectStore(ctx, "b"); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			begin := time.Now()
+			err := call()
+			require.ErrorIs(t, err, nats.ErrPermission)
+			require.ErrorContains(t, err, "$JS.API.")
+			assert.Less(t, time.Since(begin), 10*time.Second)
+		})
+	}
+}
+
+// So it is where the answers are denied, which the server says once for all of upstream's questions.
+func TestDeniedAnswersOfJetStream(t *testing.T) {
+	t.Parallel()
+	s := restricted(t, &server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.>"}}})
+	c := connect(t, s, func(c *nats.Config) { c.Username, c.Password, c.RequestTimeout = "u", "p", time.Minute })
+	for range 3 {
+		_, err := c.GetStream(context.Background(), "S")
+		require.ErrorIs(t, err, nats.ErrPermission)
+		_, err = c.GetStreamInfo(context.Background(), "S")
+		require.ErrorIs(t, err, nats.ErrPermission)
+		_, err = c.PullMessages(context.Background(), "S", "c", 1)
+		require.ErrorIs(t, err, nats.ErrPermission)
+	}
 }

@@ -27,8 +27,7 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 	if err := checkName(op, "consumer", consumer); err != nil {
 		return nil, err
 	}
-	js, err := c.consumerAPI(ctx, op, stream, consumer)
-	if err != nil {
+	if err := c.checkCall(ctx, op, stream, consumer); err != nil {
 		return nil, err
 	}
 	ctx, cancel := c.deadline(ctx)
@@ -52,7 +51,7 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 		case errors.Is(err, natsgo.ErrNoResponders):
 			// Nobody listens for pulls: the consumer does not exist, or its leader is changing.
 			unheard = err
-			_, err := js.Consumer(ctx, stream, consumer)
+			err := c.api.Ask(ctx, "CONSUMER.INFO."+stream+"."+consumer, nil, &jsapi.Refusal{})
 			if err != nil && ctx.Err() == nil && c.conn.IsUp() {
 				return nil, jsapi.Wrap(op, target, err)
 			}
@@ -102,6 +101,9 @@ func (c *Client) pullOnce(ctx context.Context, subject string, limit int) ([]*Me
 		done()
 		return nil, err
 	}
+	ctx, deny := context.WithCancelCause(ctx)
+	defer deny(nil)
+	defer c.conn.Watch(deny, subject, inbox)()
 	p := &pull{client: c, limit: limit}
 	defer func() {
 		if p.over {

@@ -94,7 +94,7 @@ func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOptio
 			opt(&o)
 		}
 	}
-	if _, err := c.checkConsumer(ctx, opReadStream, stream, &o.config); err != nil {
+	if err := c.checkConsumer(ctx, opReadStream, stream, &o.config); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

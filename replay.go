@@ -90,14 +90,15 @@ func (c *Client) ReplayDeadLetters(ctx context.Context, stream string, opts ...R
 		}
 	}
 	from := cmp.Or(o.stream, deadLetterStreamOf(stream))
-	js, err := c.jetStream(ctx, op, stream)
-	if err != nil {
+	if _, err := c.jetStream(ctx, op, stream); err != nil {
 		return 0, err
 	}
 	if err := cmp.Or(checkName(op, "stream", stream), checkName(op, "stream", from)); err != nil {
 		return 0, err
 	}
-	letters, err := js.Stream(ctx, from)
+	letters, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
+		return js.Stream(ctx, from)
+	})
 	if o.stream == "" && c.hasNoDeadLetters(ctx, from, err) {
 		return 0, nil
 	}

@@ -236,6 +236,14 @@ func (c *Conn) IsUp() bool { return c.up.Load() }
 // WasUp tells whether the connection ever stood.
 func (c *Conn) WasUp() bool { return c.present.Load() != nil }
 
+// Info returns what the present server, or the last one, said of itself.
+func (c *Conn) Info() natsgo.ServerInfo {
+	if l := c.present.Load(); l != nil {
+		return l.info
+	}
+	return natsgo.ServerInfo{}
+}
+
 // MaxPayload returns how large a message the present server, or the last one, allows; 0 before the first.
 func (c *Conn) MaxPayload() int64 {
 	if l := c.present.Load(); l != nil {

@@ -44,6 +44,7 @@
 //   - gate.go: when nobody may enter.
 //   - confirm.go: what has surely arrived.
 //   - requests.go: requests, whose answers outlive a reconnect.
+//   - deny.go: what the server denies, and who hears of it.
 //   - call.go: questions that are asked until they are answered.
 //   - leave.go: leaving a server at will.
 package conn

@@ -208,6 +208,7 @@ func (c *Conn) lineUp(l *line) {
 	c.demandOf(l, l.info)
 	c.mu.Unlock()
 	c.requests.proven.Store(false)
+	c.requests.muted.Store(nil)
 	if c.o.NATS.PingInterval > 0 {
 		go l.watch(c.ctx, c.o.NATS.PingInterval, c.o.NATS.MaxPingsOut)
 	}

@@ -28,11 +28,13 @@ type requests struct {
 	seed   maphash.Seed
 
 	mu      sync.Mutex
-	sub     *natsgo.Subscription // made by the first request
-	proven  atomic.Bool          // an answer came over this connection, so the server knows sub
+	sub     *natsgo.Subscription  // made by the first request
+	proven  atomic.Bool           // an answer came over this connection, so the server knows sub
+	muted   atomic.Pointer[error] // why nats.go's own requests get no answer over this connection
 	last    uint64
 	sent    time.Time // when the last request was begun
 	waiting map[string]*waiter
+	watches map[*watch]struct{}
 	lanes   [32]pause.Pace
 	settled chan struct{} // closed when nobody waits any more; nil while nobody asks
 }
@@ -55,6 +57,7 @@ func (r *requests) init(prefix string) {
 	r.prefix = prefix
 	r.seed = maphash.MakeSeed()
 	r.waiting = make(map[string]*waiter)
+	r.watches = make(map[*watch]struct{})
 	fresh := func() waiter { return waiter{answer: make(chan *natsgo.Msg, 4), timer: time.NewTimer(time.Hour)} }
 	r.pool.New = func() any {
 		w := fresh()
@@ -188,35 +191,6 @@ func (r *requests) settle(ctx context.Context, most time.Duration) {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-}
-
-// Deny fails the requests that a permission error of the server means and tells whether there are any:
-// those on the subject that may not be published to, or all, when the answers' subject may not be
-// subscribed to.
-func (c *Conn) Deny(err error) bool {
-	r := &c.requests
-	v := fault.DeniedBy(err)
-	full := errors.Is(err, natsgo.ErrMaxSubscriptionsExceeded)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	mux := full && !r.proven.Load() || !v.Publish && v.Subject == r.prefix+"*"
-	if !mux && !v.Publish {
-		return false
-	}
-	settled := false
-	for _, w := range r.waiting {
-		if mux || w.subject == v.Subject {
-			r.forget(w)
-			w.denied = err
-			w.push(nil)
-			settled = true
-		}
-	}
-	if mux && r.sub != nil {
-		_ = r.sub.Unsubscribe() // the next request tries again
-		r.sub = nil
-	}
-	return settled
 }
 
 // Request sends and waits for one answer. Unlike nats.go's it outlives a reconnect, tells a broken

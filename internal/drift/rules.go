@@ -2,6 +2,7 @@ package drift
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -121,35 +122,30 @@ var consumerRules = map[string]rule{
 	"IdleHeartbeat":  fixed,
 }
 
-// keyValueRules has a rule for each field of a stream that the configuration of a bucket sets.
+// keyValueRules has a rule for each field of a bucket's configuration.
 var keyValueRules = map[string]rule{
-	"Name":                   fixed,
-	"Description":            harmless,
-	"MaxMsgSize":             lower("refuses values that it took so far"),
-	"MaxMsgsPerSubject":      lower("deletes values beyond the limit of their key"),
-	"MaxAge":                 lower("deletes values sooner"),
-	"MaxBytes":               lower("refuses values sooner"),
-	"Storage":                fixed,
-	"Replicas":               lower("keeps fewer copies"),
-	"Placement":              harmless,
-	"RePublish":              harmless,
-	"Mirror":                 fixed,
-	"Sources":                sourcesRule,
-	"Compression":            harmless,
-	"Metadata":               harmless,
-	"SubjectDeleteMarkerTTL": marksRule,
+	"Bucket":         fixed,
+	"Description":    harmless,
+	"MaxValueSize":   lower("refuses values that it took so far"),
+	"History":        lower("deletes values beyond the limit of their key"),
+	"TTL":            lower("deletes values sooner"),
+	"MaxBytes":       lower("refuses values sooner"),
+	"Storage":        fixed,
+	"Replicas":       lower("keeps fewer copies"),
+	"Placement":      harmless,
+	"RePublish":      harmless,
+	"Mirror":         fixed,
+	"Sources":        sourcesRule,
+	"Compression":    harmless,
+	"Metadata":       harmless,
+	"LimitMarkerTTL": lower("forgets deletions sooner"),
 }
 
-// keyValueNames has the fields that a bucket's configuration names in another way.
-var keyValueNames = map[string]string{
-	"Name": "Bucket", "MaxMsgSize": "MaxValueSize", "MaxMsgsPerSubject": "History", "MaxAge": "TTL", "SubjectDeleteMarkerTTL": "LimitMarkerTTL",
-}
-
-// objectStoreRules has the same for a bucket of objects.
+// objectStoreRules has a rule for each field of a bucket's configuration.
 var objectStoreRules = map[string]rule{
-	"Name":        fixed,
+	"Bucket":      fixed,
 	"Description": harmless,
-	"MaxAge":      lower("deletes objects sooner"),
+	"TTL":         lower("deletes objects sooner"),
 	"MaxBytes":    lower("refuses objects sooner"),
 	"Storage":     fixed,
 	"Replicas":    lower("keeps fewer copies"),
@@ -157,8 +153,6 @@ var objectStoreRules = map[string]rule{
 	"Compression": harmless,
 	"Metadata":    harmless,
 }
-
-var objectStoreNames = map[string]string{"Name": "Bucket", "MaxAge": "TTL"}
 
 func harmless(_, _ any, _ *jetstream.StreamState) (string, bool) { return "", true }
 
@@ -205,26 +199,19 @@ func listed(harm string, items []string) string {
 	return harm + strings.Join(items, " ")
 }
 
-// marksRule knows that deletions have no marks that go until there are any.
-func marksRule(live, want any, state *jetstream.StreamState) (string, bool) {
-	if number(live) <= 0 {
-		return "", true
-	}
-	return lower("forgets deletions sooner")(live, want, state)
-}
-
 func sourcesRule(live, want any, _ *jetstream.StreamState) (string, bool) {
-	kept := make(map[string]bool)
-	for _, source := range want.([]*jetstream.StreamSource) {
-		kept[sourceName(source)] = true
-	}
-	var lost []string
+	missing := make(map[string]bool)
 	for _, source := range live.([]*jetstream.StreamSource) {
-		if !kept[sourceName(source)] {
-			lost = append(lost, source.Name)
-		}
+		missing[source.Name] = true
 	}
-	return listed("no longer takes from ", lost), true
+	for _, source := range want.([]*jetstream.StreamSource) {
+		delete(missing, source.Name)
+	}
+	var names []string
+	for name := range maps.Keys(missing) {
+		names = append(names, name)
+	}
+	return listed("no longer takes from ", names), true
 }
 
 func consumerLimitsRule(live, want any, state *jetstream.StreamState) (string, bool) {

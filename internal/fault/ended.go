@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	natsgo "github.com/nats-io/nats.go"
 )
 
 // ends are the causes that the library itself ends contexts with: they say all.
-var ends = []error{ErrClosed, ErrConnectionLost, ErrLockLost, context.DeadlineExceeded}
+var ends = []error{ErrClosed, ErrConnectionLost, ErrLockLost, natsgo.ErrPermissionViolation, context.DeadlineExceeded}
 
 // Ended returns why ctx has ended, or nil. A cause of the caller's own is context.Canceled or
 // context.DeadlineExceeded as well, so that the error sorts as that of any other context.

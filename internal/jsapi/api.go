@@ -2,6 +2,7 @@ package jsapi
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,11 +20,14 @@ type Options struct {
 	Domain, Prefix string
 	// Timeout is the time of a call that has none of its own.
 	Timeout time.Duration
+	// Upstream are the user's own options of upstream.
+	Upstream []jetstream.JetStreamOpt
 }
 
 // API is the JetStream API of one account and domain, over one connection.
 type API struct {
 	conn   *conn.Conn
+	o      Options
 	js     jetstream.JetStream
 	prefix string // of the API's subjects, with the dot at its end
 	finder finder
@@ -31,29 +35,38 @@ type API struct {
 
 // New returns the API over a connection that has been opened.
 func New(c *conn.Conn, o Options) (*API, error) {
-	opts := []jetstream.JetStreamOpt{
-		jetstream.WithDefaultTimeout(o.Timeout),
-		// Without it the future of a publish that no stream stores never resolves.
-		jetstream.WithPublishAsyncTimeout(o.Timeout),
-	}
-	a := &API{conn: c}
-	var err error
+	a := &API{conn: c, o: o, prefix: jetstream.DefaultAPIPrefix}
 	switch {
 	case o.Prefix != "":
 		a.prefix = strings.TrimSuffix(o.Prefix, ".") + "."
-		a.js, err = jetstream.NewWithAPIPrefix(c.NATS(), a.prefix, opts...)
 	case o.Domain != "":
 		a.prefix = "$JS." + o.Domain + ".API."
-		a.js, err = jetstream.NewWithDomain(c.NATS(), o.Domain, opts...)
+	}
+	a.finder.api = a
+	var err error
+	a.js, err = a.handle()
+	return a, err
+}
+
+// handle returns a new handle of upstream's.
+func (a *API) handle(more ...jetstream.JetStreamOpt) (js jetstream.JetStream, err error) {
+	opts := slices.Concat([]jetstream.JetStreamOpt{
+		jetstream.WithDefaultTimeout(a.o.Timeout),
+		// Without it the future of a publish that no stream stores never resolves.
+		jetstream.WithPublishAsyncTimeout(a.o.Timeout),
+	}, a.o.Upstream, more)
+	switch {
+	case a.o.Prefix != "":
+		js, err = jetstream.NewWithAPIPrefix(a.conn.NATS(), a.prefix, opts...)
+	case a.o.Domain != "":
+		js, err = jetstream.NewWithDomain(a.conn.NATS(), a.o.Domain, opts...)
 	default:
-		a.prefix = jetstream.DefaultAPIPrefix
-		a.js, err = jetstream.New(c.NATS(), opts...)
+		js, err = jetstream.New(a.conn.NATS(), opts...)
 	}
 	if err != nil {
 		return nil, fault.New("connect", "", fault.ErrInvalidConfig, "jetstream: %w", err)
 	}
-	a.finder.api = a
-	return a, nil
+	return js, nil
 }
 
 // JetStream returns upstream's handle, whose own default for calls without a deadline is the API's.
@@ -65,11 +78,27 @@ func (a *API) Conn() *conn.Conn { return a.conn }
 // Subject returns the subject of one of the API's verbs.
 func (a *API) Subject(verb string) string { return a.prefix + verb }
 
+// absence is how long nobody answers for the API where the servers that do may be starting.
+const absence = 2 * time.Second
+
+// isAbsent tells whether an answer, or an error of upstream, means that there is no JetStream, for a question
+// that was first asked at that time. The API of a domain or of another account may be out of reach for a
+// while; so may a cluster's, whose servers need not all have JetStream.
+func (a *API) isAbsent(err error, begun time.Time) bool {
+	switch info := a.conn.Info(); {
+	case !errors.Is(err, natsgo.ErrNoResponders) || a.prefix != jetstream.DefaultAPIPrefix:
+		return false
+	case info.Cluster == "" && !info.JetStream:
+		return true
+	}
+	return time.Since(begun) > absence
+}
+
 // Wrap is fault.Wrap for calls to the JetStream API, which has its own way to say that it is not there.
 func Wrap(op, target string, err error) error {
 	if errors.Is(err, natsgo.ErrNoResponders) && !errors.Is(err, jetstream.ErrNoStreamResponse) {
-		return fault.New(op, target, fault.ErrNoResponders,
-			"no JetStream answers; is it enabled on the server and is the domain right? %w", err)
+		return fault.New(op, target, fault.ErrJetStreamDisabled,
+			"nobody answers for it; is it enabled on the server and is the domain right? %w", err)
 	}
 	return fault.Wrap(op, target, err)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -25,7 +27,7 @@ const Pause = 100 * time.Millisecond
 // End is why it ended without an answer or refusal; then err is what became of the last sending. Doubted
 // tells that a sending before the one that was answered got no answer.
 func Send[T any](ctx context.Context, a *API, m *natsgo.Msg, stored string, parse func(*natsgo.Msg) (T, error)) (answer T, doubted bool, end, err error) {
-	call, done := a.conn.Ask(m), false
+	call, done, begun := a.conn.Ask(m), false, time.Now()
 	defer func() { call.End(done) }()
 	for {
 		may := true // whether this call is one of those that look for the stream
@@ -53,7 +55,7 @@ func Send[T any](ctx context.Context, a *API, m *natsgo.Msg, stored string, pars
 			continue
 		case InProcess(err) && call.Doubtful(): // perhaps by the message itself, whose answer is to come
 			continue
-		case stored == "" && errors.Is(err, natsgo.ErrNoResponders), !Passes(err):
+		case !Passes(err), stored == "" && a.isAbsent(err, begun):
 			return answer, call.Doubtful(), nil, err
 		default:
 			call.Later(Pause)
@@ -99,13 +101,16 @@ func (r *Refusal) refused() error {
 
 // Ask asks the JetStream API and decodes the answer. Without a deadline in ctx, the API's own time applies.
 func (a *API) Ask(ctx context.Context, verb string, question any, answer Answer) error {
-	body, err := json.Marshal(question)
-	if err != nil {
-		return err
+	var body []byte
+	if question != nil {
+		var err error
+		if body, err = json.Marshal(question); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := a.conn.Deadline(ctx)
 	defer cancel()
-	_, _, end, err := Send(ctx, a, &natsgo.Msg{Subject: a.prefix + verb, Data: body}, "", func(m *natsgo.Msg) (Answer, error) {
+	_, doubted, end, err := Send(ctx, a, &natsgo.Msg{Subject: a.prefix + verb, Data: body}, "", func(m *natsgo.Msg) (Answer, error) {
 		if wire.NoResponders(m) {
 			return nil, natsgo.ErrNoResponders
 		}
@@ -114,8 +119,11 @@ func (a *API) Ask(ctx context.Context, verb string, question any, answer Answer)
 		}
 		return answer, answer.refused()
 	})
-	if end != nil {
+	switch {
+	case end != nil:
 		return a.Unanswered(ctx, end, err)
+	case doubted && isGone(err) && strings.Contains(verb, ".DELETE."):
+		return nil // by what was sent before
 	}
 	return err
 }
@@ -136,19 +144,11 @@ func (a *API) Stored(ctx context.Context, stream string, question wire.Get) (wir
 	return found, err
 }
 
-// Look calls f, which asks upstream for something that exists, and calls it again on the next
-// connection when the present one breaks: upstream waits for the answer of a server that is gone for
-// as long as ctx lasts. Without a deadline in ctx, Config.RequestTimeout applies.
-func Look[T any](ctx context.Context, a *API, f func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := a.conn.Deadline(ctx)
-	defer cancel()
-	for {
-		up, leave := a.conn.WhileUp(ctx)
-		found, err := f(up)
-		broken := errors.Is(context.Cause(up), fault.ErrConnectionLost) || errors.Is(err, natsgo.ErrDisconnected)
-		leave()
-		if err == nil || !broken || a.conn.Wait(ctx) != nil {
-			return found, fault.Because(ctx, err)
-		}
-	}
+// isGone tells whether there is nothing to delete.
+func isGone(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && slices.Contains([]jetstream.ErrorCode{
+		jetstream.JSErrCodeStreamNotFound, jetstream.JSErrCodeConsumerNotFound,
+		jetstream.JSErrCodeMessageNotFound, fault.CodeSequenceNotFound, fault.CodeDeleteFailed,
+	}, api.ErrorCode)
 }

@@ -6,7 +6,8 @@
 // denial of its subject, and, for what a stream should store, that no stream does.
 //
 //   - api.go: [API], its prefix and upstream's handle on it.
-//   - ask.go: [Send], [API.Ask] and [API.Stored], which ask; [Look], for what upstream asks.
+//   - ask.go: [Send], [API.Ask] and [API.Stored], which ask.
+//   - look.go: [Look], for what upstream asks.
 //   - finder.go: [API.Missing], whether a stream stores a subject at all.
 //   - passing.go: the refusals that pass.
 package jsapi

@@ -2,6 +2,7 @@ package jsapi_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,8 +71,8 @@ func TestAsk(t *testing.T) {
 	require.NoError(t, end)
 	assert.False(t, doubted)
 	assert.EqualValues(t, 1, ack.Sequence)
-	info, err := jsapi.Look(ctx, a, func(ctx context.Context) (*jetstream.StreamInfo, error) {
-		stream, err := a.JetStream().Stream(ctx, "ORDERS")
+	info, err := jsapi.Look(ctx, a, func(ctx context.Context, js jetstream.JetStream) (*jetstream.StreamInfo, error) {
+		stream, err := js.Stream(ctx, "ORDERS")
 		if err != nil {
 			return nil, err
 		}
@@ -95,4 +96,46 @@ func TestMissing(t *testing.T) {
 	_, err = a.JetStream().CreateStream(ctx, jetstream.StreamConfig{Name: "HEARD", Subjects: []string{"heard"}})
 	require.NoError(t, err)
 	assert.Eventually(t, func() bool { return !a.Missing(ctx, "heard") }, patience, time.Millisecond)
+}
+
+// Upstream's calls are repeated while they are silent, and the answer to any of them counts.
+func TestLook(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, jsapi.Options{})
+	var calls atomic.Int64
+	second := make(chan struct{})
+	n, err := jsapi.Look(context.Background(), a, func(ctx context.Context, _ jetstream.JetStream) (int64, error) {
+		n := calls.Add(1)
+		switch n {
+		case 1:
+			select {
+			case <-second:
+				return n, nil // late
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			}
+		case 2:
+			close(second)
+		}
+		<-ctx.Done()
+		return 0, ctx.Err()
+	})
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, n)
+
+	calls.Store(0)
+	passing := &jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "no leader"}
+	final := &jetstream.APIError{Code: 404, ErrorCode: jetstream.JSErrCodeStreamNotFound}
+	_, err = jsapi.Look(context.Background(), a, func(context.Context, jetstream.JetStream) (any, error) {
+		if calls.Add(1) < 3 {
+			return nil, passing
+		}
+		return nil, final
+	})
+	require.ErrorIs(t, err, final)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err = jsapi.Look(ctx, a, func(context.Context, jetstream.JetStream) (any, error) { return nil, passing })
+	require.ErrorIs(t, err, passing)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
 }

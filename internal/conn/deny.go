@@ -1,0 +1,84 @@
+package conn
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+)
+
+// watch waits for the denial of one of its subjects.
+type watch struct {
+	subjects []string
+	denied   func(error)
+}
+
+// Answers stands, among the subjects of Watch, for the one on which nats.go's own requests are answered.
+const Answers = ""
+
+// Watch calls denied, which must not wait, each time that the server denies one of the subjects, for whatever
+// it was used, until end is called: for those who have no request that would fail.
+func (c *Conn) Watch(denied func(error), subjects ...string) (end func()) {
+	r, w := &c.requests, &watch{subjects, denied}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watches[w] = struct{}{}
+	if err := r.muted.Load(); err != nil && slices.Contains(subjects, Answers) {
+		denied(*err)
+	}
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.watches, w)
+	}
+}
+
+// Deny fails the requests that a permission error of the server means, tells those who watch for it, and tells
+// whether there are any: those on the subject that may not be published to, or all, when the answers' subject
+// may not be subscribed to.
+func (c *Conn) Deny(err error) bool {
+	r := &c.requests
+	v := fault.DeniedBy(err)
+	full := errors.Is(err, natsgo.ErrMaxSubscriptionsExceeded)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	mux := full && !r.proven.Load() || !v.Publish && v.Subject == r.prefix+"*"
+	if !mux && r.isUpstreams(v) {
+		v.Subject = Answers
+		r.muted.Store(&err) // nats.go subscribes to it once, so this is all that is ever heard
+	}
+	settled := false
+	for w := range r.watches {
+		if slices.Contains(w.subjects, v.Subject) {
+			w.denied(err)
+			settled = true
+		}
+	}
+	if !mux && !v.Publish {
+		return settled
+	}
+	for _, w := range r.waiting {
+		if mux || w.subject == v.Subject {
+			r.forget(w)
+			w.denied = err
+			w.push(nil)
+			settled = true
+		}
+	}
+	if mux && r.sub != nil {
+		_ = r.sub.Unsubscribe() // the next request tries again
+		r.sub = nil
+	}
+	return settled
+}
+
+// isUpstreams tells whether what is denied is where nats.go gets the answers to its requests: it looks like
+// the subject of the answers to ours.
+func (r *requests) isUpstreams(v fault.Denial) bool {
+	const unique = 23 // what natsgo.NewInbox adds, and a dot
+	return !v.Publish && len(v.Subject) == len(r.prefix)+1 && strings.HasSuffix(v.Subject, ".*") &&
+		strings.HasPrefix(v.Subject, r.prefix[:len(r.prefix)-unique])
+}
