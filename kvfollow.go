@@ -12,6 +12,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
 )
 
 // How a follower of keys asks. It notices a consumer that has died, which says nothing, after the
@@ -20,8 +21,7 @@ const (
 	followBatch     = 512
 	followHeartbeat = 500 * time.Millisecond
 	followSilence   = 1100 * time.Millisecond // two heartbeats and a little
-	followAttempt   = 500 * time.Millisecond
-	followExpiry    = 3 * time.Second // without a sign of life, whatever the reader is doing
+	followExpiry    = 3 * time.Second         // without a sign of life, whatever the reader is doing
 )
 
 // keyFollower reads the updates of a bucket's keys in order over every disturbance: the present
@@ -29,17 +29,17 @@ const (
 // name, it begins anew. It belongs to one goroutine, but for isStale.
 type keyFollower struct {
 	kv      *KeyValue
-	reader  *orderedReader
+	reader  *ordered.Reader
 	filters []string
 	options watchOptions
 	once    bool // only the present values are wanted
 
-	created  time.Time // of the bucket's stream
-	revision uint64    // of the last update
-	loaded   bool      // all present values are reported
-	told     bool      // that they are up to date, once
-	left     uint64    // of the present values, not yet received
-	replaced bool      // and not yet reported
+	revision uint64 // of the last update
+	loaded   bool   // all present values are reported
+	told     bool   // that they are up to date, once
+	left     uint64 // of the present values, not yet received
+	counted  bool   // it is known how many those are
+	replaced bool   // and not yet reported
 
 	live   context.Context // of the caller: when it ends, nothing is reported any more
 	caught bool            // all that the server has is received
@@ -86,43 +86,23 @@ func (kv *KeyValue) follow(ctx context.Context, filters []string, options watchO
 	default:
 		cfg.DeliverPolicy = f.wholePolicy()
 	}
-	r := kv.client.newOrderedReader(kv.stream, cfg, followBatch)
-	r.heartbeat, r.silence, r.attempt = followHeartbeat, followSilence, followAttempt
-	r.observe = f.observe
-	r.whole = !options.updatesOnly
-	r.replicas = kv.direct && cfg.FilterSubject != ""
-	f.reader = r
-	starting, cancel := kv.client.deadline(ctx)
-	defer cancel()
-	if err := f.start(starting); err != nil {
-		r.close()
+	f.reader = ordered.New(kv.client.api, ordered.Options{
+		Stream: kv.stream, Config: cfg, Batch: followBatch, Heartbeat: followHeartbeat, Silence: followSilence,
+		Whole: !options.updatesOnly, Replicas: kv.direct && cfg.FilterSubject != "", Opened: f.opened, Observe: f.observe,
+	})
+	first, err := f.reader.Start(ctx)
+	if err == nil && options.updatesOnly {
+		f.loaded = true
+		f.setFresh(true, nil)
+	}
+	if err == nil {
+		err = f.opened(first)
+	}
+	if err != nil && !errors.Is(err, errFollow) {
+		f.reader.Close()
 		return nil, kv.fault("watch", f.name(), err)
 	}
-	r.opened = f.opened
 	return f, nil
-}
-
-// start creates the first consumer. A server that has lost its connection meanwhile is asked again.
-func (f *keyFollower) start(ctx context.Context) error {
-	for {
-		if err := f.reader.start(ctx); err != nil {
-			return err
-		}
-		err := f.opened(ctx)
-		if f.options.updatesOnly {
-			f.loaded, f.revision = true, f.reader.last
-			f.setFresh(true, nil)
-		}
-		if f.reader.config.DeliverPolicy == jetstream.DeliverNewPolicy {
-			f.reader.config.DeliverPolicy = f.wholePolicy()
-		}
-		if f.reader.name != "" {
-			return nil
-		}
-		if err != nil && !errors.Is(err, errFollow) {
-			return err
-		}
-	}
 }
 
 func (f *keyFollower) wholePolicy() jetstream.DeliverPolicy {
@@ -135,51 +115,19 @@ func (f *keyFollower) wholePolicy() jetstream.DeliverPolicy {
 // name is what errors and events call the follower.
 func (f *keyFollower) name() string { return strings.Join(f.filters, ",") }
 
-// opened finds out whether the consumer that was just made reads the bucket that was read before.
-// One that was deleted and created again counts its revisions from 1, and one that lost its last
-// writes counts some of them twice: both are read from the beginning.
-func (f *keyFollower) opened(ctx context.Context) error {
-	f.breaks.Store(f.reader.breaks)
-	up, leave := f.kv.client.conn.WhileUp(ctx)
-	defer leave()
-	info, err := f.info(up)
-	if err != nil {
-		f.reader.drop() // and try again
-		return fault.Ended(ctx)
-	}
-	switch {
-	case f.created.IsZero():
-		f.created = info.Created
-	case !info.Created.Equal(f.created), info.State.LastSeq < f.revision:
-		f.created, f.revision, f.loaded, f.replaced = info.Created, 0, false, true
-		f.reader.drop()
-		f.reader.last, f.reader.whole = 0, true
-		f.reader.config.DeliverPolicy, f.reader.config.OptStartSeq = f.wholePolicy(), 0
+// opened takes note of a consumer. A bucket that is another one than before is read from the beginning.
+func (f *keyFollower) opened(o ordered.Opening) error {
+	f.breaks.Store(o.Breaks)
+	if o.Anew {
+		f.revision, f.loaded, f.replaced, f.counted = 0, false, true, false
+		f.reader.Restart(f.wholePolicy())
 		return errFollow
 	}
 	if f.loaded {
 		return nil
 	}
-	f.left = f.reader.pending
+	f.left, f.counted = o.Pending, true
 	return errFollow
-}
-
-// info asks for the stream's state until the stream's leader answers: an election may be on. With
-// replicas to read from it asks once.
-func (f *keyFollower) info(ctx context.Context) (*jetstream.StreamInfo, error) {
-	for patience := followAttempt; ; patience += followAttempt / 4 {
-		asking, cancel := context.WithTimeout(ctx, patience)
-		stream, err := f.kv.client.js.Stream(asking, f.kv.stream)
-		cancel()
-		switch {
-		case err == nil:
-			return stream.CachedInfo(), nil
-		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
-			return nil, err
-		case f.loaded && f.reader.replicas: // they may have what was written last
-			return nil, err
-		}
-	}
 }
 
 // next returns the next step. It returns an error when ctx ends, when the client is closed and, of a
@@ -190,18 +138,17 @@ func (f *keyFollower) next(ctx context.Context) (followStep, error) {
 		case f.replaced:
 			f.replaced = false
 			return followStep{replaced: true}, nil
-		case !f.loaded && f.reader.name != "" && f.left == 0:
+		case !f.loaded && f.counted && f.left == 0:
 			f.loaded = true
-			f.reader.whole = false
-			f.reader.last = max(f.reader.last, f.revision)
+			f.reader.SkipTo(f.revision)
 			f.setFresh(f.caught, nil)
 			return followStep{}, nil
 		}
-		m, meta, err := f.reader.next(ctx)
+		m, meta, err := f.reader.Next(ctx)
 		switch {
 		case errors.Is(err, errFollow):
 			continue
-		case errors.Is(err, jetstream.ErrStreamNotFound) && !f.once:
+		case !f.once && (errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, ordered.ErrOneAnswer)):
 			f.setFresh(false, err)
 			continue // the reader pauses before it asks again
 		case err != nil:
@@ -230,7 +177,7 @@ func (kv *KeyValue) entry(m *natsgo.Msg, meta *natsgo.MsgMetadata) *keyEntry {
 	}
 }
 
-func (f *keyFollower) close() { f.reader.close() }
+func (f *keyFollower) close() { f.reader.Close() }
 
 // observe takes the reader's word on whether all is read.
 func (f *keyFollower) observe(fresh bool) {

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -49,9 +50,9 @@ type objectReader struct {
 	info   *jetstream.ObjectInfo // where links led
 	// partial tells that only a part of info could be read: the chunks are those that are stored.
 	partial bool
-	reader  *orderedReader // nil when the object is empty
-	idle    time.Duration  // 0 when the context has a deadline
-	timer   *time.Timer    // ends the reading when nothing comes for idle
+	reader  *ordered.Reader // nil when the object is empty
+	idle    time.Duration   // 0 when the context has a deadline
+	timer   *time.Timer     // ends the reading when nothing comes for idle
 	caller  context.Context
 	ctx     context.Context // ends with the caller's, and with the reading
 	cancel  context.CancelCauseFunc
@@ -116,17 +117,19 @@ func (s *ObjectStore) openChunks(ctx context.Context, name string, v objectVersi
 		o.sole = c.soleChunk(ctx, info)
 	}
 	if info.Chunks > 0 && o.sole == nil {
-		o.reader = c.newOrderedReader(objectStreamPrefix+info.Bucket, jetstream.ConsumerConfig{
-			FilterSubject: objectChunks(info.Bucket, info.NUID),
-		}, objectBatch(info))
-		o.reader.left = int64(info.Chunks)
-		o.reader.heartbeat, o.reader.idle = objectHeartbeat, o.missing
-		if err := o.reader.start(ctx); err != nil {
+		o.reader = ordered.New(c.api, ordered.Options{
+			Stream: objectStreamPrefix + info.Bucket,
+			Config: jetstream.ConsumerConfig{FilterSubject: objectChunks(info.Bucket, info.NUID)},
+			Batch:  objectBatch(info), Total: int64(info.Chunks), Heartbeat: objectHeartbeat, Idle: o.missing,
+		})
+		first, err := o.reader.Start(ctx)
+		if err != nil {
+			o.reader.Close()
 			o.cancel(err)
 			return nil, err
 		}
-		if stored := o.reader.pending; stored != uint64(info.Chunks) {
-			o.reader.close()
+		if stored := first.Pending; stored != uint64(info.Chunks) {
+			o.reader.Close()
 			err := fmt.Errorf("%w: %d of its %d chunks are stored", ErrObjectCorrupt, stored, info.Chunks)
 			o.cancel(err)
 			return nil, err
@@ -275,7 +278,7 @@ func (o *objectReader) fill() error {
 	}
 	data := o.sole
 	if data == nil {
-		m, _, err := o.reader.next(o.ctx)
+		m, _, err := o.reader.Next(o.ctx)
 		if err != nil {
 			return o.fail(err)
 		}
@@ -372,7 +375,7 @@ func (o *objectReader) missing(ctx context.Context) error {
 	}
 	if stored == uint64(o.info.Chunks) { // the consumer's replica is behind; another consumer may not be
 		if o.behind++; o.behind%objectPatience == 0 {
-			o.reader.drop()
+			o.reader.Renew()
 		}
 		return nil
 	}
@@ -386,7 +389,7 @@ func (o *objectReader) release() {
 		o.forget()
 	}
 	if o.reader != nil {
-		o.reader.close()
+		o.reader.Close()
 	}
 }
 

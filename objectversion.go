@@ -14,6 +14,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -150,15 +151,18 @@ func (c *Client) storedChunks(ctx context.Context, bucket, nuid string) (uint64,
 // deadline in ctx, Config.RequestTimeout bounds how long it waits for each of them.
 func (s *ObjectStore) walk(ctx context.Context, cfg jetstream.ConsumerConfig, each func(wire.Stored)) error {
 	cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
-	r := s.client.newOrderedReader(objectStreamPrefix+s.bucket, cfg, objectWatchBatch)
-	r.idle = func(context.Context) error { return errObjectsIdle }
-	if err := r.start(ctx); err != nil {
+	r := ordered.New(s.client.api, ordered.Options{
+		Stream: objectStreamPrefix + s.bucket, Config: cfg, Batch: objectWatchBatch, Opened: opened,
+		Idle: func(context.Context) error { return errObjectsIdle },
+	})
+	defer r.Close()
+	first, err := r.Start(ctx)
+	if err != nil {
 		return err
 	}
-	defer r.close()
-	for more := r.pending > 0; more; {
+	for more := first.Pending > 0; more; {
 		pause, cancel := s.client.deadline(ctx)
-		m, meta, err := r.next(pause)
+		m, meta, err := r.Next(pause)
 		cancel()
 		switch {
 		case errors.Is(err, errObjectsIdle): // what was to come was removed meanwhile

@@ -6,6 +6,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
 )
 
 // objectWatchBatch is how many updates are asked for at once.
@@ -16,10 +18,11 @@ const objectWatchBatch = 256
 type objectWatcher struct {
 	store   *ObjectStore
 	options watchOptions
-	reader  *orderedReader
+	reader  *ordered.Reader
 	updates chan *jetstream.ObjectInfo
 	cancel  context.CancelFunc
-	marked  bool // the end of the present state was told
+	present uint64 // how many there were at the start
+	marked  bool   // the end of the present state was told
 }
 
 // Watch reports the present objects, then a nil, then every change, until the watcher is stopped,
@@ -52,7 +55,7 @@ func (s *ObjectStore) Watch(ctx context.Context, opts ...jetstream.WatchOpt) (je
 		defer close(w.updates)
 		defer forget()
 		defer w.cancel()
-		defer w.reader.close()
+		defer w.reader.Close()
 		w.run(ctx)
 	}()
 	return w, nil
@@ -85,22 +88,29 @@ func (w *objectWatcher) open(ctx context.Context) error {
 	case !w.options.includeHistory:
 		cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
 	}
-	w.reader = c.newOrderedReader(objectStreamPrefix+w.store.bucket, cfg, objectWatchBatch)
-	w.reader.idle = func(context.Context) error {
-		if w.marked {
-			return nil
-		}
-		return errObjectsIdle // what was to come was removed meanwhile
+	w.reader = ordered.New(c.api, ordered.Options{
+		Stream: objectStreamPrefix + w.store.bucket, Config: cfg, Batch: objectWatchBatch, Opened: opened,
+		Idle: func(context.Context) error {
+			if w.marked {
+				return nil
+			}
+			return errObjectsIdle // what was to come was removed meanwhile
+		},
+	})
+	first, err := w.reader.Start(ctx)
+	w.present = first.Pending
+	if err != nil {
+		w.reader.Close()
 	}
-	return w.reader.start(ctx)
+	return err
 }
 
 func (w *objectWatcher) run(ctx context.Context) {
-	if w.reader.pending == 0 && !w.mark(ctx) {
+	if w.present == 0 && !w.mark(ctx) {
 		return
 	}
 	for {
-		m, meta, err := w.reader.next(ctx)
+		m, meta, err := w.reader.Next(ctx)
 		switch {
 		case errors.Is(err, errObjectsIdle):
 			if !w.mark(ctx) {
@@ -156,5 +166,5 @@ func (w *objectWatcher) end(ctx context.Context, err error) {
 	}
 	err = objectError("watch", w.store.bucket, "", err)
 	c.log.Error("the watcher of an object store ended", "bucket", w.store.bucket, "error", err)
-	c.emit(Event{Type: EventAsyncError, Subject: w.reader.config.FilterSubject, Err: err})
+	c.emit(Event{Type: EventAsyncError, Subject: objectMetaSubject(w.store.bucket, "") + ">", Err: err})
 }

@@ -129,7 +129,7 @@ func (p *asyncPublisher) admit(f *pubAckFuture) (<-chan struct{}, error) {
 // sending notes that f is about to be sent. It is called with the lock held.
 func (p *asyncPublisher) sending(f *pubAckFuture, breaks uint64) {
 	f.attempts++
-	patience := p.pace.Patience(f.attempts)
+	patience := p.pace.Patience(f.attempts, p.client.conn.Trip())
 	if f.chunk != nil {
 		patience = f.chunk.patience
 	}

@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
 )
 
 // ReadOption changes what ReadStream reads.
@@ -59,7 +61,7 @@ func WithReadFollow() ReadOption {
 }
 
 // readBatch is how many messages are asked for at once.
-const readBatch = 256
+const readBatch = 512
 
 // errReadAll ends a reading that has reached the end.
 var errReadAll = errors.New("there is no more")
@@ -108,21 +110,26 @@ func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOptio
 	if len(o.config.FilterSubjects) == 0 {
 		o.config.FilterSubjects = []string{">"} // the server wants one for the last of each subject
 	}
-	r := c.newOrderedReader(stream, o.config, readBatch)
-	// A new consumer finds the last of each subject anew: what lies behind the last message that was
-	// read has messages that are not.
-	r.whole = o.config.DeliverPolicy == jetstream.DeliverLastPerSubjectPolicy
-	if !o.follow {
-		r.idle = r.finished
+	options := ordered.Options{
+		Stream: stream, Config: o.config, Batch: readBatch, Opened: opened,
+		// A new consumer finds the last of each subject anew: what lies behind the last message that was
+		// read has messages that are not.
+		Whole: o.config.DeliverPolicy == jetstream.DeliverLastPerSubjectPolicy,
 	}
-	defer r.close()
-	if err := r.start(ctx); err != nil {
+	var r *ordered.Reader
+	if !o.follow {
+		options.Idle = func(ctx context.Context) error { return finished(ctx, r) }
+	}
+	r = ordered.New(c.api, options)
+	defer r.Close()
+	first, err := r.Start(ctx)
+	if err != nil {
 		if !o.follow && c.hasNoDeadLetters(ctx, stream, err) {
 			return nil
 		}
 		return fault.Because(ctx, err)
 	}
-	if r.pending == 0 && !o.follow {
+	if first.Pending == 0 && !o.follow {
 		return nil
 	}
 	from := &origin{client: c, ctx: ctx}
@@ -131,7 +138,7 @@ func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOptio
 		if ctx.Err() != nil { // next may rather take what is there
 			return fault.Ended(ctx)
 		}
-		m, meta, err := r.next(ctx)
+		m, meta, err := r.Next(ctx)
 		if errors.Is(err, errReadAll) {
 			return nil
 		}
@@ -151,18 +158,25 @@ func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOptio
 			if !o.follow {
 				return nil
 			}
-			r.whole = false
+			r.SkipTo(last)
 		}
 	}
 }
 
+// opened ends the reading of a stream that is another one than before.
+func opened(o ordered.Opening) error {
+	if o.Anew {
+		return fmt.Errorf("%w: it was made anew, or lost its last messages, while it was read", jetstream.ErrStreamNotFound)
+	}
+	return nil
+}
+
 // finished returns errReadAll when the consumer has delivered all there is: the messages that it had
 // announced may be gone.
-func (r *orderedReader) finished(ctx context.Context) error {
+func finished(ctx context.Context, r *ordered.Reader) error {
 	ctx, cancel := context.WithTimeout(ctx, apiAttempt)
 	defer cancel()
-	consumer, err := r.client.js.Consumer(ctx, r.stream, r.name)
-	if err == nil && consumer.CachedInfo().NumPending == 0 {
+	if left, err := r.Left(ctx); err == nil && left == 0 {
 		return errReadAll
 	}
 	return nil // whatever it is, the reader will find out

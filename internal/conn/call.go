@@ -28,6 +28,11 @@ const (
 // one call, each on a subject that tells which it answers, so a late one counts as well. Next and what
 // belongs to it are called from one goroutine, End at the end.
 type Call struct {
+	// Renew, when set, returns the message of every sending after the first, where the same one would not do.
+	Renew func() *natsgo.Msg
+	// Hurry, when set, bounds how the pauses between sendings grow, but for what the way takes.
+	Hurry time.Duration
+
 	waiter
 	conn     *Conn
 	msg      *natsgo.Msg
@@ -139,7 +144,10 @@ func (a *Call) enter(n int) bool {
 		a.timer.Reset(pause.Varied(callRoom))
 		return false
 	}
-	a.flying, a.patience = true, a.lane.Patience(n)
+	a.flying, a.patience = true, a.lane.Patience(n, a.conn.Trip())
+	if a.Hurry > 0 {
+		a.patience = min(a.patience, max(a.Hurry, a.lane.Patience(1, a.conn.Trip())))
+	}
 	return true
 }
 
@@ -167,6 +175,12 @@ func (a *Call) send(ctx context.Context) (<-chan struct{}, error) {
 	_, a.breaks, change = c.State()
 	a.begun = time.Now()
 	n := len(a.sends) + 1
+	if n > 1 && a.Renew != nil {
+		a.msg = a.Renew()
+		c.requests.mu.Lock()
+		a.subject = a.msg.Subject
+		c.requests.mu.Unlock()
+	}
 	if a.reply == "" {
 		if there, err := c.requests.call(c.nc, a); !there {
 			return change, err

@@ -28,9 +28,14 @@ type Pace struct {
 // Doubled returns the patience of the n-th sending, from 1, where nothing is known of the line.
 func Doubled(n int) time.Duration { return doubled(n, patienceMin, patienceMax) }
 
-// Patience returns how long the answer to the n-th sending is waited for.
-func (p *Pace) Patience(n int) time.Duration {
-	return max(Doubled(n), min(p.trip+4*p.spread, patienceMax))
+// Patience returns how long the answer to the n-th sending is waited for, over a line that is known to take
+// so long, there and back.
+func (p *Pace) Patience(n int, line time.Duration) time.Duration {
+	trip := p.trip + 4*p.spread
+	if p.trip == 0 {
+		trip = line + line/2
+	}
+	return max(Doubled(n), min(trip, patienceMax))
 }
 
 // Answered notes that what was sent at that time is done: the server has dealt with what came before it.

@@ -12,16 +12,17 @@ import (
 func TestPacePatience(t *testing.T) {
 	t.Parallel()
 	var p pause.Pace
-	assert.Equal(t, 500*time.Millisecond, p.Patience(1))
-	assert.Equal(t, time.Second, p.Patience(2))
-	assert.Equal(t, 4*time.Second, p.Patience(20))
+	assert.Equal(t, 500*time.Millisecond, p.Patience(1, 0))
+	assert.Equal(t, time.Second, p.Patience(2, 0))
+	assert.Equal(t, 4*time.Second, p.Patience(20, 0))
+	assert.Equal(t, 3*time.Second, p.Patience(1, 2*time.Second), "a line that is known to be slow")
 	for range 20 {
 		p.Answered(time.Now().Add(-time.Second))
 	}
-	assert.Greater(t, p.Patience(1), time.Second, "a slow line")
-	assert.Less(t, p.Patience(1), 4*time.Second)
+	assert.Greater(t, p.Patience(1, 0), time.Second, "a slow line")
+	assert.Less(t, p.Patience(1, 0), 4*time.Second)
 	p.Answered(time.Now().Add(-time.Hour))
-	assert.LessOrEqual(t, p.Patience(1), 4*time.Second)
+	assert.LessOrEqual(t, p.Patience(1, 0), 4*time.Second)
 }
 
 func TestPaceAskers(t *testing.T) {

@@ -1,4 +1,4 @@
-package nats
+package ordered_test
 
 import (
 	"context"
@@ -10,37 +10,56 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
-// orderedTest is a client behind a proxy, and a stream with n messages on "s.0", "s.1", "s.2" by
-// turns. The observer is connected past the proxy.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// silent hears nothing of the connection.
+type silent struct{}
+
+func (silent) Up(bool, time.Duration)        {}
+func (silent) Down(error)                    {}
+func (silent) Failed(*conn.ServerError)      {}
+func (silent) Dropped(string, int, int64)    {}
+func (silent) Unsubscribed(string, int, int) {}
+func (silent) Refused(error)                 {}
+func (silent) Closed(error)                  {}
+
+// dial returns the API over a connection of its own.
+func dial(t *testing.T, url string) *jsapi.API {
+	t.Helper()
+	o := natsgo.GetDefaultOptions()
+	o.MaxReconnect, o.ReconnectWait, o.Timeout = -1, 10*time.Millisecond, 20*time.Second
+	c := conn.New(conn.Options{NATS: &o, RequestTimeout: 10 * time.Second, ReconnectMaxWait: 50 * time.Millisecond}, silent{})
+	t.Cleanup(c.Close)
+	require.NoError(t, c.Open(context.Background(), func(context.Context) ([]string, error) { return []string{url}, nil }))
+	api, err := jsapi.New(c, jsapi.Options{Timeout: 10 * time.Second})
+	require.NoError(t, err)
+	return api
+}
+
+// orderedTest is an API behind a proxy, and a stream with n messages on "s.0", "s.1", "s.2" by turns. The
+// observer is connected past the proxy.
 type orderedTest struct {
-	server           *natstest.Server
-	proxy            *natstest.Proxy
-	client, observer *Client
+	server   *natstest.Server
+	proxy    *natstest.Proxy
+	api      *jsapi.API
+	observer jetstream.JetStream
 }
 
 func newOrderedTest(t *testing.T, n int) *orderedTest {
 	t.Helper()
 	o := &orderedTest{server: natstest.RunServer(t)}
 	o.proxy = natstest.NewProxy(t, o.server.URL())
-	connect := func(url string) *Client {
-		client, err := NewClient(&Config{
-			URLs: []string{url}, JetStreamEnabled: true,
-			ReconnectWait: 10 * time.Millisecond, ReconnectMaxWait: 50 * time.Millisecond,
-		})
-		require.NoError(t, err)
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			defer cancel()
-			_ = client.Shutdown(ctx)
-		})
-		return client
-	}
-	o.client, o.observer = connect(o.proxy.URL()), connect(o.server.URL())
-	_, err := o.observer.CreateStream(context.Background(), &jetstream.StreamConfig{Name: "S", Subjects: []string{"s.*"}})
+	o.api, o.observer = dial(t, o.proxy.URL()), dial(t, o.server.URL()).JetStream()
+	_, err := o.observer.CreateStream(context.Background(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.*"}})
 	require.NoError(t, err)
 	o.publish(t, 0, n)
 	return o
@@ -49,21 +68,28 @@ func newOrderedTest(t *testing.T, n int) *orderedTest {
 func (o *orderedTest) publish(t *testing.T, from, to int) {
 	t.Helper()
 	for i := from; i < to; i++ {
-		_, err := o.observer.js.PublishAsync(fmt.Sprintf("s.%d", i%3), fmt.Appendf(nil, "message %d", i+1))
+		_, err := o.observer.PublishAsync(fmt.Sprintf("s.%d", i%3), fmt.Appendf(nil, "message %d", i+1))
 		require.NoError(t, err)
 		if i%1000 == 999 { // upstream refuses too many at once
-			<-o.observer.js.PublishAsyncComplete()
+			<-o.observer.PublishAsyncComplete()
 		}
 	}
-	<-o.observer.js.PublishAsyncComplete()
+	<-o.observer.PublishAsyncComplete()
 }
 
-func (o *orderedTest) reader(t *testing.T, cfg jetstream.ConsumerConfig) *orderedReader {
+func (o *orderedTest) reader(t *testing.T, cfg jetstream.ConsumerConfig) *ordered.Reader {
 	t.Helper()
-	r := o.client.newOrderedReader("S", cfg, 256)
-	require.NoError(t, r.start(context.Background()))
-	t.Cleanup(r.close)
+	r, _ := o.start(t, ordered.Options{Stream: "S", Config: cfg, Batch: 256})
 	return r
+}
+
+func (o *orderedTest) start(t *testing.T, options ordered.Options) (*ordered.Reader, ordered.Opening) {
+	t.Helper()
+	r := ordered.New(o.api, options)
+	opening, err := r.Start(context.Background())
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	return r, opening
 }
 
 // consumers returns the names of the stream's consumers.
@@ -71,7 +97,7 @@ func (o *orderedTest) consumers(t *testing.T) []string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	stream, err := o.observer.js.Stream(ctx, "S")
+	stream, err := o.observer.Stream(ctx, "S")
 	require.NoError(t, err)
 	var names []string
 	for name := range stream.ConsumerNames(ctx).Name() {
@@ -96,56 +122,58 @@ func TestOrderedReaderMissesNothing(t *testing.T) {
 	t.Parallel()
 	const n = 20_000
 	o := newOrderedTest(t, n)
-	r := o.reader(t, jetstream.ConsumerConfig{})
-	assert.EqualValues(t, n, r.pending)
+	r, opening := o.start(t, ordered.Options{Stream: "S", Batch: 256})
+	assert.EqualValues(t, n, opening.Pending)
 	ctx := timed(t, time.Minute)
 	faults := []func(){
 		func() { o.server.Restart() },
-		func() { require.NoError(t, o.client.nc.ForceReconnect()) },
+		func() { require.NoError(t, o.api.Conn().NATS().ForceReconnect()) },
 		func() { o.proxy.Cut(); o.proxy.Restore() },
 		func() {
 			for _, name := range o.consumers(t) {
-				_ = o.observer.js.DeleteConsumer(ctx, "S", name)
+				_ = o.observer.DeleteConsumer(ctx, "S", name)
 			}
 		},
-		func() { require.NoError(t, r.sub.Unsubscribe()) }, // the messages on their way are lost
+		func() { require.NoError(t, r.Inbox().Unsubscribe()) }, // the messages on their way are lost
 	}
 	for i := range n {
 		if i%2000 == 1000 {
 			faults[i/2000%len(faults)]()
 		}
-		m, meta, err := r.next(ctx)
+		m, meta, err := r.Next(ctx)
 		require.NoError(t, err)
 		require.EqualValues(t, i+1, meta.Sequence.Stream)
 		require.Equal(t, fmt.Sprintf("message %d", i+1), string(m.Data))
 	}
 	// New messages arrive as well, and the waiting costs no consumer.
-	name := r.name
-	_, _, err := r.next(timed(t, 2500*time.Millisecond))
+	name := r.Consumer()
+	_, _, err := r.Next(timed(t, 2500*time.Millisecond))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	o.publish(t, n, n+10)
 	for i := range 10 {
-		_, meta, err := r.next(ctx)
+		_, meta, err := r.Next(ctx)
 		require.NoError(t, err)
 		require.EqualValues(t, n+i+1, meta.Sequence.Stream)
 	}
-	assert.Equal(t, name, r.name)
-	r.close()
-	r.close()
+	assert.Equal(t, name, r.Consumer())
+	r.Close()
+	r.Close()
 	o.noConsumers(t)
 }
 
 func TestOrderedReaderFilters(t *testing.T) {
 	t.Parallel()
 	o := newOrderedTest(t, 3000)
-	r := o.reader(t, jetstream.ConsumerConfig{FilterSubjects: []string{"s.0", "s.2"}, HeadersOnly: true})
+	r, opening := o.start(t, ordered.Options{
+		Stream: "S", Config: jetstream.ConsumerConfig{FilterSubjects: []string{"s.0", "s.2"}, HeadersOnly: true}, Batch: 256,
+	})
 	ctx := timed(t, 20*time.Second)
-	assert.EqualValues(t, 2000, r.pending)
+	assert.EqualValues(t, 2000, opening.Pending)
 	for i := range 2000 {
 		if i%500 == 250 {
-			require.NoError(t, o.client.nc.ForceReconnect())
+			require.NoError(t, o.api.Conn().NATS().ForceReconnect())
 		}
-		m, _, err := r.next(ctx)
+		m, _, err := r.Next(ctx)
 		require.NoError(t, err)
 		require.Equal(t, []string{"s.0", "s.2"}[i%2], m.Subject)
 		require.Empty(t, m.Data)
@@ -161,17 +189,17 @@ func TestOrderedReaderStatusHeader(t *testing.T) {
 	for _, status := range []string{"100", "408", "409", "503"} {
 		m := natsgo.NewMsg("s.1")
 		m.Header.Set("Status", status)
-		_, err := o.observer.js.PublishMsg(context.Background(), m)
+		_, err := o.observer.PublishMsg(context.Background(), m)
 		require.NoError(t, err)
 	}
-	name := r.name
+	name := r.Consumer()
 	for i := range 5 {
-		m, meta, err := r.next(timed(t, 10*time.Second))
+		m, meta, err := r.Next(timed(t, 10*time.Second))
 		require.NoError(t, err)
 		require.EqualValues(t, i+1, meta.Sequence.Stream)
 		require.Equal(t, i > 0, m.Header.Get("Status") != "")
 	}
-	assert.Equal(t, name, r.name)
+	assert.Equal(t, name, r.Consumer())
 }
 
 func TestOrderedReaderResumesAfterSilence(t *testing.T) {
@@ -180,21 +208,21 @@ func TestOrderedReaderResumesAfterSilence(t *testing.T) {
 	r := o.reader(t, jetstream.ConsumerConfig{})
 	ctx := timed(t, 30*time.Second)
 	for i := range 5 {
-		_, meta, err := r.next(ctx)
+		_, meta, err := r.Next(ctx)
 		require.NoError(t, err)
 		require.EqualValues(t, i+1, meta.Sequence.Stream)
 	}
 	o.proxy.BlackHole()
 	o.publish(t, 5, 10)
-	_, _, err := r.next(timed(t, 3*time.Second)) // longer than the silence that is borne
+	_, _, err := r.Next(timed(t, 3*time.Second)) // longer than the silence that is borne
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	o.proxy.Restore()
 	for i := range 5 {
-		_, meta, err := r.next(ctx)
+		_, meta, err := r.Next(ctx)
 		require.NoError(t, err)
 		require.EqualValues(t, i+6, meta.Sequence.Stream)
 	}
-	r.close()
+	r.Close()
 	o.noConsumers(t)
 }
 
@@ -203,14 +231,14 @@ func TestOrderedReaderNoticesLossAtTheEnd(t *testing.T) {
 	t.Parallel()
 	o := newOrderedTest(t, 3)
 	r := o.reader(t, jetstream.ConsumerConfig{})
-	require.Eventually(t, func() bool { return len(r.received) == 3 }, 10*time.Second, time.Millisecond)
-	_, meta, err := r.next(timed(t, time.Second))
+	require.Eventually(t, func() bool { return len(r.Received()) == 3 }, 10*time.Second, time.Millisecond)
+	_, meta, err := r.Next(timed(t, time.Second))
 	require.NoError(t, err)
 	require.EqualValues(t, 1, meta.Sequence.Stream)
-	<-r.received
-	<-r.received
+	<-r.Received()
+	<-r.Received()
 	for _, want := range []uint64{2, 3} {
-		_, meta, err = r.next(timed(t, 5*time.Second))
+		_, meta, err = r.Next(timed(t, 5*time.Second))
 		require.NoError(t, err)
 		require.Equal(t, want, meta.Sequence.Stream)
 	}
@@ -221,38 +249,41 @@ func TestOrderedReaderReplacesASilentConsumer(t *testing.T) {
 	t.Parallel()
 	o := newOrderedTest(t, 0)
 	r := o.reader(t, jetstream.ConsumerConfig{})
-	inbox := r.sub.Subject
-	require.NoError(t, r.sub.Unsubscribe())
+	inbox := r.Inbox().Subject
+	require.NoError(t, r.Inbox().Unsubscribe())
 	o.publish(t, 0, 3)
 	for i := range 3 {
-		_, meta, err := r.next(timed(t, 5*time.Second))
+		_, meta, err := r.Next(timed(t, 5*time.Second))
 		require.NoError(t, err)
 		require.EqualValues(t, i+1, meta.Sequence.Stream)
 	}
-	assert.NotEqual(t, inbox, r.sub.Subject)
+	assert.NotEqual(t, inbox, r.Inbox().Subject)
 }
 
 func TestOrderedReaderEnds(t *testing.T) {
 	t.Parallel()
 	o := newOrderedTest(t, 1)
-	wrong := o.client.newOrderedReader("NONE", jetstream.ConsumerConfig{}, 10)
-	require.ErrorIs(t, wrong.start(context.Background()), jetstream.ErrStreamNotFound)
-	wrong = o.client.newOrderedReader("S", jetstream.ConsumerConfig{FilterSubject: "x", FilterSubjects: []string{"y"}}, 10)
-	require.Error(t, wrong.start(context.Background()))
-	wrong.close()
+	wrong := ordered.New(o.api, ordered.Options{Stream: "NONE", Batch: 10})
+	_, err := wrong.Start(context.Background())
+	require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
+	wrong = ordered.New(o.api, ordered.Options{
+		Stream: "S", Config: jetstream.ConsumerConfig{FilterSubject: "x", FilterSubjects: []string{"y"}}, Batch: 10,
+	})
+	_, err = wrong.Start(context.Background())
+	require.Error(t, err)
+	wrong.Close()
 
 	r := o.reader(t, jetstream.ConsumerConfig{})
-	_, _, err := r.next(context.Background())
+	_, _, err = r.Next(context.Background())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(20*time.Millisecond, cancel)
-	_, _, err = r.next(ctx)
+	_, _, err = r.Next(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 
 	time.AfterFunc(20*time.Millisecond, func() { _ = o.observer.DeleteStream(context.Background(), "S") })
-	_, _, err = r.next(timed(t, 10*time.Second))
+	_, _, err = r.Next(timed(t, 10*time.Second))
 	require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
-	require.ErrorIs(t, wrap("read", "S", err), ErrStreamNotFound)
 }
 
 func TestOrderedReaderEndsWithTheClient(t *testing.T) {
@@ -263,18 +294,18 @@ func TestOrderedReaderEndsWithTheClient(t *testing.T) {
 			o = newOrderedTest(t, 1)
 		}
 		r := o.reader(t, jetstream.ConsumerConfig{})
-		_, _, err := r.next(context.Background())
+		_, _, err := r.Next(context.Background())
 		require.NoError(t, err)
 		if disconnected {
 			o.proxy.Cut()
-			require.Eventually(t, func() bool { return !o.client.IsConnected() }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return !o.api.Conn().IsUp() }, 10*time.Second, time.Millisecond)
 		}
 		ended := make(chan error, 1)
 		go func() {
-			_, _, err := r.next(context.Background())
+			_, _, err := r.Next(context.Background())
 			ended <- err
 		}()
-		require.NoError(t, o.client.Close())
-		require.ErrorIs(t, <-ended, ErrClosed)
+		o.api.Conn().Close()
+		require.ErrorIs(t, <-ended, fault.ErrClosed)
 	}
 }

@@ -1,0 +1,191 @@
+package ordered
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+)
+
+// How consumers are asked for.
+const (
+	hurry    = time.Second // between two, at most, where the way is not longer
+	pauseMin = 10 * time.Millisecond
+	pauseMax = 500 * time.Millisecond
+	maxNames = 32 // that are remembered; older ones the server has dropped
+)
+
+// open goes on making a consumer that starts after the last message, until there is news: the consumer, or that
+// none is made yet. It returns an error when ctx ends, when the stream is known to be gone, and when the server
+// refuses the first consumer.
+func (r *Reader) open(ctx context.Context) (Opening, error) {
+	if r.creation == nil && r.failures > 0 { // counted from the last attempt, which may have waited long already
+		pause.Sleep(ctx, min(pauseMin<<min(r.failures, 10), pauseMax)-time.Since(r.tried))
+	}
+	if err := r.conn.Wait(ctx); err != nil {
+		return Opening{}, err
+	}
+	made, breaks, err := r.create(ctx)
+	if err == nil {
+		var opening Opening
+		if opening, err = r.begin(ctx, made, breaks); err == nil {
+			return opening, nil
+		}
+	}
+	r.tried = time.Now()
+	switch {
+	case ctx.Err() != nil:
+		return Opening{}, fault.Ended(ctx)
+	case errors.Is(err, conn.ErrBroken):
+		return Opening{}, nil
+	}
+	r.failures++
+	if errors.Is(err, conn.ErrUnanswered) {
+		return Opening{}, nil
+	}
+	if len(r.names) == 1 && made == nil {
+		r.names = nil // refused
+	}
+	r.giveUp()
+	if errors.Is(err, jetstream.ErrStreamNotFound) || !r.began && !jsapi.Passes(err) {
+		return Opening{}, err
+	}
+	return Opening{}, nil
+}
+
+// create goes on asking for a consumer until the server answers, or as long as one should wait.
+func (r *Reader) create(ctx context.Context) (made *jetstream.ConsumerInfo, breaks uint64, err error) {
+	if r.creation == nil {
+		r.creation = r.conn.Ask(r.question())
+		r.creation.Renew, r.creation.Hurry = r.question, hurry
+	}
+	_, breaks, _ = r.conn.State()
+	m, err := r.creation.Next(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	if wire.NoResponders(m) {
+		return nil, 0, natsgo.ErrNoResponders
+	}
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+		jetstream.ConsumerInfo
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return nil, 0, err
+	}
+	if answer.Error != nil {
+		return nil, 0, answer.Error
+	}
+	r.creation.End(true)
+	r.creation = nil
+	r.names = slices.DeleteFunc(r.names, func(name string) bool { return name == answer.Name })
+	r.giveUp() // the others
+	return &answer.ConsumerInfo, breaks, nil
+}
+
+// begin reads a consumer.
+func (r *Reader) begin(ctx context.Context, made *jetstream.ConsumerInfo, breaks uint64) (Opening, error) {
+	// The messages that were asked for and the statuses of all pulls, should nobody read for long.
+	r.received = make(chan *natsgo.Msg, r.o.Batch+4*int(expires/r.o.Heartbeat))
+	sub, err := r.conn.Subscribe(ctx, r.conn.NATS().NewInbox(), nil, r.received)
+	if err != nil {
+		r.discard(made.Name)
+		return Opening{}, err
+	}
+	r.name, r.sub, r.breaks = made.Name, sub, breaks
+	r.delivered, r.asked, r.answers = 0, 0, 0
+	r.refill()
+	opening := Opening{Pending: made.NumPending, Breaks: breaks}
+	if !r.began {
+		r.began, r.born = true, made.Created
+		if r.o.Config.DeliverPolicy == jetstream.DeliverNewPolicy { // the next consumer goes on from here
+			r.o.Config.DeliverPolicy, r.last = jetstream.DeliverAllPolicy, made.Delivered.Stream
+		}
+	} else if r.o.Opened != nil {
+		if opening.Anew, err = r.isAnew(ctx); err != nil {
+			r.Renew()
+			return Opening{}, err
+		}
+	}
+	if made.NumPending == 0 {
+		r.mark(true)
+	}
+	return opening, nil
+}
+
+// giveUp ends the creation of a consumer, and deletes what may have been made of it.
+func (r *Reader) giveUp() {
+	if r.creation != nil {
+		r.creation.End(false)
+		r.creation = nil
+	}
+	r.discard(r.names...)
+	r.names = nil
+}
+
+// question asks for a consumer of another name.
+func (r *Reader) question() *natsgo.Msg {
+	cfg := r.o.Config
+	cfg.Name = rand.Text()
+	cfg.AckPolicy = jetstream.AckNonePolicy
+	cfg.MemoryStorage = true
+	cfg.Replicas = 1
+	cfg.InactiveThreshold = inactive
+	if r.last > 0 && !r.whole {
+		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, r.last+1, nil
+	}
+	if len(r.names) == maxNames {
+		r.names = r.names[1:]
+	}
+	r.names = append(r.names, cfg.Name)
+	subject := r.subject("CREATE", cfg.Name)
+	if cfg.FilterSubject != "" && len(cfg.FilterSubjects) == 0 {
+		subject += "." + cfg.FilterSubject
+	}
+	body, _ := json.Marshal(struct { // of numbers, texts and times
+		Stream string                   `json:"stream_name"`
+		Config jetstream.ConsumerConfig `json:"config"`
+	}{r.o.Stream, cfg})
+	return &natsgo.Msg{Subject: subject, Data: body}
+}
+
+// isAnew asks whether the stream of the consumer is another one than was read before. One that was deleted and
+// made again counts from 1, and one that lost its last messages counts some numbers twice. Where replicas are
+// read it does not wait for the stream's leader, since they may have what was stored last.
+func (r *Reader) isAnew(ctx context.Context) (bool, error) {
+	if r.o.Replicas {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, max(pauseMax, 3*r.conn.Trip()))
+		defer cancel()
+	}
+	var info struct {
+		jsapi.Refusal
+		Created time.Time             `json:"created"`
+		State   jetstream.StreamState `json:"state"`
+	}
+	err := r.api.Ask(ctx, "STREAM.INFO."+r.o.Stream, struct{}{}, &info)
+	switch {
+	case errors.Is(err, natsgo.ErrPermissionViolation): // then nobody can say
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	was := r.stream
+	r.stream = info.Created
+	if was.IsZero() { // it was there before the first consumer
+		return info.Created.After(r.born) || info.State.LastSeq < r.last, nil
+	}
+	return !info.Created.Equal(was) || info.State.LastSeq < r.last, nil
+}

@@ -1,0 +1,146 @@
+package ordered_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
+)
+
+// created counts the consumers that are made from now on.
+func (o *orderedTest) created(t *testing.T) *atomic.Int64 {
+	t.Helper()
+	var n atomic.Int64
+	nc := o.observer.Conn()
+	_, err := nc.Subscribe("$JS.EVENT.ADVISORY.CONSUMER.CREATED.>", func(*natsgo.Msg) { n.Add(1) })
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	return &n
+}
+
+// A server far away is asked for one consumer; one that is found to be slow for some, of which one is left.
+func TestOneConsumerAtADistance(t *testing.T) {
+	t.Parallel()
+	for name, trip := range map[string]time.Duration{"0.6": 600 * time.Millisecond, "1.2": 1200 * time.Millisecond, "2.4": 2400 * time.Millisecond} {
+		for _, known := range []bool{true, false} {
+			t.Run(name+map[bool]string{true: " known", false: " not known"}[known], func(t *testing.T) {
+				t.Parallel()
+				o := newOrderedTest(t, 3)
+				if known {
+					o.proxy.Delay(trip / 2)
+					o.api = dial(t, o.proxy.URL())
+				} else {
+					o.proxy.Delay(trip / 2)
+				}
+				created := o.created(t)
+				r := o.reader(t, jetstream.ConsumerConfig{})
+				for i := range 3 {
+					_, meta, err := r.Next(timed(t, 20*time.Second))
+					require.NoError(t, err)
+					assert.EqualValues(t, i+1, meta.Sequence.Stream)
+				}
+				if known {
+					assert.EqualValues(t, 1, created.Load())
+				}
+				require.Eventually(t, func() bool { return len(o.consumers(t)) == 1 }, 20*time.Second, 10*time.Millisecond)
+				r.Close()
+				o.noConsumers(t)
+			})
+		}
+	}
+}
+
+// A reading that ends before the server has answered leaves nothing behind either.
+func TestNoConsumerIsLeftByAReadingThatTookTooLong(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 3)
+	o.proxy.Delay(500 * time.Millisecond)
+	created := o.created(t)
+	r := ordered.New(o.api, ordered.Options{Stream: "S", Batch: 10})
+	_, err := r.Start(timed(t, 900*time.Millisecond))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	r.Close()
+	require.Eventually(t, func() bool { return created.Load() > 0 }, 10*time.Second, 10*time.Millisecond)
+	o.noConsumers(t)
+}
+
+// However long nobody answers, the reader does not grow.
+func TestNamesAreForgotten(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 0)
+	r := ordered.New(o.api, ordered.Options{Stream: "S", Batch: 10})
+	for range 1000 {
+		r.Ask()
+	}
+	assert.Equal(t, 32, r.Names())
+}
+
+// A stream that was made anew, or has lost its last messages, is told from the one that was read.
+func TestAnotherStreamOfTheName(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 3)
+	var anew []bool
+	var r *ordered.Reader
+	r, _ = o.start(t, ordered.Options{Stream: "S", Batch: 10, Opened: func(o ordered.Opening) error {
+		if anew = append(anew, o.Anew); o.Anew {
+			r.Restart(jetstream.DeliverAllPolicy)
+		}
+		return nil
+	}})
+	read := func(from, to int) {
+		t.Helper()
+		for i := from; i <= to; i++ {
+			_, meta, err := r.Next(timed(t, 20*time.Second))
+			require.NoError(t, err)
+			require.EqualValues(t, i, meta.Sequence.Stream)
+		}
+	}
+	while := func(meanwhile func()) { // there is no connection
+		o.proxy.Cut()
+		require.Eventually(t, func() bool { return !o.api.Conn().IsUp() }, 10*time.Second, time.Millisecond)
+		meanwhile()
+		o.proxy.Restore()
+	}
+	read(1, 3)
+	while(func() { o.publish(t, 3, 4) })
+	read(4, 4)
+	while(func() {
+		ctx := context.Background()
+		require.NoError(t, o.observer.DeleteStream(ctx, "S"))
+		_, err := o.observer.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s.*"}})
+		require.NoError(t, err)
+		o.publish(t, 0, 5)
+	})
+	read(1, 5)
+	r.SkipTo(0)
+	while(func() { o.publish(t, 5, 6) })
+	read(6, 6)
+	assert.Equal(t, []bool{false, true, false, false}, anew)
+}
+
+// A reader that has nothing to do costs what upstream's does: the server says so every 15 s.
+func TestIdleReaderIsCalm(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 0)
+	r := o.reader(t, jetstream.ConsumerConfig{})
+	_, _, err := r.Next(timed(t, 12*time.Second)) // what its youth takes
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	name, before := r.Consumer(), o.api.Conn().NATS().Stats()
+	_, _, err = r.Next(timed(t, 8*time.Second))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	after := o.api.Conn().NATS().Stats()
+	assert.LessOrEqual(t, after.InMsgs-before.InMsgs, uint64(2))
+	assert.LessOrEqual(t, after.OutMsgs-before.OutMsgs, uint64(2))
+	assert.Equal(t, name, r.Consumer())
+	o.publish(t, 0, 1)
+	_, meta, err := r.Next(timed(t, 10*time.Second))
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, meta.Sequence.Stream)
+}

@@ -1,0 +1,358 @@
+package ordered
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+)
+
+// How a reader pulls and how long it waits.
+const (
+	heartbeat    = time.Second      // unless the reader has another
+	silence      = 2 * time.Second  // without a sign of life before the link is probed; likewise
+	probeTimeout = 30 * time.Second // at most
+	expires      = 30 * time.Second // of one pull
+	inactive     = time.Minute      // before the server drops a consumer that nobody pulls
+
+	// Of pulls that have waited in vain, where a consumer cannot die without a word: its only server is the
+	// one that is connected.
+	calmHeartbeat = 15 * time.Second
+	youth         = 10 * time.Second // of the pulls before
+)
+
+// Options say what is read, and how. What is not set has a default or is left out.
+type Options struct {
+	Stream string
+	Config jetstream.ConsumerConfig // of the first consumer: filters and the start
+	Batch  int                      // messages asked for at once
+	Total  int64                    // messages to ask for in all; 0 is without end
+
+	Heartbeat time.Duration // of the server while it has no message
+	Silence   time.Duration // without a sign of life before the link is probed
+	Whole     bool          // a new consumer begins where the first did, until SkipTo is called
+	Replicas  bool          // read them while there is no consumer, for the one FilterSubject
+
+	// Idle is called whenever the server says that it has nothing to deliver; its error is Next's.
+	Idle func(ctx context.Context) error
+	// Opened is called by Next for every consumer but the first; its error is Next's.
+	Opened func(Opening) error
+	// Observe is told whether all that the stream has is known to be read.
+	Observe func(fresh bool)
+}
+
+// Opening is a consumer that was made.
+type Opening struct {
+	Pending uint64 // messages that it has for the reader
+	Breaks  uint64 // of the connection before it was made
+	// Anew tells that its stream is not the one that was read before, but was made anew or has lost its last
+	// messages. Restart reads it from its beginning.
+	Anew bool
+}
+
+// Reader reads a stream. It belongs to one goroutine.
+type Reader struct {
+	api  *jsapi.API
+	conn *conn.Conn
+	o    Options
+
+	name     string // of the consumer; empty while there is none
+	sub      *natsgo.Subscription
+	received chan *natsgo.Msg
+	breaks   uint64 // of the connection, when the consumer was made
+
+	creation *conn.Call // of the next consumer
+	names    []string   // that were asked for, and may have been made
+	began    bool       // there was a consumer
+	born     time.Time  // the first one was
+	stream   time.Time  // and when the stream was made; zero while that is unknown
+	whole    bool
+	failures int       // to make a consumer, in a row
+	tried    time.Time // when the last one was
+
+	delivered uint64 // consumer sequence of the last message
+	last      uint64 // stream sequence of the last message
+	left      int64  // messages to ask for in all; negative for no end
+	asked     int    // messages asked for and not yet received
+	calms     bool   // it may pull calmly
+	calm      bool   // and does, since nothing has come for a while
+	answers   int    // of this consumer: messages and statuses
+	starved   int    // consumers in a row of which one answer came and then nothing
+	alarm     *time.Timer
+}
+
+// New returns a reader that is not started.
+func New(api *jsapi.API, o Options) *Reader {
+	r := &Reader{api: api, conn: api.Conn(), whole: o.Whole, left: -1}
+	if o.Total > 0 {
+		r.left = o.Total
+	}
+	r.calms = o.Heartbeat == 0 && o.Idle == nil && o.Observe == nil
+	if o.Heartbeat == 0 {
+		o.Heartbeat = heartbeat
+	}
+	if o.Silence == 0 {
+		o.Silence = silence
+	}
+	r.o = o
+	return r
+}
+
+// Start makes the first consumer, so that a wrong stream or filter is an error of the call that began the
+// reading. Without a deadline in ctx, the request timeout applies.
+func (r *Reader) Start(ctx context.Context) (Opening, error) {
+	ctx, cancel := r.conn.Deadline(ctx)
+	defer cancel()
+	for {
+		if opening, err := r.open(ctx); err != nil || r.name != "" {
+			return opening, err
+		}
+	}
+}
+
+// Next returns the next message and its metadata. It returns when ctx ends, the client is closed, the stream
+// is gone, or nothing more can come; everything else it waits out.
+func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, error) {
+	if r.alarm == nil { // one for all messages
+		r.alarm = time.NewTimer(r.patience())
+	}
+	r.alarm.Reset(r.patience())
+	defer r.alarm.Stop()
+	var probe <-chan error
+	for {
+		if r.name == "" {
+			if m, meta := r.nextOfReplica(ctx); m != nil {
+				return m, meta, nil
+			}
+			opening, err := r.open(ctx)
+			if err == nil && r.name != "" && r.o.Opened != nil {
+				err = r.o.Opened(opening)
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+			r.alarm.Reset(r.patience())
+			probe = nil
+			continue
+		}
+		up, breaks, change := r.conn.State()
+		if !up || breaks != r.breaks {
+			r.mark(false)
+			// The server that comes back may still have the consumer, and is then told to drop it.
+			if err := r.conn.Wait(ctx); err != nil {
+				return nil, nil, err
+			}
+			r.Renew()
+			continue
+		}
+		select {
+		case m := <-r.received:
+			r.alarm.Reset(r.patience())
+			probe = nil
+			if meta, err := r.take(ctx, m); meta != nil || err != nil {
+				return m, meta, err
+			}
+		case <-change:
+		case <-r.alarm.C:
+			r.mark(false)
+			probe = r.probe(ctx)
+		case err := <-probe:
+			probe = nil
+			if err == nil && len(r.received) == 0 { // what the consumer had to say would have come before the answer
+				if err := r.starve(); err != nil {
+					return nil, nil, err
+				}
+				r.Renew()
+			}
+			r.alarm.Reset(r.patience())
+		case <-ctx.Done():
+			return nil, nil, fault.Ended(ctx)
+		}
+	}
+}
+
+// take returns the metadata of what came, if it is the next message, or the error of a callback.
+func (r *Reader) take(ctx context.Context, m *natsgo.Msg) (*natsgo.MsgMetadata, error) {
+	r.answers++
+	if status, _ := wire.Status(m); status != "" {
+		return nil, r.onStatus(ctx, status, m)
+	}
+	meta, err := m.Metadata()
+	if err != nil || meta.Sequence.Consumer != r.delivered+1 {
+		r.Renew()
+		return nil, nil
+	}
+	r.delivered = meta.Sequence.Consumer
+	r.failures, r.calm = 0, false
+	r.asked--
+	if r.left > 0 {
+		r.left--
+	}
+	r.refill()
+	if meta.NumPending == 0 {
+		r.mark(true)
+	}
+	if !r.whole && meta.Sequence.Stream <= r.last { // the consumer was asked for before that was read of a replica
+		return nil, nil
+	}
+	r.last = meta.Sequence.Stream
+	return meta, nil
+}
+
+// probe makes a round trip to the server. The answer comes after all that is on its way, so that a slow link,
+// on which one message may take longer than the silence that is borne, does not pass for a dead consumer.
+func (r *Reader) probe(ctx context.Context) <-chan error {
+	answered := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	go func() {
+		defer cancel()
+		answered <- r.conn.Flush(ctx)
+	}()
+	return answered
+}
+
+// ErrOneAnswer is returned by Next when consumer after consumer falls silent after its first answer.
+var ErrOneAnswer = errors.New("each pull gets one answer only: where the JetStream API is imported from another account, " +
+	`its export needs the setting response_type: "Stream"`)
+
+// maxStarved is how many consumers may do so by chance.
+const maxStarved = 3
+
+// starve takes note of a silent consumer.
+func (r *Reader) starve() error {
+	if r.answers != 1 {
+		r.starved = 0
+		return nil
+	}
+	if r.starved++; r.starved < maxStarved {
+		return nil
+	}
+	r.starved = 0
+	r.Renew()
+	return ErrOneAnswer
+}
+
+// mark tells the observer.
+func (r *Reader) mark(fresh bool) {
+	if r.o.Observe != nil {
+		r.o.Observe(fresh)
+	}
+}
+
+// patience is how long the consumer may be silent.
+func (r *Reader) patience() time.Duration {
+	if r.calm {
+		return 2*calmHeartbeat + r.o.Silence
+	}
+	return r.o.Silence
+}
+
+// refill asks for more when half of what is asked for has come.
+func (r *Reader) refill() {
+	n := r.o.Batch - r.asked
+	if n < r.o.Batch/2 {
+		return
+	}
+	if r.left >= 0 {
+		n = int(min(int64(n), r.left-int64(r.asked)))
+	}
+	if n <= 0 {
+		return
+	}
+	beat, lasts := r.o.Heartbeat, expires
+	switch {
+	case r.calm:
+		beat = calmHeartbeat
+	case r.calms:
+		lasts = youth
+	}
+	body := wire.Pull(n, lasts, beat, false)
+	if r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, body) == nil { // what goes wrong shows as silence
+		r.asked += n
+	}
+}
+
+func (r *Reader) subject(verb, consumer string) string {
+	return r.api.Subject("CONSUMER." + verb + "." + r.o.Stream + "." + consumer)
+}
+
+// onStatus takes the server's word on a pull: a heartbeat, its end, or that the consumer is gone.
+func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) error {
+	switch status {
+	case wire.StatusHeartbeat:
+		if wire.LastDelivered(m) != strconv.FormatUint(r.delivered, 10) {
+			r.Renew() // the last messages were lost on their way
+			return nil
+		}
+		r.mark(true)
+		if r.o.Idle != nil {
+			return r.o.Idle(ctx)
+		}
+	case wire.StatusTimeout:
+		left, _ := wire.PullEnded(m)
+		r.asked -= min(r.asked, left)
+		r.calm = r.calms && r.api.Subject("") == jetstream.DefaultAPIPrefix && r.conn.Alone()
+		r.refill()
+	default:
+		r.Renew()
+	}
+	return nil
+}
+
+// Left asks how many messages the consumer has yet to deliver.
+func (r *Reader) Left(ctx context.Context) (uint64, error) {
+	var info struct {
+		jsapi.Refusal
+		jetstream.ConsumerInfo
+	}
+	err := r.api.Ask(ctx, "CONSUMER.INFO."+r.o.Stream+"."+r.name, struct{}{}, &info)
+	return info.NumPending, err
+}
+
+// Renew gives the consumer up. The server is told to delete it, but not waited for: it drops the consumer by
+// itself soon after.
+func (r *Reader) Renew() {
+	if r.name == "" {
+		return
+	}
+	r.mark(false)
+	r.conn.Unsubscribe(r.sub)
+	r.discard(r.name)
+	r.name, r.sub, r.calm = "", nil, false
+}
+
+// Restart reads the stream from where the policy has it begin, as with Options.Whole.
+func (r *Reader) Restart(policy jetstream.DeliverPolicy) {
+	r.Close()
+	r.last, r.whole = 0, true
+	r.o.Config.DeliverPolicy, r.o.Config.OptStartSeq, r.o.Config.OptStartTime = policy, 0, nil
+}
+
+// SkipTo lets the next consumer begin after that message, or after the last one that was read.
+func (r *Reader) SkipTo(sequence uint64) {
+	r.whole = false
+	r.last = max(r.last, sequence)
+}
+
+// discard tells the server to delete consumers.
+func (r *Reader) discard(names ...string) {
+	for _, name := range names {
+		if r.conn.IsUp() { // or Close would have something to send
+			_ = r.conn.TryPublish(r.subject("DELETE", name), "", nil)
+		}
+	}
+}
+
+// Close ends the reading.
+func (r *Reader) Close() {
+	r.Renew()
+	r.giveUp()
+}

@@ -1,0 +1,47 @@
+package ordered
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+)
+
+// How a stream's replicas are asked.
+const (
+	replicaAttempt = 250 * time.Millisecond
+	replicaSpell   = 2 * time.Second // since a consumer was asked for in vain, before it is again
+)
+
+// nextOfReplica asks for the next message without a consumer. To make one takes a leader of the whole cluster,
+// for which an election can last longer than the stream's own, and which a cluster without a majority has not;
+// any replica of the stream answers this question (ADR-31). It returns nil when there is no such message, or
+// no answer.
+func (r *Reader) nextOfReplica(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata) {
+	if !r.o.Replicas || r.whole || r.last == 0 || r.failures == 0 || time.Since(r.tried) > replicaSpell {
+		return nil, nil
+	}
+	body, err := json.Marshal(wire.Get{Sequence: r.last + 1, NextFor: r.o.Config.FilterSubject})
+	if err != nil {
+		return nil, nil
+	}
+	m, err := r.conn.Exchange(ctx, &natsgo.Msg{Subject: r.api.Subject("DIRECT.GET." + r.o.Stream), Data: body}, replicaAttempt)
+	if err != nil {
+		return nil, nil
+	}
+	stored, err := wire.ParseDirect(m)
+	if err != nil || stored.Sequence <= r.last {
+		return nil, nil
+	}
+	r.last = stored.Sequence
+	m.Subject = stored.Subject
+	if r.o.Config.HeadersOnly {
+		m.Data = nil
+	}
+	return m, &natsgo.MsgMetadata{
+		Sequence: natsgo.SequencePair{Stream: stored.Sequence}, Timestamp: stored.Time, Stream: r.o.Stream,
+	}
+}
