@@ -116,6 +116,7 @@ func (s *Consumption) learnRules() {
 	if err != nil {
 		return // they will end
 	}
+	s.noteCrowd(info)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.setRules(rules)

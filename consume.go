@@ -49,8 +49,12 @@ type Consumption struct {
 	pulling  int   // pullers that run: what is on its way comes until they end
 	err      error // why it ended
 	stats    ConsumeStats
-	expired  int         // handlers running that took too long
-	delayed  []time.Time // when messages that wait in the stream for their next try come back
+	expired  int      // handlers running that took too long
+	age      struct { // MaxAge of the stream
+		is    time.Duration
+		asked time.Time
+	}
+	crowd crowd
 }
 
 // ConsumeStats are the counters of a Consumption.
@@ -157,6 +161,10 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	if err := s.main.find(find); err != nil {
 		return nil, wrap(op, path(stream, consumer), err)
 	}
+	if most := s.rules.maxAckPending; most > 0 && most < crowdWorkers*o.workers && most+o.workers > 2 {
+		c.log.Warn("the consumer's MaxAckPending is small: messages that wait for their next try may stop the others",
+			"stream", stream, "consumer", consumer, "max_ack_pending", most, "workers", o.workers)
+	}
 	s.naks.s = s
 	s.origin = origin{client: c, naks: &s.naks}
 	s.origin.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -196,6 +204,7 @@ func (s *Consumption) start() {
 		s.extender.Stop()
 		stopWithContext()
 		stopWithClient()
+		s.crowd.looks.Wait()
 		s.flush()
 		s.cancel(s.Err())
 		s.client.removeConsumption(s)
@@ -387,6 +396,7 @@ func (s *Consumption) Lag(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	s.noteCrowd(info)
 	return info.NumPending + uint64(info.NumAckPending), nil
 }
 

@@ -52,6 +52,7 @@ func (s *Consumption) beginStop(cause error) {
 	s.stopping, s.err = true, cause
 	s.endQuit()
 	s.naks.end()
+	s.endCrowd()
 	if s.waiting.timer != nil {
 		s.waiting.timer.Stop()
 	}

@@ -45,6 +45,9 @@ const (
 	EventConsumerUnavailable EventType = "consumer_unavailable"
 	// EventConsumerAvailable: it gets messages again.
 	EventConsumerAvailable EventType = "consumer_available"
+	// EventRetriesCrowd: more than half of a consumer's MaxAckPending waits for its next try, or seems
+	// to: the server tells how many in all, not which. Err says what helps.
+	EventRetriesCrowd EventType = "retries_crowd"
 	// EventWatchStale: watched keys may have updates that their watcher or cache does not know of;
 	// Subject is the bucket and the filters, and Err is why when it is known.
 	EventWatchStale EventType = "watch_stale"

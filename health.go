@@ -111,6 +111,7 @@ func (c *Client) Health(ctx context.Context) Health {
 		if up {
 			lag, err := s.Lag(ctx)
 			problem("consumer "+path(s.stream, s.consumer), err)
+			problem("consumer "+path(s.stream, s.consumer), s.crowded())
 			one.Lag = lag
 		}
 		if up && !one.Healthy {

@@ -21,6 +21,9 @@ type naks struct {
 	timer *time.Timer // nil before the first
 	armed time.Time   // when the timer fires; zero when it does not
 	ended bool        // nothing waits here any more
+
+	away   []time.Time // when those that have been sent come again
+	pruned time.Time
 }
 
 // nak is one of them.
@@ -111,13 +114,30 @@ func (n *naks) end() {
 	n.list, n.ended = nil, true
 }
 
+// waiting returns how many messages wait for their next try in the consumer's MaxAckPending.
+func (n *naks) waiting() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if now := time.Now(); now.Sub(n.pruned) >= burstEvery {
+		n.pruned = now
+		n.away = slices.DeleteFunc(n.away, now.After)
+	}
+	return len(n.list) + len(n.away)
+}
+
 func (n *naks) send(k nak, now time.Time, rules *ackRules) bool {
-	verb := wire.Nak
+	verb, side := wire.Nak, strings.Contains(k.reply, "."+retryStreamOf(n.s.stream)+".")
 	if left := k.due.Sub(now); left > 0 {
-		if deliveries, _, _, ok := wire.ParseReply(k.reply); ok && !strings.Contains(k.reply, "."+retryStreamOf(n.s.stream)+".") {
+		if deliveries, _, _, ok := wire.ParseReply(k.reply); ok && !side { // the retry stream's consumer has no back-off
 			left = rules.nakDelay(left, deliveries)
 		}
 		verb = wire.NakAfter(left)
 	}
-	return n.s.client.conn.TryPublish(k.reply, "", verb) == nil
+	if n.s.client.conn.TryPublish(k.reply, "", verb) != nil {
+		return false
+	}
+	if !side && rules.maxAckPending > 0 {
+		n.away = append(n.away, k.due)
+	}
+	return true
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -129,7 +131,15 @@ func (p *puller) declare(ctx context.Context, stream, _ string) (jetstream.Consu
 		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, p.floor+1, nil
 	}
 	p.s.mu.Unlock()
+	ample := cfg.MaxAckPending == 0
+	if ample {
+		cfg.MaxAckPending = ampleAckPending
+	}
 	consumer, err := c.CreateConsumer(ctx, stream, &cfg)
+	for limit, exceeded := ackPendingLimit(err); exceeded && ample && limit < cfg.MaxAckPending; limit, exceeded = ackPendingLimit(err) {
+		cfg.MaxAckPending = limit
+		consumer, err = c.CreateConsumer(ctx, stream, &cfg)
+	}
 	if !errors.Is(err, ErrAlreadyExists) {
 		return consumer, err
 	}
@@ -139,8 +149,29 @@ func (p *puller) declare(ctx context.Context, stream, _ string) (jetstream.Consu
 	}
 	// It may differ in where it began, having been made anew.
 	began := live.CachedInfo().Config
+	if ample {
+		cfg.MaxAckPending = began.MaxAckPending
+	}
 	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = began.DeliverPolicy, began.OptStartSeq, began.OptStartTime
 	return c.CreateConsumer(ctx, stream, &cfg)
+}
+
+// ampleAckPending is the MaxAckPending of a consumer that is made here: with so many messages that wait for
+// their next try, others still come as fast.
+const ampleAckPending = 20_000
+
+const codeAckPendingLimit jetstream.ErrorCode = 10121
+
+// ackPendingLimit returns the MaxAckPending that the server would allow, when err says that it does not allow
+// one; 0 leaves it to the server.
+func ackPendingLimit(err error) (limit int, exceeded bool) {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) || api.ErrorCode != codeAckPendingLimit {
+		return 0, false
+	}
+	_, number, _ := strings.Cut(api.Description, "limit of ")
+	limit, _ = strconv.Atoi(number) //nolint:errcheck // 0 then
+	return limit, true
 }
 
 // noteFloor asks how far the own consumer has come.

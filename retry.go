@@ -137,6 +137,7 @@ const (
 // order, or by the server.
 func (s *Consumption) later(d *delivery, delay time.Duration) (kept bool) {
 	s.count(&s.stats.Retried)
+	defer s.noteWaiting()
 	if s.opts.keyOf != nil {
 		s.mu.Lock()
 		d.deliver() // the next try is no delivery of the server's
@@ -159,20 +160,18 @@ func (s *Consumption) nakAfter(d *delivery, delay time.Duration) {
 	}
 }
 
-// mustPark tells whether a message should wait outside its stream, and counts it if not.
+// mustPark tells whether a message should wait outside its stream.
 func (s *Consumption) mustPark(d *delivery, delay time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.parked == nil || d.from == s.parked || s.rules.maxAckPending == 0 {
 		return false
 	}
-	now := time.Now()
-	s.delayed = slices.DeleteFunc(s.delayed, now.After)
-	if delay > parkDelay || len(s.delayed) >= max(s.rules.maxAckPending/parkShare, 1) {
-		return true
+	waiting := s.naks.waiting()
+	if time.Since(s.crowd.asked) < 2*crowdEvery { // else of the past
+		waiting = max(waiting, s.crowd.outside)
 	}
-	s.delayed = append(s.delayed, now.Add(delay))
-	return false
+	return delay > parkDelay || waiting >= max(s.rules.maxAckPending/parkShare, 1)
 }
 
 // waitList is the messages that wait here for their next try. The Consumption's lock guards it.

@@ -1,0 +1,88 @@
+package nats
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// crowd is how many messages wait for their next try, where they count against the consumer's MaxAckPending:
+// when they are as many as that, no others come. The Consumption's lock guards it.
+type crowd struct {
+	asked   time.Time // when the server was asked for the consumer
+	outside int       // that it had delivered then, and that no worker here had or was to have
+	problem error     // nil while they are not many
+
+	timer *time.Timer // of the next look; nil before the first
+	armed bool
+	looks sync.WaitGroup
+}
+
+const (
+	crowdEvery = time.Second // between looks
+	crowdShare = 2           // of MaxAckPending that is many
+	// crowdWorkers times the workers is what a MaxAckPending should have room for.
+	crowdWorkers = 10
+	crowdOwn     = 8 // the server does not tell who has what: so much of it are to be this instance's
+)
+
+// waitingHere returns how many messages wait for their next try because they failed here. The caller holds
+// s.mu.
+func (s *Consumption) waitingHere() int {
+	return s.naks.waiting() + s.held.count - s.held.ready - s.stats.InFlight
+}
+
+// noteWaiting sees to it that the server is asked how many wait in all, if they may be many.
+func (s *Consumption) noteWaiting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &s.crowd
+	if c.armed || s.stopping || s.rules.maxAckPending <= 1 || crowdShare*crowdOwn*s.waitingHere() < s.rules.maxAckPending {
+		return
+	}
+	c.armed = true
+	c.looks.Add(1)
+	c.timer = time.AfterFunc(max(crowdEvery-time.Since(c.asked), burstEvery), func() {
+		defer c.looks.Done()
+		s.mu.Lock()
+		c.armed = false
+		s.mu.Unlock()
+		s.learnRules()
+	})
+}
+
+// endCrowd ends the looks; what is asked now is waited for by looks. The caller holds s.mu.
+func (s *Consumption) endCrowd() {
+	if c := &s.crowd; c.timer != nil && c.timer.Stop() {
+		c.looks.Done()
+	}
+}
+
+// noteCrowd takes from the server's word on the consumer how many messages wait for their next try.
+func (s *Consumption) noteCrowd(info *jetstream.ConsumerInfo) {
+	s.mu.Lock()
+	c, limit, own := &s.crowd, info.Config.MaxAckPending, s.waitingHere()
+	c.asked, c.outside = time.Now(), max(info.NumAckPending-s.held.ready-s.stats.InFlight, 0)
+	stuck := info.NumAckPending >= limit && info.NumWaiting > 0 && info.NumPending > 0
+	was := c.problem
+	c.problem = nil
+	if limit > 1 && crowdShare*c.outside > limit && (crowdOwn*own >= c.outside || stuck) {
+		c.problem = fmt.Errorf("%d messages wait for their next try; with %d, the consumer's MaxAckPending, no others "+
+			"would be delivered: raise it, or use WithRetryStream", c.outside, limit)
+	}
+	now := c.problem
+	s.mu.Unlock()
+	if now != nil && was == nil {
+		s.client.log.Warn("retries crowd a consumer", "stream", s.stream, "consumer", s.consumer, "error", now)
+		s.client.emit(Event{Type: EventRetriesCrowd, Stream: s.stream, Consumer: s.consumer, Err: now})
+	}
+}
+
+// crowded returns what Health says of the crowd.
+func (s *Consumption) crowded() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.crowd.problem
+}
