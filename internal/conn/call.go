@@ -45,6 +45,10 @@ type Call struct {
 	only     time.Duration // the patience of what is sent once
 	patience time.Duration // of the next sending
 	heard    int           // the sending that the last answer was to, or how many there were when none came
+	least    time.Duration // of the patience
+	number   uint64        // of the call
+	quiet    Asker         // when no goroutine waits for the answer; guarded by the requests
+	alarm    *time.Timer   // of a quiet call
 	flying   bool          // it has entered the lane
 	asking   bool          // it has one of the lane's places
 }
@@ -62,6 +66,12 @@ func (c *Conn) Ask(m *natsgo.Msg) *Call {
 	a.lane = c.requests.lane(m.Subject)
 	return a
 }
+
+// Patient makes the call wait for at least d before it sends again.
+func (a *Call) Patient(d time.Duration) { a.least = d }
+
+// Sent returns how often the message was sent, and when it was last.
+func (a *Call) Sent() (times int, last time.Time) { return len(a.sends), a.begun }
 
 // Exchange is a call with one sending and one answer.
 func (c *Conn) Exchange(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*natsgo.Msg, error) {
@@ -90,8 +100,7 @@ func (a *Call) Next(ctx context.Context) (*natsgo.Msg, error) {
 			if m == nil {
 				return nil, a.denied
 			}
-			a.heard = a.sendingOf(m.Subject)
-			a.sends[a.heard].answered = true
+			a.hear(m)
 			return m, nil
 		case <-a.timer.C:
 			if a.heard = len(a.sends); a.heard > 0 {
@@ -144,7 +153,7 @@ func (a *Call) enter(n int) bool {
 		a.timer.Reset(pause.Varied(callRoom))
 		return false
 	}
-	a.flying, a.patience = true, a.lane.Patience(n, a.conn.Trip())
+	a.flying, a.patience = true, max(a.lane.Patience(n, a.conn.Trip()), a.least)
 	if a.Hurry > 0 {
 		a.patience = min(a.patience, max(a.Hurry, a.lane.Patience(1, a.conn.Trip())))
 	}
@@ -191,7 +200,7 @@ func (a *Call) send(ctx context.Context) (<-chan struct{}, error) {
 		a.msg.Reply += sendingMark + strconv.Itoa(n)
 	}
 	a.sends = append(a.sends, sending{at: a.begun})
-	doubled := pause.Doubled(n)
+	doubled := max(pause.Doubled(n), a.least)
 	a.lost, a.next = a.begun.Add(doubled), a.begun.Add(a.patience)
 	if a.only > 0 {
 		doubled = a.only
@@ -200,6 +209,12 @@ func (a *Call) send(ctx context.Context) (<-chan struct{}, error) {
 	err := c.nc.PublishMsg(a.msg)
 	a.out = time.Now()
 	return change, err
+}
+
+// hear notes which sending m answers.
+func (a *Call) hear(m *natsgo.Msg) {
+	a.heard = a.sendingOf(m.Subject)
+	a.sends[a.heard].answered = true
 }
 
 // sendingMark stands in a reply subject between the call and the number of its sending, after the first.
@@ -260,8 +275,9 @@ func (a *Call) End(done bool) {
 	if done {
 		a.lane.Answered(a.sends[a.heard].at)
 	}
-	r.mu.Unlock()
 	a.clear()
-	*a = Call{waiter: a.waiter, sends: a.sends[:0]}
+	a.alarm.Stop()
+	*a = Call{waiter: a.waiter, sends: a.sends[:0], alarm: a.alarm}
+	r.mu.Unlock()
 	r.calls.Put(a)
 }

@@ -65,6 +65,9 @@ func (c *Conn) Deny(err error) bool {
 			r.forget(w)
 			w.denied = err
 			w.push(nil)
+			if w.call != nil && w.call.quiet != nil {
+				go w.call.take().GoOn()
+			}
 			settled = true
 		}
 	}

@@ -45,7 +45,7 @@ type waiter struct {
 	subject string           // of the request
 	reply   string           // the subject of the answer, once it is open
 	answer  chan *natsgo.Msg // nil when the server denied the request
-	several bool             // answers are wanted
+	call    *Call            // whose answers are several, or nil
 	denied  error
 	timer   *time.Timer
 	begun   time.Time
@@ -63,7 +63,12 @@ func (r *requests) init(prefix string) {
 		w := fresh()
 		return &w
 	}
-	r.calls.New = func() any { return &Call{waiter: fresh()} }
+	r.calls.New = func() any {
+		a := &Call{waiter: fresh()}
+		a.alarm = time.AfterFunc(time.Hour, func() { r.wake(a) })
+		a.alarm.Stop()
+		return a
+	}
 }
 
 // waiter returns a waiter whose timer runs.
@@ -89,7 +94,7 @@ func (r *requests) call(nc *natsgo.Conn, a *Call) (bool, error) {
 	if err := r.register(nc, &a.waiter, a.msg.Subject); err != nil {
 		return false, err
 	}
-	a.several = true
+	a.call, a.number = a, r.last
 	return a.enter(1), nil
 }
 
@@ -126,7 +131,7 @@ func (w *waiter) clear() {
 	for len(w.answer) > 0 { // it came too late to be taken
 		<-w.answer
 	}
-	w.subject, w.reply, w.denied, w.several, w.pass = "", "", nil, false, Pass{}
+	w.subject, w.reply, w.denied, w.call, w.pass = "", "", nil, nil, Pass{}
 }
 
 // forget is called with the lock held.
@@ -145,6 +150,13 @@ func (r *requests) lane(subject string) *pause.Pace {
 
 // deliver sends under the lock: after close nothing comes any more, so w can be used again.
 func (r *requests) deliver(m *natsgo.Msg) {
+	if a, asker := r.accept(m); asker != nil {
+		a.tell(asker, m)
+	}
+}
+
+// accept returns the call that m answers and its asker, if it is a quiet one. It gives m to any other.
+func (r *requests) accept(m *natsgo.Msg) (*Call, Asker) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.proven.Store(true)
@@ -152,12 +164,15 @@ func (r *requests) deliver(m *natsgo.Msg) {
 	w := r.waiting[m.Subject[:len(r.prefix)+len(call)]]
 	switch {
 	case w == nil:
-	case !w.several:
+	case w.call == nil:
 		r.forget(w)
 		w.answer <- m // it has room
+	case w.call.quiet != nil:
+		return w.call, w.call.take()
 	default:
 		w.push(m)
 	}
+	return nil, nil
 }
 
 // push is called with the lock held, so there is room after the oldest answer has gone.

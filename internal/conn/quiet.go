@@ -1,0 +1,125 @@
+package conn
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// quietLook is how often somebody looks whether a quiet call is to be told of something.
+const quietLook = 100 * time.Millisecond
+
+// Asker has a quiet call.
+type Asker interface {
+	// Answered takes the first answer, on the goroutine that delivers all, and tells whether it has ended the
+	// call by that.
+	Answered(*natsgo.Msg) bool
+	// Over tells whether nobody waits for the answer any more.
+	Over() bool
+	// GoOn is called once, on a goroutine of its own, when something else has happened: the call is to be
+	// asked for by Next from there on, as any other.
+	GoOn()
+}
+
+// Quietly sends the message, and waits for the answer without a goroutine: mostly it comes soon. The
+// connection should stand, and have room.
+func (a *Call) Quietly(asker Asker) error {
+	_, err := a.send(a.conn.ctx)
+	switch {
+	case err != nil:
+		return err
+	case len(a.sends) == 0: // the server has no room
+		go asker.GoOn()
+	default:
+		a.hush(asker)
+	}
+	return nil
+}
+
+// hush leaves the call alone until something happens. Its owner has it no more.
+func (a *Call) hush(asker Asker) {
+	r := &a.conn.requests
+	r.mu.Lock()
+	if len(a.answer) == 0 {
+		a.quiet = asker
+		a.alarm.Reset(quietLook)
+		r.mu.Unlock()
+		return
+	}
+	m := <-a.answer
+	r.mu.Unlock()
+	a.tell(asker, m)
+}
+
+// tell gives an answer, nil for a denial, to the owner of what was a quiet call.
+func (a *Call) tell(asker Asker, m *natsgo.Msg) {
+	if m != nil {
+		a.hear(m)
+		if asker.Answered(m) {
+			return
+		}
+	}
+	r := &a.conn.requests
+	r.mu.Lock()
+	a.push(m)
+	r.mu.Unlock()
+	go asker.GoOn()
+}
+
+// wake looks after a quiet call.
+func (r *requests) wake(a *Call) {
+	r.mu.Lock()
+	asker := a.take()
+	r.mu.Unlock()
+	if asker == nil {
+		return // it is answered
+	}
+	up, breaks, _ := a.conn.State()
+	r.mu.Lock()
+	now := time.Now()
+	overdue := up && a.breaks == breaks && (!now.Before(a.next) || !now.Before(a.lost) && a.lane.Lost(a.out))
+	r.mu.Unlock()
+	switch {
+	case overdue, asker.Over():
+		asker.GoOn()
+	case up && a.breaks != breaks:
+		r.mu.Lock()
+		a.quiet = asker
+		r.mu.Unlock()
+		r.repeat(breaks)
+	default:
+		a.hush(asker)
+	}
+}
+
+// take returns the asker of a call that is quiet, which is then no more. The lock is held.
+func (a *Call) take() (asker Asker) {
+	asker, a.quiet = a.quiet, nil
+	return asker
+}
+
+// repeat sends the quiet calls of an earlier connection again, in the order in which they were sent.
+func (r *requests) repeat(breaks uint64) {
+	type quiet struct {
+		*Call
+		Asker
+	}
+	var all []quiet
+	r.mu.Lock()
+	for _, w := range r.waiting {
+		if a := w.call; a != nil && a.quiet != nil && a.breaks != breaks {
+			all = append(all, quiet{a, a.take()})
+		}
+	}
+	r.mu.Unlock()
+	slices.SortFunc(all, func(a, b quiet) int { return cmp.Compare(a.number, b.number) })
+	for _, a := range all {
+		if _, err := a.send(a.conn.ctx); err != nil {
+			go a.GoOn() // it meets the same again, and knows what it means
+		} else {
+			a.hush(a.Asker)
+		}
+	}
+}
