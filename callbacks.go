@@ -129,9 +129,7 @@ func (c *Client) onDenied(err error) {
 	case c.subs.OnError(err):
 		return // the Subscribe that caused it returns it
 	case c.conn.Deny(err):
-		return // the Request that caused it returns it
-	case c.async != nil && c.async.deny(err):
-		return // the futures bring it
+		return // the call that caused it returns it
 	case v.Publish:
 		c.denied.Store(&err)
 	}

@@ -43,7 +43,7 @@ type Client struct {
 	userError atomic.Pointer[natsgo.ErrHandler] // of WithNATSOptions
 	msgIDs    idSource
 	ackWaits  ackWaits
-	async     *asyncPublisher // nil when JetStream is not enabled
+	flights   *flights // nil when JetStream is not enabled
 
 	resolver  Resolver // nil when there is no discovery
 	watching  bool     // the resolver tells of changes

@@ -20,7 +20,7 @@ func (c *Client) setupJetStream() (err error) {
 		return err
 	}
 	c.js = c.api.JetStream()
-	c.async = newAsyncPublisher(c)
+	c.flights = newFlights(c)
 	return nil
 }
 

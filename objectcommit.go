@@ -86,11 +86,9 @@ func (w *objectWriter) abandon() {
 		return // none was sent
 	}
 	w.store.afterwards(w.subject, func(ctx context.Context) error {
-		for _, chunk := range w.flying { // what is still on its way would miss the purge
-			chunk.future.hasten(objectCleanup)
-		}
+		defer time.AfterFunc(objectCleanup, w.giveUp).Stop()
 		for _, chunk := range w.flying {
-			_, _, _ = chunk.future.result(true)
+			_, _, _ = chunk.future.result(true) // what is still on its way would miss the purge
 		}
 		return w.store.purgeWithin(ctx, w.uploaded.NUID)
 	})

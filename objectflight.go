@@ -1,6 +1,9 @@
 package nats
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // How long a chunk waits for its acknowledgement before it is sent again. It is large, so a slow link takes
 // longer than an event does, and sending it again would make the link slower still.
@@ -13,23 +16,6 @@ const (
 	chunksAtFirst = 4
 )
 
-// chunkFlight is what makes the publish of a chunk another one than that of an event: it is more patient, and
-// it stays in flight when its context ends, until its deadline, so that nothing comes after the chunks were
-// purged. It is guarded by the publisher.
-type chunkFlight struct {
-	patience time.Duration
-	ended    time.Time
-}
-
-// hasten lets the message stay in flight for at most d from now on.
-func (f *pubAckFuture) hasten(d time.Duration) {
-	f.publisher.mu.Lock()
-	defer f.publisher.mu.Unlock()
-	if at := time.Now().Add(d); at.Before(f.deadline) {
-		f.deadline = at
-	}
-}
-
 // uploadPace adapts an upload to its link.
 type uploadPace struct {
 	window   int           // chunks that may be in flight
@@ -38,18 +24,24 @@ type uploadPace struct {
 
 // learn takes what came of a chunk, and tells whether it was sent more than once.
 func (p *uploadPace) learn(f *pubAckFuture) (repeated bool) {
-	f.publisher.mu.Lock()
-	defer f.publisher.mu.Unlock()
-	if f.attempts > 1 {
+	if f.repeated {
 		// The chunks of one election are one reason.
-		if f.chunk.patience >= p.patience {
+		if f.patience >= p.patience {
 			p.patience = min(2*p.patience, chunkPatienceMax)
 		}
 		p.window = max(p.window/2, 1)
 		return true
 	}
-	took := f.chunk.ended.Sub(f.sent)
-	p.patience = min(max(chunkPatience*took, chunkPatienceMin), chunkPatienceMax)
+	p.patience = min(max(chunkPatience*f.took, chunkPatienceMin), chunkPatienceMax)
 	p.window = min(p.window+1, objectWindow)
 	return false
+}
+
+// outliving returns a context for what goes on when ctx is cancelled, until its deadline.
+func outliving(ctx context.Context) (context.Context, context.CancelFunc) {
+	own := context.WithoutCancel(ctx)
+	if deadline, ok := ctx.Deadline(); ok {
+		return context.WithDeadline(own, deadline)
+	}
+	return context.WithCancel(own)
 }

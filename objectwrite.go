@@ -50,11 +50,13 @@ type objectWriter struct {
 	begun    time.Time
 
 	pace   uploadPace
-	flying []objectChunk // in the order of the object
-	free   [][]byte      // buffers of chunks that are stored
-	last   uint64        // sequence of the last chunk that is stored
-	done   int64         // bytes that are stored
-	doubt  bool          // a chunk was sent more than once
+	flying []objectChunk   // in the order of the object
+	free   [][]byte        // buffers of chunks that are stored
+	last   uint64          // sequence of the last chunk that is stored
+	done   int64           // bytes that are stored
+	doubt  bool            // a chunk was sent more than once
+	chunks context.Context // of what is in flight
+	giveUp context.CancelFunc
 }
 
 // objectChunk is a chunk in flight. Its data must not change until it is acknowledged.
@@ -78,6 +80,7 @@ func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.R
 	if err := w.commit(ctx); err != nil {
 		return nil, err
 	}
+	w.giveUp() // nothing is in flight
 	w.opts.report(w.store.client, w.done, w.done)
 	return &w.uploaded, nil
 }
@@ -113,6 +116,7 @@ func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.Object
 		pace:     uploadPace{window: chunksAtFirst, patience: chunkPatienceMin},
 	}
 	w.subject = objectChunks(s.bucket, w.uploaded.NUID)
+	w.chunks, w.giveUp = outliving(ctx)
 	return w, nil
 }
 
@@ -185,16 +189,10 @@ func (w *objectWriter) send(ctx context.Context, data []byte) error {
 // nothing comes after the chunks were purged.
 func (w *objectWriter) publish(ctx context.Context, data []byte) (*pubAckFuture, error) {
 	c := w.store.client
-	f := &pubAckFuture{
-		publisher: c.async, op: opPutObject, ctx: ctx,
-		chunk: &chunkFlight{patience: w.pace.patience},
-		msg:   &natsgo.Msg{Subject: w.subject, Header: natsgo.Header{jetstream.MsgIDHeader: {c.msgIDs.next()}}, Data: data},
-	}
-	var ok bool
-	if f.deadline, ok = ctx.Deadline(); !ok {
-		f.deadline = time.Now().Add(c.cfg.RequestTimeout)
-	}
-	return f, c.async.publish(f)
+	m := &natsgo.Msg{Subject: w.subject, Header: natsgo.Header{jetstream.MsgIDHeader: {c.msgIDs.next()}}, Data: data}
+	f := c.flights.future(w.chunks, opPutObject, m)
+	f.patience = w.pace.patience
+	return f, c.flights.start(ctx, f)
 }
 
 // acked waits for the oldest chunk. A chunk that had to be sent again may be stored behind its

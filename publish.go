@@ -113,7 +113,12 @@ func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *je
 	if err := fault.Ended(ctx); err != nil {
 		return nil, false, wrap(op, m.Subject, err)
 	}
-	ack, doubted, end, err := jsapi.Send(ctx, c.api, m, m.Subject, wire.ParsePubAck)
+	return c.storeCall(ctx, op, m, c.conn.Ask(m))
+}
+
+// storeCall is storeOnce for a call that has been begun, which it ends.
+func (c *Client) storeCall(ctx context.Context, op string, m *natsgo.Msg, call *conn.Call) (_ *jetstream.PubAck, doubted bool, _ error) {
+	ack, doubted, end, err := jsapi.GoOn(ctx, c.api, call, m.Subject, wire.ParsePubAck)
 	switch {
 	case end != nil:
 		return nil, doubted, c.unstored(ctx, op, m.Subject, end, err, doubted)

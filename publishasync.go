@@ -7,6 +7,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 )
 
 // How much is in flight, unacknowledged. More brings no speed, and is more to send again after an
@@ -51,38 +53,28 @@ func (c *Client) publishAsync(ctx context.Context, op string, msg *Message, opts
 	if copied {
 		m.Data = slices.Clone(m.Data)
 	}
-	f := &pubAckFuture{publisher: c.async, op: op, ctx: ctx, msg: m}
-	var ok bool
-	if f.deadline, ok = ctx.Deadline(); !ok {
-		f.deadline = time.Now().Add(c.cfg.RequestTimeout)
-	}
-	if err := c.async.publish(f); err != nil {
+	f := c.flights.future(ctx, op, m)
+	if err := c.flights.start(ctx, f); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
 // pubAckFuture is a message in flight, and what came of it. It implements jetstream.PubAckFuture.
-// The fields below the first group are guarded by the publisher.
 type pubAckFuture struct {
-	publisher *asyncPublisher
-	op        string
-	ctx       context.Context
-	deadline  time.Time
-	chunk     *chunkFlight // nil but for a chunk of an object
-	msg       *natsgo.Msg
-	sequence  uint64
-	reply     string // the subject of the answers to all attempts
+	flights  *flights
+	op       string
+	ctx      context.Context
+	deadline time.Time
+	msg      *natsgo.Msg
+	call     *conn.Call
 
-	sent     time.Time // at the last attempt
-	due      time.Time // of the next attempt
-	breaks   uint64    // of the connection, at the last attempt
-	attempts int
-	asking   bool  // it has one of the places of those that ask again
-	silent   bool  // no stream has answered the last attempt
-	last     error // why the last attempt failed
+	patience time.Duration // of a chunk of an object; 0 is that of an event
+	begun    time.Time     // of a chunk
+	took     time.Duration // its answer, when the first sending was answered at once
+	repeated bool          // it may have been sent more than once
 
-	resolved bool
+	resolved bool // it and what follows are guarded by the flights
 	ack      *jetstream.PubAck
 	err      error
 	okCh     chan *jetstream.PubAck // made when somebody asks, as are the others
@@ -90,10 +82,20 @@ type pubAckFuture struct {
 	done     chan struct{}
 }
 
+// future returns a flight that has not begun. Without a deadline in ctx, the request timeout bounds it.
+func (p *flights) future(ctx context.Context, op string, m *natsgo.Msg) *pubAckFuture {
+	f := &pubAckFuture{flights: p, op: op, ctx: ctx, msg: m}
+	var ok bool
+	if f.deadline, ok = ctx.Deadline(); !ok {
+		f.deadline = time.Now().Add(p.client.cfg.RequestTimeout)
+	}
+	return f
+}
+
 // Ok returns a channel that brings the acknowledgement, if there is one.
 func (f *pubAckFuture) Ok() <-chan *jetstream.PubAck {
-	f.publisher.mu.Lock()
-	defer f.publisher.mu.Unlock()
+	f.flights.mu.Lock()
+	defer f.flights.mu.Unlock()
 	if f.okCh == nil {
 		f.okCh = make(chan *jetstream.PubAck, 1)
 		if f.ack != nil {
@@ -105,8 +107,8 @@ func (f *pubAckFuture) Ok() <-chan *jetstream.PubAck {
 
 // Err returns a channel that brings the error, if there is one.
 func (f *pubAckFuture) Err() <-chan error {
-	f.publisher.mu.Lock()
-	defer f.publisher.mu.Unlock()
+	f.flights.mu.Lock()
+	defer f.flights.mu.Unlock()
 	if f.errCh == nil {
 		f.errCh = make(chan error, 1)
 		if f.err != nil {
@@ -121,8 +123,8 @@ func (f *pubAckFuture) Msg() *natsgo.Msg { return f.msg }
 
 // settled returns a channel that is closed when there is a result.
 func (f *pubAckFuture) settled() <-chan struct{} {
-	f.publisher.mu.Lock()
-	defer f.publisher.mu.Unlock()
+	f.flights.mu.Lock()
+	defer f.flights.mu.Unlock()
 	if f.done == nil {
 		f.done = make(chan struct{})
 		if f.resolved {
@@ -143,12 +145,12 @@ func (f *pubAckFuture) result(wait bool) (ack *jetstream.PubAck, err error, ther
 
 // peek returns the result, if there is one.
 func (f *pubAckFuture) peek() (ack *jetstream.PubAck, err error, there bool) { //nolint:revive // as for result
-	f.publisher.mu.Lock()
-	defer f.publisher.mu.Unlock()
+	f.flights.mu.Lock()
+	defer f.flights.mu.Unlock()
 	return f.ack, f.err, f.resolved
 }
 
-// settle records the result. The caller holds the publisher's lock.
+// settle records the result. The caller holds the flights' lock.
 func (f *pubAckFuture) settle(ack *jetstream.PubAck, err error) {
 	f.resolved, f.ack, f.err = true, ack, err
 	if err == nil && f.okCh != nil {
@@ -159,8 +161,5 @@ func (f *pubAckFuture) settle(ack *jetstream.PubAck, err error) {
 	}
 	if f.done != nil {
 		close(f.done)
-	}
-	if f.chunk != nil {
-		f.chunk.ended = time.Now()
 	}
 }

@@ -158,7 +158,7 @@ func (c *Client) drainAsyncPublishes(ctx context.Context) int {
 	if c.js == nil {
 		return 0
 	}
-	left := c.async.shutdown(ctx)
+	left := c.flights.drain(ctx)
 	if c.js.PublishAsyncPending() > 0 {
 		select {
 		case <-c.js.PublishAsyncComplete():

@@ -49,6 +49,7 @@ type Call struct {
 	number   uint64        // of the call
 	quiet    Asker         // when no goroutine waits for the answer; guarded by the requests
 	alarm    *time.Timer   // of a quiet call
+	silent   bool          // it was quiet for as long as it may be
 	flying   bool          // it has entered the lane
 	asking   bool          // it has one of the lane's places
 }
@@ -70,8 +71,8 @@ func (c *Conn) Ask(m *natsgo.Msg) *Call {
 // Patient makes the call wait for at least d before it sends again.
 func (a *Call) Patient(d time.Duration) { a.least = d }
 
-// Sent returns how often the message was sent, and when it was last.
-func (a *Call) Sent() (times int, last time.Time) { return len(a.sends), a.begun }
+// Sent returns how often the message was sent.
+func (a *Call) Sent() int { return len(a.sends) }
 
 // Exchange is a call with one sending and one answer.
 func (c *Conn) Exchange(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*natsgo.Msg, error) {
@@ -86,6 +87,10 @@ func (c *Conn) Exchange(ctx context.Context, m *natsgo.Msg, patience time.Durati
 // waiting, and sends again when its time has come. The connection should stand.
 func (a *Call) Next(ctx context.Context) (*natsgo.Msg, error) {
 	c := a.conn
+	if a.silent {
+		a.silent, a.heard = false, len(a.sends)
+		return nil, ErrUnanswered
+	}
 	for {
 		_, breaks, change := c.State()
 		if a.due(breaks) {

@@ -2,6 +2,7 @@ package conn
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"time"
 
@@ -24,9 +25,9 @@ type Asker interface {
 }
 
 // Quietly sends the message, and waits for the answer without a goroutine: mostly it comes soon. The
-// connection should stand, and have room.
-func (a *Call) Quietly(asker Asker) error {
-	_, err := a.send(a.conn.ctx)
+// connection should stand.
+func (a *Call) Quietly(ctx context.Context, asker Asker) error {
+	_, err := a.send(ctx)
 	switch {
 	case err != nil:
 		return err
@@ -83,6 +84,7 @@ func (r *requests) wake(a *Call) {
 	r.mu.Unlock()
 	switch {
 	case overdue, asker.Over():
+		a.silent = overdue
 		asker.GoOn()
 	case up && a.breaks != breaks:
 		r.mu.Lock()
@@ -98,6 +100,18 @@ func (r *requests) wake(a *Call) {
 func (a *Call) take() (asker Asker) {
 	asker, a.quiet = a.quiet, nil
 	return asker
+}
+
+// Rouse tells all who have quiet calls to look after them.
+func (c *Conn) Rouse() {
+	r := &c.requests
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.waiting {
+		if w.call != nil && w.call.quiet != nil {
+			go w.call.take().GoOn()
+		}
+	}
 }
 
 // repeat sends the quiet calls of an earlier connection again, in the order in which they were sent.

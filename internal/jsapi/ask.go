@@ -27,7 +27,12 @@ const Pause = 100 * time.Millisecond
 // End is why it ended without an answer or refusal; then err is what became of the last sending. Doubted
 // tells that a sending before the one that was answered got no answer.
 func Send[T any](ctx context.Context, a *API, m *natsgo.Msg, stored string, parse func(*natsgo.Msg) (T, error)) (answer T, doubted bool, end, err error) {
-	call, done, begun := a.conn.Ask(m), false, time.Now()
+	return GoOn(ctx, a, a.conn.Ask(m), stored, parse)
+}
+
+// GoOn is Send for a call that has been begun, which it ends.
+func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, parse func(*natsgo.Msg) (T, error)) (answer T, doubted bool, end, err error) {
+	done, begun := false, time.Now()
 	defer func() { call.End(done) }()
 	for {
 		may := true // whether this call is one of those that look for the stream
