@@ -414,3 +414,30 @@ func TestPublishKeepsItsTimeAmongOthers(t *testing.T) {
 	giveUp()
 	others.Wait()
 }
+
+// What was in flight when the connection broke is sent again in its order.
+func TestPublishAsyncKeepsItsOrderOverABreak(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	newStream(t, client, 0)
+	ctx := within(t, time.Minute)
+	proxy.BlackHole()
+	var futures []jetstream.PubAckFuture
+	for range 300 {
+		future, err := client.PublishAsync(ctx, &nats.Message{Subject: "orders.created"})
+		require.NoError(t, err)
+		futures = append(futures, future)
+	}
+	proxy.Cut()
+	proxy.Restore()
+	for i, future := range futures {
+		select {
+		case ack := <-future.Ok():
+			require.EqualValues(t, i+1, ack.Sequence)
+		case err := <-future.Err():
+			t.Fatal(err)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package nats_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -63,22 +64,45 @@ func TestManyCallersAtOnce(t *testing.T) {
 	assert.EqualValues(t, callers, info.State.Msgs)
 }
 
-// A server that has no room for all of them is given fewer at a time.
+// A server that has no room for all of them is given fewer at a time, whichever way they come.
 func TestManyCallersAndASmallQueue(t *testing.T) {
 	t.Parallel()
-	const callers = 2000
+	const callers = 800
 	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.SyncAlways, o.StreamMaxBufferedMsgs = true, 100 }))
-	client := connect(t, s, nil)
 	ctx := context.Background()
-	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.*"}})
-	require.NoError(t, err)
-	publishAtOnce(t, client, callers, func(ctx context.Context, i int) error {
-		_, err := client.PublishToStream(ctx, fmt.Sprint("orders.", i), nil)
-		return err
-	})
-	info, err := client.GetStreamInfo(ctx, "ORDERS")
-	require.NoError(t, err)
-	assert.EqualValues(t, callers, info.State.Msgs)
+	for name, publish := range map[string]func(context.Context, *nats.Client, *nats.Message) error{
+		"sync": func(ctx context.Context, client *nats.Client, msg *nats.Message) error {
+			_, err := client.PublishMsgToStream(ctx, msg)
+			return err
+		},
+		"async": func(ctx context.Context, client *nats.Client, msg *nats.Message) error {
+			future, err := client.PublishAsync(ctx, msg)
+			if err != nil {
+				return err
+			}
+			return resolved(t, future)
+		},
+		"batch": func(ctx context.Context, client *nats.Client, msg *nats.Message) error {
+			_, err := client.PublishBatch(ctx, slices.Repeat([]*nats.Message{msg}, 10))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := connect(t, s, nil)
+			_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: name, Subjects: []string{name + ".*"}})
+			require.NoError(t, err)
+			each := 1
+			if name == "batch" {
+				each = 10
+			}
+			publishAtOnce(t, client, callers/each, func(ctx context.Context, i int) error {
+				return publish(ctx, client, &nats.Message{Subject: fmt.Sprint(name, ".", i)})
+			})
+			info, err := client.GetStreamInfo(ctx, name)
+			require.NoError(t, err)
+			assert.EqualValues(t, callers, info.State.Msgs)
+		})
+	}
 }
 
 // However far the server is, what is sent again is the same message, and its first answer counts.

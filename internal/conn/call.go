@@ -98,6 +98,9 @@ func (a *Call) Next(ctx context.Context) (*natsgo.Msg, error) {
 			if change, err = a.send(ctx); err != nil {
 				return nil, err
 			}
+			if len(a.sends) > 0 {
+				a.timer.Reset(a.lost.Sub(a.begun))
+			}
 		}
 	waiting:
 		select {
@@ -205,12 +208,10 @@ func (a *Call) send(ctx context.Context) (<-chan struct{}, error) {
 		a.msg.Reply += sendingMark + strconv.Itoa(n)
 	}
 	a.sends = append(a.sends, sending{at: a.begun})
-	doubled := max(pause.Doubled(n), a.least)
-	a.lost, a.next = a.begun.Add(doubled), a.begun.Add(a.patience)
+	a.lost, a.next = a.begun.Add(max(pause.Doubled(n), a.least)), a.begun.Add(a.patience)
 	if a.only > 0 {
-		doubled = a.only
+		a.lost = a.begun.Add(a.only)
 	}
-	a.timer.Reset(doubled)
 	err := c.nc.PublishMsg(a.msg)
 	a.out = time.Now()
 	return change, err

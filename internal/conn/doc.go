@@ -46,5 +46,6 @@
 //   - requests.go: requests, whose answers outlive a reconnect.
 //   - deny.go: what the server denies, and who hears of it.
 //   - call.go: questions that are asked until they are answered.
+//   - quiet.go: those that wait for their answers without a goroutine.
 //   - leave.go: leaving a server at will.
 package conn
