@@ -54,7 +54,8 @@ type Consumption struct {
 		is    time.Duration
 		asked time.Time
 	}
-	crowd crowd
+	crowd   crowd
+	delayed []time.Time // when messages that wait in the stream for their next try come back
 }
 
 // ConsumeStats are the counters of a Consumption.

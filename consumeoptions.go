@@ -58,15 +58,16 @@ func WithBackoff(delays ...time.Duration) ConsumeOption {
 	return func(o *consumeOptions) { o.backOff = slices.Clone(delays) }
 }
 
-// WithMaxDeliver moves a message to the dead letters when its nth delivery fails, or when n workers
-// died on it: then it comes again and goes there unhandled, unless it is younger than n of the
-// consumer's ack waits, in which so many cannot have died. Deliveries that were handed back count
-// as well, and those to a worker that died on another message before it came to this one. One whose
-// handler the end of the Consumption cut short buries nothing, and is taken back where it was the
-// last, which takes the retry stream. The
-// default, and the meaning of an n below 1, is the consumer's MaxDeliver, and no limit when it has
-// none. A MaxDeliver of the consumer itself is best left unset: when a worker dies on the last
-// delivery, the server drops the message and nobody hears of it.
+// WithMaxDeliver moves a message to the dead letters when its nth delivery fails; a negative n is without
+// end. The default, and the meaning of 0, is the consumer's own MaxDeliver. Where it has none either, a message
+// is dead after 25 deliveries and 24 hours since it was stored, both. But for a negative n, it is dead as well
+// when its stream would delete it, by MaxAge or its own TTL, before its next try.
+//
+// A message that kills its workers goes there unhandled when it comes again after 2n deliveries, or n+5
+// if that is more, unless it is younger than n of the consumer's ack waits, in which so many cannot have died:
+// the server counts what is handed back, or cut short by the end of a Consumption, as it counts deaths, and
+// neither may bury what nobody has tried. With a retry stream n are enough, for it takes those back. A MaxDeliver of the consumer itself is best left unset: when a
+// worker dies on the last delivery, the server drops the message and nobody hears of it.
 func WithMaxDeliver(n int) ConsumeOption {
 	return func(o *consumeOptions) { o.maxDeliver = n }
 }
@@ -122,7 +123,7 @@ func (c *Client) newConsumeOptions(op, stream, consumer string, opts []ConsumeOp
 		}
 	}
 	o.workers = max(o.workers, 1)
-	o.maxDeliver = max(o.maxDeliver, 0)
+
 	if len(o.backOff) == 0 {
 		o.backOff = defaultBackOff
 	}

@@ -32,8 +32,8 @@ func (s *Consumption) tell(kind EventType, d *delivery, err error) {
 }
 
 // reportFailed reports an error or a panic of the user's code.
-func (s *Consumption) reportFailed(text string, d *delivery, next string, err error) {
-	s.note(slog.LevelError, text, d, next, failureAttrs(err)...)
+func (s *Consumption) reportFailed(level slog.Level, text string, d *delivery, next string, err error) {
+	s.note(level, text, d, next, failureAttrs(err)...)
 	s.tell(EventHandlerError, d, err)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -218,4 +219,39 @@ func TestManyRetriesAreOnTime(t *testing.T) {
 			assert.Less(t, late[total/2], 120*time.Millisecond)
 		})
 	}
+}
+
+// What its stream is about to delete is a dead letter, not gone.
+func TestDeadLetterBeforeItsStreamDeletesIt(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, MaxAge: 3 * time.Second})
+	require.NoError(t, err)
+	_, err = client.PublishToStream(ctx, "orders.created", []byte("x"))
+	require.NoError(t, err)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	var got calls
+	consume(t, client, func(msg *nats.Message) error { got.note(msg); return errPoison }, nats.WithBackoff(50*time.Millisecond))
+	eventually(t, "the dead letter", func() bool { return len(deadLettersOf(t, client, "ORDERS_DLQ")) == 1 })
+	letter := deadLettersOf(t, client, "ORDERS_DLQ")[0]
+	assert.Equal(t, "x", string(letter.Data))
+	assert.Equal(t, "poison", letter.Reason)
+	assert.Greater(t, letter.Deliveries, 5)
+	assert.Equal(t, letter.Deliveries, got.len())
+}
+
+// One line for a message that keeps failing; each failure is an event.
+func TestTheFifthFailureIsLogged(t *testing.T) {
+	t.Parallel()
+	var log logBuffer
+	var events eventLog
+	client := connect(t, natstest.RunServer(t), nil, nats.WithLogger(log.logger()), nats.WithEventHandler(events.handle))
+	newStream(t, client, 1)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	consume(t, client, func(*nats.Message) error { return errPoison }, nats.WithBackoff(10*time.Millisecond), nats.WithMaxDeliver(-1))
+	eventually(t, "more than 25 failures", func() bool { return len(events.of(nats.EventHandlerError)) > 30 })
+	assert.Equal(t, 1, strings.Count(log.String(), "message handler failed"))
+	assert.Contains(t, log.String(), "delivery=5")
+	assert.Empty(t, deadLettersOf(t, client, "ORDERS_DLQ"))
 }

@@ -64,7 +64,7 @@ func TestLogLinesAboutMessages(t *testing.T) {
 	var log logBuffer
 	var events eventLog
 	client := connect(t, natstest.RunServer(t), nil, nats.WithEventHandler(events.handle),
-		nats.WithLogger(slog.New(slog.NewJSONHandler(&log, nil))))
+		nats.WithLogger(slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 	newStream(t, client, 3)
 	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: time.Second})
 	consumption := consume(t, client, func(msg *nats.Message) error {

@@ -3,6 +3,7 @@ package nats
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -214,13 +215,13 @@ func (ps *pullSession) setKey(d *delivery) {
 	returned := false
 	defer func() {
 		if !returned {
-			s.reportFailed(failed, d, nextAfter(s.ackWait()), fault.Exited())
+			s.reportFailed(slog.LevelError, failed, d, nextAfter(s.ackWait()), fault.Exited())
 			s.client.conn.Unsubscribe(ps.sub)
 			ps.fail(fault.Exited())
 		}
 	}()
 	if err := callHandler(func(msg *Message) error { d.key = s.opts.keyOf(msg); return nil }, &d.msg); err != nil {
-		s.reportFailed(failed, d, "now", err)
+		s.reportFailed(slog.LevelError, failed, d, "now", err)
 	}
 	returned = true
 }

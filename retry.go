@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
@@ -50,25 +53,36 @@ func (s *Consumption) failed(d *delivery, err error) (kept bool) {
 	s.mu.Unlock()
 	gaveUp := tellsOfEnd(s.origin.ctx, err) || tellsOfEnd(s.caller, err)
 	cut := gaveUp || s.origin.ctx.Err() != nil // by the end: it says nothing about the message
+	delay := s.delay(d, err)
 	var permanent *permanentError
 	switch {
 	case !mine:
-		s.reportFailed(handlerFailed, d, nextSettled, err)
+		s.reportFailed(slog.LevelError, handlerFailed, d, nextSettled, err)
 		return false
-	case errors.As(err, &permanent) && !gaveUp, !cut && limit > 0 && d.deliveries >= limit:
-		s.reportFailed(handlerFailed, d, nextNever, err)
+	case errors.As(err, &permanent) && !gaveUp, !cut && s.isSpent(d, limit, delay):
+		s.reportFailed(failureLevel(d, err), handlerFailed, d, nextNever, err)
 		return s.bury(d, err.Error())
 	case !cut:
-		delay := s.delay(d, err)
-		s.reportFailed(handlerFailed, d, nextAfter(delay), err)
+		s.reportFailed(failureLevel(d, err), handlerFailed, d, nextAfter(delay), err)
 		return s.later(d, delay)
 	case servers > 0 && d.deliveries >= servers && d.from != s.parked:
-		s.reportFailed(handlerFailed, d, nextNever, err)
+		s.reportFailed(failureLevel(d, err), handlerFailed, d, nextNever, err)
 		return s.bury(d, "cut short on the last delivery that the consumer's MaxDeliver allows: "+err.Error())
 	}
-	s.reportFailed(handlerFailed, d, nextAfter(minRetryDelay), err)
+	s.reportFailed(failureLevel(d, err), handlerFailed, d, nextAfter(minRetryDelay), err)
 	s.cut(d, limit)
 	return false
+}
+
+// loggedFailure is the one of a message that is an error in the log: less is what retries are for, and more
+// would be one line for each message and retry of an outage.
+const loggedFailure = 5
+
+func failureLevel(d *delivery, err error) slog.Level {
+	if d.deliveries == loggedFailure || errors.Is(err, ErrHandlerPanic) {
+		return slog.LevelError
+	}
+	return slog.LevelDebug
 }
 
 // tellsOfEnd tells whether an error is the end of ctx.
@@ -91,26 +105,101 @@ func (s *Consumption) cut(d *delivery, limit int) {
 	s.nakAfter(d, minRetryDelay)
 }
 
+// Without WithMaxDeliver a message has had its tries when it was delivered so often and is so old: neither a
+// night's outage nor an old backlog makes dead letters.
+const (
+	patientDeliveries = 25
+	patientAge        = 24 * time.Hour
+	sparedDeliveries  = 5 // at least: see doomed
+)
+
 // maxDeliver returns after how many deliveries a message is dead; 0 is no limit. The caller holds
 // s.mu.
 func (s *Consumption) maxDeliver() int {
-	limit, servers := s.opts.maxDeliver, s.rules.maxDeliver
+	limit, servers := max(s.opts.maxDeliver, 0), s.rules.maxDeliver
 	if limit == 0 || servers > 0 && servers < limit {
 		return servers
 	}
 	return limit
 }
 
-// doomed returns why a message is not to be handled: it waits for the dead-letter stream, or it was
-// delivered as often as it may be and comes again, which means that nobody lived to say anything. Or
-// that it was handed back: a message that is younger than so many ack waits cannot have killed so many
-// workers. The caller holds s.mu.
+// isSpent tells whether a message that has failed, and would come again after delay, has had its tries; so
+// has one that its stream deletes before. Limit is that of maxDeliver.
+func (s *Consumption) isSpent(d *delivery, limit int, delay time.Duration) bool {
+	age := time.Since(time.Unix(0, d.stored))
+	switch {
+	case limit > 0 && d.deliveries >= limit:
+		return true
+	case s.opts.maxDeliver < 0:
+		return false
+	case limit == 0 && d.deliveries >= patientDeliveries && age >= patientAge:
+		return true
+	}
+	life := s.lifetime(d)
+	return life > 0 && age+delay >= life
+}
+
+// lifetime returns for how long the stream keeps a message; 0 is for ever, or not known.
+func (s *Consumption) lifetime(d *delivery) time.Duration {
+	life := s.maxAge()
+	if ttl := d.msg.Header.Get(jetstream.MsgTTLHeader); ttl != "" {
+		own, err := time.ParseDuration(ttl)
+		if err != nil {
+			own, _ = time.ParseDuration(ttl + "s")
+		}
+		if own > 0 && (life == 0 || own < life) {
+			life = own
+		}
+	}
+	return life
+}
+
+// maxAge returns for how long the stream keeps messages, which is asked for once a minute at most.
+func (s *Consumption) maxAge() time.Duration {
+	s.mu.Lock()
+	age, stale := s.age.is, time.Since(s.age.asked) > time.Minute
+	if stale {
+		s.age.asked = time.Now()
+	}
+	s.mu.Unlock()
+	if !stale {
+		return age
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), apiAttempt)
+	defer cancel()
+	cfg, err := s.deadLetters.streamAPI(ctx, "INFO", s.stream, nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil:
+		s.age.is = cfg.MaxAge
+	case errors.Is(err, ErrPermission):
+		s.age.asked = time.Now().Add(time.Hour)
+	}
+	return s.age.is
+}
+
+// doomed returns why a message is not to be handled: it waits for the dead-letter stream, or it comes again
+// after as many deliveries as it may have and nobody lived to say anything. A message that is younger than so
+// many ack waits cannot have killed so many workers; and the server counts what a graceful end hands back, or
+// cuts short, as it counts deaths, so that some are spared. The caller holds s.mu.
 func (s *Consumption) doomed(d *delivery) string {
 	if d.trial != nil && d.trial.reason != "" {
 		return d.trial.reason
 	}
 	limit := s.maxDeliver()
-	if limit > 0 && d.deliveries > limit && time.Since(time.Unix(0, d.stored)) >= time.Duration(limit)*s.rules.shortestWait() {
+	least := time.Duration(limit) * s.rules.shortestWait()
+	switch {
+	case limit == 0 && s.opts.maxDeliver < 0:
+		return ""
+	case limit == 0:
+		limit, least = patientDeliveries, patientAge
+	}
+	spared := max(limit, sparedDeliveries)
+	if s.parked != nil { // cut takes them back there
+		spared = 0
+	}
+	if d.deliveries > limit+spared && time.Since(time.Unix(0, d.stored)) >= least {
 		return fmt.Sprintf("delivered %d times, and no worker lived to answer for it", d.deliveries-1)
 	}
 	return ""
