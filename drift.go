@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -63,12 +64,12 @@ func (e *DriftError) Error() string {
 		texts[i] = d.String()
 		fixed, shrinks = fixed || !d.Changeable, shrinks || d.Shrinks
 	}
-	verb, what, target, kind := "ensure", "stream", path(e.Stream, e.Consumer), ""
+	verb, what, kind := "ensure", "stream", ""
 	switch {
 	case e.Bucket != "" && e.Stream != "":
-		what, target, kind = "object store", e.Bucket, "ObjectStore"
+		what, kind = "object store", "ObjectStore"
 	case e.Bucket != "":
-		what, target, kind = "key-value bucket", e.Bucket, "KeyValue"
+		what, kind = "key-value bucket", "KeyValue"
 	case e.Consumer != "":
 		what = "consumer"
 	}
@@ -84,8 +85,10 @@ func (e *DriftError) Error() string {
 	case kind != "": // neither Ensure takes AllowShrink
 		remedy = "upstream's Update" + kind + " goes ahead"
 	}
-	return fmt.Sprintf("%s %s %q: differs: %s; %s", verb, what, target, strings.Join(texts, ", "), remedy)
+	return fmt.Sprintf("%s %s %q: differs: %s; %s", verb, what, e.target(), strings.Join(texts, ", "), remedy)
 }
+
+func (e *DriftError) target() string { return cmp.Or(e.Bucket, path(e.Stream, e.Consumer)) }
 
 // Unwrap returns ErrAlreadyExists and, for a bucket, upstream's error of the same meaning.
 func (e *DriftError) Unwrap() []error {

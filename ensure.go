@@ -6,12 +6,14 @@ import (
 	"maps"
 	"reflect"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // EnsureOption changes what EnsureStream and EnsureConsumer may do.
@@ -19,12 +21,19 @@ type EnsureOption func(*ensureOptions)
 
 type ensureOptions struct {
 	shrink     bool
+	settled    bool
 	generation uint64
 }
 
 // AllowShrink lets EnsureStream and EnsureConsumer make changes that delete messages, drop subjects
 // or lower limits. Without it they are a *DriftError.
 func AllowShrink() EnsureOption { return func(o *ensureOptions) { o.shrink = true } }
+
+// WithSettled waits until the server has done what the configuration asks for. Without it a stream or consumer
+// that gets other replicas, or another placement, is returned while the server goes on copying, which is
+// logged: until then the Cluster.Desired of its Info tells what is to be, and Replicas what is. The end
+// of ctx is then ErrTimeout; the configuration is stored all the same.
+func WithSettled() EnsureOption { return func(o *ensureOptions) { o.settled = true } }
 
 // WithGeneration numbers a configuration: count it up whenever the configuration in the code changes.
 // The number is kept in the metadata of the stream or consumer, and a configuration with a lower one,
@@ -66,9 +75,117 @@ func (o *ensureOptions) outdated(metadata map[string]string) bool {
 	return err == nil && live > o.generation
 }
 
-// ensureAttempts bounds how often a change by somebody else, between the look and the deed, is met
-// with another look.
-const ensureAttempts = 32
+const (
+	// ensureAttempts bounds how often a change by somebody else, between the look and the deed, is met
+	// with another look.
+	ensureAttempts = 32
+	// settlePause is between two looks at what the server goes on with.
+	settlePause = 100 * time.Millisecond
+)
+
+// ensured is how a thing of the server, of which upstream has a handle H, gets the configuration C.
+type ensured[H, C any] struct {
+	look, create    func(context.Context) (H, error)
+	change          func(context.Context, C) (H, error)
+	compare         func(H) (C, []drift.Difference)
+	about           func(H) (metadata map[string]string, cluster *jetstream.ClusterInfo)
+	missing, exists error
+	differs         DriftError // all but the differences
+}
+
+// ensure creates what is not there, or changes what is, unless differs says that it is to be created
+// only. Ctx must have a deadline.
+func ensure[H, C any](ctx context.Context, c *Client, set ensureOptions, e ensured[H, C]) (H, error) {
+	var none H
+	var kept []drift.Difference // what the server writes in its own way
+	creates := e.differs.create
+	for range ensureAttempts {
+		act := e.look
+		if creates {
+			act = e.create
+		}
+		live, err := jsapi.Look(ctx, c.api, act)
+		switch {
+		case creates && errors.Is(err, e.exists), !creates && errors.Is(err, e.missing):
+			creates = !creates // somebody may be faster
+			continue
+		case err != nil:
+			return none, err
+		case creates:
+			return e.settle(ctx, c, set, live)
+		}
+		metadata, _ := e.about(live)
+		if set.outdated(metadata) {
+			c.log.Info("a newer release has configured it; left as it is", "target", e.differs.target())
+			return live, nil
+		}
+		merged, found := e.compare(live)
+		switch {
+		case len(found) == 0, reflect.DeepEqual(found, kept):
+			return e.settle(ctx, c, set, live)
+		case e.differs.create, drift.Forbids(found, set.shrink):
+			differs := e.differs
+			differs.Drifts = driftsOf(found)
+			return none, &differs
+		}
+		if live, err = jsapi.Look(ctx, c.api, func(ctx context.Context) (H, error) { return e.change(ctx, merged) }); err != nil {
+			return none, err
+		}
+		_, kept = e.compare(live)
+		// The next round reads it back: another pod may have written at the same moment.
+	}
+	return none, fault.Joined{ErrConflict, errors.New("others keep changing it")}
+}
+
+// settle waits until the server is done with live, or says that it is not.
+func (e *ensured[H, C]) settle(ctx context.Context, c *Client, set ensureOptions, live H) (H, error) {
+	for {
+		_, cluster := e.about(live)
+		if cluster == nil || cluster.Desired == nil {
+			return live, nil
+		}
+		state := "begun"
+		if status := cluster.Desired.Status; status != nil {
+			state = status.Description
+		}
+		if !set.settled {
+			c.log.Info("the server goes on placing the replicas", "target", e.differs.target(), "state", state)
+			return live, nil
+		}
+		pause.Sleep(ctx, settlePause)
+		var err error
+		if live, err = jsapi.Look(ctx, c.api, e.look); err != nil {
+			var none H
+			return none, fault.Joined{err, errors.New("the server goes on placing the replicas: " + state)}
+		}
+	}
+}
+
+// ensuredStream is how a stream gets a configuration. Fresh is a new one's.
+func ensuredStream(
+	js jetstream.JetStream, fresh jetstream.StreamConfig, differs DriftError,
+	compare func(*jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference),
+) ensured[jetstream.Stream, jetstream.StreamConfig] {
+	return ensured[jetstream.Stream, jetstream.StreamConfig]{
+		look:    func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, fresh.Name) },
+		create:  func(ctx context.Context) (jetstream.Stream, error) { return js.CreateStream(ctx, fresh) },
+		change:  js.UpdateStream,
+		compare: func(s jetstream.Stream) (jetstream.StreamConfig, []drift.Difference) { return compare(s.CachedInfo()) },
+		about: func(s jetstream.Stream) (map[string]string, *jetstream.ClusterInfo) {
+			return s.CachedInfo().Config.Metadata, s.CachedInfo().Cluster
+		},
+		missing: jetstream.ErrStreamNotFound, exists: jetstream.ErrStreamNameAlreadyInUse,
+		differs: differs,
+	}
+}
+
+// ensureFault wraps an error of ensure, but a *DriftError, which says by itself what it is about.
+func ensureFault(op, target string, wrap func(op, target string, err error) error, err error) error {
+	if differs, ok := err.(*DriftError); ok { //nolint:errorlint // it is not wrapped
+		return differs
+	}
+	return wrap(op, target, err)
+}
 
 // EnsureStream creates a stream, or changes the one there is to what cfg says. It never shrinks one
 // by accident: when that would delete messages, drop subjects or lower a limit, or cannot be done at
@@ -78,7 +195,8 @@ const ensureAttempts = 32
 //
 // A field that cfg leaves at zero means "as it is", and in a new stream the default, as CreateStream
 // has it. So no field can be set to zero here, and no switch turned off: UpdateStream can. Metadata
-// is merged by key. The other errors are those of CreateStream.
+// is merged by key, and ConsumerLimits by limit. A change of the replicas goes on after it has returned,
+// unless WithSettled waits for it. The other errors are those of CreateStream.
 func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, opts ...EnsureOption) (jetstream.Stream, error) {
 	const op = "ensure stream"
 	js := c.js
@@ -92,39 +210,11 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 	want := *cfg
 	want.Metadata = set.numbered(cfg.Metadata)
 	fresh.Metadata = want.Metadata
-	var kept []drift.Difference // what the server writes in its own way
-	for range ensureAttempts {
-		stream, err := js.Stream(ctx, want.Name)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			stream, err = js.CreateStream(ctx, fresh)
-			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-				continue // somebody was faster
-			}
-			return stream, jsapi.Wrap(op, want.Name, fault.Because(ctx, err))
-		}
-		if err != nil {
-			return nil, jsapi.Wrap(op, want.Name, fault.Because(ctx, err))
-		}
-		info := stream.CachedInfo()
-		if set.outdated(info.Config.Metadata) {
-			c.log.Info("the stream is configured by a newer release; left as it is", "stream", want.Name)
-			return stream, nil
-		}
-		merged, found := drift.Stream(info.Config, want, &info.State)
-		switch {
-		case len(found) == 0, reflect.DeepEqual(found, kept):
-			return stream, nil
-		case drift.Forbids(found, set.shrink):
-			return nil, &DriftError{Stream: want.Name, Drifts: driftsOf(found)}
-		}
-		changed, err := js.UpdateStream(ctx, merged)
-		if err != nil {
-			return nil, jsapi.Wrap(op, want.Name, fault.Because(ctx, err))
-		}
-		_, kept = drift.Stream(changed.CachedInfo().Config, want, &info.State)
-		// The next round reads it back: another pod may have written at the same moment.
-	}
-	return nil, fail(op, want.Name, ErrConflict, "others keep changing it")
+	stream, err := ensure(ctx, c, set, ensuredStream(js, fresh, DriftError{Stream: want.Name},
+		func(live *jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference) {
+			return drift.Stream(live.Config, want, &live.State)
+		}))
+	return stream, ensureFault(op, want.Name, jsapi.Wrap, err)
 }
 
 // EnsureConsumer creates a consumer, or changes the one there is to what cfg says, by the rules of
@@ -146,38 +236,22 @@ func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstre
 	js := c.js
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	set, target := ensureOptionsOf(opts), path(stream, want.Name)
+	set := ensureOptionsOf(opts)
 	want.Metadata = set.numbered(cfg.Metadata)
-	var kept []drift.Difference // what the server writes in its own way
-	for range ensureAttempts {
-		consumer, err := js.Consumer(ctx, stream, want.Name)
-		if errors.Is(err, jetstream.ErrConsumerNotFound) {
-			consumer, err = js.CreateConsumer(ctx, stream, want)
-			if errors.Is(err, jetstream.ErrConsumerExists) {
-				continue // somebody was faster
-			}
-			return consumer, jsapi.Wrap(op, target, fault.Because(ctx, err))
-		}
-		if err != nil {
-			return nil, jsapi.Wrap(op, target, fault.Because(ctx, err))
-		}
-		live := consumer.CachedInfo().Config
-		if set.outdated(live.Metadata) {
-			c.log.Info("the consumer is configured by a newer release; left as it is", "consumer", target)
-			return consumer, nil
-		}
-		merged, found := drift.Consumer(live, want)
-		switch {
-		case len(found) == 0, reflect.DeepEqual(found, kept):
-			return consumer, nil
-		case drift.Forbids(found, set.shrink):
-			return nil, &DriftError{Stream: stream, Consumer: want.Name, Drifts: driftsOf(found)}
-		}
-		changed, err := js.UpdateConsumer(ctx, stream, merged)
-		if err != nil {
-			return nil, jsapi.Wrap(op, target, fault.Because(ctx, err))
-		}
-		_, kept = drift.Consumer(changed.CachedInfo().Config, want)
-	}
-	return nil, fail(op, target, ErrConflict, "others keep changing it")
+	consumer, err := ensure(ctx, c, set, ensured[jetstream.Consumer, jetstream.ConsumerConfig]{
+		look:   func(ctx context.Context) (jetstream.Consumer, error) { return js.Consumer(ctx, stream, want.Name) },
+		create: func(ctx context.Context) (jetstream.Consumer, error) { return js.CreateConsumer(ctx, stream, want) },
+		change: func(ctx context.Context, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+			return js.UpdateConsumer(ctx, stream, cfg)
+		},
+		compare: func(live jetstream.Consumer) (jetstream.ConsumerConfig, []drift.Difference) {
+			return drift.Consumer(live.CachedInfo().Config, want)
+		},
+		about: func(live jetstream.Consumer) (map[string]string, *jetstream.ClusterInfo) {
+			return live.CachedInfo().Config.Metadata, live.CachedInfo().Cluster
+		},
+		missing: jetstream.ErrConsumerNotFound, exists: jetstream.ErrConsumerExists,
+		differs: DriftError{Stream: stream, Consumer: want.Name},
+	})
+	return consumer, ensureFault(op, path(stream, want.Name), jsapi.Wrap, err)
 }

@@ -319,3 +319,40 @@ func TestPauseConsumer(t *testing.T) {
 	require.ErrorIs(t, client.ResumeConsumer(ctx, "ORDERS", "none"), nats.ErrConsumerNotFound)
 	require.ErrorIs(t, client.ResumeConsumer(ctx, "ORDERS", ""), nats.ErrInvalidArgument)
 }
+
+// A server that is away keeps a stream from getting its third replica. The configuration is stored, and that
+// is all that EnsureStream tells, unless it is asked to wait.
+func TestEnsureStreamWhileItScales(t *testing.T) {
+	t.Parallel()
+	cluster := natstest.RunCluster(t, 3)
+	var logs logBuffer
+	ctx := context.Background()
+	client := connect(t, cluster.Servers()[0], nil, nats.WithLogger(logs.logger()))
+	_, err := client.EnsureStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 1})
+	require.NoError(t, err)
+	var away *natstest.Server
+	for _, s := range cluster.Servers()[1:] {
+		if s != cluster.WaitLeader("S") {
+			away = s
+		}
+	}
+	away.Stop()
+	three := &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3}
+	eventually(t, "the cluster has a leader", func() bool {
+		_, err = client.EnsureStream(ctx, three)
+		return err == nil
+	})
+	stream, err := client.GetStream(ctx, "S")
+	require.NoError(t, err)
+	assert.Equal(t, 3, stream.CachedInfo().Config.Replicas)
+	assert.NotNil(t, stream.CachedInfo().Cluster.Desired)
+	assert.Contains(t, logs.String(), "the server goes on placing the replicas")
+	_, err = client.EnsureStream(within(t, time.Second), three, nats.WithSettled())
+	require.ErrorIs(t, err, nats.ErrTimeout)
+	require.ErrorContains(t, err, "the server goes on placing the replicas")
+	away.Restart()
+	stream, err = client.EnsureStream(within(t, time.Minute), three, nats.WithSettled())
+	require.NoError(t, err)
+	assert.Nil(t, stream.CachedInfo().Cluster.Desired)
+	assert.Len(t, stream.CachedInfo().Cluster.Replicas, 2, "beside the leader")
+}

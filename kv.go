@@ -35,11 +35,16 @@ func (c *Client) newKeyValue(ctx context.Context, upstream jetstream.KeyValue) (
 	if err != nil {
 		return nil, err
 	}
-	kv := &KeyValue{KeyValue: upstream, client: c, bucket: upstream.Bucket(), stream: kvStreamPrefix + upstream.Bucket()}
 	info, err := bucketInfo(status)
 	if err != nil {
 		return nil, err
 	}
+	return c.boundKeyValue(upstream, info, asked), nil
+}
+
+// boundKeyValue returns the handle of a bucket of whose stream the server has told info.
+func (c *Client) boundKeyValue(upstream jetstream.KeyValue, info *jetstream.StreamInfo, asked time.Time) *KeyValue {
+	kv := &KeyValue{KeyValue: upstream, client: c, bucket: upstream.Bucket(), stream: kvStreamPrefix + upstream.Bucket()}
 	cfg := info.Config
 	kv.facts.Store(factsOf(info, asked))
 	kv.direct, kv.ttl = cfg.AllowDirect || cfg.MirrorDirect, cfg.MaxAge
@@ -55,7 +60,7 @@ func (c *Client) newKeyValue(ctx context.Context, upstream jetstream.KeyValue) (
 	case c.api.Subject("") != jetstream.DefaultAPIPrefix:
 		kv.writePrefix = c.api.Subject(kv.prefix)
 	}
-	return kv, nil
+	return kv
 }
 
 // bucketInfo returns what upstream knows of a bucket's stream.

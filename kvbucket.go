@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -33,6 +35,13 @@ func (c *Client) namedBucketCall(ctx context.Context, op, prefix, bucket string)
 	if most := subjects.MaxName - len(prefix); len(bucket) > most {
 		return nil, nil, nil, fail(op, bucket, ErrInvalidArgument, "a bucket's name has at most %d bytes, not %d", most, len(bucket))
 	}
+	if bucket == "" || strings.ContainsFunc(bucket, func(r rune) bool { return r > 'z' || r == '.' || r == '/' || r == '=' || !isKeyByte(byte(r)) }) {
+		bad := jetstream.ErrInvalidBucketName
+		if prefix == objectStreamPrefix {
+			bad = jetstream.ErrInvalidStoreName
+		}
+		return nil, nil, nil, fail(op, bucket, ErrInvalidArgument, "%w", bad)
+	}
 	return c.bucketCall(ctx, op, bucket)
 }
 
@@ -48,19 +57,7 @@ func (c *Client) CreateKeyValue(ctx context.Context, bucket string, opts ...KeyV
 		return nil, err
 	}
 	defer cancel()
-	_, cfg := c.keyValueConfig(bucket, opts)
-	upstream, err := js.CreateKeyValue(ctx, cfg)
-	if errors.Is(err, jetstream.ErrBucketExists) {
-		if found := c.differs(ctx, cfg); found != nil {
-			return nil, found
-		}
-		err = fault.Joined{jetstream.ErrBucketExists, jetstream.ErrStreamNameAlreadyInUse} // upstream's text is of two lines
-	}
-	if err != nil {
-		return nil, bucketFault(op, bucket, err)
-	}
-	kv, err := c.newKeyValue(ctx, upstream)
-	return kv, bucketFault(op, bucket, err)
+	return c.ensureKeyValue(ctx, js, op, bucket, opts, true)
 }
 
 // keyValueConfig returns what the options set, and the same with the client's defaults.
@@ -77,21 +74,33 @@ func (c *Client) keyValueConfig(bucket string, opts []KeyValueOption) (set, full
 	return set, full
 }
 
-// differs returns how the bucket there is differs from cfg, or nil when that is not known.
-func (c *Client) differs(ctx context.Context, cfg jetstream.KeyValueConfig) error {
-	upstream, err := c.js.KeyValue(ctx, cfg.Bucket)
+// ensureKeyValue makes CreateKeyValue of EnsureKeyValue, or does all of its work.
+func (c *Client) ensureKeyValue(
+	ctx context.Context, js jetstream.JetStream, op, bucket string, opts []KeyValueOption, create bool,
+) (*KeyValue, error) {
+	want, fresh := c.keyValueConfig(bucket, opts)
+	if create {
+		want = fresh
+	}
+	if fresh.History > jetstream.KeyValueMaxHistory {
+		return nil, fail(op, bucket, ErrInvalidArgument, "%w", jetstream.ErrHistoryTooLarge)
+	}
+	asked := time.Now()
+	stream, err := ensure(ctx, c, ensureOptions{}, ensuredStream(js, drift.KeyValueStream(fresh), DriftError{Bucket: bucket, create: create},
+		func(live *jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference) {
+			return drift.KeyValue(live.Config, want, create)
+		}))
 	if err != nil {
-		return nil //nolint:nilerr // the bucket's existence is the error that counts
+		return nil, ensureFault(op, bucket, bucketFault, err)
 	}
-	status, err := upstream.Status(ctx)
+	if fresh.LimitMarkerTTL > 0 && stream.CachedInfo().Config.SubjectDeleteMarkerTTL == 0 { // an older server does not know it
+		return nil, fail(op, bucket, ErrInvalidArgument, "%w", jetstream.ErrLimitMarkerTTLNotSupported)
+	}
+	upstream, err := jsapi.Look(ctx, c.api, func(ctx context.Context) (jetstream.KeyValue, error) { return js.KeyValue(ctx, bucket) })
 	if err != nil {
-		return nil //nolint:nilerr // likewise
+		return nil, bucketFault(op, bucket, err)
 	}
-	_, found := drift.KeyValue(status.Config(), cfg, true)
-	if found == nil {
-		return nil
-	}
-	return &DriftError{Bucket: cfg.Bucket, Drifts: driftsOf(found), create: true}
+	return c.boundKeyValue(upstream, stream.CachedInfo(), asked), nil
 }
 
 // EnsureKeyValue creates a bucket, or changes the one there is to what the options say, by the rules of
@@ -106,34 +115,7 @@ func (c *Client) EnsureKeyValue(ctx context.Context, bucket string, opts ...KeyV
 		return nil, err
 	}
 	defer cancel()
-	want, fresh := c.keyValueConfig(bucket, opts)
-	for range ensureAttempts {
-		upstream, err := js.KeyValue(ctx, bucket)
-		if errors.Is(err, jetstream.ErrBucketNotFound) {
-			if upstream, err = js.CreateKeyValue(ctx, fresh); errors.Is(err, jetstream.ErrBucketExists) {
-				continue // somebody was faster
-			}
-		}
-		if err != nil {
-			return nil, bucketFault(op, bucket, err)
-		}
-		status, err := upstream.Status(ctx)
-		if err != nil {
-			return nil, bucketFault(op, bucket, err)
-		}
-		merged, found := drift.KeyValue(status.Config(), want, false)
-		if drift.Forbids(found, false) {
-			return nil, &DriftError{Bucket: bucket, Drifts: driftsOf(found)}
-		}
-		if len(found) > 0 {
-			if upstream, err = js.UpdateKeyValue(ctx, merged); err != nil {
-				return nil, bucketFault(op, bucket, err)
-			}
-		}
-		kv, err := c.newKeyValue(ctx, upstream)
-		return kv, bucketFault(op, bucket, err)
-	}
-	return nil, fail(op, bucket, ErrConflict, "others keep deleting and creating it")
+	return c.ensureKeyValue(ctx, js, op, bucket, opts, false)
 }
 
 // GetKeyValue returns the handle of a bucket, or ErrBucketNotFound.

@@ -58,8 +58,8 @@ func TestKeyValueDrift(t *testing.T) {
 		}
 		return names
 	}
-	assert.Equal(t, []string{"History", "TTL", "Storage"}, fields())
-	require.ErrorContains(t, err, "History 5 -> 7, TTL 1h0m0s -> 0s, Storage File -> Memory (cannot be changed)")
+	assert.Equal(t, []string{"TTL", "History", "Storage"}, fields())
+	require.ErrorContains(t, err, "TTL 1h0m0s -> 0s, History 5 -> 7, Storage File -> Memory (cannot be changed)")
 
 	kv, err := client.EnsureKeyValue(ctx, "conf", nats.WithKeyHistory(9), nats.WithKeyValueCompression(),
 		nats.WithKeyValueConfig(func(c *jetstream.KeyValueConfig) { c.Metadata = map[string]string{"owner": "me"} }))
@@ -89,6 +89,33 @@ func TestKeyValueDrift(t *testing.T) {
 	require.NoError(t, err)
 	_, err = client.EnsureKeyValue(ctx, "a.b")
 	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+}
+
+// Marks are of keys that have expired: where there were none, nothing goes sooner.
+func TestEnsureKeyValueAddsMarks(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	kv := newKeys(t, client, "conf")
+	put(t, kv, "k", "v")
+	kv, err := client.EnsureKeyValue(ctx, "conf", nats.WithKeyTTLs(time.Hour))
+	require.NoError(t, err)
+	lock, err := kv.Lock(ctx, "lock", time.Minute)
+	require.NoError(t, err)
+	require.NoError(t, lock.Unlock(ctx))
+	_, err = client.EnsureKeyValue(ctx, "conf", nats.WithKeyTTLs(2*time.Hour))
+	require.NoError(t, err)
+	_, err = client.EnsureKeyValue(ctx, "conf", nats.WithKeyTTLs(time.Minute))
+	require.ErrorContains(t, err, "LimitMarkerTTL 2h0m0s -> 1m0s (forgets deletions sooner)")
+	_, err = client.EnsureKeyValue(ctx, "conf", nats.WithKeyHistory(65))
+	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+	require.ErrorIs(t, err, jetstream.ErrHistoryTooLarge)
+	for _, name := range []string{"", "a.b", "a/b", "a=b", "a b", "ä"} {
+		_, err = client.EnsureKeyValue(ctx, name)
+		require.ErrorIs(t, err, jetstream.ErrInvalidBucketName, name)
+		_, err = client.CreateObjectStore(ctx, name)
+		require.ErrorIs(t, err, jetstream.ErrInvalidStoreName, name)
+	}
 }
 
 func TestKeyValues(t *testing.T) {

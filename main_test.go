@@ -24,7 +24,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m)
+	const stream = "github.com/nats-io/nats-server/v2/server.(*stream)."
+	goleak.VerifyTestMain(m, // a server that is gone waits on for the origins of its mirrors and sources
+		goleak.IgnoreTopFunction(stream+"setupMirrorConsumer.func3"), goleak.IgnoreTopFunction(stream+"trySetupSourceConsumer.func3"))
 }
 
 // serve runs a server until the standard input ends, and prints its URL.

@@ -75,49 +75,30 @@ func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...O
 		return nil, err
 	}
 	defer cancel()
-	_, cfg := c.objectStoreConfig(bucket, opts)
-	store, err := js.CreateObjectStore(ctx, cfg)
-	if errors.Is(err, jetstream.ErrBucketExists) {
-		err = c.objectStoreDiffers(ctx, cfg)
+	return c.ensureObjectStore(ctx, js, op, bucket, opts, true)
+}
+
+// ensureObjectStore makes CreateObjectStore of EnsureObjectStore, or does all of its work.
+func (c *Client) ensureObjectStore(
+	ctx context.Context, js jetstream.JetStream, op, bucket string, opts []ObjectStoreOption, create bool,
+) (*ObjectStore, error) {
+	want, fresh := c.objectStoreConfig(bucket, opts)
+	if create {
+		want = fresh
 	}
+	differs := DriftError{Bucket: bucket, Stream: objectStreamPrefix + bucket, create: create}
+	_, err := ensure(ctx, c, ensureOptions{}, ensuredStream(js, drift.ObjectStoreStream(fresh), differs,
+		func(live *jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference) {
+			return drift.ObjectStore(live.Config, want, create)
+		}))
 	if err != nil {
-		return nil, objectStoreFault(op, bucket, err)
+		return nil, ensureFault(op, bucket, jsapi.Wrap, err)
 	}
-	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
-}
-
-// objectStoreDiffers returns how the bucket that exists differs from cfg in all of its fields.
-func (c *Client) objectStoreDiffers(ctx context.Context, cfg jetstream.ObjectStoreConfig) error {
-	stream, err := c.js.Stream(ctx, objectStreamPrefix+cfg.Bucket)
+	upstream, err := jsapi.Look(ctx, c.api, func(ctx context.Context) (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, bucket) })
 	if err != nil {
-		return fault.Joined{jetstream.ErrBucketExists, err}
+		return nil, jsapi.Wrap(op, bucket, err)
 	}
-	_, found := drift.ObjectStore(liveObjectStoreConfig(cfg.Bucket, stream.CachedInfo().Config), cfg, true)
-	if len(found) == 0 { // in what only the stream has
-		return fault.Joined{jetstream.ErrBucketExists, jetstream.ErrStreamNameAlreadyInUse}
-	}
-	return objectStoreDrift(cfg.Bucket, found, true)
-}
-
-func objectStoreDrift(bucket string, found []drift.Difference, create bool) *DriftError {
-	return &DriftError{Bucket: bucket, Stream: objectStreamPrefix + bucket, Drifts: driftsOf(found), create: create}
-}
-
-// objectStoreFault leaves a *DriftError alone, which says by itself what it is about.
-func objectStoreFault(op, bucket string, err error) error {
-	if differs, ok := err.(*DriftError); ok { //nolint:errorlint // it is not wrapped
-		return differs
-	}
-	return jsapi.Wrap(op, bucket, err)
-}
-
-// liveObjectStoreConfig returns the bucket's configuration as its stream has it.
-func liveObjectStoreConfig(bucket string, cfg jetstream.StreamConfig) jetstream.ObjectStoreConfig {
-	return jetstream.ObjectStoreConfig{
-		Bucket: bucket, Description: cfg.Description, TTL: cfg.MaxAge, MaxBytes: cfg.MaxBytes,
-		Storage: cfg.Storage, Replicas: cfg.Replicas, Placement: cfg.Placement,
-		Compression: cfg.Compression != jetstream.NoCompression, Metadata: cfg.Metadata,
-	}
+	return &ObjectStore{ObjectStore: upstream, client: c, bucket: bucket}, nil
 }
 
 // EnsureObjectStore creates a bucket, or changes the one there is to what the options say. What they leave
@@ -131,31 +112,7 @@ func (c *Client) EnsureObjectStore(ctx context.Context, bucket string, opts ...O
 		return nil, err
 	}
 	defer cancel()
-	want, fresh := c.objectStoreConfig(bucket, opts)
-	store, err := js.CreateObjectStore(ctx, fresh)
-	if errors.Is(err, jetstream.ErrBucketExists) {
-		store, err = c.adaptObjectStore(ctx, want)
-	}
-	if err != nil {
-		return nil, objectStoreFault(op, bucket, err)
-	}
-	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
-}
-
-// adaptObjectStore changes a bucket that exists.
-func (c *Client) adaptObjectStore(ctx context.Context, want jetstream.ObjectStoreConfig) (jetstream.ObjectStore, error) {
-	stream, err := c.js.Stream(ctx, objectStreamPrefix+want.Bucket)
-	if err != nil {
-		return nil, err
-	}
-	merged, found := drift.ObjectStore(liveObjectStoreConfig(want.Bucket, stream.CachedInfo().Config), want, false)
-	switch {
-	case drift.Forbids(found, false):
-		return nil, objectStoreDrift(want.Bucket, found, false)
-	case len(found) == 0:
-		return c.js.ObjectStore(ctx, want.Bucket)
-	}
-	return c.js.UpdateObjectStore(ctx, merged)
+	return c.ensureObjectStore(ctx, js, op, bucket, opts, false)
 }
 
 // GetObjectStore returns the handle of a bucket, or ErrBucketNotFound.

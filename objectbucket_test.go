@@ -51,7 +51,7 @@ func TestObjectStoreOptions(t *testing.T) {
 		fields[i] = d.Field
 		assert.ErrorContains(t, err, d.String())
 	}
-	assert.Equal(t, []string{"TTL", "MaxBytes", "Storage", "Metadata"}, fields)
+	assert.Equal(t, []string{"MaxBytes", "TTL", "Storage", "Metadata"}, fields)
 
 	found := map[string]bool{}
 	for status, err := range client.ObjectStores(ctx) {
@@ -96,6 +96,34 @@ func TestEnsureObjectStore(t *testing.T) {
 	}
 	_, err = client.EnsureObjectStore(ctx, "a b")
 	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+}
+
+// Nothing is wrong with what is asked for: the error says what the bucket has become.
+func TestASealedBucketIsCreatedAgain(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	store, err := client.CreateObjectStore(ctx, "files", nats.WithObjectStoreTTL(time.Hour))
+	require.NoError(t, err)
+	require.NoError(t, store.Seal(ctx))
+	for name, call := range map[string]func() error{
+		"create": func() error {
+			_, err := client.CreateObjectStore(ctx, "files", nats.WithObjectStoreTTL(time.Hour))
+			return err
+		},
+		"ensure": func() error {
+			_, err := client.EnsureObjectStore(ctx, "files", nats.WithObjectStoreMaxBytes(1<<20))
+			return err
+		},
+	} {
+		var drift *nats.DriftError
+		require.ErrorAs(t, call(), &drift, name)
+		require.ErrorIs(t, drift, nats.ErrAlreadyExists)
+		assert.Equal(t, nats.Drift{Field: "Sealed", Live: true, Want: false}, drift.Drifts[len(drift.Drifts)-1])
+		assert.ErrorContains(t, drift, "Sealed true -> false (cannot be changed); it has to be deleted and created anew")
+	}
+	_, err = client.EnsureObjectStore(ctx, "files")
+	require.NoError(t, err, "there is nothing to change")
 }
 
 // Upstream would wait for an answer that cannot come.

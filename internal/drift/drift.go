@@ -61,8 +61,43 @@ func readable(v any) string {
 // Stream compares a stream, of which state tells what is stored, with what is wanted. It returns live
 // with all that want sets, as do the others.
 func Stream(live, want jetstream.StreamConfig, state *jetstream.StreamState) (jetstream.StreamConfig, []Difference) {
-	want.Metadata = mergedMetadata(live.Metadata, want.Metadata)
-	merged, found := compare(live, want, streamRules, state, false)
+	return stream(live, want, streamRules, state, false)
+}
+
+// KeyValue compares a bucket's stream with what is wanted of the bucket, and names the bucket's fields.
+// Exact compares what want leaves at zero as well.
+func KeyValue(live jetstream.StreamConfig, want jetstream.KeyValueConfig, exact bool) (jetstream.StreamConfig, []Difference) {
+	return bucket(live, keyValue(want), keyValueRules, keyValueNames, exact)
+}
+
+// ObjectStore compares a bucket of objects as KeyValue does one of keys.
+func ObjectStore(live jetstream.StreamConfig, want jetstream.ObjectStoreConfig, exact bool) (jetstream.StreamConfig, []Difference) {
+	return bucket(live, objectStore(want), objectStoreRules, objectStoreNames, exact)
+}
+
+// bucket compares only what the bucket's configuration has: all else of its stream is an administrator's.
+func bucket(live, want jetstream.StreamConfig, rules map[string]rule, names map[string]string, exact bool) (jetstream.StreamConfig, []Difference) {
+	if exact {
+		want.Replicas = max(want.Replicas, 1)
+		want.MaxMsgsPerSubject = max(want.MaxMsgsPerSubject, 1)
+	}
+	merged, found := stream(live, want, rules, nil, exact)
+	merged.AllowMsgTTL = merged.AllowMsgTTL || merged.SubjectDeleteMarkerTTL > 0
+	for i, d := range found {
+		found[i].Field = cmp.Or(names[d.Field], d.Field)
+	}
+	if live.Sealed && (exact || len(found) > 0) {
+		found = append(found, Difference{Field: "Sealed", Live: true, Want: false})
+	}
+	return merged, found
+}
+
+func stream(live, want jetstream.StreamConfig, rules map[string]rule, state *jetstream.StreamState, exact bool) (jetstream.StreamConfig, []Difference) {
+	merged, live, want := live, normal(live), normal(want)
+	if want.MirrorDirect = want.MirrorDirect && !inherits(&live); want.Sealed { // the server decides
+		want.MaxAge, want.AllowRollup = 0, false
+	}
+	found := compare(&merged, live, want, rules, state, exact)
 	if want.Duplicates == 0 && merged.MaxAge > 0 {
 		merged.Duplicates = min(merged.Duplicates, merged.MaxAge) // the server demands it
 	}
@@ -71,16 +106,22 @@ func Stream(live, want jetstream.StreamConfig, state *jetstream.StreamState) (je
 
 // Consumer compares a consumer with what is wanted.
 func Consumer(live, want jetstream.ConsumerConfig) (jetstream.ConsumerConfig, []Difference) {
-	want.Metadata = mergedMetadata(live.Metadata, want.Metadata)
+	merged := live
 	// One filter stands in a field of its own on the server, but means the same in the list.
 	live.FilterSubject, live.FilterSubjects = "", filters(&live)
 	want.FilterSubject, want.FilterSubjects = "", filters(&want)
+	want.MaxWaiting, want.InactiveThreshold = max(want.MaxWaiting, 0), max(want.InactiveThreshold, 0) // the default
 	if len(want.BackOff) > 0 {
 		want.AckWait = want.BackOff[0] // the server makes it so
 	}
-	merged, found := compare(live, want, consumerRules, nil, false)
-	if len(merged.FilterSubjects) == 1 {
-		merged.FilterSubject, merged.FilterSubjects = merged.FilterSubjects[0], nil
+	if want.PauseUntil != nil && !want.PauseUntil.After(time.Now()) {
+		want.PauseUntil = nil // it is over
+	}
+	found := compare(&merged, live, want, consumerRules, nil, false)
+	if all := merged.FilterSubjects; len(all) > 0 {
+		if merged.FilterSubject = ""; len(all) == 1 {
+			merged.FilterSubject, merged.FilterSubjects = all[0], nil
+		}
 	}
 	return merged, found
 }
@@ -92,44 +133,9 @@ func filters(cfg *jetstream.ConsumerConfig) []string {
 	return append([]string{cfg.FilterSubject}, cfg.FilterSubjects...)
 }
 
-// KeyValue compares a key-value bucket with what is wanted. Exact compares what want leaves at zero as
-// well, with the values that the server puts there.
-func KeyValue(live, want jetstream.KeyValueConfig, exact bool) (jetstream.KeyValueConfig, []Difference) {
-	live.Metadata = users(live.Metadata)
-	if exact {
-		want.History, want.Replicas = max(want.History, 1), max(want.Replicas, 1)
-		want.MaxBytes, want.MaxValueSize = cmp.Or(want.MaxBytes, -1), cmp.Or(want.MaxValueSize, -1)
-	} else {
-		want.Metadata = mergedMetadata(live.Metadata, want.Metadata)
-	}
-	return compare(live, want, keyValueRules, nil, exact)
-}
-
-// ObjectStore compares a bucket of objects with what is wanted, as KeyValue does.
-func ObjectStore(live, want jetstream.ObjectStoreConfig, exact bool) (jetstream.ObjectStoreConfig, []Difference) {
-	live.Metadata, live.MaxBytes = users(live.Metadata), max(live.MaxBytes, 0)
-	if !exact {
-		want.Metadata = mergedMetadata(live.Metadata, want.Metadata)
-	}
-	return compare(live, want, objectStoreRules, nil, exact)
-}
-
 // Forbids tells whether one of the differences cannot be mended, or must not be because it shrinks.
 func Forbids(found []Difference, shrink bool) bool {
 	return slices.ContainsFunc(found, func(d Difference) bool { return !d.Changeable || d.Shrinks && !shrink })
-}
-
-// mergedMetadata returns live with the keys of want, or nil when want has none.
-func mergedMetadata(live, want map[string]string) map[string]string {
-	if len(want) == 0 {
-		return nil
-	}
-	merged := maps.Clone(live)
-	if merged == nil {
-		merged = make(map[string]string, len(want))
-	}
-	maps.Copy(merged, want)
-	return merged
 }
 
 // users returns metadata without what the server writes into it.
@@ -139,33 +145,67 @@ func users(metadata map[string]string) map[string]string {
 	return own
 }
 
-// compare returns live with what want sets, and how the two differ.
-func compare[T any](live, want T, rules map[string]rule, state *jetstream.StreamState, exact bool) (merged T, found []Difference) {
-	merged = live
-	target := reflect.ValueOf(&merged).Elem()
+// compare returns how the two differ, and puts what want sets into merged.
+func compare[T any](merged *T, live, want T, rules map[string]rule, state *jetstream.StreamState, exact bool) (found []Difference) {
+	target := reflect.ValueOf(merged).Elem()
 	old, now := reflect.ValueOf(live), reflect.ValueOf(want)
 	for i := range now.NumField() {
+		name := now.Type().Field(i).Name
+		rule, ok := rules[name]
 		a, b := old.Field(i), now.Field(i)
-		if !exact && b.IsZero() || isEmpty(a) && isEmpty(b) || same(a.Interface(), b.Interface()) {
+		if exact && !ok || !exact && b.IsZero() {
+			continue
+		}
+		if !exact {
+			b = overlaid(a, b)
+		}
+		if isEmpty(a) && isEmpty(b) || same(a.Interface(), b.Interface()) {
 			continue
 		}
 		target.Field(i).Set(b)
-		d := Difference{Field: now.Type().Field(i).Name, Live: a.Interface(), Want: b.Interface()}
+		d := Difference{Field: name, Live: a.Interface(), Want: b.Interface()}
 		d.Effect, d.Changeable = "changes what has no rule here", true
-		if rule, ok := rules[d.Field]; ok {
+		if ok {
 			d.Effect, d.Changeable = rule(d.Live, d.Want, state)
 		}
 		d.Shrinks = d.Effect != ""
 		found = append(found, d)
 	}
-	return merged, found
+	return found
 }
 
-// isEmpty tells whether a field is unset: nil and empty mean the same.
+// overlaid returns want with what it leaves out of a struct, or of metadata, as live has it.
+func overlaid(live, want reflect.Value) reflect.Value {
+	switch want.Kind() {
+	case reflect.Map:
+		merged := maps.Clone(live.Interface().(map[string]string))
+		if merged == nil {
+			return want
+		}
+		maps.Copy(merged, want.Interface().(map[string]string))
+		return reflect.ValueOf(merged)
+	case reflect.Struct:
+		merged := reflect.New(want.Type()).Elem()
+		merged.Set(want)
+		for i := range want.NumField() {
+			if want.Field(i).IsZero() {
+				merged.Field(i).Set(live.Field(i))
+			}
+		}
+		return merged
+	default:
+		return want
+	}
+}
+
+// isEmpty tells whether a field is unset: nil and empty mean the same, and so do all numbers that
+// set no bound.
 func isEmpty(v reflect.Value) bool {
-	switch v.Kind() {
-	case reflect.Map, reflect.Slice:
+	switch {
+	case v.Kind() == reflect.Map || v.Kind() == reflect.Slice:
 		return v.Len() == 0
+	case v.CanInt():
+		return v.Int() <= 0
 	default:
 		return v.IsZero()
 	}
@@ -174,6 +214,8 @@ func isEmpty(v reflect.Value) bool {
 // same tells whether two values of a field mean the same.
 func same(a, b any) bool {
 	switch b := b.(type) {
+	case map[string]string: // what the server writes into it is nobody's wish
+		return maps.Equal(users(a.(map[string]string)), users(b))
 	case []string: // subjects and filters, whose order means nothing
 		a := slices.Clone(a.([]string))
 		b = slices.Clone(b)

@@ -51,7 +51,7 @@ func TestDifferencesPrintNoPointers(t *testing.T) {
 func TestAFieldWithoutARuleIsHarm(t *testing.T) {
 	t.Parallel()
 	type config struct{ New int }
-	_, found := compare(config{1}, config{2}, nil, nil, false)
+	found := compare(&config{1}, config{1}, config{2}, nil, nil, false)
 	require.Len(t, found, 1)
 	assert.True(t, found[0].Changeable)
 	assert.True(t, found[0].Shrinks)
@@ -61,17 +61,36 @@ func TestAFieldWithoutARuleIsHarm(t *testing.T) {
 
 func TestExactComparesWhatIsLeftAtZero(t *testing.T) {
 	t.Parallel()
-	live := jetstream.KeyValueConfig{
-		Bucket: "b", History: 1, Replicas: 1, MaxBytes: -1, MaxValueSize: -1, TTL: time.Hour,
-		Metadata: map[string]string{"_nats.level": "1"},
-	}
+	live := KeyValueStream(jetstream.KeyValueConfig{Bucket: "b", TTL: time.Hour})
+	live.Metadata = map[string]string{"_nats.level": "1"}
 	want := jetstream.KeyValueConfig{Bucket: "b"}
 	_, found := KeyValue(live, want, false)
 	assert.Empty(t, found)
 	_, found = KeyValue(live, want, true)
 	require.Len(t, found, 1)
 	assert.Equal(t, "TTL", found[0].Field)
-	_, found = ObjectStore(jetstream.ObjectStoreConfig{Bucket: "b", Replicas: 1, MaxBytes: -1, Metadata: live.Metadata},
-		jetstream.ObjectStoreConfig{Bucket: "b", Replicas: 1}, true)
+	store := ObjectStoreStream(jetstream.ObjectStoreConfig{Bucket: "b"})
+	store.Metadata = live.Metadata
+	_, found = ObjectStore(store, jetstream.ObjectStoreConfig{Bucket: "b", Replicas: 1}, true)
 	assert.Empty(t, found)
+}
+
+// The server tells two sources of one stream apart by their filters, transforms and domains.
+func TestSourcesOfOneStreamAreSeveral(t *testing.T) {
+	t.Parallel()
+	one, two := &jetstream.StreamSource{Name: "A", FilterSubject: "one"}, &jetstream.StreamSource{Name: "A", FilterSubject: "two"}
+	far := &jetstream.StreamSource{Name: "A", FilterSubject: "one", Domain: "hub"}
+	sources := func(all ...*jetstream.StreamSource) jetstream.StreamConfig {
+		return jetstream.StreamConfig{Sources: all}
+	}
+	_, found := Stream(sources(one, two), sources(two, one), nil)
+	assert.Empty(t, found)
+	_, found = Stream(sources(one), sources(one, two, far), nil)
+	assert.False(t, Forbids(found, false), "more is granted")
+	for _, fewer := range []jetstream.StreamConfig{sources(one), sources(two, far)} {
+		merged, found := Stream(sources(one, two), fewer, nil)
+		require.Len(t, found, 1)
+		assert.Equal(t, "no longer takes from A", found[0].Effect)
+		assert.Len(t, merged.Sources, len(fewer.Sources))
+	}
 }

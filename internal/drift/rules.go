@@ -2,7 +2,6 @@ package drift
 
 import (
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -122,30 +121,35 @@ var consumerRules = map[string]rule{
 	"IdleHeartbeat":  fixed,
 }
 
-// keyValueRules has a rule for each field of a bucket's configuration.
+// keyValueRules has a rule for each field of a stream that the configuration of a bucket sets.
 var keyValueRules = map[string]rule{
-	"Bucket":         fixed,
-	"Description":    harmless,
-	"MaxValueSize":   lower("refuses values that it took so far"),
-	"History":        lower("deletes values beyond the limit of their key"),
-	"TTL":            lower("deletes values sooner"),
-	"MaxBytes":       lower("refuses values sooner"),
-	"Storage":        fixed,
-	"Replicas":       lower("keeps fewer copies"),
-	"Placement":      harmless,
-	"RePublish":      harmless,
-	"Mirror":         fixed,
-	"Sources":        sourcesRule,
-	"Compression":    harmless,
-	"Metadata":       harmless,
-	"LimitMarkerTTL": lower("forgets deletions sooner"),
+	"Name":                   fixed,
+	"Description":            harmless,
+	"MaxMsgSize":             lower("refuses values that it took so far"),
+	"MaxMsgsPerSubject":      lower("deletes values beyond the limit of their key"),
+	"MaxAge":                 lower("deletes values sooner"),
+	"MaxBytes":               lower("refuses values sooner"),
+	"Storage":                fixed,
+	"Replicas":               lower("keeps fewer copies"),
+	"Placement":              harmless,
+	"RePublish":              harmless,
+	"Mirror":                 fixed,
+	"Sources":                sourcesRule,
+	"Compression":            harmless,
+	"Metadata":               harmless,
+	"SubjectDeleteMarkerTTL": marksRule,
 }
 
-// objectStoreRules has a rule for each field of a bucket's configuration.
+// keyValueNames has the fields that a bucket's configuration names in another way.
+var keyValueNames = map[string]string{
+	"Name": "Bucket", "MaxMsgSize": "MaxValueSize", "MaxMsgsPerSubject": "History", "MaxAge": "TTL", "SubjectDeleteMarkerTTL": "LimitMarkerTTL",
+}
+
+// objectStoreRules has the same for a bucket of objects.
 var objectStoreRules = map[string]rule{
-	"Bucket":      fixed,
+	"Name":        fixed,
 	"Description": harmless,
-	"TTL":         lower("deletes objects sooner"),
+	"MaxAge":      lower("deletes objects sooner"),
 	"MaxBytes":    lower("refuses objects sooner"),
 	"Storage":     fixed,
 	"Replicas":    lower("keeps fewer copies"),
@@ -153,6 +157,8 @@ var objectStoreRules = map[string]rule{
 	"Compression": harmless,
 	"Metadata":    harmless,
 }
+
+var objectStoreNames = map[string]string{"Name": "Bucket", "MaxAge": "TTL"}
 
 func harmless(_, _ any, _ *jetstream.StreamState) (string, bool) { return "", true }
 
@@ -199,19 +205,26 @@ func listed(harm string, items []string) string {
 	return harm + strings.Join(items, " ")
 }
 
+// marksRule knows that deletions have no marks that go until there are any.
+func marksRule(live, want any, state *jetstream.StreamState) (string, bool) {
+	if number(live) <= 0 {
+		return "", true
+	}
+	return lower("forgets deletions sooner")(live, want, state)
+}
+
 func sourcesRule(live, want any, _ *jetstream.StreamState) (string, bool) {
-	missing := make(map[string]bool)
-	for _, source := range live.([]*jetstream.StreamSource) {
-		missing[source.Name] = true
-	}
+	kept := make(map[string]bool)
 	for _, source := range want.([]*jetstream.StreamSource) {
-		delete(missing, source.Name)
+		kept[sourceName(source)] = true
 	}
-	var names []string
-	for name := range maps.Keys(missing) {
-		names = append(names, name)
+	var lost []string
+	for _, source := range live.([]*jetstream.StreamSource) {
+		if !kept[sourceName(source)] {
+			lost = append(lost, source.Name)
+		}
 	}
-	return listed("no longer takes from ", names), true
+	return listed("no longer takes from ", lost), true
 }
 
 func consumerLimitsRule(live, want any, state *jetstream.StreamState) (string, bool) {

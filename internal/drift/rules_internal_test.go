@@ -19,8 +19,6 @@ func TestEveryFieldHasARule(t *testing.T) {
 	}{
 		{reflect.TypeFor[jetstream.StreamConfig](), streamRules},
 		{reflect.TypeFor[jetstream.ConsumerConfig](), consumerRules},
-		{reflect.TypeFor[jetstream.KeyValueConfig](), keyValueRules},
-		{reflect.TypeFor[jetstream.ObjectStoreConfig](), objectStoreRules},
 	} {
 		var fields []string
 		for field := range test.config.Fields() {
