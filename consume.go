@@ -54,8 +54,7 @@ type Consumption struct {
 		is    time.Duration
 		asked time.Time
 	}
-	crowd   crowd
-	delayed []time.Time // when messages that wait in the stream for their next try come back
+	crowd crowd
 }
 
 // ConsumeStats are the counters of a Consumption.

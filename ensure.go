@@ -85,8 +85,8 @@ const (
 
 // ensured is how a thing of the server, of which upstream has a handle H, gets the configuration C.
 type ensured[H, C any] struct {
-	look, create    func(context.Context) (H, error)
-	change          func(context.Context, C) (H, error)
+	look, create    func(context.Context, jetstream.JetStream) (H, error)
+	change          func(context.Context, jetstream.JetStream, C) (H, error)
 	compare         func(H) (C, []drift.Difference)
 	about           func(H) (metadata map[string]string, cluster *jetstream.ClusterInfo)
 	missing, exists error
@@ -128,7 +128,9 @@ func ensure[H, C any](ctx context.Context, c *Client, set ensureOptions, e ensur
 			differs.Drifts = driftsOf(found)
 			return none, &differs
 		}
-		if live, err = jsapi.Look(ctx, c.api, func(ctx context.Context) (H, error) { return e.change(ctx, merged) }); err != nil {
+		if live, err = jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (H, error) {
+			return e.change(ctx, js, merged)
+		}); err != nil {
 			return none, err
 		}
 		_, kept = e.compare(live)
@@ -163,13 +165,19 @@ func (e *ensured[H, C]) settle(ctx context.Context, c *Client, set ensureOptions
 
 // ensuredStream is how a stream gets a configuration. Fresh is a new one's.
 func ensuredStream(
-	js jetstream.JetStream, fresh jetstream.StreamConfig, differs DriftError,
+	fresh jetstream.StreamConfig, differs DriftError,
 	compare func(*jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference),
 ) ensured[jetstream.Stream, jetstream.StreamConfig] {
 	return ensured[jetstream.Stream, jetstream.StreamConfig]{
-		look:    func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, fresh.Name) },
-		create:  func(ctx context.Context) (jetstream.Stream, error) { return js.CreateStream(ctx, fresh) },
-		change:  js.UpdateStream,
+		look: func(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
+			return js.Stream(ctx, fresh.Name)
+		},
+		create: func(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
+			return js.CreateStream(ctx, fresh)
+		},
+		change: func(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+			return js.UpdateStream(ctx, cfg)
+		},
 		compare: func(s jetstream.Stream) (jetstream.StreamConfig, []drift.Difference) { return compare(s.CachedInfo()) },
 		about: func(s jetstream.Stream) (map[string]string, *jetstream.ClusterInfo) {
 			return s.CachedInfo().Config.Metadata, s.CachedInfo().Cluster
@@ -199,7 +207,6 @@ func ensureFault(op, target string, wrap func(op, target string, err error) erro
 // unless WithSettled waits for it. The other errors are those of CreateStream.
 func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, opts ...EnsureOption) (jetstream.Stream, error) {
 	const op = "ensure stream"
-	js := c.js
 	fresh, err := c.streamConfig(ctx, op, cfg)
 	if err != nil {
 		return nil, err
@@ -210,7 +217,7 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 	want := *cfg
 	want.Metadata = set.numbered(cfg.Metadata)
 	fresh.Metadata = want.Metadata
-	stream, err := ensure(ctx, c, set, ensuredStream(js, fresh, DriftError{Stream: want.Name},
+	stream, err := ensure(ctx, c, set, ensuredStream(fresh, DriftError{Stream: want.Name},
 		func(live *jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference) {
 			return drift.Stream(live.Config, want, &live.State)
 		}))
@@ -233,15 +240,18 @@ func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstre
 	if err := c.checkConsumer(ctx, op, stream, &want); err != nil {
 		return nil, err
 	}
-	js := c.js
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 	set := ensureOptionsOf(opts)
 	want.Metadata = set.numbered(cfg.Metadata)
 	consumer, err := ensure(ctx, c, set, ensured[jetstream.Consumer, jetstream.ConsumerConfig]{
-		look:   func(ctx context.Context) (jetstream.Consumer, error) { return js.Consumer(ctx, stream, want.Name) },
-		create: func(ctx context.Context) (jetstream.Consumer, error) { return js.CreateConsumer(ctx, stream, want) },
-		change: func(ctx context.Context, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+		look: func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
+			return js.Consumer(ctx, stream, want.Name)
+		},
+		create: func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
+			return js.CreateConsumer(ctx, stream, want)
+		},
+		change: func(ctx context.Context, js jetstream.JetStream, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
 			return js.UpdateConsumer(ctx, stream, cfg)
 		},
 		compare: func(live jetstream.Consumer) (jetstream.ConsumerConfig, []drift.Difference) {

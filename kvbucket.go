@@ -2,7 +2,6 @@ package nats
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"strings"
 	"time"
@@ -52,12 +51,12 @@ func (c *Client) namedBucketCall(ctx context.Context, op, prefix, bucket string)
 // consists of letters, digits, - and _; another one is ErrInvalidArgument.
 func (c *Client) CreateKeyValue(ctx context.Context, bucket string, opts ...KeyValueOption) (*KeyValue, error) {
 	const op = "create key-value bucket"
-	js, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
+	_, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
-	return c.ensureKeyValue(ctx, js, op, bucket, opts, true)
+	return c.ensureKeyValue(ctx, op, bucket, opts, true)
 }
 
 // keyValueConfig returns what the options set, and the same with the client's defaults.
@@ -76,7 +75,7 @@ func (c *Client) keyValueConfig(bucket string, opts []KeyValueOption) (set, full
 
 // ensureKeyValue makes CreateKeyValue of EnsureKeyValue, or does all of its work.
 func (c *Client) ensureKeyValue(
-	ctx context.Context, js jetstream.JetStream, op, bucket string, opts []KeyValueOption, create bool,
+	ctx context.Context, op, bucket string, opts []KeyValueOption, create bool,
 ) (*KeyValue, error) {
 	want, fresh := c.keyValueConfig(bucket, opts)
 	if create {
@@ -86,7 +85,7 @@ func (c *Client) ensureKeyValue(
 		return nil, fail(op, bucket, ErrInvalidArgument, "%w", jetstream.ErrHistoryTooLarge)
 	}
 	asked := time.Now()
-	stream, err := ensure(ctx, c, ensureOptions{}, ensuredStream(js, drift.KeyValueStream(fresh), DriftError{Bucket: bucket, create: create},
+	stream, err := ensure(ctx, c, ensureOptions{}, ensuredStream(drift.KeyValueStream(fresh), DriftError{Bucket: bucket, create: create},
 		func(live *jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference) {
 			return drift.KeyValue(live.Config, want, create)
 		}))
@@ -96,7 +95,9 @@ func (c *Client) ensureKeyValue(
 	if fresh.LimitMarkerTTL > 0 && stream.CachedInfo().Config.SubjectDeleteMarkerTTL == 0 { // an older server does not know it
 		return nil, fail(op, bucket, ErrInvalidArgument, "%w", jetstream.ErrLimitMarkerTTLNotSupported)
 	}
-	upstream, err := jsapi.Look(ctx, c.api, func(ctx context.Context) (jetstream.KeyValue, error) { return js.KeyValue(ctx, bucket) })
+	upstream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue, error) {
+		return js.KeyValue(ctx, bucket)
+	})
 	if err != nil {
 		return nil, bucketFault(op, bucket, err)
 	}
@@ -110,12 +111,12 @@ func (c *Client) ensureKeyValue(
 // of CreateKeyValue.
 func (c *Client) EnsureKeyValue(ctx context.Context, bucket string, opts ...KeyValueOption) (*KeyValue, error) {
 	const op = "ensure key-value bucket"
-	js, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
+	_, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
-	return c.ensureKeyValue(ctx, js, op, bucket, opts, false)
+	return c.ensureKeyValue(ctx, op, bucket, opts, false)
 }
 
 // GetKeyValue returns the handle of a bucket, or ErrBucketNotFound.
@@ -139,16 +140,12 @@ func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, err
 // DeleteKeyValue deletes a bucket with all its keys, or returns ErrBucketNotFound.
 func (c *Client) DeleteKeyValue(ctx context.Context, bucket string) error {
 	const op = "delete key-value bucket"
-	js, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
+	_, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	err = js.DeleteKeyValue(ctx, bucket)
-	if errors.Is(err, jetstream.ErrStreamNotFound) { // upstream's text is of two lines
-		err = jetstream.ErrStreamNotFound
-	}
-	return bucketFault(op, bucket, err)
+	return bucketFault(op, bucket, c.api.Ask(ctx, "STREAM.DELETE."+kvStreamPrefix+bucket, nil, &jsapi.Refusal{}))
 }
 
 // KeyValues returns the account's buckets, asking the server for a page of them at a time. An error

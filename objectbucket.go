@@ -70,31 +70,33 @@ func (c *Client) objectStoreConfig(bucket string, opts []ObjectStoreOption) (set
 // - and _; another one is ErrInvalidArgument.
 func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...ObjectStoreOption) (*ObjectStore, error) {
 	const op = "create object store"
-	js, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
+	_, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
-	return c.ensureObjectStore(ctx, js, op, bucket, opts, true)
+	return c.ensureObjectStore(ctx, op, bucket, opts, true)
 }
 
 // ensureObjectStore makes CreateObjectStore of EnsureObjectStore, or does all of its work.
 func (c *Client) ensureObjectStore(
-	ctx context.Context, js jetstream.JetStream, op, bucket string, opts []ObjectStoreOption, create bool,
+	ctx context.Context, op, bucket string, opts []ObjectStoreOption, create bool,
 ) (*ObjectStore, error) {
 	want, fresh := c.objectStoreConfig(bucket, opts)
 	if create {
 		want = fresh
 	}
 	differs := DriftError{Bucket: bucket, Stream: objectStreamPrefix + bucket, create: create}
-	_, err := ensure(ctx, c, ensureOptions{}, ensuredStream(js, drift.ObjectStoreStream(fresh), differs,
+	_, err := ensure(ctx, c, ensureOptions{}, ensuredStream(drift.ObjectStoreStream(fresh), differs,
 		func(live *jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference) {
 			return drift.ObjectStore(live.Config, want, create)
 		}))
 	if err != nil {
 		return nil, ensureFault(op, bucket, jsapi.Wrap, err)
 	}
-	upstream, err := jsapi.Look(ctx, c.api, func(ctx context.Context) (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, bucket) })
+	upstream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStore, error) {
+		return js.ObjectStore(ctx, bucket)
+	})
 	if err != nil {
 		return nil, jsapi.Wrap(op, bucket, err)
 	}
@@ -107,12 +109,12 @@ func (c *Client) ensureObjectStore(
 // CreateObjectStore.
 func (c *Client) EnsureObjectStore(ctx context.Context, bucket string, opts ...ObjectStoreOption) (*ObjectStore, error) {
 	const op = "ensure object store"
-	js, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
+	_, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
-	return c.ensureObjectStore(ctx, js, op, bucket, opts, false)
+	return c.ensureObjectStore(ctx, op, bucket, opts, false)
 }
 
 // GetObjectStore returns the handle of a bucket, or ErrBucketNotFound.
@@ -135,13 +137,13 @@ func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStor
 // DeleteObjectStore deletes a bucket with all its objects, or returns ErrBucketNotFound.
 func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
 	const op = "delete object store"
-	js, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
+	_, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	err = js.DeleteObjectStore(ctx, bucket)
-	if errors.Is(err, jetstream.ErrStreamNotFound) { // upstream's text is of two lines
+	err = c.api.Ask(ctx, "STREAM.DELETE."+objectStreamPrefix+bucket, nil, &jsapi.Refusal{})
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		err = fault.Joined{jetstream.ErrBucketNotFound, jetstream.ErrStreamNotFound}
 	}
 	return jsapi.Wrap(op, bucket, fault.Because(ctx, err))
