@@ -38,6 +38,7 @@ type Client struct {
 	tls       *tlsFiles
 	js        jetstream.JetStream // nil when JetStream is not enabled
 	api       *jsapi.API          // likewise
+	polls     bucketPolls
 	subs      *receive.Engine
 	denied    atomic.Pointer[error]             // the last denied publish that no call has returned
 	userError atomic.Pointer[natsgo.ErrHandler] // of WithNATSOptions

@@ -21,10 +21,9 @@ type KeyValue struct {
 	client      *Client
 	bucket      string
 	stream      string
-	prefix      string // of the subjects of keys
-	writePrefix string // of the subjects to which they are written
-	direct      bool   // every replica answers reads
-	ttl         time.Duration
+	prefix      string                      // of the subjects of keys
+	writePrefix string                      // of the subjects to which they are written
+	direct      bool                        // every replica answers reads
 	facts       atomic.Pointer[bucketFacts] // as last told
 }
 
@@ -47,7 +46,7 @@ func (c *Client) boundKeyValue(upstream jetstream.KeyValue, info *jetstream.Stre
 	kv := &KeyValue{KeyValue: upstream, client: c, bucket: upstream.Bucket(), stream: kvStreamPrefix + upstream.Bucket()}
 	cfg := info.Config
 	kv.facts.Store(factsOf(info, asked))
-	kv.direct, kv.ttl = cfg.AllowDirect || cfg.MirrorDirect, cfg.MaxAge
+	kv.direct = cfg.AllowDirect || cfg.MirrorDirect
 	source := kv.bucket
 	if cfg.Mirror != nil {
 		source = strings.TrimPrefix(cfg.Mirror.Name, kvStreamPrefix)

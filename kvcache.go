@@ -6,7 +6,6 @@ import (
 	"iter"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -25,7 +24,6 @@ type KeyValueCache struct {
 	entries  map[string]*keyEntry
 	revision uint64
 	changed  chan struct{} // closed at the next update; nil when nobody waits
-	swept    time.Time
 }
 
 // Cached reads the keys that match one of the filters, all keys without filters, into memory, in one
@@ -48,7 +46,7 @@ func (kv *KeyValue) Cached(ctx context.Context, filters ...string) (*KeyValueCac
 		cancel()
 		return nil, kv.fault(op, "", err)
 	}
-	c := &KeyValueCache{kv: kv, follower: follower, cancel: cancel, done: make(chan struct{}), swept: time.Now()}
+	c := &KeyValueCache{kv: kv, follower: follower, cancel: cancel, done: make(chan struct{})}
 	loaded := make(chan struct{})
 	go func() {
 		defer close(c.done)
@@ -74,6 +72,8 @@ func (c *KeyValueCache) run(ctx context.Context, loaded chan struct{}) {
 		switch {
 		case err != nil:
 			return
+		case step.check != nil:
+			c.settle(step.check)
 		case step.replaced:
 			gathered, revision = make(map[string]*keyEntry), 0
 		case step.entry != nil && gathered != nil:
@@ -83,7 +83,6 @@ func (c *KeyValueCache) run(ctx context.Context, loaded chan struct{}) {
 			c.mu.Lock()
 			c.revision = step.entry.revision
 			keep(c.entries, step.entry)
-			c.sweep()
 			c.wake()
 			c.mu.Unlock()
 		default:
@@ -109,22 +108,15 @@ func keep(entries map[string]*keyEntry, e *keyEntry) {
 	entries[e.key] = e
 }
 
-// sweep removes what has expired. The caller holds c.mu.
-func (c *KeyValueCache) sweep() {
-	if ttl := c.kv.ttl; ttl > 0 && time.Since(c.swept) > ttl {
-		c.swept = time.Now()
-		for key, e := range c.entries {
-			if e.expired(ttl) {
-				delete(c.entries, key)
-			}
+// settle removes what has expired, and what is gone without a word.
+func (c *KeyValueCache) settle(check *bucketCheck) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, e := range c.entries {
+		if check.over(e.lifetime, sweepLate) || check.lost(key, e.revision) {
+			delete(c.entries, key)
 		}
 	}
-}
-
-// expired tells whether an entry of a bucket whose values live for ttl is gone: the server does not
-// tell.
-func (e *keyEntry) expired(ttl time.Duration) bool {
-	return time.Now().UnixNano()-e.created > int64(ttl)
 }
 
 // wake lets those go on who wait for an update. The caller holds c.mu.
@@ -137,19 +129,21 @@ func (c *KeyValueCache) wake() {
 
 // Get returns the value of key from memory, as of the last update received, or ErrKeyNotFound. It never
 // waits for the network, and after the cache has ended it returns what it last knew: Stale tells. The
-// value belongs to all who get it and must not be changed. Values of a bucket with a time to live are
-// dropped by the local clock.
+// value belongs to all who get it and must not be changed. Values that have a time to live, their own or
+// the bucket's, are dropped by the server's clock. A change of the bucket's time and a purge of its stream,
+// of which nobody is told, are noticed within some five seconds; in a bucket of many keys that expire, a
+// purge of some of them later.
 func (c *KeyValueCache) Get(key string) (jetstream.KeyValueEntry, error) {
 	c.mu.RLock()
 	e := c.entries[key]
 	c.mu.RUnlock()
-	if e == nil || c.kv.ttl > 0 && e.expired(c.kv.ttl) {
+	if e == nil || c.kv.facts.Load().over(e.lifetime, 0) {
 		return nil, c.kv.fault("get key", key, jetstream.ErrKeyNotFound)
 	}
 	return e, nil
 }
 
-// Len returns the number of keys. In a bucket with a time to live it may count some that have expired.
+// Len returns the number of keys. It may count some that have just expired.
 func (c *KeyValueCache) Len() int {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -165,8 +159,9 @@ func (c *KeyValueCache) All() iter.Seq2[string, jetstream.KeyValueEntry] {
 			entries = append(entries, e)
 		}
 		c.mu.RUnlock()
+		facts := c.kv.facts.Load()
 		for _, e := range entries {
-			if c.kv.ttl > 0 && e.expired(c.kv.ttl) {
+			if facts.over(e.lifetime, 0) {
 				continue
 			}
 			if !yield(e.key, e) {

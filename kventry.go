@@ -23,7 +23,7 @@ type keyEntry struct {
 	value     []byte
 	revision  uint64
 	delta     uint64
-	created   int64 // in Unix nanoseconds; 0 when it is not known
+	lifetime  // created is 0 when it is not known
 	operation jetstream.KeyValueOp
 }
 

@@ -47,17 +47,20 @@ type keyFollower struct {
 	begun  time.Time
 	sign   atomic.Int64  // when it was last so, since begun
 	breaks atomic.Uint64 // of the connection when the consumer was made
+	check  atomic.Pointer[bucketCheck]
+	leave  func() // the question for the bucket; nil for one pass
 }
 
-// followStep is what a follower's next returns: an update, or one of two marks.
+// followStep is what a follower's next returns: an update, a check of what is known, or one of two marks.
 type followStep struct {
 	entry    *keyEntry // nil for a mark
 	replaced bool      // the bucket is another one; its values follow from the beginning
-	// When entry is nil and replaced is not set, all present values have been reported.
+	check    *bucketCheck
+	// When nothing of that is set, all present values have been reported.
 }
 
 // errFollow makes the reader return to the follower.
-var errFollow = errors.New("the consumer is new")
+var errFollow = errors.New("there is something to look at")
 
 // follow creates the consumer. Without a deadline in ctx, which is also the follower's life,
 // Config.RequestTimeout bounds that.
@@ -88,7 +91,8 @@ func (kv *KeyValue) follow(ctx context.Context, filters []string, options watchO
 	}
 	f.reader = ordered.New(kv.client.api, ordered.Options{
 		Stream: kv.stream, Config: cfg, Batch: followBatch, Heartbeat: followHeartbeat, Silence: followSilence,
-		Whole: !options.updatesOnly, Replicas: kv.direct && cfg.FilterSubject != "", Opened: f.opened, Observe: f.observe,
+		Whole: !options.updatesOnly, Replicas: kv.direct && cfg.FilterSubject != "",
+		Opened: f.opened, Observe: f.observe, Idle: f.idle,
 	})
 	first, err := f.reader.Start(ctx)
 	if err == nil && options.updatesOnly {
@@ -101,6 +105,9 @@ func (kv *KeyValue) follow(ctx context.Context, filters []string, options watchO
 	if err != nil && !errors.Is(err, errFollow) {
 		f.reader.Close()
 		return nil, kv.fault("watch", f.name(), err)
+	}
+	if !once {
+		f.leave = kv.client.polls.join(f)
 	}
 	return f, nil
 }
@@ -144,6 +151,11 @@ func (f *keyFollower) next(ctx context.Context) (followStep, error) {
 			f.setFresh(f.caught, nil)
 			return followStep{}, nil
 		}
+		if f.loaded {
+			if check := f.check.Swap(nil); check != nil {
+				return followStep{check: check}, nil
+			}
+		}
 		m, meta, err := f.reader.Next(ctx)
 		switch {
 		case errors.Is(err, errFollow):
@@ -173,11 +185,29 @@ func (f *keyFollower) next(ctx context.Context) (followStep, error) {
 func (kv *KeyValue) entry(m *natsgo.Msg, meta *natsgo.MsgMetadata) *keyEntry {
 	return &keyEntry{
 		kv: kv, key: m.Subject[len(kv.prefix):], value: m.Data, revision: meta.Sequence.Stream, delta: meta.NumPending,
-		created: meta.Timestamp.UnixNano(), operation: operationOf(m.Header),
+		lifetime: lifetime{meta.Timestamp.UnixNano(), secondsOf(m.Header)}, operation: operationOf(m.Header),
 	}
 }
 
-func (f *keyFollower) close() { f.reader.Close() }
+func (f *keyFollower) close() {
+	if f.leave != nil {
+		f.leave()
+	}
+	f.reader.Close()
+}
+
+// idle takes the server's word that it has nothing to deliver: what of the present values is still to come
+// has expired. It makes the reader return when there is something to look at.
+func (f *keyFollower) idle(context.Context) error {
+	if !f.loaded {
+		f.left = 0
+		return errFollow
+	}
+	if f.check.Load() != nil {
+		return errFollow
+	}
+	return nil
+}
 
 // observe takes the reader's word on whether all is read.
 func (f *keyFollower) observe(fresh bool) {
@@ -210,6 +240,9 @@ func (f *keyFollower) setFresh(fresh bool, cause error) {
 // isStale tells whether the bucket may have more than was reported.
 func (f *keyFollower) isStale() bool {
 	if !f.fresh.Load() || time.Since(f.begun)-time.Duration(f.sign.Load()) > followExpiry {
+		return true
+	}
+	if check := f.check.Load(); check != nil && check.names != nil {
 		return true
 	}
 	up, breaks, _ := f.kv.client.conn.State()

@@ -110,7 +110,7 @@ func (kv *KeyValue) found(m wire.Stored, err error) (*keyEntry, error) {
 	case err != nil:
 		return nil, err
 	}
-	e := &keyEntry{kv: kv, value: m.Data, revision: m.Sequence, created: m.Time.UnixNano(), operation: operationOf(m.Header)}
+	e := &keyEntry{kv: kv, value: m.Data, revision: m.Sequence, lifetime: lifetime{created: m.Time.UnixNano()}, operation: operationOf(m.Header)}
 	if len(m.Subject) > len(kv.prefix) {
 		e.key = m.Subject[len(kv.prefix):]
 	}

@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -34,7 +35,8 @@ func (w *KeyWatcher) Stale() bool { return w.follower.isStale() }
 // Watch reports the present values of the keys that match filter, which may have wildcards, then a
 // nil, then every change, until the watcher is stopped, ctx ends, or the client is closed: then
 // Updates is closed. Ctx is the watcher's life, not the time of the call. The options are
-// upstream's.
+// upstream's. Nobody is told when a value expires, where no marks are on (WithKeyTTLs); keys that go with a
+// purge of the stream are reported within some five seconds, as deletions with a revision of 0.
 //
 // A watcher goes on over reconnects, restarts and elections, after the last revision that it has
 // reported, so that it misses no key's last value and reports none twice; of a key that changed more
@@ -87,7 +89,7 @@ func (kv *KeyValue) WatchFiltered(ctx context.Context, filters []string, opts ..
 
 // run hands out the updates. It knows which keys exist, for the deletions when the bucket is replaced.
 func (w *KeyWatcher) run(ctx context.Context) {
-	known, gone := make(map[string]struct{}), map[string]struct{}(nil)
+	known, gone := make(map[string]knownKey), map[string]knownKey(nil)
 	told := w.follower.options.updatesOnly // upstream has no nil then
 	send := func(entry jetstream.KeyValueEntry) bool {
 		select {
@@ -106,20 +108,30 @@ func (w *KeyWatcher) run(ctx context.Context) {
 			if step.entry.deleted() {
 				delete(known, step.entry.key)
 			} else {
-				known[step.entry.key] = struct{}{}
+				known[step.entry.key] = knownKey{step.entry.revision, step.entry.lifetime}
 			}
 			delete(gone, step.entry.key)
 			if !send(step.entry) {
 				return
 			}
+		case step.check != nil:
+			for key, k := range known {
+				switch {
+				case step.check.over(k.lifetime, 0):
+					delete(known, key)
+				case step.check.lost(key, k.revision):
+					delete(known, key)
+					if !w.follower.options.ignoreDeletes && !send(w.follower.kv.goneEntry(key)) {
+						return
+					}
+				}
+			}
 		case step.replaced:
 			if gone == nil {
 				gone = known
 			}
-			for key := range known {
-				gone[key] = struct{}{}
-			}
-			known = make(map[string]struct{})
+			maps.Copy(gone, known)
+			known = make(map[string]knownKey)
 		default:
 			for key := range gone {
 				if !w.follower.options.ignoreDeletes && !send(w.follower.kv.goneEntry(key)) {
@@ -135,9 +147,15 @@ func (w *KeyWatcher) run(ctx context.Context) {
 	}
 }
 
+// knownKey is what a watcher remembers of a key.
+type knownKey struct {
+	revision uint64
+	lifetime
+}
+
 // goneEntry is the deletion of a key that the bucket's replacement does not have.
 func (kv *KeyValue) goneEntry(key string) *keyEntry {
-	return &keyEntry{kv: kv, key: key, created: time.Now().UnixNano(), operation: jetstream.KeyValueDelete}
+	return &keyEntry{kv: kv, key: key, lifetime: lifetime{created: time.Now().UnixNano()}, operation: jetstream.KeyValueDelete}
 }
 
 // All returns the keys that exist and match one of the filters, which may have wildcards, with their
