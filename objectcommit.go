@@ -7,42 +7,60 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // commit makes the chunks the object, in the place of the version that is there, whose chunks it removes.
 // It expects that very version: else one of two writers would leave the chunks of the other behind.
 func (w *objectWriter) commit(ctx context.Context) error {
 	c, info := w.store.client, &w.uploaded
+	var old objectVersion
+	var lost error // a conflict
 	for race := 1; ; race++ {
 		// The first look-up goes out while the last chunks are on their way.
-		old, err := c.objectVersion(ctx, info.Bucket, info.Name)
+		now, err := c.objectVersion(ctx, info.Bucket, info.Name)
 		for err == nil && len(w.flying) > 0 {
 			err = w.acked(ctx)
 		}
+		switch {
+		case err != nil:
+		case now.has(info.NUID): // it lost to itself
+			return w.committed(ctx, old, now.sequence)
+		case errors.Is(lost, conn.ErrUnanswered):
+			w.store.leaveBehind(w.subject, lost) // another writer may have replaced the object already
+			return lost
+		default:
+			err = w.verify(ctx, false)
+		}
+		shared := false
 		if err == nil {
-			err = w.verify(ctx)
+			shared, err = w.store.shared(ctx, opPutObject, now)
+		}
+		if err == nil && shared { // a rename was cut
+			err = w.store.remove(ctx, opPutObject, now)
+			if (err == nil || errors.Is(err, ErrConflict)) && race < objectRaces {
+				continue
+			}
 		}
 		if err != nil {
 			w.abandon()
 			return err
 		}
-		m, err := c.objectMetaMessage(info, old.sequence)
+		old = now
+		m, err := c.objectMetaMessage(objectVersion{info: info}, old.sequence)
 		if err != nil {
 			w.abandon()
 			return err
 		}
-		_, err = c.storeObjectMessage(ctx, opPutObject, info, m)
+		sequence, err := c.storeObjectMessage(ctx, opPutObject, info, m)
 		switch {
 		case err == nil:
-			info.ModTime = time.Now().UTC() // about the server's
-			w.removeReplaced(ctx, old)
-			return nil
-		case errors.Is(err, ErrConflict) && errors.Is(err, conn.ErrUnanswered):
-			w.store.leaveBehind(w.subject, err) // another writer may have replaced the object already
-			return err
+			return w.committed(ctx, old, sequence)
 		case errors.Is(err, ErrConflict) && race < objectRaces:
+			lost = err
 			continue
 		case isDoubtful(ctx, err):
 			w.settle(m, old)
@@ -53,13 +71,48 @@ func (w *objectWriter) commit(ctx context.Context) error {
 	}
 }
 
-// verify counts the chunks where they may not be what was sent: after a message ID was forgotten, or a
-// Sweep took a slow upload for an orphan.
-func (w *objectWriter) verify(ctx context.Context) error {
+// committed ends an upload that is the object now, unless a Sweep has taken its chunks: then what it replaced is put
+// back.
+func (w *objectWriter) committed(ctx context.Context, old objectVersion, sequence uint64) error {
+	err := w.verify(ctx, true)
+	if err == nil {
+		w.uploaded.ModTime = time.Now().UTC() // about the server's
+		w.store.release(ctx, old, false)
+		return nil
+	}
+	if !errors.Is(err, ErrObjectCorrupt) {
+		w.store.leaveBehind(w.subject, err)
+		return err
+	}
+	w.store.soon(ctx, w.subject, func(ctx context.Context) error {
+		if !old.there() {
+			old = objectVersion{info: tombstone(&w.uploaded)}
+		}
+		if _, err := w.store.client.storeMeta(ctx, opPutObject, old, sequence); err != nil && !errors.Is(err, ErrConflict) {
+			return err
+		}
+		return w.store.purgeWithin(ctx, w.uploaded.NUID)
+	})
+	return err
+}
+
+// verify counts the chunks where they may not be what was sent: after a message ID was forgotten, or when a Sweep may
+// have taken a slow upload for an orphan. A Sweep claims the chunks before it looks for the object a last time, so
+// that one of the two sees the other.
+func (w *objectWriter) verify(ctx context.Context, committed bool) error {
 	if !w.doubt && time.Since(w.begun) < objectUnwatched {
 		return nil
 	}
-	stored, err := w.store.client.storedChunks(ctx, w.store.bucket, w.uploaded.NUID)
+	c := w.store.client
+	if committed {
+		switch _, err := c.api.Stored(ctx, objectStreamPrefix+w.store.bucket, wire.Get{LastFor: w.subject + objectClaim}); {
+		case err == nil:
+			return fmt.Errorf("%w: a Sweep is removing the chunks of an upload that paused for so long", ErrObjectCorrupt)
+		case !errors.Is(err, jetstream.ErrMsgNotFound):
+			return err
+		}
+	}
+	stored, err := c.storedChunks(ctx, w.store.bucket, w.uploaded.NUID)
 	if err == nil && stored != uint64(w.uploaded.Chunks) {
 		err = fmt.Errorf("%w: %d chunks were stored and there are %d", ErrObjectCorrupt, w.uploaded.Chunks, stored)
 	}
@@ -72,12 +125,6 @@ func isDoubtful(ctx context.Context, err error) bool {
 		return false
 	}
 	return ctx.Err() != nil || errors.Is(err, ErrTimeout) || errors.Is(err, ErrConnectionLost) || errors.Is(err, ErrClosed)
-}
-
-func (w *objectWriter) removeReplaced(ctx context.Context, old objectVersion) {
-	if old.hasChunks() {
-		w.store.purge(ctx, old.info.NUID)
-	}
 }
 
 // abandon removes what was uploaded, without keeping the caller waiting; Shutdown waits for it.
@@ -98,24 +145,26 @@ func (w *objectWriter) abandon() {
 // under the same ID. So the object is there as a whole, or nothing is left of it.
 func (w *objectWriter) settle(m *natsgo.Msg, old objectVersion) {
 	w.store.afterwards(w.subject, func(ctx context.Context) error {
-		c, info := w.store.client, &w.uploaded
-		_, err := c.storeObjectMessage(ctx, opPutObject, info, m)
-		if errors.Is(err, ErrConflict) { // perhaps with itself
-			now, lookup := c.objectVersion(ctx, info.Bucket, info.Name)
-			if lookup == nil && now.info != nil && now.info.NUID == info.NUID {
-				err = nil
-			}
-		}
+		_, err := w.store.client.storeObjectMessage(ctx, opPutObject, &w.uploaded, m)
 		switch {
-		case err == nil:
-			w.removeReplaced(ctx, old)
+		case err == nil && old.hasChunks():
+			return w.store.purgeWithin(ctx, old.info.NUID)
 		case isDoubtful(ctx, err), errors.Is(err, ErrConflict):
 			return err
-		default:
-			return w.store.purgeWithin(ctx, info.NUID)
+		case err != nil:
+			return w.store.purgeWithin(ctx, w.uploaded.NUID)
 		}
 		return nil
 	})
+}
+
+// soon runs f, also when ctx has ended, and beside the caller when it takes long.
+func (s *ObjectStore) soon(ctx context.Context, subject string, f func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), objectCleanup)
+	defer cancel()
+	if f(ctx) != nil {
+		s.afterwards(subject, f)
+	}
 }
 
 // afterwards runs f beside the caller. Shutdown waits for it, unless there is no connection. When it fails,

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // GetInfo returns what is known of an object, or ErrObjectNotFound. It asks the leader of the bucket's
@@ -53,19 +51,20 @@ func (s *ObjectStore) Delete(ctx context.Context, name string) error {
 	if err := s.check(ctx, op, name); err != nil {
 		return err
 	}
-	old, _, err := s.changeObject(ctx, op, name, func(old objectVersion) (*jetstream.ObjectInfo, error) {
-		if !old.there() {
-			return nil, jetstream.ErrObjectNotFound
+	bound, cancel := s.client.deadline(ctx)
+	defer cancel()
+	for race := 1; ; race++ {
+		v, err := s.client.objectVersion(bound, s.bucket, name)
+		if err == nil && !v.there() {
+			err = jetstream.ErrObjectNotFound
 		}
-		return tombstone(old.info), nil
-	})
-	if err != nil {
-		return s.wrap(op, name, err)
+		if err == nil {
+			err = s.remove(bound, op, v)
+		}
+		if !errors.Is(err, ErrConflict) || race == objectRaces {
+			return s.wrap(op, name, err)
+		}
 	}
-	if old.hasChunks() {
-		s.purge(ctx, old.info.NUID)
-	}
-	return nil
 }
 
 // tombstone returns the metadata of a deleted object.
@@ -78,6 +77,8 @@ func tombstone(info *jetstream.ObjectInfo) *jetstream.ObjectInfo {
 // UpdateMeta changes the name, description, headers or metadata of an object. It returns
 // ErrObjectNotFound when there is none, ErrAlreadyExists when the new name is taken, and ErrConflict when
 // the object was replaced while it was renamed. Upstream's may name chunks that a Put has removed meanwhile.
+// A renaming that is cut may leave both names for the same object; then it can be repeated or turned back,
+// and either name can be deleted or replaced: the other one keeps the object.
 func (s *ObjectStore) UpdateMeta(ctx context.Context, name string, meta jetstream.ObjectMeta) error {
 	const op = "update object"
 	if err := s.check(ctx, op, name); err != nil {
@@ -106,44 +107,6 @@ func described(old objectVersion, meta jetstream.ObjectMeta) (*jetstream.ObjectI
 	info := *old.info
 	info.Name, info.Description, info.Headers, info.Metadata = meta.Name, meta.Description, meta.Headers, meta.Metadata
 	return &info, nil
-}
-
-// rename stores the metadata under the new name and removes it from the old one. When the old one was
-// replaced meanwhile, its chunks are gone, and so the new one goes as well.
-func (s *ObjectStore) rename(ctx context.Context, op, name string, meta jetstream.ObjectMeta) error {
-	c := s.client
-	ctx, cancel := c.deadline(ctx)
-	defer cancel()
-	old, err := c.objectVersion(ctx, s.bucket, name)
-	if err != nil {
-		return err
-	}
-	info, err := described(old, meta)
-	if err != nil {
-		return err
-	}
-	taken, err := c.objectVersion(ctx, s.bucket, meta.Name)
-	if err != nil {
-		return err
-	}
-	if taken.there() {
-		return jetstream.ErrObjectAlreadyExists
-	}
-	renamed, err := c.storeMeta(ctx, op, info, taken.sequence)
-	if err != nil {
-		return err
-	}
-	gone, err := c.storeMeta(ctx, op, tombstone(old.info), old.sequence)
-	if err != nil {
-		if errors.Is(err, ErrConflict) {
-			if _, undone := c.storeMeta(ctx, op, tombstone(info), renamed); undone != nil {
-				err = fault.Joined{err, undone}
-			}
-		}
-		return err
-	}
-	_, err = s.purgeSubject(ctx, objectMetaSubject(s.bucket, name), gone) // as upstream leaves no trace of it
-	return err
 }
 
 // AddLink makes name stand for the object that info describes, in this or another bucket. It returns

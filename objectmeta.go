@@ -17,17 +17,16 @@ import (
 // objectRaces bounds how often a writer that was overtaken tries again.
 const objectRaces = 100
 
-// objectMetaMessage returns the message that makes info the metadata of its name, provided that what is
-// there now has the given sequence.
-func (c *Client) objectMetaMessage(info *jetstream.ObjectInfo, replaced uint64) (*natsgo.Msg, error) {
-	own := *info
-	own.ModTime = time.Time{} // the message has one
-	body, err := json.Marshal(&own)
+// objectMetaMessage returns the message that makes v the metadata of its name, provided that what is there now has
+// the given sequence.
+func (c *Client) objectMetaMessage(v objectVersion, replaced uint64) (*natsgo.Msg, error) {
+	// The message has a time of its own; other clients may miss the field.
+	body, err := json.Marshal(objectRecord{v.info, json.RawMessage(`"0001-01-01T00:00:00Z"`), v.move})
 	if err != nil {
 		return nil, err
 	}
 	return &natsgo.Msg{
-		Subject: objectMetaSubject(info.Bucket, info.Name),
+		Subject: objectMetaSubject(v.info.Bucket, v.info.Name),
 		Header: natsgo.Header{
 			natsgo.MsgRollup:                    {natsgo.MsgRollupSubject},
 			jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(replaced, 10)},
@@ -37,25 +36,31 @@ func (c *Client) objectMetaMessage(info *jetstream.ObjectInfo, replaced uint64) 
 	}, nil
 }
 
-// storeMeta makes info the metadata of its name in the place of the version with the given sequence, or
-// returns ErrConflict when that is not the last one.
-func (c *Client) storeMeta(ctx context.Context, op string, info *jetstream.ObjectInfo, replaced uint64) (uint64, error) {
-	m, err := c.objectMetaMessage(info, replaced)
+// storeMeta makes v the metadata of its name in the place of the version with the given sequence, or returns
+// ErrConflict when that is not the last one.
+func (c *Client) storeMeta(ctx context.Context, op string, v objectVersion, replaced uint64) (uint64, error) {
+	m, err := c.objectMetaMessage(v, replaced)
 	if err != nil {
 		return 0, err
 	}
-	return c.storeObjectMessage(ctx, op, info, m)
+	return c.storeObjectMessage(ctx, op, v.info, m)
 }
 
-// storeObjectMessage publishes a message of an object under whose name its errors go.
+// storeObjectMessage publishes metadata, which its errors call by the object's name. A refusal may come from the
+// stream of another domain, or after the storing: whether there is a conflict is seen from what is there.
 func (c *Client) storeObjectMessage(ctx context.Context, op string, info *jetstream.ObjectInfo, m *natsgo.Msg) (uint64, error) {
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 	ack, err := c.store(ctx, op, m)
-	if err != nil {
-		return 0, objectError(op, info.Bucket, info.Name, err)
+	if err == nil {
+		return ack.Sequence, nil
 	}
-	return ack.Sequence, nil
+	if errors.Is(err, ErrConflict) {
+		if v, failed := c.objectVersion(ctx, info.Bucket, info.Name); failed == nil && v.id == m.Header.Get(jetstream.MsgIDHeader) {
+			return v.sequence, nil
+		}
+	}
+	return 0, objectError(op, info.Bucket, info.Name, err)
 }
 
 // objectError names the object in the place of a subject that nobody knows.
@@ -89,7 +94,11 @@ func (s *ObjectStore) changeObject(ctx context.Context, op, name string, change 
 		if err != nil {
 			return old, nil, err
 		}
-		_, err = c.storeMeta(ctx, op, info, old.sequence)
+		next := objectVersion{info: info}
+		if next.has(info.NUID) && old.has(info.NUID) { // it is changed, and neither replaced nor deleted
+			next.move = old.move
+		}
+		_, err = c.storeMeta(ctx, op, next, old.sequence)
 		if errors.Is(err, ErrConflict) && race < objectRaces {
 			continue
 		}
@@ -118,17 +127,7 @@ func (s *ObjectStore) purgeSubject(ctx context.Context, subject string, upTo uin
 	return answer.Purged, err
 }
 
-// purge removes chunks that no object needs, also when ctx has ended: beside the caller when it takes long.
-func (s *ObjectStore) purge(ctx context.Context, nuid string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), objectCleanup)
-	defer cancel()
-	if s.purgeWithin(ctx, nuid) == nil {
-		return
-	}
-	s.afterwards(objectChunks(s.bucket, nuid), func(ctx context.Context) error { return s.purgeWithin(ctx, nuid) })
-}
-
-// purgeWithin is purge for as long as ctx lasts.
+// purgeWithin removes chunks for as long as ctx lasts.
 func (s *ObjectStore) purgeWithin(ctx context.Context, nuid string) error {
 	_, err := s.purgeSubject(ctx, objectChunks(s.bucket, nuid), 0)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {

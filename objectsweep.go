@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
@@ -40,11 +42,33 @@ func (s *ObjectStore) Sweep(ctx context.Context, olderThan time.Duration) (int, 
 	return removed, nil
 }
 
+// objectClaim, after the subject of an upload's chunks, is where a Sweep says that it is about to remove them.
+const objectClaim = ".sweep"
+
 func (s *ObjectStore) sweep(ctx context.Context, olderThan time.Duration) (removed int, err error) {
-	// First the chunks, then the objects: an upload that ends in between is seen as an object. And twice, for an
-	// object that is renamed while the list is made may be in neither place.
+	// First the chunks, then the objects: an upload that ends in between is seen as an object. And once more when the
+	// chunks are claimed: an upload that ends after that sees the claim. Besides, an object that is renamed while the
+	// list is made may be in neither place.
 	uploads, orphans, err := s.uploads(ctx, olderThan)
-	for i := 0; i < 2 && err == nil && len(orphans) > 0; i++ {
+	if err == nil && len(orphans) > 0 {
+		err = s.spare(ctx, uploads, orphans)
+	}
+	claims := make(map[string]uint64, len(orphans))
+	defer s.soon(ctx, objectChunks(s.bucket, "*"+objectClaim), func(ctx context.Context) (err error) {
+		for subject, claim := range claims {
+			if err == nil {
+				_, err = s.purgeSubject(ctx, subject, claim)
+			}
+		}
+		return err
+	})
+	for nuid := range orphans {
+		if err != nil {
+			return 0, err
+		}
+		err = s.claim(ctx, nuid, orphans, claims)
+	}
+	if err == nil && len(orphans) > 0 {
 		err = s.spare(ctx, uploads, orphans)
 	}
 	for nuid, last := range orphans {
@@ -63,21 +87,53 @@ func (s *ObjectStore) sweep(ctx context.Context, olderThan time.Duration) (remov
 	return removed, err
 }
 
-// uploads returns the NUIDs of all that has chunks and, of those whose last chunk is old, the sequence of that one.
+// claim says that the chunks are going to be removed, or takes them out of orphans when another Sweep has said so. In a
+// full bucket, where no upload can end, it need not be said.
+func (s *ObjectStore) claim(ctx context.Context, nuid string, orphans, claims map[string]uint64) error {
+	c, subject := s.client, objectChunks(s.bucket, nuid)+objectClaim
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	ack, err := c.store(ctx, "sweep", &natsgo.Msg{Subject: subject, Header: natsgo.Header{
+		jetstream.ExpectedLastSubjSeqHeader: {"0"}, jetstream.MsgIDHeader: {c.msgIDs.next()},
+	}})
+	switch {
+	case err == nil:
+		claims[subject] = ack.Sequence
+	case errors.Is(err, ErrConflict):
+		delete(orphans, nuid)
+	case !errors.Is(err, ErrStreamFull):
+		return err
+	}
+	return nil
+}
+
+// uploads returns the NUIDs of all that has chunks and, of those whose last chunk is old, the sequence of that one. It
+// removes the claims of Sweeps that were killed.
 func (s *ObjectStore) uploads(ctx context.Context, olderThan time.Duration) (all []string, old map[string]uint64, err error) {
 	bucket, err := s.client.bucketState(ctx, s.bucket, "")
 	if err != nil {
 		return nil, nil, err
 	}
-	prefix := objectChunks(s.bucket, "")
+	prefix, stale := objectChunks(s.bucket, ""), make(map[string]uint64)
 	old = make(map[string]uint64)
-	err = s.walk(ctx, jetstream.ConsumerConfig{FilterSubject: prefix + "*", HeadersOnly: true}, func(m wire.Stored) {
+	err = s.walk(ctx, jetstream.ConsumerConfig{FilterSubject: prefix + ">", HeadersOnly: true}, func(m wire.Stored) {
 		nuid := strings.TrimPrefix(m.Subject, prefix)
-		all = append(all, nuid)
-		if bucket.Now.Sub(m.Time) >= olderThan {
-			old[nuid] = m.Sequence
+		isOld := bucket.Now.Sub(m.Time) >= olderThan
+		switch {
+		case !strings.Contains(nuid, "."):
+			all = append(all, nuid)
+			if isOld {
+				old[nuid] = m.Sequence
+			}
+		case isOld && strings.HasSuffix(nuid, objectClaim):
+			stale[m.Subject] = m.Sequence
 		}
 	})
+	for subject, claim := range stale {
+		if err == nil {
+			_, err = s.purgeSubject(ctx, subject, claim)
+		}
+	}
 	return all, old, err
 }
 

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -47,14 +48,25 @@ func objectName(subject string) string {
 type objectRecord struct {
 	*jetstream.ObjectInfo
 	ModTime json.RawMessage `json:"mtime"` // in the place of the info's: the message has one
+	objectMove
 }
+
+// objectMove tells which other name has, or may get, the chunks of an object that is renamed: see rename.
+type objectMove struct {
+	From string `json:"renamed_from,omitempty"`
+	To   string `json:"renamed_to,omitempty"`
+}
+
+func (m objectMove) other() string { return cmp.Or(m.From, m.To) }
 
 // objectVersion is the metadata of an object as it is stored, also that of a deleted one. There is no info
 // when nothing is stored under the name; the sequence is 0 then.
 type objectVersion struct {
 	info     *jetstream.ObjectInfo
+	move     objectMove
 	sequence uint64
-	unread   error // why only a part of info could be read, which another client has written
+	id       string // of the message
+	unread   error  // why only a part of info could be read, which another client has written
 }
 
 // there tells whether there is an object, be it one that cannot be read.
@@ -72,6 +84,9 @@ func (v objectVersion) isLink() bool {
 	return v.info != nil && v.info.Opts != nil && v.info.Opts.Link != nil
 }
 
+// has tells whether it is an object with the chunks of that NUID.
+func (v objectVersion) has(nuid string) bool { return v.there() && v.info.NUID == nuid }
+
 // hasChunks tells whether the object may have chunks, which its NUID names.
 func (v objectVersion) hasChunks() bool {
 	return v.there() && v.info.NUID != "" && (v.info.Chunks > 0 || v.unread != nil)
@@ -80,10 +95,11 @@ func (v objectVersion) hasChunks() bool {
 // readVersion reads a message of metadata. Of what another client has written in its own way it reads what it
 // can, and the name from the subject.
 func readVersion(bucket string, m wire.Stored) objectVersion {
-	info := &jetstream.ObjectInfo{}
-	err := json.Unmarshal(m.Data, &objectRecord{ObjectInfo: info})
+	record := objectRecord{ObjectInfo: &jetstream.ObjectInfo{}}
+	err := json.Unmarshal(m.Data, &record)
+	info := record.ObjectInfo
 	usable := info.NUID != "" && len(info.NUID) <= subjects.MaxName && !strings.ContainsAny(info.NUID, " .*>\t\r\n")
-	v := objectVersion{info: info, sequence: m.Sequence}
+	v := objectVersion{info: info, move: record.objectMove, sequence: m.Sequence, id: m.Header.Get(jetstream.MsgIDHeader)}
 	switch {
 	case m.Header.Get(jetstream.MarkerReasonHeader) != "": // the server's, for an object that has expired
 		info.Deleted, err = true, nil
