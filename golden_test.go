@@ -80,7 +80,7 @@ func TestErrorTexts(t *testing.T) {
 	say("a configuration that cannot work", err)
 	_, err = nats.NewClientContext(ctx, &nats.Config{URLs: []string{s.URL()}, Username: "u", Password: "wrong"})
 	say("wrong password", err)
-	_, err = nats.NewClientContext(within(t, 200*time.Millisecond), &nats.Config{URLs: []string{stopped.URL()}, Timeout: 100 * time.Millisecond})
+	_, err = nats.NewClientContext(within(t, 4*time.Second), &nats.Config{URLs: []string{stopped.URL()}, Timeout: 2 * time.Second})
 	say("nobody listens", err)
 
 	say("publish: empty subject", client.Publish(ctx, "", nil))

@@ -50,13 +50,7 @@ func (c *Client) namedBucketCall(ctx context.Context, op, prefix, bucket string)
 // Config.DefaultStreamReplicas and DefaultStorageType where no option sets them. A bucket's name
 // consists of letters, digits, - and _; another one is ErrInvalidArgument.
 func (c *Client) CreateKeyValue(ctx context.Context, bucket string, opts ...KeyValueOption) (*KeyValue, error) {
-	const op = "create key-value bucket"
-	_, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	return c.ensureKeyValue(ctx, op, bucket, opts, true)
+	return c.ensureKeyValue(ctx, "create key-value bucket", bucket, opts, true)
 }
 
 // keyValueConfig returns what the options set, and the same with the client's defaults.
@@ -73,10 +67,13 @@ func (c *Client) keyValueConfig(bucket string, opts []KeyValueOption) (set, full
 	return set, full
 }
 
-// ensureKeyValue makes CreateKeyValue of EnsureKeyValue, or does all of its work.
-func (c *Client) ensureKeyValue(
-	ctx context.Context, op, bucket string, opts []KeyValueOption, create bool,
-) (*KeyValue, error) {
+// ensureKeyValue is EnsureKeyValue or, where a bucket that exists is not to be changed, CreateKeyValue.
+func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []KeyValueOption, create bool) (*KeyValue, error) {
+	_, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
 	want, fresh := c.keyValueConfig(bucket, opts)
 	if create {
 		want = fresh
@@ -110,13 +107,7 @@ func (c *Client) ensureKeyValue(
 // that change the same bucket at once both succeed, and the later one wins. The other errors are those
 // of CreateKeyValue.
 func (c *Client) EnsureKeyValue(ctx context.Context, bucket string, opts ...KeyValueOption) (*KeyValue, error) {
-	const op = "ensure key-value bucket"
-	_, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	return c.ensureKeyValue(ctx, op, bucket, opts, false)
+	return c.ensureKeyValue(ctx, "ensure key-value bucket", bucket, opts, false)
 }
 
 // GetKeyValue returns the handle of a bucket, or ErrBucketNotFound.

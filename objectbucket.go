@@ -69,38 +69,29 @@ func (c *Client) objectStoreConfig(bucket string, opts []ObjectStoreOption) (set
 // is ErrAlreadyExists; EnsureObjectStore adapts the bucket. A bucket's name consists of letters, digits,
 // - and _; another one is ErrInvalidArgument.
 func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...ObjectStoreOption) (*ObjectStore, error) {
-	const op = "create object store"
+	return c.ensureObjectStore(ctx, "create object store", bucket, opts, true)
+}
+
+// ensureObjectStore is EnsureObjectStore or, where a bucket that exists is not to be changed, CreateObjectStore.
+func (c *Client) ensureObjectStore(ctx context.Context, op, bucket string, opts []ObjectStoreOption, create bool) (*ObjectStore, error) {
 	_, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
-	return c.ensureObjectStore(ctx, op, bucket, opts, true)
-}
-
-// ensureObjectStore makes CreateObjectStore of EnsureObjectStore, or does all of its work.
-func (c *Client) ensureObjectStore(
-	ctx context.Context, op, bucket string, opts []ObjectStoreOption, create bool,
-) (*ObjectStore, error) {
 	want, fresh := c.objectStoreConfig(bucket, opts)
 	if create {
 		want = fresh
 	}
 	differs := DriftError{Bucket: bucket, Stream: objectStreamPrefix + bucket, create: create}
-	_, err := ensure(ctx, c, ensureOptions{}, ensuredStream(drift.ObjectStoreStream(fresh), differs,
+	_, err = ensure(ctx, c, ensureOptions{}, ensuredStream(drift.ObjectStoreStream(fresh), differs,
 		func(live *jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference) {
 			return drift.ObjectStore(live.Config, want, create)
 		}))
 	if err != nil {
 		return nil, ensureFault(op, bucket, jsapi.Wrap, err)
 	}
-	upstream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStore, error) {
-		return js.ObjectStore(ctx, bucket)
-	})
-	if err != nil {
-		return nil, jsapi.Wrap(op, bucket, err)
-	}
-	return &ObjectStore{ObjectStore: upstream, client: c, bucket: bucket}, nil
+	return c.boundObjectStore(ctx, op, bucket)
 }
 
 // EnsureObjectStore creates a bucket, or changes the one there is to what the options say. What they leave
@@ -108,13 +99,7 @@ func (c *Client) ensureObjectStore(
 // made, is not made: it is a *DriftError that lists every field that differs. The other errors are those of
 // CreateObjectStore.
 func (c *Client) EnsureObjectStore(ctx context.Context, bucket string, opts ...ObjectStoreOption) (*ObjectStore, error) {
-	const op = "ensure object store"
-	_, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	return c.ensureObjectStore(ctx, op, bucket, opts, false)
+	return c.ensureObjectStore(ctx, "ensure object store", bucket, opts, false)
 }
 
 // GetObjectStore returns the handle of a bucket, or ErrBucketNotFound.
@@ -125,11 +110,16 @@ func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStor
 		return nil, err
 	}
 	defer cancel()
+	return c.boundObjectStore(ctx, op, bucket)
+}
+
+// boundObjectStore returns the handle of a bucket that exists.
+func (c *Client) boundObjectStore(ctx context.Context, op, bucket string) (*ObjectStore, error) {
 	store, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStore, error) {
 		return js.ObjectStore(ctx, bucket)
 	})
 	if err != nil {
-		return nil, jsapi.Wrap(op, bucket, fault.Because(ctx, err))
+		return nil, jsapi.Wrap(op, bucket, err)
 	}
 	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
 }
@@ -144,9 +134,9 @@ func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
 	defer cancel()
 	err = c.api.Ask(ctx, "STREAM.DELETE."+objectStreamPrefix+bucket, nil, &jsapi.Refusal{})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		err = fault.Joined{jetstream.ErrBucketNotFound, jetstream.ErrStreamNotFound}
+		err = fault.Joined{jetstream.ErrBucketNotFound, err}
 	}
-	return jsapi.Wrap(op, bucket, fault.Because(ctx, err))
+	return jsapi.Wrap(op, bucket, err)
 }
 
 // ObjectStores returns the state of every bucket of objects in the account. An error ends the sequence.
