@@ -44,6 +44,7 @@ type Client struct {
 	userError atomic.Pointer[natsgo.ErrHandler] // of WithNATSOptions
 	msgIDs    idSource
 	ackWaits  ackWaits
+	pulls     pulls
 	flights   *flights // nil when JetStream is not enabled
 
 	resolver  Resolver // nil when there is no discovery

@@ -92,6 +92,10 @@ var (
 	ErrStreamFull = fault.ErrStreamFull
 	// ErrConsumerNotFound is returned when the consumer does not exist.
 	ErrConsumerNotFound = fault.ErrConsumerNotFound
+
+	// ErrPullRefused is returned when the configuration of a consumer does not allow a pull: so many messages
+	// at once, for so long, or at all. It is ErrInvalidArgument, too.
+	ErrPullRefused = fault.ErrPullRefused
 	// ErrBucketNotFound is returned when the key-value or object bucket does not exist.
 	ErrBucketNotFound = fault.ErrBucketNotFound
 	// ErrKeyNotFound is returned when the key does not exist or was deleted.

@@ -2,10 +2,14 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 )
 
 // AckMessage acknowledges msg and returns when the server has confirmed it, as Message.AckSync does.
@@ -27,6 +31,10 @@ func (c *Client) AckMessage(ctx context.Context, msg *Message) error {
 	if msg == nil {
 		return fail(op, "", ErrInvalidArgument, "the message is nil")
 	}
+	var wait <-chan time.Duration
+	if _, trip := c.conn.Peer(); msg.held() > 0 && msg.held()+trip >= ackWaitMin {
+		wait = c.ackWaits.of(ctx, c.api, msg) // beside the acknowledgement
+	}
 	if err := msg.AckSync(ctx); err != nil {
 		return err
 	}
@@ -34,11 +42,10 @@ func (c *Client) AckMessage(ctx context.Context, msg *Message) error {
 	if held < ackWaitMin {
 		return nil
 	}
-	meta, err := msg.Metadata()
-	if err != nil {
-		return nil //nolint:nilerr // the message is acknowledged, and without it nothing more can be said
+	if wait == nil {
+		wait = c.ackWaits.of(ctx, c.api, msg)
 	}
-	if wait := c.ackWaits.of(ctx, c.js, meta); wait > 0 && held > wait {
+	if wait := <-wait; wait > 0 && held > wait {
 		return fail(op, msg.Subject, ErrLateAck, "it was held for %v and the ack wait is %v", held.Round(time.Millisecond), wait)
 	}
 	return nil
@@ -66,30 +73,55 @@ type ackWait struct {
 	backOff []time.Duration // by delivery, instead of wait
 }
 
-// of returns the ack wait of one delivery, or 0 when it cannot be found out.
-func (a *ackWaits) of(ctx context.Context, js jetstream.JetStream, meta *jetstream.MsgMetadata) time.Duration {
+// of looks up the ack wait of one delivery, which is 0 when it cannot be found out.
+func (a *ackWaits) of(ctx context.Context, api *jsapi.API, msg *Message) <-chan time.Duration {
+	answer := make(chan time.Duration, 1)
+	meta, err := msg.Metadata()
+	if err != nil {
+		answer <- 0
+		return answer
+	}
 	name := path(meta.Stream, meta.Consumer)
 	a.mu.Lock()
 	found, ok := a.known[name]
 	a.mu.Unlock()
-	if !ok || time.Since(found.asked) > ackWaitsFresh {
-		ctx, cancel := context.WithTimeout(ctx, ackWaitsTimeout)
-		defer cancel()
-		consumer, err := js.Consumer(ctx, meta.Stream, meta.Consumer)
-		if err != nil {
-			return 0
-		}
-		cfg := consumer.CachedInfo().Config
-		found = ackWait{asked: time.Now(), wait: cfg.AckWait, backOff: cfg.BackOff}
+	if ok && time.Since(found.asked) < ackWaitsFresh {
+		answer <- found.of(meta.NumDelivered)
+		return answer
+	}
+	go func() {
+		found := a.ask(ctx, api, meta)
+		answer <- found.of(meta.NumDelivered)
+	}()
+	return answer
+}
+
+// ask asks the server. That it may not is remembered, too.
+func (a *ackWaits) ask(ctx context.Context, api *jsapi.API, meta *jetstream.MsgMetadata) ackWait {
+	_, trip := api.Conn().Peer()
+	ctx, cancel := context.WithTimeout(ctx, ackWaitsTimeout+2*trip)
+	defer cancel()
+	var info struct {
+		jsapi.Refusal
+		jetstream.ConsumerInfo
+	}
+	err := api.Ask(ctx, "CONSUMER.INFO."+meta.Stream+"."+meta.Consumer, nil, &info)
+	found := ackWait{asked: time.Now(), wait: info.Config.AckWait, backOff: info.Config.BackOff}
+	if err == nil || errors.Is(err, natsgo.ErrPermissionViolation) {
 		a.mu.Lock()
+		defer a.mu.Unlock()
 		if a.known == nil || len(a.known) >= ackWaitsSize {
 			a.known = make(map[string]ackWait)
 		}
-		a.known[name] = found
-		a.mu.Unlock()
+		a.known[path(meta.Stream, meta.Consumer)] = found
 	}
-	if n := len(found.backOff); n > 0 {
-		return found.backOff[min(max(int(meta.NumDelivered), 1), n)-1]
+	return found
+}
+
+// of is the ack wait of that delivery.
+func (w ackWait) of(delivery uint64) time.Duration {
+	if n := len(w.backOff); n > 0 {
+		return w.backOff[min(max(int(delivery), 1), n)-1]
 	}
-	return found.wait
+	return w.wait
 }

@@ -162,7 +162,7 @@ func (m *Message) held() time.Duration {
 	if renewed := atomic.LoadInt64(&m.renewed); renewed != 0 {
 		return time.Since(time.Unix(0, renewed))
 	}
-	if m.origin.received.IsZero() {
+	if m.origin == nil || m.origin.received.IsZero() {
 		return 0
 	}
 	return time.Since(m.origin.received)

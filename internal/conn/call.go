@@ -161,9 +161,10 @@ func (a *Call) enter(n int) bool {
 		a.timer.Reset(pause.Varied(callRoom))
 		return false
 	}
-	a.flying, a.patience = true, max(a.lane.Patience(n, a.conn.Trip()), a.least)
+	_, trip := a.conn.Peer()
+	a.flying, a.patience = true, max(a.lane.Patience(n, trip), a.least)
 	if a.Hurry > 0 {
-		a.patience = min(a.patience, max(a.Hurry, a.lane.Patience(1, a.conn.Trip())))
+		a.patience = min(a.patience, max(a.Hurry, a.lane.Patience(1, trip)))
 	}
 	return true
 }

@@ -252,21 +252,6 @@ func (c *Conn) MaxPayload() int64 {
 	return 0
 }
 
-// Trip returns how long the present server, or the last one, took to let the client in: a message and its
-// answer.
-func (c *Conn) Trip() time.Duration {
-	if l := c.present.Load(); l != nil {
-		return l.trip
-	}
-	return 0
-}
-
-// Alone tells whether the present server, or the last one, is in no cluster.
-func (c *Conn) Alone() bool {
-	l := c.present.Load()
-	return l != nil && l.info.Cluster == ""
-}
-
 // LastError returns why there is no connection, or nil.
 func (c *Conn) LastError() error {
 	c.mu.Lock()

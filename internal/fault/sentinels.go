@@ -1,6 +1,9 @@
 package fault
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The sentinels. The root package names them too, with what each means to a caller.
 var (
@@ -36,6 +39,7 @@ var (
 	ErrStreamNotFound    = errors.New("stream not found")
 	ErrStreamFull        = errors.New("stream is full")
 	ErrConsumerNotFound  = errors.New("consumer not found")
+	ErrPullRefused       = fmt.Errorf("%w: the consumer allows no such pull", ErrInvalidArgument)
 	ErrBucketNotFound    = errors.New("bucket not found")
 	ErrKeyNotFound       = errors.New("key not found")
 	ErrObjectNotFound    = errors.New("object not found")

@@ -166,8 +166,9 @@ func (r *Reader) question() *natsgo.Msg {
 // read it does not wait for the stream's leader, since they may have what was stored last.
 func (r *Reader) isAnew(ctx context.Context) (bool, error) {
 	if r.o.Replicas {
+		_, trip := r.conn.Peer()
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, max(pauseMax, 3*r.conn.Trip()))
+		ctx, cancel = context.WithTimeout(ctx, max(pauseMax, 3*trip))
 		defer cancel()
 	}
 	var info struct {

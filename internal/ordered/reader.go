@@ -299,7 +299,7 @@ func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) err
 	case wire.StatusTimeout:
 		left, _ := wire.PullEnded(m)
 		r.asked -= min(r.asked, left)
-		r.calm = r.calms && r.api.Subject("") == jetstream.DefaultAPIPrefix && r.conn.Alone()
+		r.calm = r.calms && r.api.Subject("") == jetstream.DefaultAPIPrefix && r.conn.Info().Cluster == ""
 		r.refill()
 	default:
 		r.Renew()

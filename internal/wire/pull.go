@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // Pull is the body of a request for messages; what is zero is left out.
@@ -28,6 +31,9 @@ func Pull(batch int, expires, heartbeat time.Duration, noWait bool) []byte {
 // ErrPullAgain means that a pull ended early for a reason that passes.
 var ErrPullAgain = errors.New("the pull ended early")
 
+// ErrTooManyPulls means that as many pulls wait as the consumer allows, its MaxWaiting.
+var ErrTooManyPulls = errors.New("the consumer's MaxWaiting is reached")
+
 // PullError says what a status means for the pull; nil is its natural end.
 func PullError(status, description string) error {
 	switch status {
@@ -46,7 +52,14 @@ func PullError(status, description string) error {
 			return jetstream.ErrConsumerDeleted
 		case "Server Shutdown", "Leadership Change":
 			return ErrPullAgain
+		case "Exceeded MaxWaiting":
+			return ErrTooManyPulls
 		}
+		if strings.HasPrefix(description, "Exceeded MaxRequest") || description == "Consumer is push based" {
+			return fmt.Errorf("%w: the server answered %s %s", fault.ErrPullRefused, status, description)
+		}
+	case StatusBadRequest:
+		return fmt.Errorf("%w: the server answered %s %s", fault.ErrPullRefused, status, description)
 	}
 	return Unexpected(status, description)
 }

@@ -16,6 +16,7 @@ const (
 const (
 	StatusHeartbeat    = "100"
 	StatusEndOfBatch   = "204"
+	StatusBadRequest   = "400"
 	StatusNotFound     = "404"
 	StatusTimeout      = "408"
 	StatusConflict     = "409"
