@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -36,8 +37,8 @@ type puller struct {
 	subject          string                    // of pulls
 	poke             chan struct{}             // an optional consumer has come into being
 
-	session *pullSession // nil between two
-	retired *pullSession // until the next one is heard: see retire; the run's own
+	session *pullSession   // nil between two
+	retired []*pullSession // that something may still come to; the run's own
 	healthy bool
 	active  int // messages from here that are ready or running
 
@@ -65,7 +66,7 @@ func (s *Consumption) patience() time.Duration {
 
 // run pulls until the Consumption stops.
 func (p *puller) run() {
-	defer p.forget(errPullRelinked)
+	defer p.forget(nil)
 	var pause time.Duration
 	missing := p.optional
 	for attempt := 1; ; attempt++ {
@@ -180,24 +181,37 @@ func (p *puller) pull(missing bool) (heard bool, err error) {
 	return heard, err
 }
 
-// retire ends a session. Where that is no more than a change of the consumer's leader, its inbox is kept
-// until the next session is heard: whoever leads tells those that it knows of, and a pull that was sent into
-// the change may be nobody's.
+// retire ends a session. Where that is no more than a change of the consumer's leader, or a suspicion, its
+// inbox is kept for as long as its pulls last: whoever leads tells those that it knows of, while a pull that was
+// sent into the change may be nobody's, and what is sent to an inbox that is gone has cost a delivery.
 func (p *puller) retire(session *pullSession, cause error) {
-	if p.retired == nil && (errors.Is(cause, errPullSilent) || errors.Is(cause, wire.ErrPullAgain)) {
-		p.retired = session
+	switch {
+	case errors.Is(cause, errPullSilent), errors.Is(cause, wire.ErrPullAgain):
+		session.ended = time.Now()
+		p.retired = append(p.retired, session)
 		return
+	case errors.Is(cause, errPullRelinked):
+		p.forget(nil)
 	}
 	session.close(cause)
-	if errors.Is(cause, errPullRelinked) {
-		p.forget(cause)
-	}
 }
 
-// forget ends the session that is kept.
-func (p *puller) forget(cause error) {
-	if p.retired != nil {
-		p.retired.close(cause)
-		p.retired = nil
+// forget ends those of the retired sessions that are over, or all.
+func (p *puller) forget(over func(*pullSession) bool) {
+	if len(p.retired) == 0 {
+		return
+	}
+	p.s.mu.Lock()
+	var ended []*pullSession
+	p.retired = slices.DeleteFunc(p.retired, func(ps *pullSession) bool {
+		if over == nil || over(ps) {
+			ended = append(ended, ps)
+			return true
+		}
+		return false
+	})
+	p.s.mu.Unlock()
+	for _, ps := range ended {
+		p.s.client.conn.Unsubscribe(ps.sub)
 	}
 }

@@ -36,15 +36,21 @@ type pullSession struct {
 	woken  chan struct{}
 	node   string // of which it may be the sentinel
 
-	quick, alarmed atomic.Bool // it is the sentinel; the sentinel hears nothing
+	sentinel atomic.Bool
+	alarmed  atomic.Bool // the sentinel hears nothing
 
 	// guarded by the Consumption's lock
 	begun  time.Time
 	asked  int       // messages asked for and not yet received
+	lone   bool      // since all had come, and no pull has ended without any: what was sent since may be nobody's
 	signs  uint64    // of life
 	seen   uint64    // of these
 	heard  time.Time // when the last of the seen came, about
 	probed time.Time // when a sign was asked for since
+
+	told bool // by a leader that knew of it that it is over
+
+	ended time.Time // the run's own
 }
 
 // open subscribes to a new inbox and asks for the first messages.
@@ -116,13 +122,13 @@ func (ps *pullSession) watch(breaks uint64) error {
 			return err
 		}
 		if heard {
-			p.forget(nil)
+			p.forget(func(ps *pullSession) bool { return ps.asked == 0 || time.Since(ps.ended) > pullExpires })
 		}
 		if unknown { // all workers are busy, so there is no pull to hear of
 			ps.inquire()
 			next = pullQuickBeat
 		}
-		if busy && ps.quick.Load() {
+		if busy && ps.sentinel.Load() {
 			s.client.sentinels.relieve(ps.node, ps)
 		}
 		if moved {
@@ -154,25 +160,29 @@ func (ps *pullSession) watch(breaks uint64) error {
 	}
 }
 
-// judge returns when the session is to be judged again. The server that has been silent for longer than a
-// heartbeat takes is asked for a sign of life by one more pull, whose heartbeats are quick. The caller holds
-// s.mu.
+// judge returns when the session is to be judged again, or that it is silent: heartbeats are missing. Where
+// none is due soon although they should be, one more pull asks for some. The caller holds s.mu.
 func (ps *pullSession) judge(now time.Time) (next time.Duration, err error) {
-	if ps.signs != ps.seen || ps.asked == 0 {
+	s, beat := ps.p.s, ps.beat(now)
+	if ps.asked == 0 || s.stopping {
+		ps.heard = now
+		return beat, nil
+	}
+	if ps.signs != ps.seen {
 		ps.seen, ps.heard, ps.probed = ps.signs, now, time.Time{}
 	}
-	s := ps.p.s
-	slack, beat, alarmed := pullSlack+s.pace.trip, ps.beat(now), ps.alarmed.Swap(false)
-	next = beat + max(slack, beat/10) - now.Sub(ps.heard)
-	switch {
-	case ps.asked == 0 || s.stopping:
-		return beat, nil
+	slack := pullSlack + s.pace.trip
+	late := ps.heard.Add(pullQuickBeat + slack).Sub(now)
+	switch alarmed, sentinel := ps.alarmed.Swap(false), ps.sentinel.Load(); {
 	case !ps.probed.IsZero():
-		next = pullQuickBeat + slack - now.Sub(ps.probed)
-	case next <= 0 || alarmed:
-		ps.probed = now
+		next = ps.probed.Add(pullQuickBeat + slack).Sub(now)
+	case sentinel && late > 0:
+		return late, nil
+	case sentinel || alarmed:
+		ps.probed, next = now, pullQuickBeat+slack
 		ps.pull(1, pullQuickBeat)
-		next = pullQuickBeat + slack
+	default:
+		next = ps.heard.Add(max(2*pullQuickBeat, beat*11/10) + slack).Sub(now)
 	}
 	if next <= 0 {
 		return 0, errPullSilent
@@ -182,7 +192,7 @@ func (ps *pullSession) judge(now time.Time) (next time.Duration, err error) {
 
 // beat returns how often the session should hear of the server. The caller holds s.mu.
 func (ps *pullSession) beat(now time.Time) time.Duration {
-	if ps.quick.Load() || now.Sub(ps.begun) < pullYoung {
+	if ps.sentinel.Load() || ps.lone || now.Sub(ps.begun) < pullYoung {
 		return pullQuickBeat
 	}
 	return min(pullBeat, ps.p.s.rules.expires/2)
@@ -264,8 +274,8 @@ func (p *puller) ask() {
 func (ps *pullSession) pull(batch int, beat time.Duration) {
 	s := ps.p.s
 	expires := s.rules.expires
-	if left := pullYoung - time.Since(ps.begun); left > 0 {
-		expires = min(expires, max(left, 2*beat)) // the next one has slower heartbeats
+	if beat < pullBeat && !ps.sentinel.Load() {
+		expires = min(expires, pullYoung) // the next one has slower heartbeats
 	}
 	inbox := ps.inbox + strconv.Itoa(batch)
 	if s.client.conn.TryPublish(ps.p.subject, inbox, wire.Pull(batch, expires, min(beat, expires/2), false)) == nil {
@@ -293,6 +303,10 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ps.answered(1)
+	if ps.asked == 0 && !ps.lone {
+		ps.lone = true
+		ps.wake() // to be judged sooner
+	}
 	ps.alive()
 	if !wanted {
 		p.ask()
@@ -343,11 +357,14 @@ func (ps *pullSession) onStatus(m *natsgo.Msg) {
 		ps.seen, ps.heard, ps.probed = ps.signs, time.Now(), time.Time{}
 	case ended:
 		ps.answered(left)
+		ps.lone = ps.lone && ps.asked > 0
 		ps.alive()
 		if p.session == ps {
 			p.ask()
 		}
+	case p.session != ps && ps.told:
 	case p.session != ps: // what was asked for before: there is another leader
+		ps.told = true
 		if p.session != nil {
 			p.session.fail(wire.ErrPullAgain)
 		}
@@ -360,6 +377,7 @@ func (ps *pullSession) onStatus(m *natsgo.Msg) {
 		if err == nil {
 			err = wire.Unexpected(status, description)
 		}
+		ps.told = description != wire.ServerShutdown // after it the next leader speaks
 		ps.fail(err)
 	}
 }

@@ -86,9 +86,9 @@ func (x *sentinels) relieve(node string, ps *pullSession) {
 
 func (n *watchedNode) appoint(ps *pullSession) {
 	if n.sentinel != nil {
-		n.sentinel.quick.Store(false)
+		n.sentinel.sentinel.Store(false)
 	}
 	n.sentinel, n.since = ps, time.Now()
-	ps.quick.Store(true)
+	ps.sentinel.Store(true)
 	ps.wake()
 }

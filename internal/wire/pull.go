@@ -28,6 +28,9 @@ func Pull(batch int, expires, heartbeat time.Duration, noWait bool) []byte {
 	return append(body, '}')
 }
 
+// ServerShutdown describes the end of a pull whose server stops: its next leader may have a word as well.
+const ServerShutdown = "Server Shutdown"
+
 // ErrPullAgain means that a pull ended early for a reason that passes.
 var ErrPullAgain = errors.New("the pull ended early")
 
@@ -50,7 +53,7 @@ func PullError(status, description string) error {
 		switch description {
 		case "Consumer Deleted":
 			return jetstream.ErrConsumerDeleted
-		case "Server Shutdown", "Leadership Change":
+		case ServerShutdown, "Leadership Change":
 			return ErrPullAgain
 		case "Exceeded MaxWaiting":
 			return ErrTooManyPulls
