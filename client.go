@@ -17,6 +17,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/discovery"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
@@ -42,10 +43,9 @@ type Client struct {
 	subs      *receive.Engine
 	denied    atomic.Pointer[error]             // the last denied publish that no call has returned
 	userError atomic.Pointer[natsgo.ErrHandler] // of WithNATSOptions
-	msgIDs    idSource
 	ackWaits  ackWaits
 	pulls     pulls
-	flights   *flights // nil when JetStream is not enabled
+	publisher *publish.Publisher // nil when JetStream is not enabled
 
 	resolver  Resolver // nil when there is no discovery
 	watching  bool     // the resolver tells of changes

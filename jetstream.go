@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
@@ -20,7 +21,7 @@ func (c *Client) setupJetStream() (err error) {
 		return err
 	}
 	c.js = c.api.JetStream()
-	c.flights = newFlights(c)
+	c.publisher = publish.New(c.life.Context(), c.api, c.cfg.RequestTimeout)
 	return nil
 }
 

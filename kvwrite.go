@@ -32,7 +32,7 @@ func (kv *KeyValue) write(ctx context.Context, op, key string, value []byte, w k
 		return 0, err
 	}
 	c := kv.client
-	header := natsgo.Header{jetstream.MsgIDHeader: {c.msgIDs.next()}}
+	header := make(natsgo.Header, 3)
 	if w.expect {
 		header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(w.revision, 10)}
 	}
@@ -47,7 +47,7 @@ func (kv *KeyValue) write(ctx context.Context, op, key string, value []byte, w k
 	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	ack, doubted, err := c.storeOnce(ctx, op, &natsgo.Msg{Subject: kv.writePrefix + key, Header: header, Data: value})
+	ack, doubted, err := c.publisher.Store(ctx, op, &natsgo.Msg{Subject: kv.writePrefix + key, Header: header, Data: value})
 	switch {
 	case err == nil:
 		return ack.Sequence, nil

@@ -135,7 +135,7 @@ func (w *objectWriter) abandon() {
 	w.store.afterwards(w.subject, func(ctx context.Context) error {
 		defer time.AfterFunc(objectCleanup, w.giveUp).Stop()
 		for _, chunk := range w.flying {
-			_, _, _ = chunk.future.result(true) // what is still on its way would miss the purge
+			_, _, _ = chunk.future.Result(true) // what is still on its way would miss the purge
 		}
 		return w.store.purgeWithin(ctx, w.uploaded.NUID)
 	})

@@ -23,16 +23,17 @@ type uploadPace struct {
 }
 
 // learn takes what came of a chunk, and tells whether it was sent more than once.
-func (p *uploadPace) learn(f *pubAckFuture) (repeated bool) {
-	if f.repeated {
+func (p *uploadPace) learn(chunk objectChunk) (repeated bool) {
+	took, repeated := chunk.future.Took()
+	if repeated {
 		// The chunks of one election are one reason.
-		if f.patience >= p.patience {
+		if chunk.patience >= p.patience {
 			p.patience = min(2*p.patience, chunkPatienceMax)
 		}
 		p.window = max(p.window/2, 1)
 		return true
 	}
-	p.patience = min(max(chunkPatience*f.took, chunkPatienceMin), chunkPatienceMax)
+	p.patience = min(max(chunkPatience*took, chunkPatienceMin), chunkPatienceMax)
 	p.window = min(p.window+1, objectWindow)
 	return false
 }

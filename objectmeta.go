@@ -30,7 +30,6 @@ func (c *Client) objectMetaMessage(v objectVersion, replaced uint64) (*natsgo.Ms
 		Header: natsgo.Header{
 			natsgo.MsgRollup:                    {natsgo.MsgRollupSubject},
 			jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(replaced, 10)},
-			jetstream.MsgIDHeader:               {c.msgIDs.next()},
 		},
 		Data: body,
 	}, nil
@@ -51,7 +50,7 @@ func (c *Client) storeMeta(ctx context.Context, op string, v objectVersion, repl
 func (c *Client) storeObjectMessage(ctx context.Context, op string, info *jetstream.ObjectInfo, m *natsgo.Msg) (uint64, error) {
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	ack, err := c.store(ctx, op, m)
+	ack, _, err := c.publisher.Store(ctx, op, m)
 	if err == nil {
 		return ack.Sequence, nil
 	}

@@ -93,8 +93,8 @@ func (s *ObjectStore) claim(ctx context.Context, nuid string, orphans, claims ma
 	c, subject := s.client, objectChunks(s.bucket, nuid)+objectClaim
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	ack, err := c.store(ctx, "sweep", &natsgo.Msg{Subject: subject, Header: natsgo.Header{
-		jetstream.ExpectedLastSubjSeqHeader: {"0"}, jetstream.MsgIDHeader: {c.msgIDs.next()},
+	ack, _, err := c.publisher.Store(ctx, "sweep", &natsgo.Msg{Subject: subject, Header: natsgo.Header{
+		jetstream.ExpectedLastSubjSeqHeader: {"0"},
 	}})
 	switch {
 	case err == nil:

@@ -14,6 +14,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 )
 
 const (
@@ -61,8 +62,9 @@ type objectWriter struct {
 
 // objectChunk is a chunk in flight. Its data must not change until it is acknowledged.
 type objectChunk struct {
-	future *pubAckFuture
-	data   []byte
+	future   *publish.Future
+	data     []byte
+	patience time.Duration
 }
 
 // put stores what r yields as chunks, then the metadata that makes them the object, and at last
@@ -156,7 +158,7 @@ func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 // buffer returns the buffer of a chunk that is acknowledged, and waits for one when too many are not.
 func (w *objectWriter) buffer(ctx context.Context, size int) ([]byte, error) {
 	for len(w.flying) > 0 {
-		if _, _, there := w.flying[0].future.peek(); !there && len(w.flying) < w.pace.window {
+		if _, _, there := w.flying[0].future.Result(false); !there && len(w.flying) < w.pace.window {
 			break
 		}
 		if err := w.acked(ctx); err != nil {
@@ -178,7 +180,7 @@ func (w *objectWriter) send(ctx context.Context, data []byte) error {
 	if err != nil {
 		return err
 	}
-	w.flying = append(w.flying, objectChunk{future, data})
+	w.flying = append(w.flying, objectChunk{future, data, w.pace.patience})
 	w.uploaded.Chunks++
 	w.uploaded.Size += uint64(len(data))
 	return nil
@@ -187,19 +189,16 @@ func (w *objectWriter) send(ctx context.Context, data []byte) error {
 // publish sends a chunk under a message ID of its own, again and again until it is stored or ctx's
 // deadline has passed. Cancelling ctx does not take it back: what is on its way is waited for, so that
 // nothing comes after the chunks were purged.
-func (w *objectWriter) publish(ctx context.Context, data []byte) (*pubAckFuture, error) {
-	c := w.store.client
-	m := &natsgo.Msg{Subject: w.subject, Header: natsgo.Header{jetstream.MsgIDHeader: {c.msgIDs.next()}}, Data: data}
-	f := c.flights.future(w.chunks, opPutObject, m)
-	f.patience = w.pace.patience
-	return f, c.flights.start(ctx, f)
+func (w *objectWriter) publish(ctx context.Context, data []byte) (*publish.Future, error) {
+	return w.store.client.publisher.Start(ctx, opPutObject, &natsgo.Msg{Subject: w.subject, Data: data},
+		publish.Flight{Context: w.chunks, Patience: w.pace.patience})
 }
 
 // acked waits for the oldest chunk. A chunk that had to be sent again may be stored behind its
 // successors, and then those are stored anew.
 func (w *objectWriter) acked(ctx context.Context) error {
 	oldest := w.flying[0]
-	sequence, err := w.await(ctx, oldest.future)
+	sequence, err := w.await(ctx, oldest)
 	if err != nil {
 		return err
 	}
@@ -211,20 +210,17 @@ func (w *objectWriter) acked(ctx context.Context) error {
 }
 
 // await waits for the acknowledgement of a chunk and returns its sequence.
-func (w *objectWriter) await(ctx context.Context, f *pubAckFuture) (uint64, error) {
-	ack, err, there := f.peek()
-	if !there {
-		select {
-		case <-f.settled():
-			ack, err, _ = f.peek()
-		case <-ctx.Done():
-			return 0, fault.Ended(ctx)
-		}
+func (w *objectWriter) await(ctx context.Context, chunk objectChunk) (uint64, error) {
+	select {
+	case <-chunk.future.Settled():
+	case <-ctx.Done():
+		return 0, fault.Ended(ctx)
 	}
+	ack, err, _ := chunk.future.Result(false)
 	if err != nil {
 		return 0, err
 	}
-	w.doubt = w.pace.learn(f) || w.doubt
+	w.doubt = w.pace.learn(chunk) || w.doubt
 	return ack.Sequence, nil
 }
 
@@ -244,7 +240,7 @@ func (w *objectWriter) stored(sequence uint64) {
 func (w *objectWriter) reorder(ctx context.Context) error {
 	c := w.store.client
 	for _, chunk := range w.flying {
-		sequence, err := w.await(ctx, chunk.future)
+		sequence, err := w.await(ctx, chunk)
 		if err != nil {
 			return err
 		}
@@ -261,11 +257,12 @@ func (w *objectWriter) reorder(ctx context.Context) error {
 	w.doubt = true
 	for len(w.flying) > 0 {
 		chunk := &w.flying[0]
+		chunk.patience = w.pace.patience
 		var err error
 		if chunk.future, err = w.publish(ctx, chunk.data); err != nil {
 			return err
 		}
-		sequence, err := w.await(ctx, chunk.future)
+		sequence, err := w.await(ctx, *chunk)
 		if err != nil {
 			return err
 		}

@@ -2,19 +2,12 @@ package nats
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
-	"strconv"
-	"sync"
-	"sync/atomic"
+	"fmt"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 )
 
 // PublishToStream publishes data to the stream that stores subject and waits until it is stored. A
@@ -55,14 +48,14 @@ func (c *Client) publishToStream(ctx context.Context, subject string, header nat
 	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	return c.store(ctx, opPublishToStream, m)
+	ack, _, err := c.publisher.Store(ctx, opPublishToStream, m)
+	return ack, err
 }
 
-// publication checks a message for a stream and returns it with the options applied and an ID. It
-// shares nothing with the caller but data.
+// publication checks a message for a stream and returns it with the options applied. It shares nothing with the
+// caller but data.
 func (c *Client) publication(ctx context.Context, op, subject string, header natsgo.Header, data []byte, opts []jetstream.PublishOpt) (*natsgo.Msg, error) {
-	js, err := c.jetStreamHandle(ctx, op, subject)
-	if err != nil {
+	if _, err := c.jetStreamHandle(ctx, op, subject); err != nil {
 		return nil, err
 	}
 	if err := c.checkToStream(op, subject, header, data); err != nil {
@@ -71,14 +64,7 @@ func (c *Client) publication(ctx context.Context, op, subject string, header nat
 	if up, _, _ := c.conn.State(); !up && c.failing {
 		return nil, c.refused(op, subject)
 	}
-	own, err := publishHeader(js, op, subject, header, opts)
-	if err != nil {
-		return nil, err
-	}
-	if own.Get(jetstream.MsgIDHeader) == "" {
-		own[jetstream.MsgIDHeader] = []string{c.msgIDs.next()}
-	}
-	return &natsgo.Msg{Subject: subject, Header: own, Data: data}, nil
+	return c.publisher.Message(op, subject, header, data, opts)
 }
 
 // checkToStream refuses what can be refused without the server.
@@ -86,71 +72,67 @@ func (c *Client) checkToStream(op, subject string, header natsgo.Header, data []
 	if err := c.checkMessage(op, subject, c.lineRoom(), header, data); err != nil {
 		return err
 	}
-	return checkReserved(op, subject, header)
+	return publish.Check(op, subject, header)
 }
 
-// idSource makes message IDs.
-type idSource struct {
-	start  sync.Once
-	prefix string
-	last   atomic.Uint64
+// WithHeader sets a header of one message that is published to a stream, also one that commands the
+// server and is refused in Message.Header, such as Nats-Rollup (ADR-28) or Nats-Incr (ADR-49). It is
+// for PublishToStream, PublishMsgToStream and PublishAsync of this package; upstream's own methods
+// refuse it.
+func WithHeader(name, value string) jetstream.PublishOpt {
+	return publish.Header(name, value)
 }
 
-func (s *idSource) next() string {
-	s.start.Do(func() { s.prefix = rand.Text()[:16] + "." })
-	id := make([]byte, 0, 64) // on the stack
-	return string(strconv.AppendUint(append(id, s.prefix...), s.last.Add(1), 36))
+// BatchAck is the acknowledgement of a PublishAtomic.
+type BatchAck struct {
+	// Stream is where the messages are stored.
+	Stream string `json:"stream"`
+	// Domain is the stream's JetStream domain, empty when it has none.
+	Domain string `json:"domain"`
+	// Sequence of the last message; those before it have the sequences before it, without a gap. It
+	// is 0 when Duplicate is set and the message could not be found any more.
+	Sequence uint64 `json:"seq"`
+	// BatchID is what the server knew the batch by.
+	BatchID string `json:"batch"`
+	// Size is the number of messages.
+	Size int `json:"count"`
+	// Duplicate tells that an earlier attempt of the same call had stored the messages, and only its
+	// acknowledgement was lost.
+	Duplicate bool `json:"-"`
 }
 
-// store publishes m until it is stored or refused, or ctx ends, which must have a deadline.
-func (c *Client) store(ctx context.Context, op string, m *natsgo.Msg) (*jetstream.PubAck, error) {
-	ack, _, err := c.storeOnce(ctx, op, m)
-	return ack, err
-}
+const opPublishAtomic = "publish atomic"
 
-// storeOnce is store that also tells whether a sending went unanswered: it may have stored the message.
-func (c *Client) storeOnce(ctx context.Context, op string, m *natsgo.Msg) (_ *jetstream.PubAck, doubted bool, _ error) {
-	if err := fault.Ended(ctx); err != nil {
-		return nil, false, wrap(op, m.Subject, err)
+// PublishAtomic stores all msgs in one stream, next to each other, or none of them: no consumer and
+// no reader ever sees a part. The stream must have AllowAtomicPublish set (server 2.12, ADR-50). The
+// server takes at most 1,000 messages in a batch unless configured otherwise, and 50 batches at a
+// time for a stream; while there are more, PublishAtomic waits.
+//
+// It is sent again until it is stored or refused, or ctx ends, as PublishToStream does, and stored
+// once: every message has an ID. Expected sequences may stand in the headers of the messages; an
+// expected last sequence of the stream in that of the first only.
+//
+// The errors are those of PublishToStream, ErrAlreadyExists when the stream has a message with the ID
+// of one of msgs, and ErrInvalidArgument for a batch that is empty or too large, or a stream that
+// allows none. ErrTimeout and ErrConnectionLost leave open whether all or none are stored; ErrTimeout
+// is also the error of a batch whose messages go to more than one stream, of which none stores any.
+func (c *Client) PublishAtomic(ctx context.Context, msgs []*Message) (*BatchAck, error) {
+	if len(msgs) == 0 {
+		return nil, fail(opPublishAtomic, "", ErrInvalidArgument, "there are no messages")
 	}
-	return c.storeCall(ctx, op, m, c.conn.Ask(m))
-}
-
-// storeCall is storeOnce for a call that has been begun, which it ends.
-func (c *Client) storeCall(ctx context.Context, op string, m *natsgo.Msg, call *conn.Call) (_ *jetstream.PubAck, doubted bool, _ error) {
-	ack, doubted, end, err := jsapi.GoOn(ctx, c.api, call, m.Subject, wire.ParsePubAck)
-	switch {
-	case end != nil:
-		return nil, doubted, c.unstored(ctx, op, m.Subject, end, err, doubted)
-	case err == nil:
-		return ack, doubted, nil
-	case doubted && fault.Kind(err) == ErrConflict: //nolint:errorlint // a sentinel of our own table
-		ack, err = c.storedBefore(ctx, op, m, err)
-		return ack, doubted, err
+	batch := make([]*natsgo.Msg, len(msgs))
+	for i, msg := range msgs {
+		if msg == nil {
+			return nil, fail(opPublishAtomic, "", ErrInvalidArgument, "message %d is nil", i)
+		}
+		m, err := c.publication(ctx, opPublishAtomic, msg.Subject, msg.Header, msg.Data, nil)
+		if err != nil {
+			return nil, fmt.Errorf("message %d: %w", i, err)
+		}
+		batch[i] = m
 	}
-	return nil, doubted, wrap(op, m.Subject, c.sized(err, m.Header, m.Data))
-}
-
-// unstored says why a publish ended without an acknowledgement: kind is what ended it, last what
-// became of the last attempt.
-func (c *Client) unstored(ctx context.Context, op, subject string, kind, last error, doubted bool) error {
-	var cause fault.Joined
-	switch {
-	case errors.Is(kind, ErrClosed):
-	case errors.Is(fault.Ended(ctx), context.Canceled):
-		kind, cause = nil, fault.Joined{fault.Ended(ctx)}
-	case errors.Is(kind, ErrNotConnected) && !doubted: // nothing was sent
-		return c.unreachable(ctx, op, subject, kind)
-	case errors.Is(kind, ErrNotConnected), errors.Is(last, conn.ErrBroken):
-		kind, cause = ErrConnectionLost, fault.Joined{fault.Ended(ctx)}
-	default:
-		cause = fault.Joined{fault.Ended(ctx)}
-	}
-	if last != nil {
-		cause = append(cause, last)
-	}
-	if cause == nil {
-		return fail(op, subject, kind, "")
-	}
-	return &fault.Error{Op: op, Target: subject, Kind: kind, Cause: cause}
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	ack, err := c.publisher.Atomic(ctx, opPublishAtomic, batch)
+	return (*BatchAck)(ack), err
 }

@@ -7,10 +7,50 @@ import (
 	"slices"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 )
 
+const opPublishAsync = "publish async"
+
+// PublishAsync publishes msg to the stream that stores its subject and does not wait for the
+// acknowledgement: the future brings it. It gives the same guarantees as PublishToStream, for each
+// message: sent again under the same ID until it is stored or refused, or ctx ends; without a
+// deadline in ctx, Config.RequestTimeout from the call on. A ctx that is cancelled after the call
+// fails the future. The future resolves exactly once, also over Close, which waits for it and fails
+// it with ErrClosed when the time is up.
+//
+// At most 1,024 messages or 32 MiB are in flight; a call beyond waits for room, and while disconnected
+// for the connection, under ctx. Messages of one goroutine are stored in order but for those that
+// had to be sent again. Header and payload are copied.
+//
+// The call returns the errors of PublishToStream that are known without the server, and those of
+// waiting; the future brings the others. Upstream's own asynchronous publish, in Client.JetStream, is
+// another one: its futures fail at every broken connection.
+func (c *Client) PublishAsync(ctx context.Context, msg *Message, opts ...jetstream.PublishOpt) (jetstream.PubAckFuture, error) {
+	f, err := c.publishAsync(ctx, opPublishAsync, msg, opts, true)
+	if err != nil {
+		return nil, err // not a future that is nil
+	}
+	return f, nil
+}
+
+func (c *Client) publishAsync(ctx context.Context, op string, msg *Message, opts []jetstream.PublishOpt, copied bool) (*publish.Future, error) {
+	if msg == nil {
+		return nil, fail(op, "", ErrInvalidArgument, "the message is nil")
+	}
+	m, err := c.publication(ctx, op, msg.Subject, msg.Header, msg.Data, opts)
+	if err != nil {
+		return nil, err
+	}
+	if copied {
+		m.Data = slices.Clone(m.Data)
+	}
+	return c.publisher.Start(ctx, op, m, publish.Flight{})
+}
+
 // batchAhead bounds how many results PublishSeq holds back behind one that is not there yet.
-const batchAhead = 8 * asyncMessages
+const batchAhead = 8 * publish.MostMessages
 
 // BatchError tells which messages of a PublishBatch were not stored, or not surely. errors.Is and
 // errors.As look into the error of each.
@@ -100,7 +140,7 @@ func (c *Client) PublishSeq(ctx context.Context, msgs iter.Seq[*Message]) iter.S
 
 // flight is a message that was sent, or why it could not be.
 type flight struct {
-	future *pubAckFuture
+	future *publish.Future
 	err    error
 }
 
@@ -114,7 +154,7 @@ func (c *Client) publishSeq(ctx context.Context, msgs iter.Seq[*Message], copied
 				ack, err := (*jetstream.PubAck)(nil), queue[0].err
 				if future := queue[0].future; future != nil {
 					var there bool
-					if ack, err, there = future.result(len(queue) > limit); !there {
+					if ack, err, there = future.Result(len(queue) > limit); !there {
 						break
 					}
 				}

@@ -158,7 +158,7 @@ func (c *Client) drainAsyncPublishes(ctx context.Context) int {
 	if c.js == nil {
 		return 0
 	}
-	left := c.flights.drain(ctx)
+	left := c.publisher.Drain(ctx)
 	if c.js.PublishAsyncPending() > 0 {
 		select {
 		case <-c.js.PublishAsyncComplete():

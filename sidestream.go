@@ -197,7 +197,7 @@ func (x *sideStream) publish(ctx context.Context, id string, m *natsgo.Msg) erro
 			return err
 		}
 	}
-	ack, err := c.store(ctx, opPublishToStream, m)
+	ack, _, err := c.publisher.Store(ctx, opPublishToStream, m)
 	if err != nil {
 		return err
 	}

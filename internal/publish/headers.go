@@ -1,4 +1,4 @@
-package nats
+package publish
 
 import (
 	"errors"
@@ -7,6 +7,8 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -36,25 +38,22 @@ var plainHeaders = map[string]bool{
 	"Nats-Service-Error-Code": true,
 }
 
-// checkReserved refuses headers that command the server.
-func checkReserved(op, subject string, header natsgo.Header) error {
+// Check refuses headers that command the server.
+func Check(op, subject string, header natsgo.Header) error {
 	for name := range header {
 		if wire.IsServers(name) && !plainHeaders[name] {
-			return fail(op, subject, ErrReservedHeader, "%s; WithHeader sets it on purpose", name)
+			return fault.New(op, subject, fault.ErrReservedHeader, "%s; WithHeader sets it on purpose", name)
 		}
 	}
 	return nil
 }
 
-// WithHeader sets a header of one message that is published to a stream, also one that commands the
-// server and is refused in Message.Header, such as Nats-Rollup (ADR-28) or Nats-Incr (ADR-49). It is
-// for PublishToStream, PublishMsgToStream and PublishAsync of this package; upstream's own methods
-// refuse it.
-func WithHeader(name, value string) jetstream.PublishOpt {
+// Header returns the option that sets a header, also one that commands the server.
+func Header(name, value string) jetstream.PublishOpt {
 	return failing(jetstream.WithRetryAttempts(0), &optionError{name: name, value: value})
 }
 
-// optionError is how WithHeader travels as one of upstream's options, whose parameter upstream does
+// optionError is how Header travels as one of upstream's options, whose parameter upstream does
 // not export: it is the error that the option returns.
 type optionError struct{ name, value string }
 
@@ -70,38 +69,38 @@ func failing[T any](_ func(T) error, err error) func(T) error {
 // optionReply makes upstream stop after it has applied the options.
 const optionReply = "-"
 
-// publishHeader returns a copy of header with what opts add. It leaves room for a message ID.
+// Message returns a message for a stream with what opts add to its header. It shares nothing with the caller
+// but data.
 //
 // Upstream exports no way to read its options. But before it refuses an asynchronous publish of a
 // message that has a reply subject, and before it sends anything, it writes them into the header.
-func publishHeader(js jetstream.JetStream, op, subject string, header natsgo.Header, opts []jetstream.PublishOpt) (natsgo.Header, error) {
-	own := make(natsgo.Header, len(header)+1)
+func (p *Publisher) Message(op, subject string, header natsgo.Header, data []byte, opts []jetstream.PublishOpt) (*natsgo.Msg, error) {
+	own := make(natsgo.Header, len(header)+1) // with room for an ID
 	maps.Copy(own, header)
+	m := &natsgo.Msg{Subject: subject, Header: own, Data: data}
 	if len(opts) == 0 {
-		return own, nil
+		return m, nil
 	}
-	m := &natsgo.Msg{Subject: subject, Reply: optionReply, Header: own}
 	apply := func(opts ...jetstream.PublishOpt) error {
-		_, err := js.PublishMsgAsync(m, opts...)
+		_, err := p.api.JetStream().PublishMsgAsync(&natsgo.Msg{Reply: optionReply, Header: own}, opts...)
 		if errors.Is(err, jetstream.ErrAsyncPublishReplySubjectSet) {
 			return nil
 		}
 		return err
 	}
-	err := apply(opts...)
-	if err == nil {
-		return own, nil
+	if apply(opts...) == nil {
+		return m, nil
 	}
 	// One of ours may be among them; one at a time tells which.
 	for _, opt := range opts {
-		err = apply(opt)
+		err := apply(opt)
 		var set *optionError
 		switch {
 		case errors.As(err, &set):
 			own.Set(set.name, set.value)
 		case err != nil:
-			return nil, fail(op, subject, ErrInvalidArgument, "%w", err)
+			return nil, fault.New(op, subject, fault.ErrInvalidArgument, "%w", err)
 		}
 	}
-	return own, checkHeader(op, subject, own)
+	return m, subjects.CheckHeader(op, subject, own)
 }

@@ -1,0 +1,131 @@
+package publish_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait for a state that is sure to come.
+const patience = 10 * time.Second
+
+// silent hears nothing of the connection.
+type silent struct{}
+
+func (silent) Up(bool, time.Duration)        {}
+func (silent) Down(error)                    {}
+func (silent) Failed(*conn.ServerError)      {}
+func (silent) Dropped(string, int, int64)    {}
+func (silent) Unsubscribed(string, int, int) {}
+func (silent) Refused(error)                 {}
+func (silent) Closed(error)                  {}
+
+// newPublisher returns a publisher behind a proxy, and upstream's handle that is before it.
+func newPublisher(t *testing.T, config jetstream.StreamConfig) (*publish.Publisher, *natstest.Proxy, jetstream.Stream) {
+	t.Helper()
+	s := natstest.RunServer(t)
+	nc, err := natsgo.Connect(s.URL())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	stream, err := js.CreateStream(context.Background(), config)
+	require.NoError(t, err)
+	proxy := natstest.NewProxy(t, s.URL())
+	options := natsgo.GetDefaultOptions()
+	options.MaxReconnect, options.ReconnectWait = -1, 10*time.Millisecond
+	var c *conn.Conn
+	c = conn.New(conn.Options{NATS: &options, RequestTimeout: patience, Denied: func(err error) { c.Deny(err) }}, silent{})
+	t.Cleanup(c.Close)
+	require.NoError(t, c.Open(context.Background(), func(context.Context) ([]string, error) { return []string{proxy.URL()}, nil }))
+	api, err := jsapi.New(c, jsapi.Options{Timeout: patience})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	return publish.New(ctx, api, patience), proxy, stream
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestStoreAndStart(t *testing.T) {
+	t.Parallel()
+	p, _, stream := newPublisher(t, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
+	ctx := within(t, patience)
+	m, err := p.Message("op", "s", natsgo.Header{"K": {"v"}}, []byte("x"), []jetstream.PublishOpt{jetstream.WithMsgID("one"), publish.Header("Nats-Rollup", "sub")})
+	require.NoError(t, err)
+	assert.Equal(t, natsgo.Header{"K": {"v"}, "Nats-Msg-Id": {"one"}, "Nats-Rollup": {"sub"}}, m.Header)
+	require.ErrorIs(t, publish.Check("op", "s", m.Header), fault.ErrReservedHeader)
+	m.Header.Del("Nats-Rollup")
+	ack, doubted, err := p.Store(ctx, "op", m)
+	require.NoError(t, err)
+	assert.False(t, doubted)
+	assert.EqualValues(t, 1, ack.Sequence)
+	future, err := p.Start(ctx, "op", m, publish.Flight{Patience: time.Second})
+	require.NoError(t, err)
+	ack, err, there := future.Result(true)
+	require.NoError(t, err)
+	assert.True(t, there)
+	assert.True(t, ack.Duplicate, "the same message")
+	took, repeated := future.Took()
+	assert.Positive(t, took)
+	assert.False(t, repeated)
+	second := &natsgo.Msg{Subject: "s"}
+	_, _, err = p.Store(ctx, "op", second)
+	require.NoError(t, err)
+	assert.NotEmpty(t, second.Header.Get(jetstream.MsgIDHeader), "it gets an ID")
+	info, err := stream.Info(ctx)
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, info.State.Msgs)
+	assert.Zero(t, p.Drain(ctx))
+	_, err = p.Start(ctx, "op", second, publish.Flight{})
+	require.ErrorIs(t, err, fault.ErrClosed)
+}
+
+func TestDrainFailsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	p, proxy, _ := newPublisher(t, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
+	proxy.BlackHole()
+	outer, cancel := context.WithCancel(context.Background())
+	futures := make([]*publish.Future, 10)
+	for i := range futures {
+		var err error
+		futures[i], err = p.Start(outer, "op", &natsgo.Msg{Subject: "s"}, publish.Flight{Context: context.WithoutCancel(outer)})
+		require.NoError(t, err)
+	}
+	cancel() // which does not end them
+	assert.Equal(t, 10, p.Drain(within(t, 50*time.Millisecond)))
+	for _, future := range futures {
+		_, err, there := future.Result(false)
+		assert.True(t, there)
+		require.ErrorIs(t, err, fault.ErrClosed)
+	}
+}
+
+func TestAtomic(t *testing.T) {
+	t.Parallel()
+	p, _, _ := newPublisher(t, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, AllowAtomicPublish: true})
+	batch, err := p.Atomic(within(t, patience), "op", []*natsgo.Msg{{Subject: "s"}, {Subject: "s"}})
+	require.NoError(t, err)
+	assert.Equal(t, "S", batch.Stream)
+	assert.EqualValues(t, 2, batch.Sequence)
+	assert.Equal(t, 2, batch.Size)
+}

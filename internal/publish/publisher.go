@@ -1,0 +1,69 @@
+package publish
+
+import (
+	"context"
+	"crypto/rand"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+)
+
+// Publisher stores messages in streams.
+type Publisher struct {
+	api     *jsapi.API
+	conn    *conn.Conn
+	timeout time.Duration
+	ids     ids
+	ctx     context.Context // ends when nothing is waited for any more
+	end     context.CancelFunc
+
+	mu      sync.Mutex
+	flying  int
+	bytes   int
+	room    chan struct{} // closed when there is room again; nil when nobody waits
+	drained chan struct{} // closed when nothing is in flight; nil before Drain
+	closed  bool
+}
+
+// New returns a publisher that lives as long as ctx, at most. Timeout is the time of what has none of its own.
+func New(ctx context.Context, api *jsapi.API, timeout time.Duration) *Publisher {
+	p := &Publisher{api: api, conn: api.Conn(), timeout: timeout}
+	p.ctx, p.end = context.WithCancel(ctx)
+	return p
+}
+
+// ids makes message IDs.
+type ids struct {
+	start  sync.Once
+	prefix string
+	last   atomic.Uint64
+}
+
+func (s *ids) next() string {
+	s.start.Do(func() { s.prefix = rand.Text()[:16] + "." })
+	id := make([]byte, 0, 64) // on the stack
+	return string(strconv.AppendUint(append(id, s.prefix...), s.last.Add(1), 36))
+}
+
+// identify gives m an ID if it has none.
+func (p *Publisher) identify(m *natsgo.Msg) {
+	if m.Header.Get(jetstream.MsgIDHeader) != "" {
+		return
+	}
+	if m.Header == nil {
+		m.Header = make(natsgo.Header, 1)
+	}
+	m.Header[jetstream.MsgIDHeader] = []string{p.ids.next()}
+}
+
+func (p *Publisher) sized(err error, header natsgo.Header, data []byte) error {
+	return wire.Sized(err, header, data, p.conn.MaxPayload())
+}
