@@ -22,7 +22,7 @@ type Consumption struct {
 	cancel           context.CancelCauseFunc
 
 	main        *puller // from the consumer
-	parked      *puller // from the retry stream; nil without one
+	parked      *puller // from the retry stream
 	retries     *sideStream
 	deadLetters *sideStream
 
@@ -46,6 +46,7 @@ type Consumption struct {
 	looking  bool          // the extender goes off soon
 	pace     pace
 	stopping bool
+	sided    bool  // the retry stream is one of them
 	pulling  int   // pullers that run: what is on its way comes until they end
 	err      error // why it ended
 	stats    ConsumeStats
@@ -96,13 +97,12 @@ type ConsumeStats struct {
 // consumer that is deleted: with WithConsumerConfig it is made again, otherwise awaited. Meanwhile
 // Healthy is false and every step of the growing pause between the attempts is logged.
 //
-// So that retries do not stop other messages, one that waits for more than 10 s, and any beyond a
-// quarter of the consumer's MaxAckPending, leaves its stream: it is stored in the work-queue stream
-// "<stream>_RETRY" (subject "retry.<stream>.<consumer>", made when it is first needed), acknowledged,
-// and handled from there when its time has come. The handler sees it as it was: subject, headers,
-// payload and Metadata. It loses its place in the order, survives a purge of its stream, and takes
-// the right to create that stream; without it, retries stay in place. WithoutRetryStream and
-// WithKey keep all retries in place, and so does a consumer without a MaxAckPending.
+// What waits for its next try waits in its place, where it counts against the consumer's MaxAckPending: as
+// many as that stop all others, so a consumer that Consume makes has one of 20,000, or what the server allows,
+// unless it is set. Health and EventRetriesCrowd tell when more than half of it waits. A MaxAckPending of
+// 1 is strict order: nothing else comes until the message is handled or dead. WithRetryStream lets messages
+// leave their place. The server is told of them in bursts, every 250 ms, as steady ones would stop its
+// redeliveries; the delay is counted to the end all the same.
 //
 // Dead letters keep payload and headers byte for byte: see DeadLetter and ReplayDeadLetters. The
 // stream "<stream>_DLQ" (subject "dlq.<stream>.<consumer>", in a JetStream domain
@@ -150,10 +150,11 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	if o.keyOf != nil {
 		s.held.lanes = make(map[string]*lane)
 	}
-	if !o.retryInPlace && o.keyOf == nil {
-		s.parked = newPuller(s, retryStreamOf(stream), consumer, nil)
-		s.parked.optional = true
-	}
+	s.parked = newPuller(s, retryStreamOf(stream), consumer, nil)
+	s.parked.side = true
+	s.naks.s = s
+	s.origin = origin{client: c, naks: &s.naks}
+	s.origin.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	s.deadLetters = s.newDeadLetters()
 	s.retries = s.newRetries()
 	find, cancel := c.deadline(ctx)
@@ -161,13 +162,14 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	if err := s.main.find(find); err != nil {
 		return nil, wrap(op, path(stream, consumer), err)
 	}
-	if most := s.rules.maxAckPending; most > 0 && most < crowdWorkers*o.workers && most+o.workers > 2 {
+	if o.retries {
+		if err := s.retries.check(find); err != nil {
+			return nil, wrap(op, path(stream, consumer), err)
+		}
+	} else if most := s.rules.maxAckPending; most > 0 && most < crowdWorkers*o.workers && most+o.workers > 2 {
 		c.log.Warn("the consumer's MaxAckPending is small: messages that wait for their next try may stop the others",
 			"stream", stream, "consumer", consumer, "max_ack_pending", most, "workers", o.workers)
 	}
-	s.naks.s = s
-	s.origin = origin{client: c, naks: &s.naks}
-	s.origin.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := c.addConsumption(s); err != nil {
 		s.cancel(ErrClosed)
 		return nil, wrap(op, path(stream, consumer), err)
@@ -178,18 +180,14 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 
 // start runs the workers and everything around them.
 func (s *Consumption) start() {
-	s.main.healthy = true // find has seen it
+	s.main.healthy, s.parked.healthy = true, s.opts.retries // find and check have seen them
 	stopWithContext := context.AfterFunc(s.caller, func() { s.endWith(s.caller) })
 	stopWithClient := context.AfterFunc(s.client.life.Context(), func() { s.endWith(s.client.life.Context()) })
 
-	pullers := []*puller{s.main}
-	if s.parked != nil {
-		pullers = append(pullers, s.parked)
-	}
-	s.pulling = len(pullers)
-	for _, p := range pullers {
+	s.pulling = 2
+	for _, run := range []func(){s.main.run, s.runParked} {
 		s.running.Go(func() {
-			p.run()
+			run()
 			s.mu.Lock()
 			s.pulling--
 			s.mu.Unlock()
@@ -282,6 +280,11 @@ func (s *Consumption) noteHandled(d *delivery, took time.Duration, kept bool) {
 func (s *Consumption) handle(d *delivery, timed bool, doomed string) (took time.Duration, kept bool) {
 	if doomed != "" {
 		return 0, s.bury(d, doomed)
+	}
+	if d.from == s.parked {
+		if admitted, kept := s.admit(d); !admitted {
+			return 0, kept
+		}
 	}
 	var start time.Time
 	if timed {
@@ -385,19 +388,30 @@ func (s *Consumption) Healthy() bool {
 	up, _, _ := s.client.conn.State()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return up && s.main.healthy && !s.stopping
+	return up && s.main.healthy && (s.parked.healthy || !s.opts.retries) && !s.stopping
 }
 
 // Lag asks the server how many messages of the consumer are not done: those not yet delivered and
-// those delivered and not yet acknowledged, to whichever instance, but not those in the retry
-// stream. Without a deadline in ctx, Config.RequestTimeout applies.
+// those delivered and not yet acknowledged, to whichever instance, and those in the retry stream, where one is
+// used. Without a deadline in ctx, Config.RequestTimeout applies.
 func (s *Consumption) Lag(ctx context.Context) (uint64, error) {
 	info, err := s.client.GetConsumerInfo(ctx, s.stream, s.consumer)
 	if err != nil {
 		return 0, err
 	}
 	s.noteCrowd(info)
-	return info.NumPending + uint64(info.NumAckPending), nil
+	lag := info.NumPending + uint64(info.NumAckPending)
+	s.mu.Lock()
+	sided := s.sided
+	s.mu.Unlock()
+	if !sided {
+		return lag, nil
+	}
+	side, err := s.client.GetConsumerInfo(ctx, s.parked.stream, s.consumer)
+	if err != nil {
+		return lag, err
+	}
+	return lag + side.NumPending + uint64(side.NumAckPending), nil
 }
 
 // Stats returns the counters.

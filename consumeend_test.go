@@ -89,7 +89,7 @@ func TestDeploysBuryNoOrder(t *testing.T) {
 	options := map[string][]nats.ConsumeOption{
 		"MaxDeliver 3":       {nats.WithMaxDeliver(3)},
 		"MaxDeliver 1":       {nats.WithMaxDeliver(1)},
-		"no retry stream":    {nats.WithMaxDeliver(3), nats.WithoutRetryStream()},
+		"a retry stream":     {nats.WithMaxDeliver(3), nats.WithRetryStream()},
 		"by key":             {nats.WithMaxDeliver(2), nats.WithKey(func(m *nats.Message) string { return m.Subject })},
 		"short ack wait too": {nats.WithMaxDeliver(3)},
 	}

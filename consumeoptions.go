@@ -14,15 +14,15 @@ import (
 type ConsumeOption func(*consumeOptions)
 
 type consumeOptions struct {
-	workers      int
-	keyOf        func(*Message) string
-	backOff      []time.Duration
-	maxDeliver   int
-	maxHandling  time.Duration // 0: a multiple of the consumer's AckWait
-	deadLetters  string        // a subject; empty for the default
-	confirmed    bool
-	retryInPlace bool
-	own          *jetstream.ConsumerConfig // nil for a consumer of somebody else's
+	workers     int
+	keyOf       func(*Message) string
+	backOff     []time.Duration
+	maxDeliver  int
+	maxHandling time.Duration // 0: a multiple of the consumer's AckWait
+	deadLetters string        // a subject; empty for the default
+	confirmed   bool
+	retries     bool                      // in a stream of their own
+	own         *jetstream.ConsumerConfig // nil for a consumer of somebody else's
 }
 
 // What holds where no option says otherwise.
@@ -92,11 +92,23 @@ func WithConfirmedAcks() ConsumeOption {
 	return func(o *consumeOptions) { o.confirmed = true }
 }
 
-// WithoutRetryStream leaves every message that waits for its next try in its own stream, where it
-// counts against the consumer's MaxAckPending: as many messages as that with long delays then stop
-// all others.
-func WithoutRetryStream() ConsumeOption {
-	return func(o *consumeOptions) { o.retryInPlace = true }
+// WithRetryStream lets a message leave its place while it waits for its next try: when it waits for more than
+// 10 s, or when a quarter of the consumer's MaxAckPending waits already, over all instances. It is stored
+// in the work queue "<stream>_RETRY" (subject "retry.<stream>.<consumer>", in a JetStream domain
+// "retry.<domain>.<stream>.<consumer>"), acknowledged, and handled from there when its time has come. The handler
+// sees it as it was: subject, headers, payload and Metadata. It loses its place in the order and survives a
+// purge of its stream, but neither a MaxAge nor a TTL, nor a filter of the consumer that leaves it out; and it
+// waits while the consumer is paused.
+//
+// Consume makes the stream, with the replicas, storage, placement and compression of the other, and the consumer
+// in it, unless they are there, and fails where it may not or where that subject cannot be stored. Kept in their
+// place are messages of WithKey, of a consumer with a MaxAckPending of 1 or with headers only, and those that
+// have no room for more headers.
+//
+// A Consume without this option looks once, when it begins, for what an earlier one has left in the retry
+// stream, and handles that: EventRetriesLeft. So let the last instance with the option end before.
+func WithRetryStream() ConsumeOption {
+	return func(o *consumeOptions) { o.retries = true }
 }
 
 // WithConsumerConfig makes the consumer the Consumption's own: Consume creates it from cfg, durable

@@ -111,7 +111,7 @@ func TestRetriesDoNotStarveGoodTraffic(t *testing.T) {
 		good.note(msg)
 		return nil
 	}
-	consumption := consume(t, client, handler, nats.WithBackoff(time.Minute))
+	consumption := consume(t, client, handler, nats.WithBackoff(time.Minute), nats.WithRetryStream())
 	begin := time.Now()
 	eventually(t, "the good ones", func() bool { return good.len() == 100 })
 	assert.Less(t, time.Since(begin), 5*time.Second)

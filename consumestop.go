@@ -87,10 +87,11 @@ func (s *Consumption) isScarce() bool {
 	return limit > 0 && limit <= scarceDeliveries
 }
 
-// isLast tells whether the server would never deliver a message again: then it is handled, not handed
-// back. The caller holds s.mu.
+// isLast tells whether a message may have no other delivery: then it is handled, not handed back. The caller
+// holds s.mu.
 func (s *Consumption) isLast(d *delivery) bool {
-	return s.rules.maxDeliver > 0 && d.deliveries >= s.rules.maxDeliver && d.from != s.parked
+	limit := s.maxDeliver()
+	return limit > 0 && d.deliveries >= limit
 }
 
 // handBack returns a message to the server for others to handle, or later. The caller holds s.mu.

@@ -29,7 +29,7 @@ func TestRetriesThatCrowdAreTold(t *testing.T) {
 			client := connect(t, natstest.RunServer(t), nil, nats.WithLogger(log.logger()), nats.WithEventHandler(events.handle))
 			newStream(t, client, 70)
 			newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", MaxAckPending: 100})
-			consume(t, client, func(*nats.Message) error { return errPoison }, nats.WithBackoff(time.Minute), nats.WithoutRetryStream(), opt)
+			consume(t, client, func(*nats.Message) error { return errPoison }, nats.WithBackoff(time.Minute), opt)
 			eventually(t, "the event", func() bool { return len(events.of(nats.EventRetriesCrowd)) == 1 })
 			event := events.of(nats.EventRetriesCrowd)[0]
 			assert.Equal(t, "ORDERS/worker", event.Stream+"/"+event.Consumer)

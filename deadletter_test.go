@@ -473,7 +473,7 @@ func TestDomainsKeepTheirCopies(t *testing.T) {
 					}
 					left.Add(-1)
 					return nil
-				})
+				}, nats.WithRetryStream())
 				require.NoError(t, err)
 			}
 			for _, what := range []string{".poison", ".a", ".b", ".c", ".d", ".last.poison"} {

@@ -48,6 +48,9 @@ const (
 	// EventRetriesCrowd: more than half of a consumer's MaxAckPending waits for its next try, or seems
 	// to: the server tells how many in all, not which. Err says what helps.
 	EventRetriesCrowd EventType = "retries_crowd"
+	// EventRetriesLeft: a retry stream holds messages that a Consume without WithRetryStream handles now;
+	// Messages is how many.
+	EventRetriesLeft EventType = "retries_left"
 	// EventWatchStale: watched keys may have updates that their watcher or cache does not know of;
 	// Subject is the bucket and the filters, and Err is why when it is known.
 	EventWatchStale EventType = "watch_stale"
@@ -80,7 +83,8 @@ type Event struct {
 	Gap time.Duration
 	// Bytes of payload and headers that a disconnect may have lost, at most.
 	Bytes uint64
-	// Messages that a slow consumer dropped since the last such event of its subscription.
+	// Messages that a slow consumer dropped since the last such event of its subscription, or that a retry
+	// stream holds.
 	Messages uint64
 	// Dropped is how many events were lost before this one because the handler was too slow.
 	Dropped int

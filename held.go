@@ -94,7 +94,7 @@ func (d *delivery) finished() bool { return atomic.LoadUint32(&d.msg.acked) == 1
 
 // verbNakAfter asks for the message again after delay. The caller holds the Consumption's lock.
 func (d *delivery) verbNakAfter(delay time.Duration) []byte {
-	if !d.from.optional { // the retry stream's consumer has no back-off
+	if !d.from.side { // the retry stream's consumer has no back-off
 		delay = d.from.s.rules.nakDelay(delay, d.deliveries)
 	}
 	return wire.NakAfter(delay)

@@ -20,6 +20,9 @@ type ackRules struct {
 	maxBatch      int             // of a pull; 0: no limit
 	maxWaiting    int             // pulls
 	expires       time.Duration   // of a pull
+	headersOnly   bool
+	filters       []string
+	paused        time.Time // until then
 }
 
 // shortestWait returns the shortest time that the server waits for an acknowledgement.
@@ -42,7 +45,13 @@ func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
 	r := ackRules{
 		ackWait: cfg.AckWait, backOff: cfg.BackOff, maxDeliver: max(cfg.MaxDeliver, 0),
 		maxAckPending: max(cfg.MaxAckPending, 0), maxBatch: cfg.MaxRequestBatch, expires: pullExpires,
-		maxWaiting: cfg.MaxWaiting,
+		maxWaiting: cfg.MaxWaiting, headersOnly: cfg.HeadersOnly, filters: cfg.FilterSubjects,
+	}
+	if cfg.FilterSubject != "" {
+		r.filters = []string{cfg.FilterSubject}
+	}
+	if info.Paused {
+		r.paused = time.Now().Add(info.PauseRemaining)
 	}
 	if limit := cfg.MaxRequestExpires; limit > 0 {
 		r.expires = min(r.expires, limit)
@@ -64,6 +73,9 @@ func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
 // its rules.
 func (p *puller) find(ctx context.Context) error {
 	c := p.s.client
+	if p.side {
+		return p.s.findParked(ctx)
+	}
 	declare := c.GetConsumer
 	if p.own != nil {
 		declare = p.declare
@@ -74,9 +86,10 @@ func (p *puller) find(ctx context.Context) error {
 	}
 	info := consumer.CachedInfo()
 	rules, err := rulesOf(info)
-	if err != nil || p.optional {
+	if err != nil {
 		return err
 	}
+	p.s.noteCrowd(info)
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	if n := rules.maxDeliver; n > 0 && n != p.s.rules.maxDeliver {

@@ -16,9 +16,8 @@ const (
 	pullPauseMin     = 50 * time.Millisecond // before the second attempt; it doubles
 	pullPauseMax     = time.Second           // so that consumption is back 2 s after the server is
 	pullPauseDeleted = 100 * time.Millisecond
-	pullWarnEvery    = 60              // attempts at the longest pause
-	optionalPause    = 5 * time.Second // between looks for a consumer that need not exist
-	apiAttempt       = time.Second     // of one question to the server, beside the way there and back
+	pullWarnEvery    = 60          // attempts at the longest pause
+	apiAttempt       = time.Second // of one question to the server, beside the way there and back
 	silentAttempt    = 500 * time.Millisecond
 )
 
@@ -33,9 +32,9 @@ type puller struct {
 	s                *Consumption
 	stream, consumer string
 	own              *jetstream.ConsumerConfig // to create it again from
-	optional         bool                      // nobody minds when it does not exist
+	side             bool                      // it is the one in the retry stream
 	subject          string                    // of pulls
-	poke             chan struct{}             // an optional consumer has come into being
+	poke             chan struct{}             // ends a pause
 
 	session *pullSession   // nil between two
 	retired []*pullSession // that something may still come to; the run's own
@@ -68,7 +67,7 @@ func (s *Consumption) patience() time.Duration {
 func (p *puller) run() {
 	defer p.forget(nil)
 	var pause time.Duration
-	missing := p.optional
+	missing := false
 	for attempt := 1; ; attempt++ {
 		heard, err := p.pull(missing)
 		switch {
@@ -77,8 +76,10 @@ func (p *puller) run() {
 		case errors.Is(err, ErrClosed):
 			<-p.s.quit.Done() // it follows
 			return
+		case p.side && !p.s.opts.retries && (errors.Is(err, ErrStreamNotFound) || errors.Is(err, ErrConsumerNotFound)):
+			return // nothing is left
 		case errors.Is(err, errPullRelinked):
-			attempt, pause, missing = 0, 0, p.optional && missing
+			attempt, pause, missing = 0, 0, false
 			continue
 		case errors.Is(err, errPullSilent) && p.answers(): // the pull got lost, or found no room
 			attempt, pause, missing = 0, 0, false
@@ -111,9 +112,6 @@ func (p *puller) pause(d time.Duration) {
 
 // answers tells whether the consumer is there although its pulls are silent.
 func (p *puller) answers() bool {
-	if p.optional {
-		return false
-	}
 	_, trip := p.s.client.conn.Peer()
 	ctx, cancel := context.WithTimeout(p.s.quit, silentAttempt+2*trip)
 	defer cancel()
@@ -124,9 +122,6 @@ func (p *puller) answers() bool {
 // mostly the server has only moved the consumer, unless the consumer was deleted: one that is made
 // again while the server still removes the files of the old one loses its own.
 func (p *puller) failed(attempt int, before time.Duration, err error) time.Duration {
-	if p.optional {
-		return optionalPause
-	}
 	pause := time.Duration(0)
 	switch {
 	case attempt > 1:

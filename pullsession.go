@@ -113,7 +113,7 @@ func (ps *pullSession) watch(breaks uint64) error {
 		p.ask() // what there was no room for
 		next, err := ps.judge(time.Now())
 		heard, busy, moved := ps.signs > 0, ps.asked == 0, p.moved
-		unknown := busy && !p.healthy && !p.optional
+		unknown := busy && !p.healthy
 		s.mu.Unlock()
 		if quit == nil && busy {
 			return ErrStopped
@@ -251,7 +251,7 @@ func (p *puller) ask() {
 		return
 	}
 	target := s.pace.target()
-	if p.optional {
+	if p.side {
 		target = s.opts.workers // those that come back, beside the many that are new
 	}
 	want := target - p.active - session.asked
@@ -296,7 +296,7 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	}, from: p}
 	var ok bool
 	d.deliveries, d.seq, d.stored, ok = wire.ParseReply(m.Reply)
-	wanted := ok && (!p.optional || s.unpark(d))
+	wanted := ok && (!p.side || s.unpark(d))
 	if wanted && s.opts.keyOf != nil {
 		ps.setKey(d)
 	}
@@ -338,10 +338,8 @@ func (ps *pullSession) alive() {
 		return
 	}
 	p.healthy = true
-	if !p.optional {
-		p.s.client.log.Info("consumer is available", "stream", p.stream, "consumer", p.consumer)
-		p.s.client.emit(Event{Type: EventConsumerAvailable, Stream: p.stream, Consumer: p.consumer})
-	}
+	p.s.client.log.Info("consumer is available", "stream", p.stream, "consumer", p.consumer)
+	p.s.client.emit(Event{Type: EventConsumerAvailable, Stream: p.stream, Consumer: p.consumer})
 }
 
 // onStatus takes the server's word on a pull.

@@ -94,10 +94,13 @@ func tellsOfEnd(ctx context.Context, err error) bool {
 // by WithMaxDeliver is taken back, which takes the retry stream.
 func (s *Consumption) cut(d *delivery, limit int) {
 	s.count(&s.stats.Retried)
-	if limit > 0 && d.deliveries >= limit && s.parked != nil && d.from != s.parked {
-		s.mu.Lock()
+	s.mu.Lock()
+	back := limit > 0 && d.deliveries >= limit && s.parks()
+	if back {
 		d.deliveries--
-		s.mu.Unlock()
+	}
+	s.mu.Unlock()
+	if back {
 		if s.park(d, minRetryDelay) {
 			return
 		}
@@ -196,7 +199,7 @@ func (s *Consumption) doomed(d *delivery) string {
 		limit, least = patientDeliveries, patientAge
 	}
 	spared := max(limit, sparedDeliveries)
-	if s.parked != nil { // cut takes them back there
+	if s.parks() { // cut takes them back
 		spared = 0
 	}
 	if d.deliveries > limit+spared && time.Since(time.Unix(0, d.stored)) >= least {
@@ -216,7 +219,7 @@ func (s *Consumption) delay(d *delivery, err error) time.Duration {
 	return max(pause.Varied(delay), minRetryDelay)
 }
 
-// What leaves the stream while it waits: see Consume.
+// What leaves the stream while it waits: see WithRetryStream.
 const (
 	parkDelay = 10 * time.Second
 	parkShare = 4 // of MaxAckPending
@@ -249,11 +252,16 @@ func (s *Consumption) nakAfter(d *delivery, delay time.Duration) {
 	}
 }
 
+// parks tells whether messages may leave their place. The caller holds s.mu.
+func (s *Consumption) parks() bool {
+	return s.opts.retries && s.opts.keyOf == nil && !s.rules.headersOnly && s.rules.maxAckPending != 1
+}
+
 // mustPark tells whether a message should wait outside its stream.
 func (s *Consumption) mustPark(d *delivery, delay time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.parked == nil || d.from == s.parked || s.rules.maxAckPending == 0 {
+	if !s.parks() || d.from == s.parked || s.rules.maxAckPending == 0 {
 		return false
 	}
 	waiting := s.naks.waiting()

@@ -2,7 +2,9 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,6 +13,8 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -18,6 +22,10 @@ func retryStreamOf(stream string) string { return stream + "_RETRY" }
 
 // foreignDelay is how often a message in the retry stream is mentioned that nobody can handle.
 const foreignDelay = 10 * time.Minute
+
+// parkRoom is what a dead letter has and the copy that waits for the next try has not, in bytes: what has to wait
+// in its place must not lose its payload at the end.
+const parkRoom = 256
 
 // newRetries describes the retry stream: a work queue with a consumer of the same name for each
 // consumer of the original, whose acknowledgements are not limited.
@@ -39,14 +47,61 @@ func (s *Consumption) newRetries() *sideStream {
 	return x
 }
 
+// check makes the stream and the consumer, unless they are there, and sees that a copy would be stored.
+func (x *sideStream) check(ctx context.Context) error {
+	if _, err := x.locate(ctx); err != nil {
+		return err
+	}
+	err := x.find(ctx, nil)
+	if err == nil {
+		err = x.holds(ctx, x.config.Name)
+	}
+	if errors.Is(err, natsgo.ErrNoResponders) { // it is there, for other subjects
+		if err = x.create(ctx); err == nil {
+			err = x.holds(ctx, x.config.Name)
+		}
+	}
+	return jsapi.Wrap("store", x.subject, err)
+}
+
+// count returns how many messages are in the stream.
+func (x *sideStream) count(ctx context.Context) (uint64, error) {
+	var answer struct {
+		jsapi.Refusal
+		State struct {
+			Messages uint64            `json:"messages"`
+			Subjects map[string]uint64 `json:"subjects"`
+		} `json:"state"`
+	}
+	ask := func(question any) error {
+		err := x.s.client.api.Ask(ctx, "STREAM.INFO."+x.config.Name, question, &answer)
+		return jsapi.Wrap("info stream", x.config.Name, err)
+	}
+	if err := ask(nil); err != nil || answer.State.Messages == 0 {
+		return 0, err
+	}
+	if _, err := x.locate(ctx); err != nil {
+		return 0, err
+	}
+	err := ask(map[string]string{"subjects_filter": x.subject})
+	return answer.State.Subjects[x.subject], err
+}
+
 // park stores a message in the retry stream and acknowledges the original. It tells whether it
 // could.
 func (s *Consumption) park(d *delivery, delay time.Duration) bool {
-	// A message that comes again although it was parked has been delivered once more.
+	header := s.copyHeader(d, d.msg.Header)
+	header[headerRetryTime] = []string{timeText(time.Now().Add(delay))}
+	if int64(wire.HeaderSize(header)+len(d.msg.Data)+parkRoom) > s.client.conn.MaxPayload() {
+		return false
+	}
+	// A message that comes again although it was parked has been delivered once more, or is another copy.
 	id := s.copyID("retry", d) + "." + strconv.Itoa(d.deliveries)
+	if d.from == s.parked {
+		_, copied, _, _ := wire.ParseReply(d.msg.msg.Reply)
+		id += "." + strconv.FormatUint(copied, 10)
+	}
 	_, pause := s.retries.store(d, id, func(context.Context) ([]*natsgo.Msg, error) {
-		header := s.copyHeader(d, d.msg.Header)
-		header[headerRetryTime] = []string{timeText(time.Now().Add(delay))}
 		return []*natsgo.Msg{{Header: header, Data: d.msg.Data}}, nil
 	})
 	if pause > 0 {
@@ -54,11 +109,77 @@ func (s *Consumption) park(d *delivery, delay time.Duration) bool {
 	}
 	s.count(&s.stats.Parked)
 	s.settle(d, wire.Ack)
-	select {
-	case s.parked.poke <- struct{}{}:
-	default:
-	}
 	return true
+}
+
+// findParked makes sure of the consumer in the retry stream.
+func (s *Consumption) findParked(ctx context.Context) error {
+	if s.opts.retries {
+		return s.retries.check(ctx)
+	}
+	return s.retries.prepare(ctx)
+}
+
+// runParked handles what comes of the retry stream, if it is asked for or anything is left there.
+func (s *Consumption) runParked() {
+	if !s.opts.retries && !s.retriesLeft() {
+		return
+	}
+	s.mu.Lock()
+	s.sided = true
+	s.mu.Unlock()
+	s.parked.run()
+}
+
+// retriesLeft tells whether messages wait in a retry stream although this Consumption was not asked to use it.
+func (s *Consumption) retriesLeft() bool {
+	for failures := 0; ; failures++ {
+		ctx, cancel := context.WithTimeout(s.quit, copyTimeout)
+		left, err := s.retries.count(ctx)
+		if err == nil && left > 0 {
+			err = s.retries.prepare(ctx)
+		}
+		cancel()
+		switch {
+		case err == nil && left == 0, errors.Is(err, ErrStreamNotFound), errors.Is(err, ErrPermission) && left == 0:
+			return false
+		case left > 0 && failures == 0:
+			s.client.log.Warn("messages wait in a retry stream that Consume was not asked to use; it handles them",
+				append(failureAttrs(err), "stream", s.stream, "consumer", s.consumer, "retry_stream", retryStreamOf(s.stream), "messages", left)...)
+			s.client.emit(Event{Type: EventRetriesLeft, Stream: s.stream, Consumer: s.consumer, Messages: left, Err: err})
+		}
+		if err == nil {
+			return true
+		}
+		if !pause.Sleep(s.quit, pause.Jitter(failures, copyPauseMin, copyPauseMax)) {
+			return false
+		}
+	}
+}
+
+// admit tells whether a message of the retry stream is to be handled: not what its own stream or consumer would
+// not deliver now. Kept tells whether it waits here.
+func (s *Consumption) admit(d *delivery) (admitted, kept bool) {
+	s.freshenRules()
+	s.mu.Lock()
+	paused, filters := s.rules.paused, s.rules.filters
+	s.mu.Unlock()
+	life := s.lifetime(d)
+	switch {
+	case life > 0 && time.Since(time.Unix(0, d.stored)) >= life:
+		s.note(slog.LevelWarn, "a message in the retry stream is older than its stream keeps it, and is dropped", d, nextNever)
+		s.settle(d, wire.Ack)
+		return false, false
+	case time.Now().Before(paused):
+		return false, s.wait(d, rulesFresh)
+	case len(filters) > 0 && !slices.ContainsFunc(filters, func(f string) bool { return subjects.Covers(f, d.msg.Subject) }):
+		s.note(slog.LevelWarn, "a message in the retry stream is none that the consumer is for; it waits there", d, nextAfter(foreignDelay))
+		if !s.park(d, foreignDelay) {
+			s.nakAfter(d, foreignDelay)
+		}
+		return false, false
+	}
+	return true, false
 }
 
 // unpark makes a message of the retry stream what it was, and tells whether it is due. If not, the

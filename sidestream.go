@@ -277,15 +277,28 @@ func (x *sideStream) find(ctx context.Context, m *natsgo.Msg) error {
 	delete(m.Header, jetstream.ExpectedStreamHeader)
 	own := slices.Contains(answer.Streams, x.s.stream)
 	if errors.Is(err, natsgo.ErrPermissionViolation) {
-		// No stream gets as far as to this condition but the one that is expected, which refuses it.
-		err, own = nil, hasCode(x.try(ctx, &natsgo.Msg{Subject: x.subject, Header: natsgo.Header{
-			jetstream.ExpectedStreamHeader: {x.s.stream}, jetstream.ExpectedLastMsgIDHeader: {unusedMessage},
-		}}), fault.CodeWrongLastMsgID)
+		err, own = nil, x.holds(ctx, x.s.stream) == nil
 	}
 	if own {
 		return fail("find the stream of", x.subject, ErrInvalidConfig, "it is the stream %q that the messages come from", x.s.stream)
 	}
 	return jsapi.Wrap("find the stream of", x.subject, err)
+}
+
+// holds returns nil when it is the stream of that name that stores the subject: no other gets as far as to the
+// condition on which that one refuses.
+func (x *sideStream) holds(ctx context.Context, stream string) error {
+	m := &natsgo.Msg{Subject: x.subject, Header: natsgo.Header{
+		jetstream.ExpectedStreamHeader: {stream}, jetstream.ExpectedLastMsgIDHeader: {unusedMessage},
+	}}
+	_, _, end, err := jsapi.Send(ctx, x.s.client.api, m, "", wire.ParsePubAck)
+	switch {
+	case end != nil:
+		return x.s.client.api.Unanswered(ctx, end, err)
+	case hasCode(err, fault.CodeWrongLastMsgID):
+		return nil
+	}
+	return err
 }
 
 // try publishes m once.

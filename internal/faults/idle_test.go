@@ -106,7 +106,7 @@ func TestIdleConsumptionsAreWatchful(t *testing.T) {
 		consumptions[i], err = client.Consume(ctx, fmt.Sprint("S", i%streams), fmt.Sprint("C", i), func(*nats.Message) error {
 			handled[i].Add(1)
 			return nil
-		}, nats.WithoutRetryStream())
+		})
 		require.NoError(t, err)
 	}
 	time.Sleep(15 * time.Second)
@@ -200,7 +200,7 @@ func TestAThousandIdleConsumptions(t *testing.T) {
 			consumption, err := consuming.Consume(ctx, "S0", fmt.Sprint("C", i), func(*nats.Message) error {
 				handled[i].Add(1)
 				return nil
-			}, nats.WithoutRetryStream())
+			})
 			require.NoError(t, err)
 			consumptions = append(consumptions, consumption)
 		}

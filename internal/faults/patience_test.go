@@ -65,14 +65,13 @@ func TestParkedMessagesComeBackAsTheyWere(t *testing.T) {
 	}
 	ack, err := client.PublishMsgToStream(ctx, original)
 	require.NoError(t, err)
-	// With a MaxAckPending of 1 the first retry stays in its place, and takes it.
 	_, err = client.CreateConsumer(ctx, "ORDERS", &jetstream.ConsumerConfig{
-		Name: "worker", MaxAckPending: 1, BackOff: []time.Duration{time.Second, 20 * time.Second}, MaxDeliver: -1,
+		Name: "worker", MaxAckPending: 2, BackOff: []time.Duration{time.Second, 20 * time.Second}, MaxDeliver: -1,
 	})
 	require.NoError(t, err)
 	consumption, err := client.Consume(ctx, "ORDERS", "worker", func(*nats.Message) error {
 		return nats.RetryAfter(errPoison, 10001*time.Millisecond)
-	})
+	}, nats.WithRetryStream())
 	require.NoError(t, err)
 	publishEventually(t, "it is parked", func() bool { return consumption.Stats().Parked == 1 })
 	require.NoError(t, consumption.Stop(ctx))

@@ -43,7 +43,7 @@ func work(url string) error {
 			return err
 		}
 		return client.Publish(msg.Context(), fmt.Sprintf("done.%d", os.Getpid()), fmt.Append(nil, meta.NumDelivered))
-	}, nats.WithMaxDeliver(workerLimit), nats.WithWorkers(2))
+	}, nats.WithMaxDeliver(workerLimit), nats.WithWorkers(2), nats.WithRetryStream())
 	if err != nil {
 		return err
 	}
