@@ -221,7 +221,7 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 		func(live *jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference) {
 			return drift.Stream(live.Config, want, &live.State)
 		}))
-	return stream, ensureFault(op, want.Name, jsapi.Wrap, err)
+	return stream, ensureFault(op, want.Name, jsapi.Wrap, c.overlap(ctx, &fresh, err))
 }
 
 // EnsureConsumer creates a consumer, or changes the one there is to what cfg says, by the rules of

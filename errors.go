@@ -114,6 +114,31 @@ var (
 	// ErrConflict is returned when an expected sequence, revision or message ID is no longer the last
 	// one: another writer was faster.
 	ErrConflict = fault.ErrConflict
+	// ErrMessageNotFound is returned when a stream has no message of that sequence or subject.
+	ErrMessageNotFound = fault.ErrMessageNotFound
+	// ErrOverlap is returned for a stream whose subjects another one stores, which the text names where the
+	// user may ask for it, and for a consumer of a work queue whose messages another one takes.
+	ErrOverlap = fault.ErrOverlap
+	// ErrWrongStream is returned by a publish that expects another stream (jetstream.WithExpectStream)
+	// than the one that stores its subject.
+	ErrWrongStream = fault.ErrWrongStream
+	// ErrWrongDomain is returned by a publish that only a stream of another domain than
+	// Config.JetStreamDomain has acknowledged: domains that are joined by leaf nodes hear each other's
+	// subjects. That stream has the message; the domain's own gave no answer in time.
+	ErrWrongDomain = fault.ErrWrongDomain
+	// ErrSealed is returned for a change of a stream that was sealed.
+	ErrSealed = fault.ErrSealed
+	// ErrFeatureDisabled is returned for a message that needs what the stream's configuration does not
+	// allow: a TTL, a schedule, a counter, or an atomic batch.
+	ErrFeatureDisabled = fault.ErrFeatureDisabled
+	// ErrUnsupported is returned for what the server's version, or a server that is in no cluster, cannot do.
+	ErrUnsupported = fault.ErrUnsupported
+	// ErrResourceLimit is returned when the account or the server has no room left, or allows no more: of
+	// storage, streams, consumers, replicas, or one of their limits.
+	ErrResourceLimit = fault.ErrResourceLimit
+	// ErrTooManyRequests is returned when the server refused, until the call's time was over, for want of
+	// room in one of its queues.
+	ErrTooManyRequests = fault.ErrTooManyRequests
 )
 
 // wrap gives err its operation, its target and the sentinel that fits.

@@ -2,10 +2,13 @@ package nats
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
@@ -58,7 +61,7 @@ func (c *Client) CreateStream(ctx context.Context, cfg *jetstream.StreamConfig) 
 	stream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
 		return js.CreateStream(ctx, own)
 	})
-	return stream, jsapi.Wrap(op, own.Name, err)
+	return stream, jsapi.Wrap(op, own.Name, c.overlap(ctx, &own, err))
 }
 
 // UpdateStream changes a stream's configuration to cfg, whatever that costs: lowering a limit
@@ -72,7 +75,7 @@ func (c *Client) UpdateStream(ctx context.Context, cfg *jetstream.StreamConfig) 
 	stream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
 		return js.UpdateStream(ctx, own)
 	})
-	return stream, jsapi.Wrap(op, own.Name, err)
+	return stream, jsapi.Wrap(op, own.Name, c.overlap(ctx, &own, err))
 }
 
 // streamConfig checks a stream's configuration and returns a copy with the client's defaults.
@@ -91,6 +94,23 @@ func (c *Client) streamConfig(ctx context.Context, op string, cfg *jetstream.Str
 	own = *cfg
 	own.Replicas, own.Storage = c.streamDefaults(cfg.Replicas, cfg.Storage)
 	return own, nil
+}
+
+// overlap adds to err, when it says that others store the stream's subjects, who they are.
+func (c *Client) overlap(ctx context.Context, cfg *jetstream.StreamConfig, err error) error {
+	if !errors.Is(err, &jetstream.APIError{ErrorCode: fault.CodeSubjectOverlap}) {
+		return err
+	}
+	causes := fault.Joined{err}
+	for _, subject := range cfg.Subjects {
+		names, _ := c.api.StreamsOf(ctx, subject) // who may not ask hears no names
+		for _, name := range names {
+			if name != cfg.Name {
+				causes = append(causes, fmt.Errorf("the stream %q stores %q", name, subject))
+			}
+		}
+	}
+	return causes
 }
 
 // streamDefaults fills in what a stream's or bucket's configuration leaves at zero.

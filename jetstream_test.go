@@ -3,6 +3,7 @@ package nats_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -299,4 +300,65 @@ func TestInboxPrefix(t *testing.T) {
 	require.NoError(t, err)
 	_, err = objects.GetBytes(ctx, "o")
 	require.NoError(t, err)
+}
+
+// What the server refuses has a sentinel, and the text says what to do about it.
+func TestRefusalsOfStreams(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, Retention: jetstream.WorkQueuePolicy})
+	require.NoError(t, err)
+	cfg := &jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"other", "orders.new"}}
+	_, err = client.CreateStream(ctx, cfg)
+	require.ErrorIs(t, err, nats.ErrOverlap)
+	require.ErrorContains(t, err, `the stream "ORDERS" stores "orders.new"`)
+	_, err = client.EnsureStream(ctx, cfg)
+	require.ErrorIs(t, err, nats.ErrOverlap)
+	require.ErrorContains(t, err, `the stream "ORDERS" stores "orders.new"`)
+	for i, name := range []string{"one", "two"} {
+		_, err = client.CreateConsumer(ctx, "ORDERS", &jetstream.ConsumerConfig{Name: name})
+		assert.Equal(t, i == 1, errors.Is(err, nats.ErrOverlap), err)
+	}
+	_, err = client.PublishToStream(ctx, "orders.new", nil, jetstream.WithExpectStream("OTHER"))
+	require.ErrorIs(t, err, nats.ErrWrongStream)
+	require.NotErrorIs(t, err, nats.ErrNoStream)
+	_, err = client.PublishToStream(ctx, "orders.new", nil, jetstream.WithMsgTTL(time.Minute))
+	require.ErrorIs(t, err, nats.ErrFeatureDisabled)
+	_, err = client.CreateStream(ctx, &jetstream.StreamConfig{Name: "WIDE", Replicas: 3})
+	require.ErrorIs(t, err, nats.ErrUnsupported)
+	_, err = client.CreateStream(ctx, &jetstream.StreamConfig{Name: "BAD", MaxAge: -1})
+	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+}
+
+// To purge a stream is to purge what it had at that moment, however often it is asked for.
+func TestPurgeStream(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s.*"}})
+	require.NoError(t, err)
+	for i := range 10 {
+		_, err := client.PublishToStream(ctx, fmt.Sprintf("s.%d", i%2), nil)
+		require.NoError(t, err)
+	}
+	for left, opts := range map[uint64][]jetstream.StreamPurgeOpt{
+		9: {jetstream.WithPurgeSubject("s.0"), jetstream.WithPurgeSequence(2)},
+	} {
+		require.NoError(t, client.PurgeStream(ctx, "S", opts...))
+		info, err := client.GetStreamInfo(ctx, "S")
+		require.NoError(t, err)
+		assert.Equal(t, left, info.State.Msgs)
+	}
+	require.NoError(t, client.PurgeStream(ctx, "S", jetstream.WithPurgeSubject("s.0")))
+	require.NoError(t, client.PurgeStream(ctx, "S", jetstream.WithPurgeKeep(3)))
+	info, err := client.GetStreamInfo(ctx, "S")
+	require.NoError(t, err)
+	assert.EqualValues(t, 3, info.State.Msgs)
+	require.NoError(t, client.PurgeStream(ctx, "S"))
+	info, err = client.GetStreamInfo(ctx, "S")
+	require.NoError(t, err)
+	assert.Zero(t, info.State.Msgs)
+	require.ErrorIs(t, client.PurgeStream(ctx, "S", jetstream.WithPurgeKeep(1), jetstream.WithPurgeSequence(1)), nats.ErrInvalidArgument)
+	require.ErrorIs(t, client.PurgeStream(ctx, "NONE"), nats.ErrStreamNotFound)
 }

@@ -113,8 +113,8 @@ const opPublishAtomic = "publish atomic"
 // expected last sequence of the stream in that of the first only.
 //
 // The errors are those of PublishToStream, ErrAlreadyExists when the stream has a message with the ID
-// of one of msgs, and ErrInvalidArgument for a batch that is empty or too large, or a stream that
-// allows none. ErrTimeout and ErrConnectionLost leave open whether all or none are stored; ErrTimeout
+// of one of msgs, ErrFeatureDisabled when it allows no batches, and ErrInvalidArgument for a batch that is
+// empty or too large. ErrTimeout and ErrConnectionLost leave open whether all or none are stored; ErrTimeout
 // is also the error of a batch whose messages go to more than one stream, of which none stores any.
 func (c *Client) PublishAtomic(ctx context.Context, msgs []*Message) (*BatchAck, error) {
 	if len(msgs) == 0 {

@@ -152,7 +152,7 @@ func TestRefusalsAreTyped(t *testing.T) {
 		{subject: "other", opts: []jetstream.PublishOpt{jetstream.WithExpectLastSequence(7)}, want: nats.ErrConflict},
 		{subject: "other", opts: []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(7)}, want: nats.ErrConflict},
 		{subject: "other", opts: []jetstream.PublishOpt{jetstream.WithExpectLastMsgID("second")}, want: nats.ErrConflict},
-		{subject: "other", opts: []jetstream.PublishOpt{jetstream.WithExpectStream("small")}, want: nats.ErrNoStream},
+		{subject: "other", opts: []jetstream.PublishOpt{jetstream.WithExpectStream("small")}, want: nats.ErrWrongStream},
 	} {
 		begin := time.Now()
 		_, err := client.PublishToStream(ctx, c.subject, c.data, c.opts...)

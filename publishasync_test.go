@@ -331,10 +331,10 @@ func TestPublishAtomic(t *testing.T) {
 		want error
 	}{
 		"too many":        {batch(1001), nats.ErrInvalidArgument},
-		"not allowed":     {[]*nats.Message{{Subject: "plain"}, {Subject: "plain"}}, nats.ErrInvalidArgument},
-		"one not allowed": {[]*nats.Message{{Subject: "plain"}}, nats.ErrInvalidArgument},
+		"not allowed":     {[]*nats.Message{{Subject: "plain"}, {Subject: "plain"}}, nats.ErrFeatureDisabled},
+		"one not allowed": {[]*nats.Message{{Subject: "plain"}}, nats.ErrFeatureDisabled},
 		"one too large":   {append(batch(3), &nats.Message{Subject: "s.x", Data: make([]byte, 400)}, &nats.Message{Subject: "s.x"}), nats.ErrPayloadTooLarge},
-		"two streams":     {append(batch(2), &nats.Message{Subject: "plain"}, &nats.Message{Subject: "s.x"}), nats.ErrInvalidArgument},
+		"two streams":     {append(batch(2), &nats.Message{Subject: "plain"}, &nats.Message{Subject: "s.x"}), nats.ErrFeatureDisabled},
 		"no stream":       {append(batch(2), &nats.Message{Subject: "elsewhere"}, &nats.Message{Subject: "s.x"}), nats.ErrNoStream},
 		"last too large":  {append(batch(3), &nats.Message{Subject: "s.x", Data: make([]byte, 400)}), nats.ErrPayloadTooLarge},
 		"wrong sequence":  {append([]*nats.Message{{Subject: "s.1", Header: natsgo.Header{"Nats-Expected-Last-Sequence": {"1"}}}}, batch(2)...), nats.ErrConflict},

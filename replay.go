@@ -252,7 +252,7 @@ func (r *replay) note(err error) error {
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		kind = jetstream.ErrMsgNotFound
 	}
-	if kind == nil || slices.Contains([]error{ErrClosed, ErrNotConnected, ErrConnectionLost, ErrTimeout}, kind) {
+	if kind == nil || slices.Contains([]error{ErrClosed, ErrNotConnected, ErrConnectionLost, ErrTimeout, ErrTooManyRequests, ErrResourceLimit}, kind) {
 		return err
 	}
 	r.refused++

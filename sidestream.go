@@ -268,14 +268,9 @@ func (x *sideStream) find(ctx context.Context, m *natsgo.Msg) error {
 	case !hasCode(err, fault.CodeWrongStream):
 		return nil // publishing tells
 	}
-	var answer struct {
-		jsapi.Refusal
-		Streams []string `json:"streams"`
-	}
-	question := map[string]string{"subject": x.subject}
-	err := x.s.client.api.Ask(ctx, "STREAM.NAMES", question, &answer)
+	names, err := x.s.client.api.StreamsOf(ctx, x.subject)
 	delete(m.Header, jetstream.ExpectedStreamHeader)
-	own := slices.Contains(answer.Streams, x.s.stream)
+	own := slices.Contains(names, x.s.stream)
 	if errors.Is(err, natsgo.ErrPermissionViolation) {
 		err, own = nil, x.holds(ctx, x.s.stream) == nil
 	}

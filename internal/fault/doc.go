@@ -10,4 +10,5 @@
 //   - handler.go: what a panic becomes.
 //   - denial.go: what a server's permission error denies.
 //   - upstream.go: [Kind], the sentinel of an error of nats.go or of the JetStream API.
+//   - codes.go: the errors of the JetStream API, and which of them pass.
 package fault

@@ -21,15 +21,15 @@ func TestWrapKeepsBothIdentities(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, fault.Wrap("op", "target", nil))
 	for upstream, ours := range map[error]error{
-		natsgo.ErrConnectionClosed:                                  fault.ErrClosed,
-		natsgo.ErrMaxPayload:                                        fault.ErrPayloadTooLarge,
-		natsgo.ErrNoResponders:                                      fault.ErrNoResponders,
-		context.DeadlineExceeded:                                    fault.ErrTimeout,
-		jetstream.ErrStreamNotFound:                                 fault.ErrStreamNotFound,
-		jetstream.ErrNoStreamResponse:                               fault.ErrNoStream, // which is upstream's no responders as well
-		jetstream.ErrConsumerNotFound:                               fault.ErrConsumerNotFound,
-		&jetstream.APIError{ErrorCode: fault.CodeWrongLastSequence}: fault.ErrConflict,
-		&jetstream.APIError{ErrorCode: fault.CodeMessageTooLarge}:   fault.ErrPayloadTooLarge,
+		natsgo.ErrConnectionClosed:                                fault.ErrClosed,
+		natsgo.ErrMaxPayload:                                      fault.ErrPayloadTooLarge,
+		natsgo.ErrNoResponders:                                    fault.ErrNoResponders,
+		context.DeadlineExceeded:                                  fault.ErrTimeout,
+		jetstream.ErrStreamNotFound:                               fault.ErrStreamNotFound,
+		jetstream.ErrNoStreamResponse:                             fault.ErrNoStream, // which is upstream's no responders as well
+		jetstream.ErrConsumerNotFound:                             fault.ErrConsumerNotFound,
+		&jetstream.APIError{ErrorCode: 10071}:                     fault.ErrConflict,
+		&jetstream.APIError{ErrorCode: fault.CodeMessageTooLarge}: fault.ErrPayloadTooLarge,
 		&jetstream.APIError{ErrorCode: fault.CodeStoreFailed, Description: "maximum bytes exceeded"}: fault.ErrStreamFull,
 	} {
 		err := fault.Wrap("op", "target", fmt.Errorf("context: %w", upstream))

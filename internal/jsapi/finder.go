@@ -54,15 +54,20 @@ func (a *API) Missing(ctx context.Context, subject string) bool {
 	return a.finder.missing(ctx, subject, true)
 }
 
-// Find is Missing for one of many that wait for a slow server: it asks once, and when it is not sure only if
-// nothing is known of similar subjects. Doubted is a subject that is worth to be asked for again in a moment.
-func (a *API) Find(ctx context.Context, subject string, sure bool) (missing, doubted bool) {
-	found := a.finder.ask(ctx, subject, sure)
-	return found == streamMissing, found == streamDoubted
-}
-
 // StreamOf returns the name of the stream that stores subject, or jetstream.ErrStreamNotFound.
 func (a *API) StreamOf(ctx context.Context, subject string) (string, error) {
+	names, err := a.StreamsOf(ctx, subject)
+	if err == nil && len(names) == 0 {
+		err = jetstream.ErrStreamNotFound
+	}
+	if err != nil {
+		return "", err
+	}
+	return names[0], nil
+}
+
+// StreamsOf returns the names of the streams that store something of subject, which may have wildcards.
+func (a *API) StreamsOf(ctx context.Context, subject string) ([]string, error) {
 	question := struct {
 		Subject string `json:"subject"`
 	}{strings.TrimPrefix(subject, a.prefix)} // keys of a domain have it
@@ -70,16 +75,12 @@ func (a *API) StreamOf(ctx context.Context, subject string) (string, error) {
 		Refusal
 		Names []string `json:"streams"`
 	}
-	if err := a.Ask(ctx, "STREAM.NAMES", question, &answer); err != nil {
-		return "", err
-	}
-	if len(answer.Names) == 0 {
-		return "", jetstream.ErrStreamNotFound
-	}
-	return answer.Names[0], nil
+	err := a.Ask(ctx, "STREAM.NAMES", question, &answer)
+	return answer.Names, err
 }
 
-// missing is Missing, by Find's way of being sure.
+// missing is Missing for one of many that wait for a slow server: when it is not sure, it asks only if nothing is
+// known of similar subjects.
 func (f *finder) missing(ctx context.Context, subject string, sure bool) bool {
 	for {
 		switch f.ask(ctx, subject, sure) {

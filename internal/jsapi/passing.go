@@ -16,29 +16,18 @@ func InProcess(err error) bool {
 	return errors.As(err, &api) && (api.ErrorCode == fault.CodeSequenceInProcess || api.ErrorCode == fault.CodeDuplicateInProcess)
 }
 
-// tooManyRequests is the code of a refusal for want of room in a queue of the server.
-const tooManyRequests = 429
+// crowded tells whether the server refuses for want of room in a queue.
+func crowded(err error) bool { return fault.Kind(err) == fault.ErrTooManyRequests } //nolint:errorlint // a sentinel of our own table
 
-func crowded(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && api.Code == tooManyRequests
-}
-
-// Passes tells whether the server's answer to a publish is about its own state, so that the same
-// message may be stored a moment later.
+// Passes tells whether the server's answer is about its own state, so that the same may be done a moment
+// later.
 func Passes(err error) bool {
 	var api *jetstream.APIError
 	switch {
+	case errors.As(err, &api):
+		return fault.Passes(api)
 	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, natsgo.ErrReconnectBufExceeded):
 		return true
-	case errors.Is(err, jetstream.ErrInvalidJSAck): // a core subscriber answered first
-		return true
-	case !errors.As(err, &api):
-		return false
-	case api.ErrorCode == fault.CodeDuplicateInProcess, api.ErrorCode == fault.CodeAtomicInFlight, api.Code == tooManyRequests:
-		return true
-	case fault.Kind(err) != nil: // a full stream, or JetStream that is not enabled
-		return false
 	}
-	return api.Code == 503
+	return errors.Is(err, jetstream.ErrInvalidJSAck) // a core subscriber answered first
 }

@@ -1,0 +1,93 @@
+package fault
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Error codes of the JetStream API (nats-server, server/errors.json) that somebody looks for.
+const (
+	CodeSequenceNotFound   jetstream.ErrorCode = 10043
+	CodeMessageTooLarge    jetstream.ErrorCode = 10054
+	CodeDeleteFailed       jetstream.ErrorCode = 10057
+	CodeWrongStream        jetstream.ErrorCode = 10060
+	CodeSubjectOverlap     jetstream.ErrorCode = 10065
+	CodeWrongLastMsgID     jetstream.ErrorCode = 10070
+	CodeStoreFailed        jetstream.ErrorCode = 10077
+	CodeMaxBytesDemanded   jetstream.ErrorCode = 10113
+	CodeDuplicateInProcess jetstream.ErrorCode = 10158
+	CodeSequenceInProcess  jetstream.ErrorCode = 10164
+	CodeTTLDisabled        jetstream.ErrorCode = 10166
+	CodeAtomicIncomplete   jetstream.ErrorCode = 10176
+	CodeAtomicDuplicate    jetstream.ErrorCode = 10201
+)
+
+// codes are the sentinels of the errors of the JetStream API. Those that are not listed are mistakes in what
+// was asked for where their class is 400, and otherwise the server's own affairs.
+var codes = map[error][]jetstream.ErrorCode{
+	ErrJetStreamDisabled: {10039, 10076},
+	ErrStreamNotFound:    {10059},
+	ErrConsumerNotFound:  {10014, 10149},
+	ErrMessageNotFound:   {10037, CodeSequenceNotFound},
+	// Consumers and streams there are, and a message of a batch that was published before.
+	ErrAlreadyExists: {10013, 10058, 10105, 10106, 10130, 10148, CodeAtomicDuplicate},
+	// Sequences and message IDs, and a stream that is being moved or was made anew.
+	ErrConflict:        {CodeWrongLastMsgID, 10071, 10124, CodeSequenceInProcess, 10180, 10225, 10226},
+	ErrOverlap:         {CodeSubjectOverlap, 10099, 10100},
+	ErrWrongStream:     {CodeWrongStream},
+	ErrSealed:          {10109},
+	ErrPayloadTooLarge: {CodeMessageTooLarge, 10097},
+	ErrTooManyRequests: {10167, 10210, 10211},
+	// TTLs, counters, atomic batches, schedules, fast batches.
+	ErrFeatureDisabled: {CodeTTLDisabled, 10168, 10174, 10188, 10205},
+	// Clusters, replicas, an API level, and what an older server finds of a newer one.
+	ErrUnsupported: {10010, 10036, 10074, 10185, 10194, 10195},
+	// Of the account, the server, the cluster and its peers.
+	ErrResourceLimit:   {10002, 10005, 10023, 10026, 10027, 10028, 10047, 10120, 10121, 10122, 10125, 10153},
+	ErrInvalidArgument: {10052}, // all that is wrong with a stream's configuration
+	// What passes, or is not known.
+	nil: {10040, 10044, 10129, CodeAtomicIncomplete, 10202, 10208, 10224},
+}
+
+// fullTexts are what a full stream says: 10077 has the store's own text, and other failures have it too, such
+// as that of a server that is shutting down (nats-server, server/store.go).
+var fullTexts = []string{"maximum messages", "maximum bytes"}
+
+// kindOfCode returns the sentinel of an error of the JetStream API, or nil.
+func kindOfCode(api *jetstream.APIError) error {
+	for sentinel, all := range codes {
+		if slices.Contains(all, api.ErrorCode) {
+			return sentinel
+		}
+	}
+	switch {
+	case api.ErrorCode == CodeStoreFailed && slices.ContainsFunc(fullTexts, func(text string) bool {
+		return strings.HasPrefix(api.Description, text)
+	}):
+		return ErrStreamFull
+	case api.Code == classInvalid:
+		return ErrInvalidArgument
+	}
+	return nil
+}
+
+// The classes of errors of the JetStream API.
+const (
+	classInvalid     = 400
+	classCrowded     = 429
+	classUnavailable = 503
+)
+
+// passing are the codes of errors that pass, although their classes or sentinels do not say so: a full disk or
+// a burst of requests, what is still in process, a cluster in the middle of something, and servers that are
+// not there at the moment.
+var passing = []jetstream.ErrorCode{10009, 10023, 10118, 10119, CodeDuplicateInProcess, 10202}
+
+// Passes tells whether an error of the JetStream API is about a state of the server that passes, so that the
+// same may be done a moment later.
+func Passes(api *jetstream.APIError) bool {
+	return api.Code == classCrowded || slices.Contains(passing, api.ErrorCode) ||
+		api.Code == classUnavailable && Kind(api) == nil
+}
