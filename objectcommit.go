@@ -32,7 +32,10 @@ func (w *objectWriter) commit(ctx context.Context) error {
 		case errors.Is(lost, conn.ErrUnanswered):
 			w.store.leaveBehind(w.subject, lost) // another writer may have replaced the object already
 			return lost
-		default:
+		case w.replaces != nil:
+			err = w.replaces(now)
+		}
+		if err == nil {
 			err = w.verify(ctx, false)
 		}
 		shared := false
@@ -46,13 +49,13 @@ func (w *objectWriter) commit(ctx context.Context) error {
 			}
 		}
 		if err != nil {
-			w.abandon()
+			w.abandon(ctx, err)
 			return err
 		}
 		old = now
 		m, err := c.objectMetaMessage(objectVersion{info: info}, old.sequence)
 		if err != nil {
-			w.abandon()
+			w.abandon(ctx, err)
 			return err
 		}
 		sequence, err := c.storeObjectMessage(ctx, opPutObject, info, m)
@@ -66,7 +69,7 @@ func (w *objectWriter) commit(ctx context.Context) error {
 			w.settle(m, old)
 			return err
 		}
-		w.abandon()
+		w.abandon(ctx, err)
 		return err
 	}
 }
@@ -128,17 +131,22 @@ func isDoubtful(ctx context.Context, err error) bool {
 }
 
 // abandon removes what was uploaded, without keeping the caller waiting; Shutdown waits for it.
-func (w *objectWriter) abandon() {
+func (w *objectWriter) abandon(ctx context.Context, err error) {
 	if w.uploaded.Chunks == 0 {
 		return // none was sent
 	}
-	w.store.afterwards(w.subject, func(ctx context.Context) error {
+	remove := func(ctx context.Context) error {
 		defer time.AfterFunc(objectCleanup, w.giveUp).Stop()
 		for _, chunk := range w.flying {
 			_, _, _ = chunk.future.Result(true) // what is still on its way would miss the purge
 		}
 		return w.store.purgeWithin(ctx, w.uploaded.NUID)
-	})
+	}
+	if errors.Is(err, ErrStreamFull) { // the caller may need the room
+		w.store.soon(ctx, w.subject, remove)
+		return
+	}
+	w.store.afterwards(w.subject, remove)
 }
 
 // settle finds out, without keeping the caller waiting, whether the metadata is stored: it sends it again

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -59,7 +60,9 @@ func (s *ObjectStore) Delete(ctx context.Context, name string) error {
 			err = jetstream.ErrObjectNotFound
 		}
 		if err == nil {
-			err = s.remove(bound, op, v)
+			if err = s.remove(bound, op, v); errors.Is(err, ErrStreamFull) {
+				err = s.removeFull(bound, op, v)
+			}
 		}
 		if !errors.Is(err, ErrConflict) || race == objectRaces {
 			return s.wrap(op, name, err)
@@ -79,6 +82,9 @@ func tombstone(info *jetstream.ObjectInfo) *jetstream.ObjectInfo {
 // the object was replaced while it was renamed. Upstream's may name chunks that a Put has removed meanwhile.
 // A renaming that is cut may leave both names for the same object; then it can be repeated or turned back,
 // and either name can be deleted or replaced: the other one keeps the object.
+//
+// In a bucket whose objects expire the content is stored anew, by way of this client, for else it would expire before its
+// metadata: the object's time begins again.
 func (s *ObjectStore) UpdateMeta(ctx context.Context, name string, meta jetstream.ObjectMeta) error {
 	const op = "update object"
 	if err := s.check(ctx, op, name); err != nil {
@@ -87,13 +93,65 @@ func (s *ObjectStore) UpdateMeta(ctx context.Context, name string, meta jetstrea
 	if err := s.check(ctx, op, meta.Name); err != nil {
 		return err
 	}
+	v, err := s.client.objectVersion(ctx, s.bucket, name)
+	if err == nil && v.hasChunks() {
+		var bucket bucketState
+		if bucket, err = s.client.bucketState(ctx, s.bucket, ""); err == nil && bucket.Config.MaxAge > 0 {
+			return s.wrap(op, name, s.renew(ctx, op, v, meta))
+		}
+	}
+	if err != nil {
+		return objectError(op, s.bucket, name, err)
+	}
 	if meta.Name != name {
 		return s.wrap(op, name, s.rename(ctx, op, name, meta))
 	}
-	_, _, err := s.changeObject(ctx, op, name, func(old objectVersion) (*jetstream.ObjectInfo, error) {
+	_, _, err = s.changeObject(ctx, op, name, func(old objectVersion) (*jetstream.ObjectInfo, error) {
 		return described(old, meta)
 	})
 	return s.wrap(op, name, err)
+}
+
+// renew stores an object anew, with other metadata.
+func (s *ObjectStore) renew(ctx context.Context, op string, old objectVersion, meta jetstream.ObjectMeta) error {
+	name := old.info.Name
+	info, err := described(old, meta)
+	if err != nil {
+		return err
+	}
+	content, err := s.openChunks(ctx, name, old, objectOptions{unverified: true})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = content.Close() }()
+	w, err := s.newObjectWriter(ctx, info.ObjectMeta, content)
+	if err != nil {
+		return err
+	}
+	w.total = int64(info.Size)
+	w.replaces = func(now objectVersion) error {
+		switch {
+		case meta.Name == name && !now.has(info.NUID):
+			return fmt.Errorf("%w: replaced while it was changed", ErrConflict)
+		case meta.Name != name && now.there():
+			return jetstream.ErrObjectAlreadyExists
+		}
+		return nil
+	}
+	now, err := s.client.objectVersion(ctx, s.bucket, meta.Name)
+	if err == nil {
+		err = w.replaces(now) // before all is sent
+	}
+	if err == nil {
+		_, err = w.put(ctx, content)
+	}
+	if err != nil || meta.Name == name {
+		return err
+	}
+	if now, err = s.client.objectVersion(ctx, s.bucket, name); err != nil || !now.has(info.NUID) {
+		return err
+	}
+	return s.remove(ctx, op, now)
 }
 
 // described returns a copy of the object's metadata with what a user may change.

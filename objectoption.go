@@ -57,6 +57,26 @@ func (o *objectOptions) report(c *Client, done, total int64) {
 	}
 }
 
+// sourcePosition is where the content of an upload begins in a source that can be read again.
+type sourcePosition struct {
+	io.Seeker
+	offset, size int64
+}
+
+// positionOf returns a position without a Seeker for a source that can be read once, or whose size is not known.
+func positionOf(r io.Reader) sourcePosition {
+	size := sizeOf(r)
+	seeker, ok := r.(io.Seeker)
+	if size < 0 || !ok {
+		return sourcePosition{}
+	}
+	offset, err := seeker.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return sourcePosition{}
+	}
+	return sourcePosition{seeker, offset, size}
+}
+
 // sizeOf returns how much r is going to yield, or -1.
 func sizeOf(r io.Reader) int64 {
 	switch r := r.(type) {

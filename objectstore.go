@@ -3,10 +3,12 @@ package nats
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -20,6 +22,7 @@ type ObjectStore struct {
 	jetstream.ObjectStore
 	client *Client
 	bucket string
+	limit  atomic.Int64 // of the bucket, for the size of a message; 0 before it is asked for
 }
 
 func (s *ObjectStore) wrap(op, name string, err error) error {
@@ -28,21 +31,29 @@ func (s *ObjectStore) wrap(op, name string, err error) error {
 
 // Put stores what r yields under meta.Name, in the place of an object of that name, which is read as
 // before until the new one is there as a whole. When it fails, nothing is left of it, and what was there
-// stays. When ctx ends, or the connection is lost, in the moment in which the new version takes the place of
+// stays, but in a full bucket: an object that was larger than what r yields, which has to be seekable, is removed first
+// when the bucket has no room for both. When ctx ends, or the connection is lost, in the moment in which the new version takes the place of
 // the old one, the error does not tell which of them it is; it is one of them, as a whole.
 //
 // It survives restarts and elections for as long as ctx allows; without a deadline in ctx,
 // Config.RequestTimeout applies to every chunk and not to the whole. The chunks have 256 KiB unless
-// meta.Opts says otherwise, and 8 of them are in memory. Of two writers at a time the later one wins.
+// meta.Opts says otherwise, or the server or the bucket takes no messages of that size, and 8 of them are in memory.
+// R is read beside the call, which ends with ctx also when r yields nothing; a Read that does not return keeps its
+// goroutine. Of two writers at a time the later one wins.
 // The errors are ErrBucketNotFound, ErrStreamFull, ErrTimeout, ErrConnectionLost, ErrNotConnected, the
 // source's own, ErrObjectCorrupt when the chunks vanished during the upload, and ErrConflict when another
 // writer may have replaced the object already.
 func (s *ObjectStore) Put(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader, opts ...ObjectOption) (*jetstream.ObjectInfo, error) {
-	info, err := s.put(ctx, meta, r, opts)
-	if err != nil {
-		return nil, objectError(opPutObject, s.bucket, meta.Name, err)
+	set, source := objectOptionsOf(opts), positionOf(r)
+	for removed := 0; ; removed++ {
+		info, err := s.put(ctx, meta, r, set)
+		if err == nil {
+			return info, nil
+		}
+		if !errors.Is(err, ErrStreamFull) || !s.makeRoom(ctx, meta.Name, source, removed) {
+			return nil, objectError(opPutObject, s.bucket, meta.Name, err)
+		}
 	}
-	return info, nil
 }
 
 // PutBytes is Put of a byte slice, which is not kept.

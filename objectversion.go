@@ -139,7 +139,11 @@ func (c *Client) objectVersion(ctx context.Context, bucket, name string) (object
 // bucketState is what the stream of a bucket says of itself.
 type bucketState struct {
 	jsapi.Refusal
-	Now   time.Time `json:"ts"`
+	Now    time.Time `json:"ts"`
+	Config struct {
+		MaxMsgSize int32         `json:"max_msg_size"`
+		MaxAge     time.Duration `json:"max_age"`
+	} `json:"config"`
 	State struct {
 		Last     uint64            `json:"last_seq"`
 		Subjects map[string]uint64 `json:"subjects"`

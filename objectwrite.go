@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -15,6 +16,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 const (
@@ -49,6 +51,7 @@ type objectWriter struct {
 	subject  string // of the chunks
 	total    int64  // bytes of the source; -1 when it does not tell
 	begun    time.Time
+	replaces func(objectVersion) error // refuses what is not to be replaced, when set
 
 	pace   uploadPace
 	flying []objectChunk   // in the order of the object
@@ -69,14 +72,18 @@ type objectChunk struct {
 
 // put stores what r yields as chunks, then the metadata that makes them the object, and at last
 // removes the chunks of the object that was replaced.
-func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader, opts []ObjectOption) (*jetstream.ObjectInfo, error) {
+func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader, opts objectOptions) (*jetstream.ObjectInfo, error) {
 	w, err := s.newObjectWriter(ctx, meta, r)
 	if err != nil {
 		return nil, err
 	}
-	w.opts, w.total = objectOptionsOf(opts), sizeOf(r)
+	w.opts, w.total = opts, sizeOf(r)
+	return w.put(ctx, r)
+}
+
+func (w *objectWriter) put(ctx context.Context, r io.Reader) (*jetstream.ObjectInfo, error) {
 	if err := w.upload(ctx, r); err != nil {
-		w.abandon()
+		w.abandon(ctx, err)
 		return nil, err
 	}
 	if err := w.commit(ctx); err != nil {
@@ -104,12 +111,16 @@ func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.Object
 	if meta.Opts != nil {
 		opts = *meta.Opts
 	}
+	most, what, err := s.largestMessage(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if opts.ChunkSize == 0 {
 		opts.ChunkSize = objectChunkSize
-	} else if int64(opts.ChunkSize) > s.client.conn.MaxPayload() {
-		return nil, fmt.Errorf("chunks of %d bytes, and the server's max_payload is %d: %w", opts.ChunkSize, s.client.conn.MaxPayload(), natsgo.ErrMaxPayload)
+	} else if int64(opts.ChunkSize) > most {
+		return nil, fmt.Errorf("chunks of %d bytes, and the %s is %d: %w", opts.ChunkSize, what, most, natsgo.ErrMaxPayload)
 	}
-	opts.ChunkSize = uint32(min(int64(opts.ChunkSize), max(s.client.conn.MaxPayload()-objectHeaderRoom, 1)))
+	opts.ChunkSize = uint32(min(int64(opts.ChunkSize), max(most-objectHeaderRoom, 1)))
 	meta.Opts = &opts
 	w := &objectWriter{
 		store:    s,
@@ -122,12 +133,33 @@ func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.Object
 	return w, nil
 }
 
+// largestMessage returns how large a message may be, and whose limit that is. The bucket's is asked for once.
+func (s *ObjectStore) largestMessage(ctx context.Context) (int64, string, error) {
+	limit := s.limit.Load()
+	if limit == 0 {
+		bucket, err := s.client.bucketState(ctx, s.bucket, "")
+		if err != nil && !errors.Is(err, natsgo.ErrPermissionViolation) { // who may not ask finds out by storing
+			return 0, "", err
+		}
+		if limit = int64(bucket.Config.MaxMsgSize); limit <= 0 {
+			limit = math.MaxInt64
+		}
+		s.limit.Store(limit)
+	}
+	if server := s.client.conn.MaxPayload(); server <= limit {
+		return server, "server's max_payload", nil
+	}
+	return limit, "bucket's max_msg_size", nil
+}
+
 // upload stores the chunks and looks up, meanwhile, what the object is going to replace.
 func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 	size := int(w.uploaded.Opts.ChunkSize)
 	if w.total >= 0 {
 		size = int(min(int64(size), w.total+1)) // one more, to meet the end
 	}
+	source := newObjectSource(ctx, r, w.store.client.cfg.RequestTimeout)
+	defer source.close()
 	digest := sha256.New()
 	for {
 		if err := fault.Ended(ctx); err != nil {
@@ -137,7 +169,7 @@ func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		n, err := io.ReadFull(r, buffer)
+		n, err := source.read(ctx, buffer, w.store.client.life.Context().Done())
 		if n > 0 {
 			if err := w.send(ctx, buffer[:n]); err != nil {
 				return err
@@ -146,6 +178,9 @@ func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			break
+		}
+		if err != nil && (ctx.Err() != nil || errors.Is(err, ErrClosed)) {
+			return err
 		}
 		if err != nil {
 			return fmt.Errorf("the source failed: %w", err)
@@ -243,6 +278,14 @@ func (w *objectWriter) reorder(ctx context.Context) error {
 		sequence, err := w.await(ctx, chunk)
 		if err != nil {
 			return err
+		}
+		// Never another's, should the number be that of another stream.
+		found, err := c.api.Stored(ctx, objectStreamPrefix+w.store.bucket, wire.Get{Sequence: sequence, NextFor: w.subject})
+		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return err
+		}
+		if found.Sequence != sequence {
+			continue
 		}
 		question := struct {
 			Sequence uint64 `json:"seq"`
