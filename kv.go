@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 
 // KeyValue is a key-value bucket: upstream's jetstream.KeyValue, with the errors of this package,
 // reads and writes that outlast restarts and elections, watchers that are fresh or say that they are
-// not, and more: All, GetMany, Changes, Modify, Cached, Lock, Elect. It is safe for concurrent use.
+// not, and more: All, GetMany, Changes, Modify, Cached, Lock, Elect. Code that takes a jetstream.KeyValue
+// gets it from Upstream. It is safe for concurrent use.
 type KeyValue struct {
 	jetstream.KeyValue
 	client      *Client
@@ -74,18 +76,26 @@ func bucketInfo(status jetstream.KeyValueStatus) (*jetstream.StreamInfo, error) 
 // History returns the values that the bucket keeps of key, oldest first, or ErrKeyNotFound.
 func (kv *KeyValue) History(ctx context.Context, key string, opts ...jetstream.WatchOpt) ([]jetstream.KeyValueEntry, error) {
 	const op = "history of key"
-	entries, err := collect(ctx, kv.client, func(ctx context.Context) (watcher[jetstream.KeyValueEntry], error) {
-		return kv.Watch(ctx, key, slices.Concat(opts, []jetstream.WatchOpt{jetstream.IncludeHistory()})...)
-	})
-	if err == nil && len(entries) == 0 {
-		err = jetstream.ErrKeyNotFound
+	options, err := watchOptionsOf(slices.Concat(opts, []jetstream.WatchOpt{jetstream.IncludeHistory()}))
+	if err != nil {
+		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
 	}
-	return entries, kv.fault(op, key, err)
+	var entries []jetstream.KeyValueEntry
+	for entry, err := range kv.present(ctx, op, []string{key}, options) {
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, entry)
+	}
+	if len(entries) == 0 {
+		return nil, kv.fault(op, key, jetstream.ErrKeyNotFound)
+	}
+	return entries, nil
 }
 
 // PurgeDeletes removes the history of deleted keys, and the markers of their deletion, those of the last
 // 30 minutes excepted unless an option says otherwise. A key that is written meanwhile keeps what was
-// written; upstream's deletes that, too.
+// written; upstream's deletes that, too. Without a deadline in ctx, Config.RequestTimeout bounds each step.
 func (kv *KeyValue) PurgeDeletes(ctx context.Context, opts ...jetstream.KVPurgeOpt) error {
 	const op = "purge deletes of"
 	age := purgeAge
@@ -101,7 +111,7 @@ func (kv *KeyValue) PurgeDeletes(ctx context.Context, opts ...jetstream.KVPurgeO
 		}
 	}
 	var deleted []*keyEntry
-	for entry, err := range kv.present(ctx, nil, watchOptions{metaOnly: true}) {
+	for entry, err := range kv.present(ctx, op, nil, watchOptions{metaOnly: true}) {
 		if err != nil {
 			return err
 		}
@@ -109,23 +119,39 @@ func (kv *KeyValue) PurgeDeletes(ctx context.Context, opts ...jetstream.KVPurgeO
 			deleted = append(deleted, entry)
 		}
 	}
-	ctx, cancel := kv.client.deadline(ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := kv.client.js.Stream(ctx, kv.stream)
-	if err != nil {
-		return kv.fault(op, "", err)
-	}
+	var purging sync.WaitGroup
+	failed := make(chan error, 1)
+	places := make(chan struct{}, purgeAtOnce)
 	for _, entry := range deleted {
 		end := entry.revision // what is written from now on stays
 		if age < 0 || time.Since(entry.Created()) > age {
 			end++ // and the marker goes, too
 		}
-		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(kv.prefix+entry.key), jetstream.WithPurgeSequence(end)); err != nil {
-			return kv.fault(op, entry.key, err)
-		}
+		places <- struct{}{}
+		purging.Go(func() {
+			if err := kv.purgeKey(ctx, entry.key, end, 0); err != nil {
+				select {
+				case failed <- kv.fault(op, entry.key, err):
+				default: // after another one
+				}
+				cancel()
+			}
+			<-places
+		})
 	}
-	return nil
+	purging.Wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
 }
+
+// purgeAtOnce is how many keys PurgeDeletes purges at once.
+const purgeAtOnce = 16
 
 // purgeAge is how old a deletion is whose marker PurgeDeletes removes unless an option says otherwise.
 const purgeAge = 30 * time.Minute

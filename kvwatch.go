@@ -161,10 +161,10 @@ func (kv *KeyValue) goneEntry(key string) *keyEntry {
 // All returns the keys that exist and match one of the filters, which may have wildcards, with their
 // values, in one pass; without filters, all keys. An empty bucket is an empty sequence. A key that is
 // written meanwhile may come twice, the later revision last. An error is yielded once, as the last
-// pair. Without a deadline in ctx, the time between two keys is not bounded.
+// pair. Without a deadline in ctx, Config.RequestTimeout bounds the wait for each key, and not the loop.
 func (kv *KeyValue) All(ctx context.Context, filters ...string) iter.Seq2[jetstream.KeyValueEntry, error] {
 	return func(yield func(jetstream.KeyValueEntry, error) bool) {
-		for entry, err := range kv.present(ctx, filters, watchOptions{ignoreDeletes: true}) {
+		for entry, err := range kv.present(ctx, opListKeys, filters, watchOptions{ignoreDeletes: true}) {
 			if err != nil {
 				yield(nil, err)
 				return
@@ -179,7 +179,7 @@ func (kv *KeyValue) All(ctx context.Context, filters ...string) iter.Seq2[jetstr
 // Keys is All without the values.
 func (kv *KeyValue) Keys(ctx context.Context, filters ...string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		for entry, err := range kv.present(ctx, filters, watchOptions{ignoreDeletes: true, metaOnly: true}) {
+		for entry, err := range kv.present(ctx, opListKeys, filters, watchOptions{ignoreDeletes: true, metaOnly: true}) {
 			if err != nil {
 				yield("", err)
 				return
@@ -191,22 +191,27 @@ func (kv *KeyValue) Keys(ctx context.Context, filters ...string) iter.Seq2[strin
 	}
 }
 
+const opListKeys = "list keys of"
+
 // present yields the present entries.
-func (kv *KeyValue) present(ctx context.Context, filters []string, options watchOptions) iter.Seq2[*keyEntry, error] {
-	const op = "list keys of"
+func (kv *KeyValue) present(ctx context.Context, op string, filters []string, options watchOptions) iter.Seq2[*keyEntry, error] {
 	return func(yield func(*keyEntry, error) bool) {
 		if ctx == nil {
 			yield(nil, errNilContext(op, kv.bucket))
 			return
 		}
-		follower, err := kv.follow(ctx, slices.Clone(filters), options, true)
+		walk := kv.client.stride(ctx)
+		defer walk.end()
+		follower, err := kv.follow(walk, slices.Clone(filters), options, true)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		defer follower.close()
 		for {
-			step, err := follower.next(ctx)
+			walk.begin()
+			step, err := follower.next(walk)
+			walk.pause()
 			switch {
 			case err != nil:
 				yield(nil, kv.fault(op, "", err))

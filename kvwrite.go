@@ -25,6 +25,11 @@ type keyWrite struct {
 	delete   string        // the value of kvOperationHeader
 }
 
+// demand sets the header that makes the server look at the latest revision.
+func (w *keyWrite) demand(header natsgo.Header) {
+	header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(w.revision, 10)}
+}
+
 // write publishes a write until it is stored or refused, and returns the new revision: stored once, as
 // Client.PublishToStream has it.
 func (kv *KeyValue) write(ctx context.Context, op, key string, value []byte, w keyWrite) (uint64, error) {
@@ -34,7 +39,7 @@ func (kv *KeyValue) write(ctx context.Context, op, key string, value []byte, w k
 	c := kv.client
 	header := make(natsgo.Header, 3)
 	if w.expect {
-		header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(w.revision, 10)}
+		w.demand(header)
 	}
 	if w.ttl > 0 {
 		header[jetstream.MsgTTLHeader] = []string{w.ttl.String()}
@@ -47,7 +52,11 @@ func (kv *KeyValue) write(ctx context.Context, op, key string, value []byte, w k
 	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	ack, doubted, err := c.publisher.Store(ctx, op, &natsgo.Msg{Subject: kv.writePrefix + key, Header: header, Data: value})
+	m := &natsgo.Msg{Subject: kv.writePrefix + key, Header: header, Data: value}
+	ack, doubted, err := c.publisher.Store(ctx, op, m)
+	if !doubted && errors.Is(err, ErrStreamFull) {
+		ack, err = kv.squeezed(ctx, op, key, m, &w, err)
+	}
 	switch {
 	case err == nil:
 		return ack.Sequence, nil
@@ -86,23 +95,46 @@ const lastSequenceText = "wrong last sequence: %d"
 // ErrNotConnected when nothing was sent, and ErrTimeout or ErrConnectionLost when the write may or may
 // not be stored. The others are ErrBucketNotFound, ErrPayloadTooLarge, ErrStreamFull for a bucket that
 // has no room, and ErrInvalidArgument for a bad key.
-func (kv *KeyValue) Put(ctx context.Context, key string, value []byte) (uint64, error) {
-	return kv.write(ctx, "put key", key, value, keyWrite{})
+//
+// With jetstream.KeyTTL the key is deleted after a time of whole seconds, as Create has it. Without it the
+// value stays, also where the one before had a time: a time belongs to a value and not to its key.
+func (kv *KeyValue) Put(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
+	return kv.writeFor(ctx, "put key", key, value, keyWrite{}, opts)
+}
+
+// writeFor is write with the options of who writes a value.
+func (kv *KeyValue) writeFor(ctx context.Context, op, key string, value []byte, w keyWrite, opts []jetstream.KVCreateOpt) (uint64, error) {
+	var err error
+	if w.ttl, err = kv.ttlOf(op, key, opts); err != nil {
+		return 0, err
+	}
+	return kv.write(ctx, op, key, value, w)
+}
+
+// ttlOf returns the time to live that the options give.
+func (kv *KeyValue) ttlOf(op, key string, opts []jetstream.KVCreateOpt) (ttl time.Duration, err error) {
+	if len(opts) == 0 {
+		return 0, nil
+	}
+	if err := readOptions(opts, map[string]any{"ttl": &ttl}); err != nil {
+		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
+	}
+	return ttl, kv.checkTTL(op, key, ttl)
 }
 
 // PutString is Put of a string.
-func (kv *KeyValue) PutString(ctx context.Context, key, value string) (uint64, error) {
-	return kv.Put(ctx, key, []byte(value))
+func (kv *KeyValue) PutString(ctx context.Context, key, value string, opts ...jetstream.KVCreateOpt) (uint64, error) {
+	return kv.Put(ctx, key, []byte(value), opts...)
 }
 
 // PutJSON is Put of the JSON of v. What cannot be encoded is ErrInvalidArgument.
-func (kv *KeyValue) PutJSON(ctx context.Context, key string, v any) (uint64, error) {
+func (kv *KeyValue) PutJSON(ctx context.Context, key string, v any, opts ...jetstream.KVCreateOpt) (uint64, error) {
 	const op = "put key"
 	data, err := json.Marshal(v)
 	if err != nil {
 		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
 	}
-	return kv.write(ctx, op, key, data, keyWrite{})
+	return kv.writeFor(ctx, op, key, data, keyWrite{}, opts)
 }
 
 // Create sets key only if it does not exist or was deleted, and returns the new revision; otherwise
@@ -110,11 +142,8 @@ func (kv *KeyValue) PutJSON(ctx context.Context, key string, v any) (uint64, err
 // the bucket must allow it, see WithKeyTTLs. The other errors are those of Put.
 func (kv *KeyValue) Create(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
 	const op = "create key"
-	var ttl time.Duration
-	if err := readOptions(opts, map[string]any{"ttl": &ttl}); err != nil {
-		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
-	}
-	if err := kv.checkTTL(op, key, ttl); err != nil {
+	ttl, err := kv.ttlOf(op, key, opts)
+	if err != nil {
 		return 0, err
 	}
 	revision, err := kv.create(ctx, op, key, value, ttl)
@@ -164,14 +193,15 @@ func (kv *KeyValue) checkTTL(op, key string, ttl time.Duration) error {
 
 // Update sets key only if its latest revision is the given one, and returns the new revision;
 // otherwise it returns a *ConflictError with the latest one, which is ErrConflict. A revision of 0 is
-// that of a key that has never been, or whose deletion is forgotten. The other errors are those of Put.
-func (kv *KeyValue) Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
-	return kv.write(ctx, "update key", key, value, keyWrite{expect: true, revision: revision})
+// that of a key that has never been, or whose deletion is forgotten. The options, the fate of a time to
+// live, and the other errors are those of Put.
+func (kv *KeyValue) Update(ctx context.Context, key string, value []byte, revision uint64, opts ...jetstream.KVCreateOpt) (uint64, error) {
+	return kv.writeFor(ctx, "update key", key, value, keyWrite{expect: true, revision: revision}, opts)
 }
 
 // Delete marks key as deleted and keeps its history. Deleting a key that does not exist is no
-// error. With jetstream.LastRevision it returns a *ConflictError when key has another revision. The
-// other errors are those of Put.
+// error. With jetstream.LastRevision it returns a *ConflictError when key has another revision. A bucket
+// that is full makes room for the mark with the history of the key. The other errors are those of Put.
 func (kv *KeyValue) Delete(ctx context.Context, key string, opts ...jetstream.KVDeleteOpt) error {
 	return kv.remove(ctx, "delete key", key, kvOperationDelete, opts)
 }
@@ -210,8 +240,8 @@ const (
 // writer was faster, until ctx ends: no change is lost. The value is nil when there is none. An error
 // of f ends it and is returned as it is; f must not change old and may be called many times. Modify
 // returns the new revision. An error that is ErrTimeout or ErrConnectionLost leaves open whether the
-// change was made. The other errors are those of Put.
-func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) ([]byte, error)) (uint64, error) {
+// change was made. The options, the fate of a time to live, and the other errors are those of Put.
+func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) ([]byte, error), opts ...jetstream.KVCreateOpt) (uint64, error) {
 	const op = "modify key"
 	if err := kv.checkKey(ctx, op, key); err != nil {
 		return 0, err
@@ -219,11 +249,15 @@ func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) (
 	if f == nil {
 		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the function is nil")
 	}
+	ttl, err := kv.ttlOf(op, key, opts)
+	if err != nil {
+		return 0, err
+	}
 	ctx, cancel := kv.client.deadline(ctx)
 	defer cancel()
 	read := kv.last
 	for bound := modifyPause; ; bound = min(2*bound, modifyPauseMax) {
-		w := keyWrite{expect: true}
+		w := keyWrite{expect: true, ttl: ttl}
 		var old []byte
 		entry, err := read(ctx, key)
 		switch {

@@ -2,35 +2,44 @@ package nats
 
 import (
 	"context"
+	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
-// watcher is what watchers of keys and of objects have in common.
-type watcher[T any] interface {
-	Updates() <-chan T
-	Stop() error
+// stride is the context of a walk. Without a deadline it ends when a single step takes longer than
+// Config.RequestTimeout; what the caller does between two steps does not count.
+type stride struct {
+	context.Context //nolint:containedctx // it is one
+	cancel          context.CancelCauseFunc
+	timer           *time.Timer // nil where the caller has set a deadline
+	patience        time.Duration
 }
 
-// collect returns what a watcher reports up to the marker of the present state. Without a deadline
-// in ctx, Config.RequestTimeout applies.
-func collect[T comparable](ctx context.Context, c *Client, start func(context.Context) (watcher[T], error)) ([]T, error) {
-	ctx, cancel := c.deadline(ctx)
-	defer cancel()
-	w, err := start(ctx)
-	if err != nil {
-		return nil, err
+func (c *Client) stride(ctx context.Context) *stride {
+	s := &stride{patience: c.cfg.RequestTimeout}
+	s.Context, s.cancel = context.WithCancelCause(ctx)
+	if _, ok := ctx.Deadline(); !ok {
+		s.timer = time.AfterFunc(s.patience, func() { s.cancel(context.DeadlineExceeded) })
 	}
-	defer func() { _ = w.Stop() }()
-	var all []T
-	var marker T
-	for update := range w.Updates() {
-		if update == marker {
-			return all, nil
-		}
-		all = append(all, update)
+	return s
+}
+
+func (s *stride) begin() {
+	if s.timer != nil {
+		s.timer.Reset(s.patience)
 	}
-	return nil, ended(ctx)
+}
+
+func (s *stride) pause() {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}
+
+func (s *stride) end() {
+	s.pause()
+	s.cancel(nil)
 }
 
 // ended says why the updates of a watcher ended.
