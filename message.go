@@ -33,7 +33,7 @@ type Message struct {
 
 	msg     *natsgo.Msg            // as received; nil on a message that the caller made
 	origin  *origin                // nil on a message that the caller made
-	meta    *jetstream.MsgMetadata // where it is not what Reply says: see Consume; else nil
+	meta    *jetstream.MsgMetadata // where Reply does not say it: see Consume and GetMessage; else nil
 	acked   uint32                 // 1 once a final acknowledgement was sent
 	renewed int64                  // when InProgress was called last, in Unix nanoseconds; 0 for never
 }
@@ -168,15 +168,15 @@ func (m *Message) held() time.Duration {
 	return time.Since(m.origin.received)
 }
 
-// Metadata tells the message's stream, consumer, sequences, deliveries and time. It returns
-// ErrNotJetStream on a message that is not a JetStream consumer's.
+// Metadata tells the message's stream, consumer, sequences, deliveries and time, and of a message that
+// no consumer delivered its stream, sequence and time. It returns ErrNotJetStream on one that is not a stream's.
 func (m *Message) Metadata() (*jetstream.MsgMetadata, error) {
-	if !m.isJetStream() {
-		return nil, fail("metadata", m.Subject, ErrNotJetStream, "")
-	}
 	if m.meta != nil {
 		meta := *m.meta
 		return &meta, nil
+	}
+	if !m.isJetStream() {
+		return nil, fail("metadata", m.Subject, ErrNotJetStream, "")
 	}
 	meta, err := m.msg.Metadata()
 	if err != nil {

@@ -53,6 +53,15 @@ func ParseDirect(m *natsgo.Msg) (Stored, error) {
 	return Stored{m.Header.Get("Nats-Subject"), number, stored, m.Header, m.Data}, nil
 }
 
+// Describes tells whether a header is one of those by which a replica describes the message that it sends.
+func Describes(header string) bool {
+	switch header {
+	case "Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Num-Pending", "Nats-Last-Sequence":
+		return true
+	}
+	return false
+}
+
 // EndOfBatch tells whether m ends the answers to a request for many messages, and whether they are
 // complete: the server sends so many bytes at once, and no more.
 func EndOfBatch(m *natsgo.Msg) (complete, ends bool) {

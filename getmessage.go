@@ -1,0 +1,103 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+)
+
+// GetMessage returns the message of a stream that has this sequence, as the stream's leader has it. Its Metadata
+// tells stream, sequence and time; it has no consumer and is not to be acknowledged. Without a deadline in ctx,
+// Config.RequestTimeout applies. The errors are ErrMessageNotFound, ErrStreamNotFound, ErrPermission,
+// ErrNotConnected, ErrTimeout, and for bad arguments ErrInvalidArgument.
+func (c *Client) GetMessage(ctx context.Context, stream string, sequence uint64) (*Message, error) {
+	const op = "get message"
+	if err := c.checkCall(ctx, op, stream, ""); err != nil {
+		return nil, err
+	}
+	if sequence == 0 {
+		return nil, fail(op, stream, ErrInvalidArgument, "sequences begin at 1")
+	}
+	stored, err := c.api.Stored(ctx, stream, wire.Get{Sequence: sequence})
+	if err != nil {
+		return nil, jsapi.Wrap(op, stream, err)
+	}
+	return c.storedMessage(stream, stored), nil
+}
+
+// GetLastMessages returns the last message of each of the subjects, which may have wildcards and must not
+// overlap; without any, of each subject in the stream. Subjects that no message has are left out. They come in no
+// particular order, and are as those of GetMessage, or of ReadStream.
+//
+// Some hundreds of subjects without wildcards take one round trip to any replica of a stream with AllowDirect,
+// which may lag; otherwise they are read as by ReadStream with WithReadLast. Reading begins when the sequence is
+// ranged over. What ends it early is yielded, with a nil message; the errors are those of ReadStream.
+func (c *Client) GetLastMessages(ctx context.Context, stream string, of ...string) iter.Seq2[*Message, error] {
+	return func(yield func(*Message, error) bool) {
+		if err := c.lastMessages(ctx, stream, of, yield); err != nil {
+			yield(nil, jsapi.Wrap(opGetLast, stream, err))
+		}
+	}
+}
+
+const opGetLast = "get last messages"
+
+// errEnough ends a sequence that is not ranged over any more.
+var errEnough = errors.New("the loop has ended")
+
+func (c *Client) lastMessages(ctx context.Context, stream string, of []string, yield func(*Message, error) bool) error {
+	if err := c.checkCall(ctx, opGetLast, stream, ""); err != nil {
+		return err
+	}
+	direct := len(of) > 0
+	for _, subject := range of {
+		if fault := subjects.Fault(subject, true); fault != "" {
+			return fail(opGetLast, stream, ErrInvalidSubject, "subject %q: %s", subject, fault)
+		}
+		direct = direct && subjects.Fault(subject, false) == ""
+	}
+	of = slices.Compact(slices.Sorted(slices.Values(of)))
+	err := jsapi.ErrNotDirect
+	if direct {
+		err = c.api.LastOf(ctx, stream, of, func(m wire.Stored) error {
+			if !yield(c.storedMessage(stream, m), nil) {
+				return errEnough
+			}
+			return nil
+		})
+	}
+	switch {
+	case errors.Is(err, errEnough):
+		return nil
+	case errors.Is(err, jsapi.ErrNotDirect):
+		return c.readStream(ctx, stream, []ReadOption{WithReadLast(), WithReadFilter(of...)}, yield)
+	}
+	return fault.Because(ctx, err)
+}
+
+// storedMessage returns a message as it is stored, without what the server adds to tell of it.
+func (c *Client) storedMessage(stream string, m wire.Stored) *Message {
+	var header natsgo.Header
+	for name, values := range m.Header {
+		if !wire.Describes(name) {
+			if header == nil {
+				header = make(natsgo.Header, len(m.Header))
+			}
+			header[name] = values
+		}
+	}
+	return &Message{
+		Subject: m.Subject, Header: header, Data: m.Data, origin: &origin{client: c, ctx: c.life.Context()},
+		meta: &jetstream.MsgMetadata{Stream: stream, Sequence: jetstream.SequencePair{Stream: m.Sequence}, Timestamp: m.Time},
+	}
+}
