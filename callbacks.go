@@ -130,7 +130,7 @@ func (c *Client) onDenied(err error) {
 		return // the Subscribe that caused it returns it
 	case c.conn.Deny(err):
 		return // the call that caused it returns it
-	case v.Publish:
+	case v.Publish && !c.denyAck(v.Subject):
 		c.denied.Store(&err)
 	}
 	c.report(err, v.Subject, v.Queue)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -32,6 +33,7 @@ type Consumption struct {
 	done    chan struct{} // closed when the last handler has returned
 
 	handled, failures atomic.Uint64
+	denied            atomic.Bool // acknowledgements are, until one is confirmed
 
 	begun    time.Time   // from when its clock runs
 	extender *time.Timer // for what is held here
@@ -175,7 +177,26 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 		return nil, wrap(op, path(stream, consumer), err)
 	}
 	s.start()
+	if err := s.denial(find); err != nil {
+		s.beginStop(err)
+		<-s.done
+		return nil, wrap(op, path(stream, consumer), err)
+	}
 	return s, nil
+}
+
+// denial tells whether the server denies the first pull. Its word is there when it answers what follows.
+func (s *Consumption) denial(ctx context.Context) error {
+	select {
+	case <-s.main.opened:
+		_ = s.client.conn.Flush(ctx) // when there is no answer, the pulls go on
+	case <-s.done:
+	case <-ctx.Done():
+	}
+	if err := s.main.denied.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // start runs the workers and everything around them.
@@ -308,7 +329,7 @@ func (s *Consumption) conclude(d *delivery, err error) (kept bool) {
 	case err != nil:
 		s.freshenRules()
 		kept = s.failed(d, err)
-	case s.opts.confirmed:
+	case s.opts.confirmed || s.denied.Load():
 		s.ackConfirmed(d)
 	default:
 		d.finish(wire.Ack)
@@ -339,18 +360,21 @@ func (s *Consumption) ackConfirmed(d *delivery) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), s.ackWait())
 	defer cancel()
 	var err error
-	for pause := retryPauseMin; ; pause = min(2*pause, retryPauseMax) {
+	for wait := retryPauseMin; ; wait = min(2*wait, retryPauseMax) {
 		attempt, cancel := context.WithTimeout(ctx, s.patience())
 		err = d.msg.AckSync(attempt)
 		cancel()
-		if err == nil || errors.Is(err, ErrAlreadyAcked) {
+		switch {
+		case err == nil:
+			s.denied.Store(false)
 			return
-		}
-		select {
-		case <-time.After(pause):
+		case errors.Is(err, ErrAlreadyAcked):
+			return
+		case errors.Is(err, ErrPermission):
+			s.denied.Store(true)
+		case ctx.Err() == nil && !errors.Is(err, ErrClosed):
+			pause.Sleep(ctx, wait)
 			continue
-		case <-ctx.Done():
-		case <-s.client.life.Context().Done():
 		}
 		break
 	}
@@ -383,12 +407,13 @@ func (s *Consumption) Err() error {
 }
 
 // Healthy tells whether the server was heard on the consumer's behalf of late: false while
-// disconnected, while the consumer or its stream is gone, during an election, and after the end.
+// disconnected, while the consumer or its stream is gone, during an election, while acknowledgements are
+// denied, and after the end.
 func (s *Consumption) Healthy() bool {
 	up, _, _ := s.client.conn.State()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return up && s.main.healthy && (s.parked.healthy || !s.opts.retries) && !s.stopping
+	return up && s.main.healthy && (s.parked.healthy || !s.opts.retries) && !s.stopping && !s.denied.Load()
 }
 
 // Lag asks the server how many messages of the consumer are not done: those not yet delivered and

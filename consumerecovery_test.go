@@ -204,3 +204,28 @@ func TestConsumeThroughABlackHole(t *testing.T) {
 	assert.Equal(t, 2, got.len())
 	publishUntilSeen(t, publisher, &got, "after")
 }
+
+// A consumer that takes fewer pulls than there are instances is no worse for those that have to wait: the
+// server is silent to them. They take over when another one ends.
+func TestConsumeWithoutRoomForItsPull(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	var events eventLog
+	client := connect(t, s, nil, nats.WithEventHandler(events.handle))
+	newStream(t, client, 0)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", MaxWaiting: 1})
+	var got calls
+	handler := func(msg *nats.Message) error { got.note(msg); return nil }
+	both := []*nats.Consumption{consume(t, client, handler, nats.WithWorkers(4)), consume(t, client, handler, nats.WithWorkers(4))}
+	for range 4 {
+		time.Sleep(time.Second) // in which the silence is noticed
+		publishUntilSeen(t, client, &got, fmt.Sprint("message", got.len()))
+		for _, consumption := range both {
+			assert.True(t, consumption.Healthy())
+		}
+	}
+	assert.Empty(t, events.of(nats.EventConsumerUnavailable))
+	require.NoError(t, both[0].Stop(within(t, patience)))
+	publishUntilSeen(t, client, &got, "after the first has ended")
+	require.NoError(t, both[1].Stop(within(t, patience)))
+}

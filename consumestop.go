@@ -164,3 +164,18 @@ func (c *Client) runningConsumptions() []*Consumption {
 	}
 	return all
 }
+
+// denyAck tells whether the denied subject is that of an acknowledgement. The next ones of that consumer are
+// confirmed, so that it is known when they are allowed.
+func (c *Client) denyAck(subject string) bool {
+	stream, consumer, ok := wire.AckOf(subject)
+	if !ok {
+		return false
+	}
+	for _, s := range c.runningConsumptions() {
+		if s.stream == stream && s.consumer == consumer {
+			s.denied.Store(true)
+		}
+	}
+	return true
+}

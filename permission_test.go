@@ -294,3 +294,46 @@ func TestDeniedAnswersOfJetStream(t *testing.T) {
 		require.ErrorIs(t, err, nats.ErrPermission)
 	}
 }
+
+// Who may not pull hears it from Consume, not from silence.
+func TestConsumeMayNotPull(t *testing.T) {
+	t.Parallel()
+	for name, permissions := range map[string]*server.Permissions{
+		"pull":  {Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.MSG.NEXT.>"}}},
+		"inbox": {Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.*.pull.*"}}},
+	} {
+		s := restricted(t, permissions)
+		admin := connect(t, s, as("admin"))
+		newStream(t, admin, 1)
+		newConsumer(t, admin, jetstream.ConsumerConfig{Name: "worker"})
+		begin := time.Now()
+		_, err := connect(t, s, as("u")).Consume(context.Background(), "ORDERS", "worker", func(*nats.Message) error { return nil })
+		require.ErrorIs(t, err, nats.ErrPermission, name)
+		assert.Less(t, time.Since(begin), time.Second+raceSlack, name)
+	}
+}
+
+// A consumption whose acknowledgements the server denies handles the same messages again and again: it is not
+// healthy, until they are allowed.
+func TestDeniedAcksAreUnhealthy(t *testing.T) {
+	t.Parallel()
+	users := func(denied ...string) func(o *server.Options) {
+		return func(o *server.Options) {
+			o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+				Publish: &server.SubjectPermission{Deny: denied},
+			}}, {Username: "admin", Password: "p"}}
+		}
+	}
+	s := natstest.RunServer(t, natstest.WithConfig(users("$JS.ACK.>")))
+	admin := connect(t, s, as("admin"))
+	newStream(t, admin, 1)
+	newConsumer(t, admin, jetstream.ConsumerConfig{Name: "worker", AckWait: 300 * time.Millisecond})
+	var got calls
+	consumption := consume(t, connect(t, s, as("u")), func(m *nats.Message) error { got.note(m); return nil })
+	eventually(t, "it is unhealthy", func() bool { return !consumption.Healthy() })
+	eventually(t, "the message comes again", func() bool { return got.len() > 2 })
+	assert.False(t, consumption.Healthy())
+	s.Restart(natstest.WithConfig(users()))
+	eventually(t, "it is healthy", consumption.Healthy)
+	idle(t, admin)
+}

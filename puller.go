@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,6 +18,7 @@ const (
 	pullPauseMin     = 50 * time.Millisecond // before the second attempt; it doubles
 	pullPauseMax     = time.Second           // so that consumption is back 2 s after the server is
 	pullPauseDeleted = 100 * time.Millisecond
+	pullPauseDenied  = 5 * time.Second
 	pullWarnEvery    = 60          // attempts at the longest pause
 	apiAttempt       = time.Second // of one question to the server, beside the way there and back
 	silentAttempt    = 500 * time.Millisecond
@@ -36,6 +39,10 @@ type puller struct {
 	subject          string                    // of pulls
 	poke             chan struct{}             // ends a pause
 
+	firstPull sync.Once
+	opened    chan struct{}         // closed when the first pull is sent
+	denied    atomic.Pointer[error] // why the last one was
+
 	session *pullSession   // nil between two
 	retired []*pullSession // that something may still come to; the run's own
 	healthy bool
@@ -52,7 +59,7 @@ type puller struct {
 
 func newPuller(s *Consumption, stream, consumer string, own *jetstream.ConsumerConfig) *puller {
 	return &puller{
-		s: s, stream: stream, consumer: consumer, own: own, poke: make(chan struct{}, 1),
+		s: s, stream: stream, consumer: consumer, own: own, poke: make(chan struct{}, 1), opened: make(chan struct{}),
 		subject: s.client.api.Subject("CONSUMER.MSG.NEXT." + stream + "." + consumer),
 	}
 }
@@ -124,6 +131,8 @@ func (p *puller) answers() bool {
 func (p *puller) failed(attempt int, before time.Duration, err error) time.Duration {
 	pause := time.Duration(0)
 	switch {
+	case errors.Is(err, ErrPermission):
+		pause = pullPauseDenied
 	case attempt > 1:
 		pause = min(max(2*before, pullPauseMin), pullPauseMax)
 	case errors.Is(err, jetstream.ErrConsumerDeleted):

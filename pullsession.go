@@ -35,6 +35,7 @@ type pullSession struct {
 	closed chan struct{}
 	woken  chan struct{}
 	node   string // of which it may be the sentinel
+	deaf   func() // ends the watch for denials
 
 	sentinel atomic.Bool
 	alarmed  atomic.Bool // the sentinel hears nothing
@@ -58,7 +59,7 @@ func (p *puller) open() (*pullSession, error) {
 	s, c := p.s, p.s.client
 	now := time.Now()
 	ps := &pullSession{
-		p: p, inbox: c.nc.NewInbox() + ".", fault: make(chan error, 1), closed: make(chan struct{}), woken: make(chan struct{}, 1),
+		p: p, inbox: c.nc.NewInbox() + ".pull.", fault: make(chan error, 1), closed: make(chan struct{}), woken: make(chan struct{}, 1),
 		begun: now, heard: now,
 	}
 	sub, err := c.conn.Subscribe(s.quit, ps.inbox+"*", ps.receive, nil)
@@ -68,6 +69,7 @@ func (p *puller) open() (*pullSession, error) {
 	_ = sub.SetPendingLimits(-1, -1) // no more comes than was asked for
 	sub.SetClosedHandler(func(string) { close(ps.closed) })
 	ps.sub = sub
+	ps.deaf = c.conn.Watch(ps.deny, p.subject, sub.Subject)
 	server, trip := c.conn.Peer()
 	s.mu.Lock()
 	s.pace.trip = trip
@@ -80,11 +82,20 @@ func (p *puller) open() (*pullSession, error) {
 	if ps.node != "" {
 		c.sentinels.join(ps.node, ps)
 	}
+	p.firstPull.Do(func() { close(p.opened) })
 	return ps, nil
 }
 
-// leave ends the session's part in the watch over its node.
+// deny ends the session for want of a right.
+func (ps *pullSession) deny(err error) {
+	err = wrap("pull", path(ps.p.stream, ps.p.consumer), err)
+	ps.p.denied.Store(&err)
+	ps.fail(err)
+}
+
+// leave ends the session's part in the watch over its node, and for denials.
 func (ps *pullSession) leave(cause error) {
+	ps.deaf()
 	if ps.node != "" {
 		fault := !errors.Is(cause, ErrStopped) && !errors.Is(cause, errPullRelinked)
 		ps.p.s.client.sentinels.leave(ps.node, ps, fault)

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -55,4 +56,17 @@ func ParseReply(reply string) (deliveries int, seq uint64, stored int64, ok bool
 	}
 	ok = true
 	return int(number(first)), number(first + 1), int64(number(first + 3)), ok
+}
+
+// AckOf returns the consumer whose deliveries are acknowledged on a subject.
+func AckOf(subject string) (stream, consumer string, ok bool) {
+	tokens := strings.Split(subject, ".")
+	switch n := len(tokens); {
+	case !strings.HasPrefix(subject, AckPrefix) || n < 9:
+		return "", "", false
+	case n >= 11:
+		return tokens[4], tokens[5], true
+	default:
+		return tokens[2], tokens[3], true
+	}
 }

@@ -48,3 +48,20 @@ func TestParseReply(t *testing.T) {
 		assert.False(t, ok, reply)
 	}
 }
+
+func TestAckOf(t *testing.T) {
+	t.Parallel()
+	for _, reply := range []string{
+		"$JS.ACK.ORDERS.worker.12.34.56.1700000000000000001.78",
+		"$JS.ACK.hub.abcdef.ORDERS.worker.12.34.56.1700000000000000001.78",
+		"$JS.ACK._.abcdef.ORDERS.worker.12.34.56.1700000000000000001.78.random",
+	} {
+		stream, consumer, ok := wire.AckOf(reply)
+		assert.True(t, ok)
+		assert.Equal(t, []string{"ORDERS", "worker"}, []string{stream, consumer}, reply)
+	}
+	for _, other := range []string{"orders", "$JS.ACK.ORDERS.worker", "a.b.c.d.e.f.g.h.i.j.k"} {
+		_, _, ok := wire.AckOf(other)
+		assert.False(t, ok, other)
+	}
+}
