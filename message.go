@@ -35,6 +35,7 @@ type Message struct {
 	origin  *origin                // nil on a message that the caller made
 	meta    *jetstream.MsgMetadata // where Reply does not say it: see Consume and GetMessage; else nil
 	acked   uint32                 // 1 once a final acknowledgement was sent
+	with    *messageOptions        // what With said; else nil
 	renewed int64                  // when InProgress was called last, in Unix nanoseconds; 0 for never
 }
 

@@ -1,12 +1,16 @@
 package nats
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 )
 
@@ -14,8 +18,9 @@ import (
 // nil error means stored exactly once: a message without an ID (jetstream.WithMsgID) gets one, and
 // is sent again under the same ID, over restarts, elections and lost answers, until ctx ends. Without
 // a deadline in ctx, Config.RequestTimeout applies; an election in a cluster can take longer. The
-// stream knows the IDs of its duplicate window, 2 minutes unless set: a ctx that lasts longer than
-// that can store a message twice.
+// stream knows the IDs of its duplicate window, 2 minutes unless set, for which it is asked once before
+// the first repetition: beyond that a message that may be stored is not sent again, and what is waited
+// for is the answer to the first sending. WithoutMessageID does without.
 //
 // The errors are ErrNoStream when no stream stores the subject, within a second; ErrStreamFull,
 // ErrPayloadTooLarge, and ErrConflict when an expected sequence or message ID is not the last, at
@@ -26,7 +31,7 @@ import (
 // are looked for in the client's own account: a stream of another account, behind an import, that
 // does not answer within 500 ms is ErrNoStream, although it may have stored the message.
 func (c *Client) PublishToStream(ctx context.Context, subject string, data []byte, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
-	return c.publishToStream(ctx, subject, nil, data, opts)
+	return c.publishToStream(ctx, &Message{Subject: subject, Data: data}, opts)
 }
 
 // PublishMsgToStream is PublishToStream with headers. A header that the server takes for a command is
@@ -36,13 +41,13 @@ func (c *Client) PublishMsgToStream(ctx context.Context, msg *Message, opts ...j
 	if msg == nil {
 		return nil, fail(opPublishToStream, "", ErrInvalidArgument, "the message is nil")
 	}
-	return c.publishToStream(ctx, msg.Subject, msg.Header, msg.Data, opts)
+	return c.publishToStream(ctx, msg, opts)
 }
 
 const opPublishToStream = "publish to stream"
 
-func (c *Client) publishToStream(ctx context.Context, subject string, header natsgo.Header, data []byte, opts []jetstream.PublishOpt) (*jetstream.PubAck, error) {
-	m, err := c.publication(ctx, opPublishToStream, subject, header, data, opts)
+func (c *Client) publishToStream(ctx context.Context, msg *Message, opts []jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	m, err := c.publication(ctx, opPublishToStream, msg, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -54,25 +59,67 @@ func (c *Client) publishToStream(ctx context.Context, subject string, header nat
 
 // publication checks a message for a stream and returns it with the options applied. It shares nothing with the
 // caller but data.
-func (c *Client) publication(ctx context.Context, op, subject string, header natsgo.Header, data []byte, opts []jetstream.PublishOpt) (*natsgo.Msg, error) {
-	if _, err := c.jetStreamHandle(ctx, op, subject); err != nil {
+func (c *Client) publication(ctx context.Context, op string, msg *Message, opts []jetstream.PublishOpt) (*natsgo.Msg, error) {
+	if _, err := c.jetStreamHandle(ctx, op, msg.Subject); err != nil {
 		return nil, err
 	}
-	if err := c.checkToStream(op, subject, header, data); err != nil {
+	if err := c.checkToStream(op, msg); err != nil {
 		return nil, err
 	}
 	if up, _, _ := c.conn.State(); !up && c.failing {
-		return nil, c.refused(op, subject)
+		return nil, c.refused(op, msg.Subject)
 	}
-	return c.publisher.Message(op, subject, header, data, opts)
+	return c.publisher.Message(op, msg.Subject, msg.Header, msg.Data, opts)
 }
 
 // checkToStream refuses what can be refused without the server.
-func (c *Client) checkToStream(op, subject string, header natsgo.Header, data []byte) error {
-	if err := c.checkMessage(op, subject, c.lineRoom(), header, data); err != nil {
+func (c *Client) checkToStream(op string, msg *Message) error {
+	if err := c.checkMessage(op, msg.Subject, c.lineRoom(), msg.Header, msg.Data); err != nil {
 		return err
 	}
-	return publish.Check(op, subject, header)
+	var meant map[string]bool
+	if msg.with != nil {
+		if msg.with.err != nil {
+			return fault.Wrap(op, msg.Subject, msg.with.err)
+		}
+		meant = msg.with.set
+	}
+	return publish.Check(op, msg.Subject, msg.Header, meant)
+}
+
+// messageOptions are what With said.
+type messageOptions struct {
+	set map[string]bool // headers
+	err error
+}
+
+// With sets options of m that hold wherever it is published to a stream: by PublishBatch, PublishSeq and
+// PublishAtomic, too, which take none. Upstream's options become headers of m, in a map of its own; WithHeader
+// and WithoutMessageID are among them. An option that is wrong is the error of the publish. It returns m.
+func (m *Message) With(opts ...jetstream.PublishOpt) *Message {
+	header, set, err := publish.Set(m.Subject, m.Header, opts)
+	if m.with != nil {
+		maps.Copy(set, m.with.set)
+		err = cmp.Or(m.with.err, err)
+	}
+	m.Header, m.with = header, &messageOptions{set: set, err: err}
+	return m
+}
+
+// WithoutMessageID lets a message be stored at least once in the place of once: it gets no ID, and a sending whose
+// acknowledgement was lost is followed by another one all the same. For each ID the server keeps some 130 bytes
+// of memory for the duplicate window of the stream, on every replica: 10,000 messages a second take 140 MiB with
+// the window of 2 minutes. IDs make publishing a tenth to a half slower, too. An ID that the message has is
+// taken away.
+func WithoutMessageID() jetstream.PublishOpt { return publish.Header(jetstream.MsgIDHeader) }
+
+// PublishJSONToStream is PublishToStream of v as JSON. A v that cannot be encoded is ErrInvalidArgument.
+func (c *Client) PublishJSONToStream(ctx context.Context, subject string, v any, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return nil, fail(opPublishToStream, subject, ErrInvalidArgument, "%w", err)
+	}
+	return c.PublishToStream(ctx, subject, data, opts...)
 }
 
 // WithHeader sets a header of one message that is published to a stream, also one that commands the
@@ -125,7 +172,7 @@ func (c *Client) PublishAtomic(ctx context.Context, msgs []*Message) (*BatchAck,
 		if msg == nil {
 			return nil, fail(opPublishAtomic, "", ErrInvalidArgument, "message %d is nil", i)
 		}
-		m, err := c.publication(ctx, opPublishAtomic, msg.Subject, msg.Header, msg.Data, nil)
+		m, err := c.publication(ctx, opPublishAtomic, msg, nil)
 		if err != nil {
 			return nil, fmt.Errorf("message %d: %w", i, err)
 		}

@@ -39,14 +39,14 @@ func (c *Client) publishAsync(ctx context.Context, op string, msg *Message, opts
 	if msg == nil {
 		return nil, fail(op, "", ErrInvalidArgument, "the message is nil")
 	}
-	m, err := c.publication(ctx, op, msg.Subject, msg.Header, msg.Data, opts)
+	m, err := c.publication(ctx, op, msg, opts)
 	if err != nil {
 		return nil, err
 	}
 	if copied {
 		m.Data = slices.Clone(m.Data)
 	}
-	return c.publisher.Start(ctx, op, m, publish.Flight{})
+	return c.publisher.Start(ctx, op, m, publish.Flight{Brief: op == opPublishBatch})
 }
 
 // batchAhead bounds how many results PublishSeq holds back behind one that is not there yet.
@@ -121,7 +121,7 @@ func (c *Client) checkBatched(op string, i int, msg *Message) error {
 	if msg == nil {
 		return fail(op, "", ErrInvalidArgument, "message %d is nil", i)
 	}
-	if err := c.checkToStream(op, msg.Subject, msg.Header, msg.Data); err != nil {
+	if err := c.checkToStream(op, msg); err != nil {
 		return fmt.Errorf("message %d: %w", i, err)
 	}
 	return nil

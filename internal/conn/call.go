@@ -3,6 +3,7 @@ package conn
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,6 +47,7 @@ type Call struct {
 	patience time.Duration // of the next sending
 	heard    int           // the sending that the last answer was to, or how many there were when none came
 	least    time.Duration // of the patience
+	within   time.Duration // after the first sending it may be sent again; 0 is at any time, and less is not yet
 	number   uint64        // of the call
 	quiet    Asker         // when no goroutine waits for the answer; guarded by the requests
 	alarm    *time.Timer   // of a quiet call
@@ -70,6 +72,28 @@ func (c *Conn) Ask(m *natsgo.Msg) *Call {
 
 // Patient makes the call wait for at least d before it sends again.
 func (a *Call) Patient(d time.Duration) { a.least = d }
+
+// Within forbids to send again what may have arrived, later than d after it was sent first; less than 0 is at
+// all, until it is known. The last tenth is for the way.
+func (a *Call) Within(d time.Duration) { a.within = d }
+
+// Window returns what Within was told.
+func (a *Call) Window() time.Duration { return a.within }
+
+// Late tells whether Within forbids to send the message again.
+func (a *Call) Late() bool {
+	for i := range a.sends {
+		if s := &a.sends[i]; a.within != 0 && !s.answered {
+			return a.within < 0 || time.Since(s.at) > a.within-a.within/10
+		}
+	}
+	return false
+}
+
+// Hangs tells whether there is no answer, to be taken by Next, and none to some sending.
+func (a *Call) Hangs() bool {
+	return len(a.answer) == 0 && slices.ContainsFunc(a.sends, func(s sending) bool { return !s.answered })
+}
 
 // Sent returns how often the message was sent.
 func (a *Call) Sent() int { return len(a.sends) }
@@ -141,6 +165,9 @@ func (a *Call) due(breaks uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
+	case a.Late():
+		a.timer.Reset(callLook)
+		return false
 	case n == 0, breaks != a.breaks, !now.Before(a.lost) && a.lane.Lost(a.out):
 	case now.Before(a.next):
 		a.timer.Reset(min(callLook, a.next.Sub(now)))

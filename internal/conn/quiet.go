@@ -17,6 +17,8 @@ type Asker interface {
 	// Answered takes the first answer, on the goroutine that delivers all, and tells whether it has ended the
 	// call by that.
 	Answered(*natsgo.Msg) bool
+	// Again tells whether the message may be sent again over a new connection, and may ask for that.
+	Again() bool
 	// Over tells whether nobody waits for the answer any more.
 	Over() bool
 	// GoOn is called once, on a goroutine of its own, when something else has happened: the call is to be
@@ -130,10 +132,12 @@ func (r *requests) repeat(breaks uint64) {
 	r.mu.Unlock()
 	slices.SortFunc(all, func(a, b quiet) int { return cmp.Compare(a.number, b.number) })
 	for _, a := range all {
-		if _, err := a.send(a.conn.ctx); err != nil {
-			go a.GoOn() // it meets the same again, and knows what it means
-		} else {
-			a.hush(a.Asker)
+		if a.Again() {
+			if _, err := a.send(a.conn.ctx); err == nil {
+				a.hush(a.Asker)
+				continue
+			}
 		}
+		go a.GoOn() // it meets the same again, and knows what it means
 	}
 }

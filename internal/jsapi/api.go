@@ -26,11 +26,12 @@ type Options struct {
 
 // API is the JetStream API of one account and domain, over one connection.
 type API struct {
-	conn   *conn.Conn
-	o      Options
-	js     jetstream.JetStream
-	prefix string // of the API's subjects, with the dot at its end
-	finder finder
+	conn    *conn.Conn
+	o       Options
+	js      jetstream.JetStream
+	prefix  string // of the API's subjects, with the dot at its end
+	finder  finder
+	windows windows
 }
 
 // New returns the API over a connection that has been opened.
@@ -43,6 +44,7 @@ func New(c *conn.Conn, o Options) (*API, error) {
 		a.prefix = "$JS." + o.Domain + ".API."
 	}
 	a.finder.api = a
+	a.windows.turn = make(chan struct{}, 1)
 	var err error
 	a.js, err = a.handle()
 	return a, err

@@ -1,9 +1,11 @@
 package jsapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -34,11 +36,14 @@ func Send[T any](ctx context.Context, a *API, m *natsgo.Msg, stored string, pars
 func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, parse func(*natsgo.Msg) (T, error)) (answer T, doubted bool, end, err error) {
 	done, begun := false, time.Now()
 	defer func() { call.End(done) }()
-	for {
-		may := true // whether this call is one of those that look for the stream
+	for may := true; ; { // may is whether this call is one of those that ask about the stream
 		if end := a.conn.Wait(ctx); end != nil {
-			return answer, call.Doubtful(), end, err
+			return answer, call.Doubtful(), end, tooLate(call, err)
 		}
+		if call.Window() < 0 && call.Hangs() {
+			call.Within(a.Window(ctx, stored, may))
+		}
+		may = true
 		var m *natsgo.Msg
 		if m, err = call.Next(ctx); err == nil {
 			answer, err = parse(m)
@@ -66,12 +71,23 @@ func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, pa
 			call.Later(Pause)
 		}
 		if ctx.Err() != nil {
-			return answer, call.Doubtful(), fault.ErrTimeout, err
+			return answer, call.Doubtful(), fault.ErrTimeout, tooLate(call, err)
 		}
 		if stored != "" && a.finder.missing(ctx, stored, may) {
 			return answer, call.Doubtful(), nil, jetstream.ErrNoStreamResponse
 		}
 	}
+}
+
+// tooLate adds to err that a message was not sent again, if so.
+func tooLate(call *conn.Call, err error) error {
+	switch {
+	case !call.Late():
+		return err
+	case call.Window() < 0:
+		return fmt.Errorf("%w; it was not sent again, for how long its stream knows its ID is not known", cmp.Or(err, conn.ErrUnanswered))
+	}
+	return fmt.Errorf("%w; it was not sent again, its stream knows an ID for %v only", cmp.Or(err, conn.ErrUnanswered), call.Window())
 }
 
 // Unanswered says why a question ended without an answer: see Send.

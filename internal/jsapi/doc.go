@@ -10,5 +10,6 @@
 //   - batch.go: [API.LastOf], which asks for many messages at once (ADR-31).
 //   - look.go: [Look], for what upstream asks.
 //   - finder.go: [API.Missing], whether a stream stores a subject at all.
+//   - window.go: [API.Window], for how long a stream knows a message.
 //   - passing.go: the refusals that pass.
 package jsapi

@@ -27,6 +27,8 @@ type Flight struct {
 	Context context.Context //nolint:containedctx // an argument
 	// Patience is how long an answer is waited for at least, before the message is sent again.
 	Patience time.Duration
+	// Brief lets go of the message when its outcome is known: nobody asks the future for it.
+	Brief bool
 }
 
 // Start publishes m, to which it gives an ID if it has none, once there is a connection and room, and does not
@@ -34,7 +36,7 @@ type Flight struct {
 // bounds it.
 func (p *Publisher) Start(ctx context.Context, op string, m *natsgo.Msg, o Flight) (*Future, error) {
 	p.identify(m)
-	f := &Future{publisher: p, op: op, ctx: cmp.Or(o.Context, ctx), msg: m, patience: o.Patience}
+	f := &Future{publisher: p, op: op, ctx: cmp.Or(o.Context, ctx), msg: m, patience: o.Patience, brief: o.Brief}
 	var ok bool
 	if f.deadline, ok = f.ctx.Deadline(); !ok {
 		f.deadline = time.Now().Add(p.timeout)
@@ -70,7 +72,7 @@ func (p *Publisher) admit(ctx context.Context, f *Future) error {
 }
 
 func (p *Publisher) send(ctx context.Context, f *Future) error {
-	f.call = p.conn.Ask(f.msg)
+	f.call = p.call(f.msg)
 	if f.patience > 0 {
 		f.begun = time.Now()
 		f.call.Patient(f.patience)

@@ -25,6 +25,7 @@ type Future struct {
 	begun    time.Time     // of a chunk
 	took     time.Duration // its answer, when the first sending was answered at once
 	repeated bool          // it may have been sent more than once
+	brief    bool
 
 	resolved bool // it and what follows are guarded by the publisher
 	ack      *jetstream.PubAck
@@ -51,6 +52,14 @@ func (f *Future) Answered(m *natsgo.Msg) bool {
 // Over implements conn.Asker.
 func (f *Future) Over() bool {
 	return f.ctx.Err() != nil || f.publisher.ctx.Err() != nil || !time.Now().Before(f.deadline)
+}
+
+// Again implements conn.Asker.
+func (f *Future) Again() bool {
+	if f.call.Window() < 0 {
+		f.call.Within(f.publisher.api.Window(f.ctx, f.msg.Subject, true))
+	}
+	return !f.Over() && !f.call.Late()
 }
 
 // GoOn implements conn.Asker: what is not answered at once is asked for as by anybody else.
@@ -132,6 +141,9 @@ func (f *Future) peek() (ack *jetstream.PubAck, err error, there bool) { //nolin
 // settle records the result. The caller holds the publisher's lock.
 func (f *Future) settle(ack *jetstream.PubAck, err error) {
 	f.resolved, f.ack, f.err = true, ack, err
+	if f.brief {
+		f.msg = nil
+	}
 	if err == nil && f.okCh != nil {
 		f.okCh <- ack
 	}

@@ -3,6 +3,8 @@ package publish
 import (
 	"errors"
 	"maps"
+	"net/textproto"
+	"slices"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -38,24 +40,27 @@ var plainHeaders = map[string]bool{
 	"Nats-Service-Error-Code": true,
 }
 
-// Check refuses headers that command the server.
-func Check(op, subject string, header natsgo.Header) error {
+// Check refuses headers that command the server, but for those that are meant.
+func Check(op, subject string, header natsgo.Header, meant map[string]bool) error {
 	for name := range header {
-		if wire.IsServers(name) && !plainHeaders[name] {
+		if wire.IsServers(name) && !plainHeaders[name] && !meant[name] {
 			return fault.New(op, subject, fault.ErrReservedHeader, "%s; WithHeader sets it on purpose", name)
 		}
 	}
 	return nil
 }
 
-// Header returns the option that sets a header, also one that commands the server.
-func Header(name, value string) jetstream.PublishOpt {
-	return failing(jetstream.WithRetryAttempts(0), &optionError{name: name, value: value})
+// Header returns the option that sets a header, also one that commands the server. Without values it is none.
+func Header(name string, values ...string) jetstream.PublishOpt {
+	return failing(jetstream.WithRetryAttempts(0), &optionError{name: name, values: values})
 }
 
 // optionError is how Header travels as one of upstream's options, whose parameter upstream does
 // not export: it is the error that the option returns.
-type optionError struct{ name, value string }
+type optionError struct {
+	name   string
+	values []string
+}
 
 func (o *optionError) Error() string {
 	return "nats.WithHeader works with the publish methods of that package only"
@@ -66,14 +71,8 @@ func failing[T any](_ func(T) error, err error) func(T) error {
 	return func(T) error { return err }
 }
 
-// optionReply makes upstream stop after it has applied the options.
-const optionReply = "-"
-
 // Message returns a message for a stream with what opts add to its header. It shares nothing with the caller
 // but data.
-//
-// Upstream exports no way to read its options. But before it refuses an asynchronous publish of a
-// message that has a reply subject, and before it sends anything, it writes them into the header.
 func (p *Publisher) Message(op, subject string, header natsgo.Header, data []byte, opts []jetstream.PublishOpt) (*natsgo.Msg, error) {
 	own := make(natsgo.Header, len(header)+1) // with room for an ID
 	maps.Copy(own, header)
@@ -81,26 +80,56 @@ func (p *Publisher) Message(op, subject string, header natsgo.Header, data []byt
 	if len(opts) == 0 {
 		return m, nil
 	}
-	apply := func(opts ...jetstream.PublishOpt) error {
-		_, err := p.api.JetStream().PublishMsgAsync(&natsgo.Msg{Reply: optionReply, Header: own}, opts...)
+	return m, apply(p.api.JetStream(), op, subject, own, opts)
+}
+
+// Set returns a copy of header with what opts add to it, and which they set.
+func Set(subject string, header natsgo.Header, opts []jetstream.PublishOpt) (own natsgo.Header, set map[string]bool, err error) {
+	js, err := jetstream.New(new(natsgo.Conn)) // that sends nothing
+	if err != nil {
+		return nil, nil, err
+	}
+	own, set = maps.Clone(header), make(map[string]bool)
+	if own == nil {
+		own = make(natsgo.Header)
+	}
+	err = apply(js, "publish", subject, own, opts)
+	for name, values := range own {
+		if before, there := header[name]; !there || !slices.Equal(before, values) {
+			set[name] = true
+		}
+	}
+	return own, set, err
+}
+
+// optionReply makes upstream stop after it has applied the options.
+const optionReply = "-"
+
+// apply adds to header what opts say.
+//
+// Upstream exports no way to read its options. But before it refuses an asynchronous publish of a
+// message that has a reply subject, and before it sends anything, it writes them into the header.
+func apply(js jetstream.JetStream, op, subject string, header natsgo.Header, opts []jetstream.PublishOpt) error {
+	try := func(opts ...jetstream.PublishOpt) error {
+		_, err := js.PublishMsgAsync(&natsgo.Msg{Reply: optionReply, Header: header}, opts...)
 		if errors.Is(err, jetstream.ErrAsyncPublishReplySubjectSet) {
 			return nil
 		}
 		return err
 	}
-	if apply(opts...) == nil {
-		return m, nil
+	if try(opts...) == nil {
+		return nil
 	}
 	// One of ours may be among them; one at a time tells which.
 	for _, opt := range opts {
-		err := apply(opt)
-		var set *optionError
+		err := try(opt)
+		var ours *optionError
 		switch {
-		case errors.As(err, &set):
-			own.Set(set.name, set.value)
+		case errors.As(err, &ours):
+			header[textproto.CanonicalMIMEHeaderKey(ours.name)] = ours.values
 		case err != nil:
-			return nil, fault.New(op, subject, fault.ErrInvalidArgument, "%w", err)
+			return fault.New(op, subject, fault.ErrInvalidArgument, "%w", err)
 		}
 	}
-	return m, subjects.CheckHeader(op, subject, own)
+	return subjects.CheckHeader(op, subject, header)
 }

@@ -73,7 +73,7 @@ func TestStoreAndStart(t *testing.T) {
 	m, err := p.Message("op", "s", natsgo.Header{"K": {"v"}}, []byte("x"), []jetstream.PublishOpt{jetstream.WithMsgID("one"), publish.Header("Nats-Rollup", "sub")})
 	require.NoError(t, err)
 	assert.Equal(t, natsgo.Header{"K": {"v"}, "Nats-Msg-Id": {"one"}, "Nats-Rollup": {"sub"}}, m.Header)
-	require.ErrorIs(t, publish.Check("op", "s", m.Header), fault.ErrReservedHeader)
+	require.ErrorIs(t, publish.Check("op", "s", m.Header, nil), fault.ErrReservedHeader)
 	m.Header.Del("Nats-Rollup")
 	ack, doubted, err := p.Store(ctx, "op", m)
 	require.NoError(t, err)

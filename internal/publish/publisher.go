@@ -53,15 +53,25 @@ func (s *ids) next() string {
 	return string(strconv.AppendUint(append(id, s.prefix...), s.last.Add(1), 36))
 }
 
-// identify gives m an ID if it has none.
+// identify gives m an ID if it has none and wants one: without wanting, it has the header with no value.
 func (p *Publisher) identify(m *natsgo.Msg) {
-	if m.Header.Get(jetstream.MsgIDHeader) != "" {
+	if id, there := m.Header[jetstream.MsgIDHeader]; there && (len(id) == 0 || id[0] != "") {
 		return
 	}
 	if m.Header == nil {
 		m.Header = make(natsgo.Header, 1)
 	}
 	m.Header[jetstream.MsgIDHeader] = []string{p.ids.next()}
+}
+
+// call begins the call of m. What only its ID keeps from being stored twice is not sent again before it is known
+// for how long its stream knows that.
+func (p *Publisher) call(m *natsgo.Msg) *conn.Call {
+	call := p.conn.Ask(m)
+	if len(m.Header[jetstream.MsgIDHeader]) > 0 && len(m.Header[jetstream.ExpectedLastSeqHeader]) == 0 && len(m.Header[jetstream.ExpectedLastSubjSeqHeader]) == 0 {
+		call.Within(-1)
+	}
+	return call
 }
 
 func (p *Publisher) sized(err error, header natsgo.Header, data []byte) error {

@@ -22,7 +22,7 @@ func (p *Publisher) Store(ctx context.Context, op string, m *natsgo.Msg) (_ *jet
 		return nil, false, fault.Wrap(op, m.Subject, err)
 	}
 	p.identify(m)
-	return p.goOn(ctx, op, m, p.conn.Ask(m))
+	return p.goOn(ctx, op, m, p.call(m))
 }
 
 // goOn is Store for a call that has been begun, which it ends.

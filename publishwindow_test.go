@@ -1,0 +1,156 @@
+package nats_test
+
+import (
+	"context"
+	"net/textproto"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// A message whose acknowledgement was lost is sent again for as long as its stream knows it, and no longer.
+func TestNothingIsSentAgainBeyondTheWindow(t *testing.T) {
+	t.Parallel()
+	const window = time.Second
+	few := &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.>"}}}
+	for name, c := range map[string]struct {
+		permissions *server.Permissions
+		window      time.Duration
+		options     []jetstream.PublishOpt
+		stored      int
+		failure     string // part of the error's text
+	}{
+		"over":              {nil, window, nil, 1, "its stream knows an ID for 1s only"},
+		"not over":          {nil, 0, nil, 1, ""},
+		"no right to ask":   {few, 0, nil, 1, ""},
+		"expected sequence": {nil, window, []jetstream.PublishOpt{jetstream.WithExpectLastSequence(0)}, 1, ""},
+		"without an ID":     {nil, window, []jetstream.PublishOpt{nats.WithoutMessageID()}, 2, ""},
+	} {
+		for way, publish := range map[string]func(context.Context, *nats.Client) error{
+			"sync": func(ctx context.Context, client *nats.Client) error {
+				_, err := client.PublishToStream(ctx, "orders.created", nil, c.options...)
+				return err
+			},
+			"async": func(ctx context.Context, client *nats.Client) error {
+				future, err := client.PublishAsync(ctx, &nats.Message{Subject: "orders.created"}, c.options...)
+				if err != nil {
+					return err
+				}
+				return resolved(t, future)
+			},
+			"batch": func(ctx context.Context, client *nats.Client) error {
+				msg := &nats.Message{Subject: "orders.created"}
+				_, err := client.PublishBatch(ctx, []*nats.Message{msg.With(c.options...)})
+				return err
+			},
+		} {
+			t.Run(name+"/"+way, func(t *testing.T) {
+				t.Parallel()
+				s := restricted(t, c.permissions)
+				near := connect(t, s, as("admin"))
+				ctx := within(t, patience)
+				_, err := near.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, Duplicates: c.window})
+				require.NoError(t, err)
+				proxy := natstest.NewProxy(t, s.URL())
+				client := connect(t, s, func(cfg *nats.Config) {
+					cfg.URLs, cfg.Username, cfg.Password = []string{proxy.URL()}, "u", "p"
+				})
+				proxy.Delay(100 * time.Millisecond)
+				done := make(chan error, 1)
+				go func() { done <- publish(within(t, 5*time.Second), client) }()
+				stored := func() int {
+					info, err := near.GetStreamInfo(ctx, "ORDERS")
+					require.NoError(t, err)
+					return int(info.State.Msgs)
+				}
+				eventually(t, "stored", func() bool { return stored() == 1 })
+				proxy.Cut()
+				time.Sleep(window + 200*time.Millisecond) // the window passes
+				proxy.Restore()
+				if err := <-done; c.failure != "" {
+					require.ErrorContains(t, err, c.failure)
+					require.ErrorIs(t, err, nats.ErrTimeout)
+				} else {
+					require.NoError(t, err)
+				}
+				assert.Equal(t, c.stored, stored())
+			})
+		}
+	}
+}
+
+// A message has options of its own wherever it is published, also those that a header alone may not set.
+func TestMessageWith(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := within(t, patience)
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{
+		Name: "S", Subjects: []string{"s.>"}, AllowAtomicPublish: true, AllowRollup: true, AllowMsgTTL: true,
+	})
+	require.NoError(t, err)
+	header := natsgo.Header{"K": {"v"}}
+	msg := &nats.Message{Subject: "s.a", Header: header}
+	assert.Same(t, msg, msg.With(jetstream.WithMsgID("one"), jetstream.WithMsgTTL(time.Hour)))
+	assert.Equal(t, natsgo.Header{"K": {"v"}, "Nats-Msg-Id": {"one"}, "Nats-Ttl": {"1h0m0s"}}, canonical(msg.Header))
+	assert.Len(t, header, 1, "left alone")
+	msg.With(nats.WithHeader("Nats-Rollup", "sub"))
+	batch := []*nats.Message{
+		msg, {Subject: "s.a", Data: []byte("x")},
+		(&nats.Message{Subject: "s.b"}).With(nats.WithoutMessageID()),
+	}
+	acks, err := client.PublishBatch(ctx, batch)
+	require.NoError(t, err)
+	assert.Equal(t, map[string]int{"one": 1, "": 1}, keep(messageIDs(t, client, "S"), "one", ""))
+	_, err = client.PublishAtomic(ctx, []*nats.Message{(&nats.Message{Subject: "s.c"}).With(jetstream.WithExpectLastSequence(acks[2].Sequence)), {Subject: "s.c"}})
+	require.NoError(t, err)
+	_, err = client.PublishAtomic(ctx, []*nats.Message{(&nats.Message{Subject: "s.c"}).With(jetstream.WithExpectLastSequence(1)), {Subject: "s.c"}})
+	require.ErrorIs(t, err, nats.ErrConflict)
+
+	refused := &nats.Message{Subject: "s.a", Header: natsgo.Header{"Nats-Rollup": {"all"}}}
+	_, err = client.PublishBatch(ctx, []*nats.Message{refused.With(jetstream.WithMsgID("two"))})
+	require.ErrorIs(t, err, nats.ErrReservedHeader, "that was not set by an option")
+	_, err = client.PublishMsgToStream(ctx, (&nats.Message{Subject: "s.a"}).With(jetstream.WithStallWait(-1)))
+	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+	_, err = client.PublishMsgToStream(ctx, (&nats.Message{Subject: "s.a"}).With(nats.WithHeader("K", "a\r\nb")))
+	require.ErrorIs(t, err, nats.ErrInvalidHeader)
+}
+
+func canonical(header natsgo.Header) natsgo.Header {
+	own := make(natsgo.Header)
+	for name, values := range header {
+		own[textproto.CanonicalMIMEHeaderKey(name)] = values
+	}
+	return own
+}
+
+func keep(all map[string]int, names ...string) map[string]int {
+	kept := make(map[string]int)
+	for _, name := range names {
+		kept[name] = all[name]
+	}
+	return kept
+}
+
+func TestPublishJSONToStream(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 0)
+	ctx := within(t, patience)
+	ack, err := client.PublishJSONToStream(ctx, "orders.created", map[string]int{"n": 1}, jetstream.WithMsgID("one"))
+	require.NoError(t, err)
+	stream, err := client.GetStream(ctx, "ORDERS")
+	require.NoError(t, err)
+	stored, err := stream.GetMsg(ctx, ack.Sequence)
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"n":1}`, string(stored.Data))
+	_, err = client.PublishJSONToStream(ctx, "orders.created", func() {})
+	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+}
