@@ -236,3 +236,43 @@ func TestIteratorsEndWithTheirContext(t *testing.T) {
 		})
 	}
 }
+
+// What was handed back, or cut short, again and again, is no dead letter that nobody has seen, however old
+// it is.
+func TestStopsBuryNothing(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []int{1, 3, 8} {
+		for name, opt := range map[string]nats.ConsumeOption{"in place": nil, "with a retry stream": nats.WithRetryStream()} {
+			t.Run(fmt.Sprint(limit, ", ", name), func(t *testing.T) {
+				t.Parallel()
+				s := natstest.RunServer(t)
+				proxy := natstest.NewProxy(t, s.URL())
+				proxy.Delay(10 * time.Millisecond) // far enough to fetch ahead
+				client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+				const total = 200
+				newStream(t, connect(t, s, nil), total)
+				const ackWait = 200 * time.Millisecond
+				newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: ackWait})
+				time.Sleep(time.Duration(limit+1) * ackWait) // old enough to have killed so many workers
+				var got calls
+				var dead uint64
+				handler := func(msg *nats.Message) error {
+					got.note(msg)
+					time.Sleep(time.Millisecond)
+					return nil
+				}
+				for range limit + 3 {
+					before := got.len()
+					consumption := consume(t, client, handler, nats.WithMaxDeliver(limit), opt)
+					eventually(t, "it handles some", func() bool { return got.len() > before+5 || got.distinct() == total })
+					require.NoError(t, consumption.Stop(within(t, patience)))
+					dead += consumption.Stats().DeadLettered
+				}
+				consumption := consume(t, client, handler, nats.WithMaxDeliver(limit), opt)
+				eventually(t, "all are handled", func() bool { return got.distinct() == total })
+				idle(t, client)
+				assert.Zero(t, dead+consumption.Stats().DeadLettered)
+			})
+		}
+	}
+}

@@ -407,18 +407,18 @@ func TestDeadLettersOfAnAccountThatDemandsMaxBytes(t *testing.T) {
 }
 
 // leafPair runs a hub and a leaf node of one account, each with a JetStream domain of its name.
-func leafPair(t *testing.T) map[string]*natstest.Server {
+func leafPair(t *testing.T, flags map[string]bool) map[string]*natstest.Server {
 	t.Helper()
 	reserved, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	address := reserved.Addr().(*net.TCPAddr)
 	require.NoError(t, reserved.Close())
 	hub := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
-		o.ServerName, o.JetStreamDomain = "hub", "hub"
+		o.ServerName, o.JetStreamDomain, o.FeatureFlags = "hub", "hub", flags
 		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", address.Port
 	}))
 	leaf := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
-		o.ServerName, o.JetStreamDomain = "leaf", "leaf"
+		o.ServerName, o.JetStreamDomain, o.FeatureFlags = "leaf", "leaf", flags
 		remote := &url.URL{Scheme: "nats-leaf", Host: address.String()}
 		o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: []*url.URL{remote}}}
 	}))
@@ -442,7 +442,7 @@ func TestDomainsKeepTheirCopies(t *testing.T) {
 			ctx := context.Background()
 			var left atomic.Int32
 			at := make(map[string]*nats.Client)
-			for domain, s := range leafPair(t) {
+			for domain, s := range leafPair(t, nil) {
 				client := connect(t, s, func(c *nats.Config) {
 					if named {
 						c.JetStreamDomain = domain
@@ -494,4 +494,31 @@ func TestDomainsKeepTheirCopies(t *testing.T) {
 			}
 		})
 	}
+}
+
+// With the server's second form of acknowledgements, namesakes in two domains do not take those of each other.
+func TestAcksOfTwoDomains(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	pulled := make(map[string]*nats.Message)
+	at := make(map[string]*nats.Client)
+	for domain, s := range leafPair(t, map[string]bool{"js_ack_fc_v2": true}) {
+		client := connect(t, s, func(c *nats.Config) { c.JetStreamDomain = domain })
+		_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{domain + ".>"}})
+		require.NoError(t, err)
+		newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+		_, err = client.PublishToStream(ctx, domain+".created", nil)
+		require.NoError(t, err)
+		messages, err := client.PullMessages(ctx, "ORDERS", "worker", 1)
+		require.NoError(t, err)
+		require.Len(t, messages, 1)
+		at[domain], pulled[domain] = client, messages[0]
+	}
+	require.NoError(t, at["hub"].AckMessage(ctx, pulled["hub"]))
+	for domain, pending := range map[string]int{"hub": 0, "leaf": 1} {
+		info, err := at[domain].GetConsumerInfo(ctx, "ORDERS", "worker")
+		require.NoError(t, err)
+		assert.Equal(t, pending, info.NumAckPending, domain)
+	}
+	require.NoError(t, at["leaf"].AckMessage(ctx, pulled["leaf"]))
 }

@@ -39,28 +39,34 @@ func smallConsumer(t *testing.T, client *nats.Client, headersOnly bool) {
 	t.Cleanup(func() { _ = held[0].Ack() })
 }
 
-// The retry stream is there before anything fails, as durable as the other.
+// The retry stream is there before anything fails, as durable as the other; so is that of the dead letters.
 func TestRetryStreamIsMadeAtTheStart(t *testing.T) {
 	t.Parallel()
-	client := connect(t, natstest.RunServer(t), nil)
+	client := connect(t, natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.Tags = []string{"fast"} })), nil)
 	ctx := context.Background()
 	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{
 		Name: "ORDERS", Subjects: []string{"orders.>"}, Storage: jetstream.MemoryStorage, Compression: jetstream.S2Compression,
-		Placement: &jetstream.Placement{Tags: []string{}},
+		Placement: &jetstream.Placement{Tags: []string{"fast"}},
 	})
 	require.NoError(t, err)
 	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: 7 * time.Second})
-	handler := func(*nats.Message) error { return nil }
+	handler := func(*nats.Message) error { return nats.Permanent(errPoison) }
 	consumption := consume(t, client, handler, nats.WithRetryStream())
 	info, err := client.GetStreamInfo(ctx, "ORDERS_RETRY")
 	require.NoError(t, err)
-	assert.Equal(t, jetstream.MemoryStorage, info.Config.Storage)
-	assert.Equal(t, jetstream.S2Compression, info.Config.Compression)
 	assert.Equal(t, jetstream.WorkQueuePolicy, info.Config.Retention)
 	assert.Equal(t, []string{"retry.ORDERS.*"}, info.Config.Subjects)
+	_, err = client.PublishToStream(ctx, "orders.created", nil)
+	require.NoError(t, err)
+	eventually(t, "the dead letter", func() bool { return consumption.Stats().DeadLettered == 1 })
+	for _, name := range []string{"ORDERS_RETRY", "ORDERS_DLQ"} {
+		info, err := client.GetStreamInfo(ctx, name)
+		require.NoError(t, err)
+		assert.Equal(t, jetstream.MemoryStorage, info.Config.Storage)
+		assert.Equal(t, jetstream.S2Compression, info.Config.Compression)
+		assert.Equal(t, []string{"fast"}, info.Config.Placement.Tags)
+	}
 	require.NoError(t, consumption.Stop(within(t, patience)))
-
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "other", AckWait: 7 * time.Second})
 	_, err = client.EnsureConsumer(ctx, "ORDERS", &jetstream.ConsumerConfig{
 		Name: "worker", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 11 * time.Second,
 	})
