@@ -161,7 +161,7 @@ func TestNamesThatAreTooLong(t *testing.T) {
 		"object Put": second(store.PutString(ctx, long, "v")), "object Get": second(store.GetBytes(ctx, long)),
 		"object GetInfo": second(store.GetInfo(ctx, long)), "object Delete": store.Delete(ctx, long),
 		"object rename": store.UpdateMeta(ctx, "there", jetstream.ObjectMeta{Name: long}),
-		"AddLink":       second(store.AddLink(ctx, long, info)), "AddBucketLink": second(store.AddBucketLink(ctx, long, store.ObjectStore)),
+		"AddLink":       second(store.AddLink(ctx, long, info)), "AddBucketLink": second(store.AddBucketLink(ctx, long, store)),
 	}
 	names := map[string]error{
 		"CreateStream": second(client.CreateStream(ctx, &jetstream.StreamConfig{Name: long})), "GetStream": second(client.GetStream(ctx, long)),

@@ -142,7 +142,7 @@ func TestBucketCallsWhileDisconnected(t *testing.T) {
 		"status of an object store":    func() error { _, err := store.Status(ctx); return err },
 		"seal":                         func() error { return store.Seal(ctx) },
 		"link": func() error {
-			_, err := store.AddBucketLink(ctx, "link", store.ObjectStore)
+			_, err := store.AddBucketLink(ctx, "link", store)
 			return err
 		},
 	} {

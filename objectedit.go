@@ -182,19 +182,33 @@ func (s *ObjectStore) AddLink(ctx context.Context, name string, info *jetstream.
 	case objectVersion{info: info}.isLink():
 		return nil, s.wrap(op, name, jetstream.ErrNoLinkToLink)
 	}
-	_, link, err := s.changeObject(ctx, op, name, func(old objectVersion) (*jetstream.ObjectInfo, error) {
+	return s.addLink(ctx, op, name, &jetstream.ObjectLink{Bucket: info.Bucket, Name: info.Name})
+}
+
+// AddBucketLink makes name stand for a bucket. Such a link can be listed, but not read.
+func (s *ObjectStore) AddBucketLink(ctx context.Context, name string, bucket *ObjectStore) (*jetstream.ObjectInfo, error) {
+	const op = "add link"
+	if err := s.check(ctx, op, name); err != nil {
+		return nil, err
+	}
+	if bucket == nil {
+		return nil, fail(op, path(s.bucket, name), ErrInvalidArgument, "%w", jetstream.ErrBucketRequired)
+	}
+	return s.addLink(ctx, op, name, &jetstream.ObjectLink{Bucket: bucket.bucket})
+}
+
+func (s *ObjectStore) addLink(ctx context.Context, op, name string, link *jetstream.ObjectLink) (*jetstream.ObjectInfo, error) {
+	_, info, err := s.changeObject(ctx, op, name, func(old objectVersion) (*jetstream.ObjectInfo, error) {
 		if old.there() && !old.isLink() {
 			return nil, jetstream.ErrObjectAlreadyExists
 		}
 		return &jetstream.ObjectInfo{
-			ObjectMeta: jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{
-				Link: &jetstream.ObjectLink{Bucket: info.Bucket, Name: info.Name},
-			}},
-			Bucket: s.bucket, NUID: rand.Text(), ModTime: time.Now().UTC(),
+			ObjectMeta: jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{Link: link}},
+			Bucket:     s.bucket, NUID: rand.Text(), ModTime: time.Now().UTC(),
 		}, nil
 	})
 	if err != nil {
 		return nil, s.wrap(op, name, err)
 	}
-	return link, nil
+	return info, nil
 }

@@ -29,6 +29,10 @@ func (s *ObjectStore) wrap(op, name string, err error) error {
 	return jsapi.Wrap(op, path(s.bucket, name), err)
 }
 
+// Upstream returns the bucket as code takes it that knows jetstream.ObjectStore: with upstream's signatures, and with the
+// guarantees and errors of this package. The field ObjectStore is upstream's own.
+func (s *ObjectStore) Upstream() jetstream.ObjectStore { return upstreamObjects{s} }
+
 // Put stores what r yields under meta.Name, in the place of an object of that name, which is read as
 // before until the new one is there as a whole. When it fails, nothing is left of it, and what was there
 // stays, but in a full bucket: an object that was larger than what r yields, which has to be seekable, is removed first
@@ -64,21 +68,6 @@ func (s *ObjectStore) PutBytes(ctx context.Context, name string, data []byte, op
 // PutString is Put of a string.
 func (s *ObjectStore) PutString(ctx context.Context, name, data string, opts ...ObjectOption) (*jetstream.ObjectInfo, error) {
 	return s.Put(ctx, jetstream.ObjectMeta{Name: name}, strings.NewReader(data), opts...)
-}
-
-// AddBucketLink makes name stand for a bucket, given by its upstream handle: the ObjectStore field.
-// Such a link can be listed, but not read.
-func (s *ObjectStore) AddBucketLink(ctx context.Context, name string, bucket jetstream.ObjectStore) (*jetstream.ObjectInfo, error) {
-	if err := s.check(ctx, "add link", name); err != nil {
-		return nil, err
-	}
-	_, ctx, cancel, err := s.client.bucketCall(ctx, "add link", path(s.bucket, name))
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	link, err := s.ObjectStore.AddBucketLink(ctx, name, bucket)
-	return link, s.wrap("add link", name, err)
 }
 
 // Seal makes the bucket read-only for good.

@@ -287,7 +287,7 @@ func TestObjectLinks(t *testing.T) {
 	require.NoError(t, err)
 	_, err = store.GetString(ctx, "lost")
 	require.ErrorIs(t, err, nats.ErrBucketNotFound)
-	_, err = store.AddBucketLink(ctx, "bucket", other.ObjectStore)
+	_, err = store.AddBucketLink(ctx, "bucket", other)
 	require.NoError(t, err)
 	_, err = store.GetString(ctx, "bucket")
 	require.ErrorIs(t, err, nats.ErrInvalidArgument)

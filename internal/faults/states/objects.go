@@ -84,7 +84,7 @@ var objectCalls = []Call{
 		return err
 	}},
 	{Name: "ObjectStore.AddBucketLink", Kind: Stores, Handle: true, Do: func(ctx context.Context, s *Scene) error {
-		_, err := s.store.AddBucketLink(ctx, "bucket", s.store.ObjectStore)
+		_, err := s.store.AddBucketLink(ctx, "bucket", s.store)
 		return err
 	}},
 	{Name: "ObjectStore.Delete", Kind: Stores, Handle: true, Do: func(ctx context.Context, s *Scene) error {
