@@ -93,6 +93,10 @@ var (
 	// ErrConsumerNotFound is returned when the consumer does not exist.
 	ErrConsumerNotFound = fault.ErrConsumerNotFound
 
+	// ErrOneAnswer is returned when a question that has many answers gets one and then nothing, several times: the
+	// JetStream API is imported from another account whose export lacks response_type: "Stream".
+	ErrOneAnswer = fault.ErrOneAnswer
+
 	// ErrPullRefused is returned when the configuration of a consumer does not allow a pull: so many messages
 	// at once, for so long, or at all. It is ErrInvalidArgument, too.
 	ErrPullRefused = fault.ErrPullRefused

@@ -36,7 +36,8 @@ type keyFollower struct {
 
 	revision uint64 // of the last update
 	loaded   bool   // all present values are reported
-	told     bool   // that they are up to date, once
+	told     bool   // that they are up to date, or why not, once
+	block    error  // told last, of blocks
 	left     uint64 // of the present values, not yet received
 	counted  bool   // it is known how many those are
 	replaced bool   // and not yet reported
@@ -160,7 +161,7 @@ func (f *keyFollower) next(ctx context.Context) (followStep, error) {
 		switch {
 		case errors.Is(err, errFollow):
 			continue
-		case !f.once && (errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, ordered.ErrOneAnswer)):
+		case !f.once && blockOf(err) != nil:
 			f.setFresh(false, err)
 			continue // the reader pauses before it asks again
 		case err != nil:
@@ -215,23 +216,41 @@ func (f *keyFollower) observe(fresh bool) {
 	f.setFresh(fresh && f.loaded, nil)
 }
 
+// blocks are what keeps a follower from reading until somebody mends it.
+var blocks = []error{jetstream.ErrStreamNotFound, ErrOneAnswer, natsgo.ErrPermissionViolation}
+
+func blockOf(err error) error {
+	for _, block := range blocks {
+		if errors.Is(err, block) {
+			return block
+		}
+	}
+	return nil
+}
+
 // setFresh records whether all that the bucket has is known to be reported, and tells when that
 // changes.
 func (f *keyFollower) setFresh(fresh bool, cause error) {
 	if fresh {
 		f.sign.Store(int64(time.Since(f.begun)))
 	}
-	if f.fresh.Swap(fresh) == fresh || f.once || f.live.Err() != nil || f.kv.client.isClosing() {
+	changed := f.fresh.Swap(fresh) != fresh
+	if block := blockOf(cause); fresh || block != nil && block != f.block { //nolint:errorlint // one of blocks
+		f.block = block
+		changed = changed || block != nil
+	}
+	if !changed || f.once || f.live.Err() != nil || f.kv.client.isClosing() {
 		return
 	}
 	c, name := f.kv.client, path(f.kv.bucket, f.name())
 	switch {
-	case !f.told: // it was never fresh before
+	case !f.told && cause == nil: // it was never fresh before
 		f.told = fresh
 	case fresh:
 		c.log.Info("the watched keys are up to date again", "keys", name)
 		c.emit(Event{Type: EventWatchFresh, Subject: name})
 	default:
+		f.told = true
 		c.log.Warn("the watched keys may be out of date", append(failureAttrs(cause), "keys", name)...)
 		c.emit(Event{Type: EventWatchStale, Subject: name, Err: jsapi.Wrap("watch", name, cause)})
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
 )
 
@@ -81,7 +82,7 @@ var errReadAll = errors.New("there is no more")
 func (c *Client) ReadStream(ctx context.Context, stream string, opts ...ReadOption) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		if err := c.readStream(ctx, stream, opts, yield); err != nil {
-			yield(nil, wrap(opReadStream, stream, err))
+			yield(nil, jsapi.Wrap(opReadStream, stream, err))
 		}
 	}
 }

@@ -39,6 +39,7 @@ var (
 	ErrStreamNotFound    = errors.New("stream not found")
 	ErrStreamFull        = errors.New("stream is full")
 	ErrConsumerNotFound  = errors.New("consumer not found")
+	ErrOneAnswer         = errors.New(`each question gets one answer only: where the JetStream API is imported from another account, its export needs response_type: "Stream"`)
 	ErrPullRefused       = fmt.Errorf("%w: the consumer allows no such pull", ErrInvalidArgument)
 	ErrBucketNotFound    = errors.New("bucket not found")
 	ErrKeyNotFound       = errors.New("key not found")

@@ -83,10 +83,10 @@ func (a *API) Subject(verb string) string { return a.prefix + verb }
 // absence is how long nobody answers for the API where the servers that do may be starting.
 const absence = 2 * time.Second
 
-// isAbsent tells whether an answer, or an error of upstream, means that there is no JetStream, for a question
+// Absent tells whether an answer, or an error of upstream, means that there is no JetStream, for a question
 // that was first asked at that time. The API of a domain or of another account may be out of reach for a
 // while; so may a cluster's, whose servers need not all have JetStream.
-func (a *API) isAbsent(err error, begun time.Time) bool {
+func (a *API) Absent(err error, begun time.Time) bool {
 	switch info := a.conn.Info(); {
 	case !errors.Is(err, natsgo.ErrNoResponders) || a.prefix != jetstream.DefaultAPIPrefix:
 		return false

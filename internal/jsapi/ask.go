@@ -65,7 +65,7 @@ func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, pa
 			continue
 		case InProcess(err) && call.Doubtful(): // perhaps by the message itself, whose answer is to come
 			continue
-		case !Passes(err), stored == "" && a.isAbsent(err, begun):
+		case !Passes(err), stored == "" && a.Absent(err, begun):
 			return answer, call.Doubtful(), nil, err
 		default:
 			call.Later(Pause)

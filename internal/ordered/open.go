@@ -23,6 +23,7 @@ const (
 	hurry    = time.Second // between two, at most, where the way is not longer
 	pauseMin = 10 * time.Millisecond
 	pauseMax = 500 * time.Millisecond
+	denied   = 5 * time.Second // more, after the server has denied a question
 	maxNames = 32 // that are remembered; older ones the server has dropped
 )
 
@@ -58,15 +59,31 @@ func (r *Reader) open(ctx context.Context) (Opening, error) {
 		r.names = nil // refused
 	}
 	r.giveUp()
-	if errors.Is(err, jetstream.ErrStreamNotFound) || !r.began && !jsapi.Passes(err) {
-		return Opening{}, err
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+	case !r.began && (!jsapi.Passes(err) || r.api.Absent(err, r.created)):
+	case errors.Is(err, natsgo.ErrPermissionViolation):
+		return Opening{}, r.deny(err)
+	default:
+		return Opening{}, nil
 	}
-	return Opening{}, nil
+	return Opening{}, err
+}
+
+// deny puts the next attempt off.
+func (r *Reader) deny(err error) error {
+	r.Renew()
+	r.failures++
+	r.tried = time.Now().Add(denied)
+	return err
 }
 
 // create goes on asking for a consumer until the server answers, or as long as one should wait.
 func (r *Reader) create(ctx context.Context) (made *jetstream.ConsumerInfo, breaks uint64, err error) {
 	if r.creation == nil {
+		if r.created.IsZero() {
+			r.created = time.Now()
+		}
 		r.creation = r.conn.Ask(r.question())
 		r.creation.Renew, r.creation.Hurry = r.question, hurry
 	}
@@ -105,6 +122,7 @@ func (r *Reader) begin(ctx context.Context, made *jetstream.ConsumerInfo, breaks
 		return Opening{}, err
 	}
 	r.name, r.sub, r.breaks = made.Name, sub, breaks
+	r.unwatch = r.conn.Watch(r.onDenial, r.subject("MSG.NEXT", r.name), sub.Subject)
 	r.delivered, r.asked, r.answers = 0, 0, 0
 	r.refill()
 	opening := Opening{Pending: made.NumPending, Breaks: breaks}

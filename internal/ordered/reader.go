@@ -2,7 +2,6 @@ package ordered
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"time"
 
@@ -69,7 +68,11 @@ type Reader struct {
 	received chan *natsgo.Msg
 	breaks   uint64 // of the connection, when the consumer was made
 
+	unwatch  func()     // ends the watch for denials
+	denials  chan error // holds one
+
 	creation *conn.Call // of the next consumer
+	created  time.Time  // when the first one was asked for first
 	names    []string   // that were asked for, and may have been made
 	began    bool       // there was a consumer
 	born     time.Time  // the first one was
@@ -91,7 +94,7 @@ type Reader struct {
 
 // New returns a reader that is not started.
 func New(api *jsapi.API, o Options) *Reader {
-	r := &Reader{api: api, conn: api.Conn(), whole: o.Whole, left: -1}
+	r := &Reader{api: api, conn: api.Conn(), whole: o.Whole, left: -1, denials: make(chan error, 1)}
 	if o.Total > 0 {
 		r.left = o.Total
 	}
@@ -118,8 +121,9 @@ func (r *Reader) Start(ctx context.Context) (Opening, error) {
 	}
 }
 
-// Next returns the next message and its metadata. It returns when ctx ends, the client is closed, the stream
-// is gone, or nothing more can come; everything else it waits out.
+// Next returns the next message and its metadata. It returns an error when ctx ends, the client is closed, the
+// stream is gone, the server denies what reading takes, or consumer after consumer falls silent after one answer; everything else it waits
+// out. It may be called again, which tries again.
 func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, error) {
 	if r.alarm == nil { // one for all messages
 		r.alarm = time.NewTimer(r.patience())
@@ -160,6 +164,8 @@ func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, er
 			if meta, err := r.take(ctx, m); meta != nil || err != nil {
 				return m, meta, err
 			}
+		case err := <-r.denials:
+			return nil, nil, r.deny(err)
 		case <-change:
 		case <-r.alarm.C:
 			r.mark(false)
@@ -176,6 +182,14 @@ func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, er
 		case <-ctx.Done():
 			return nil, nil, fault.Ended(ctx)
 		}
+	}
+}
+
+// onDenial is called when the server denies a pull, or the subscription to what it brings.
+func (r *Reader) onDenial(err error) {
+	select {
+	case r.denials <- err:
+	default:
 	}
 }
 
@@ -219,10 +233,6 @@ func (r *Reader) probe(ctx context.Context) <-chan error {
 	return answered
 }
 
-// ErrOneAnswer is returned by Next when consumer after consumer falls silent after its first answer.
-var ErrOneAnswer = errors.New("each pull gets one answer only: where the JetStream API is imported from another account, " +
-	`its export needs the setting response_type: "Stream"`)
-
 // maxStarved is how many consumers may do so by chance.
 const maxStarved = 3
 
@@ -237,7 +247,7 @@ func (r *Reader) starve() error {
 	}
 	r.starved = 0
 	r.Renew()
-	return ErrOneAnswer
+	return fault.ErrOneAnswer
 }
 
 // mark tells the observer.
@@ -324,6 +334,7 @@ func (r *Reader) Renew() {
 		return
 	}
 	r.mark(false)
+	r.unwatch()
 	r.conn.Unsubscribe(r.sub)
 	r.discard(r.name)
 	r.name, r.sub, r.calm = "", nil, false
