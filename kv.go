@@ -158,7 +158,7 @@ const purgeAge = 30 * time.Minute
 
 // Status asks the server for the bucket's configuration and size.
 func (kv *KeyValue) Status(ctx context.Context) (jetstream.KeyValueStatus, error) {
-	_, ctx, cancel, err := kv.client.bucketCall(ctx, "status of", kv.bucket)
+	ctx, cancel, err := kv.client.bucketCall(ctx, "status of", kv.bucket)
 	if err != nil {
 		return nil, err
 	}

@@ -9,37 +9,31 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // bucketCall checks what every call on buckets needs and waits for the connection. The context that
 // it returns has a deadline.
-func (c *Client) bucketCall(ctx context.Context, op, bucket string) (jetstream.JetStream, context.Context, context.CancelFunc, error) {
-	js, err := c.jetStream(ctx, op, bucket)
-	if err != nil {
-		return nil, nil, nil, err
+func (c *Client) bucketCall(ctx context.Context, op, bucket string) (context.Context, context.CancelFunc, error) {
+	if _, err := c.jetStream(ctx, op, bucket); err != nil {
+		return nil, nil, err
 	}
 	ctx, cancel := c.deadline(ctx)
-	if err := c.conn.Wait(ctx); err != nil {
-		defer cancel()
-		return nil, nil, nil, c.unreachable(ctx, op, bucket, err)
-	}
-	return js, ctx, cancel, nil
+	return ctx, cancel, nil
 }
 
 // namedBucketCall is bucketCall for a bucket that the caller names, whose stream has a prefix.
-func (c *Client) namedBucketCall(ctx context.Context, op, prefix, bucket string) (jetstream.JetStream, context.Context, context.CancelFunc, error) {
+func (c *Client) namedBucketCall(ctx context.Context, op, prefix, bucket string) (context.Context, context.CancelFunc, error) {
 	if most := subjects.MaxName - len(prefix); len(bucket) > most {
-		return nil, nil, nil, fail(op, bucket, ErrInvalidArgument, "a bucket's name has at most %d bytes, not %d", most, len(bucket))
+		return nil, nil, fail(op, bucket, ErrInvalidArgument, "a bucket's name has at most %d bytes, not %d", most, len(bucket))
 	}
 	if bucket == "" || strings.ContainsFunc(bucket, func(r rune) bool { return r > 'z' || r == '.' || r == '/' || r == '=' || !isKeyByte(byte(r)) }) {
 		bad := jetstream.ErrInvalidBucketName
 		if prefix == objectStreamPrefix {
 			bad = jetstream.ErrInvalidStoreName
 		}
-		return nil, nil, nil, fail(op, bucket, ErrInvalidArgument, "%w", bad)
+		return nil, nil, fail(op, bucket, ErrInvalidArgument, "%w", bad)
 	}
 	return c.bucketCall(ctx, op, bucket)
 }
@@ -69,7 +63,7 @@ func (c *Client) keyValueConfig(bucket string, opts []KeyValueOption) (set, full
 
 // ensureKeyValue is EnsureKeyValue or, where a bucket that exists is not to be changed, CreateKeyValue.
 func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []KeyValueOption, create bool) (*KeyValue, error) {
-	_, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
+	ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +107,7 @@ func (c *Client) EnsureKeyValue(ctx context.Context, bucket string, opts ...KeyV
 // GetKeyValue returns the handle of a bucket, or ErrBucketNotFound.
 func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, error) {
 	const op = "get key-value bucket"
-	_, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
+	ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +125,7 @@ func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, err
 // DeleteKeyValue deletes a bucket with all its keys, or returns ErrBucketNotFound.
 func (c *Client) DeleteKeyValue(ctx context.Context, bucket string) error {
 	const op = "delete key-value bucket"
-	_, ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
+	ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
 	if err != nil {
 		return err
 	}
@@ -139,31 +133,40 @@ func (c *Client) DeleteKeyValue(ctx context.Context, bucket string) error {
 	return bucketFault(op, bucket, c.api.Ask(ctx, "STREAM.DELETE."+kvStreamPrefix+bucket, nil, &jsapi.Refusal{}))
 }
 
-// KeyValues returns the account's buckets, asking the server for a page of them at a time. An error
-// ends the sequence. Without a deadline in ctx, Config.RequestTimeout bounds the whole loop.
+// KeyValues returns the account's buckets. An error ends the sequence. Without a deadline in ctx,
+// Config.RequestTimeout applies.
 func (c *Client) KeyValues(ctx context.Context) iter.Seq2[jetstream.KeyValueStatus, error] {
-	const op = "list key-value buckets"
-	return func(yield func(jetstream.KeyValueStatus, error) bool) {
-		js, ctx, cancel, err := c.bucketCall(ctx, op, "")
-		if err != nil {
-			yield(nil, err)
+	return listBuckets(ctx, c, "list key-value buckets", func(ctx context.Context, js jetstream.JetStream) (<-chan jetstream.KeyValueStatus, func() error) {
+		list := js.KeyValueStores(ctx)
+		return list.Status(), list.Error
+	})
+}
+
+// listBuckets asks upstream for all buckets of a kind.
+func listBuckets[S any](
+	ctx context.Context, c *Client, op string, list func(context.Context, jetstream.JetStream) (<-chan S, func() error),
+) iter.Seq2[S, error] {
+	return func(yield func(S, error) bool) {
+		var none S
+		if _, err := c.jetStream(ctx, op, ""); err != nil {
+			yield(none, err)
 			return
 		}
-		defer cancel()
-		ctx, abandon := context.WithCancel(ctx)
-		list := js.KeyValueStores(ctx)
-		defer func() { // for a loop that is left early: upstream's goroutine hangs on what nobody takes
-			abandon()
-			for range list.Status() {
+		all, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (all []S, err error) {
+			listed, failure := list(ctx, js)
+			for one := range listed {
+				all = append(all, one)
 			}
-		}()
-		for status := range list.Status() {
-			if !yield(status, nil) {
+			return all, failure()
+		})
+		if err != nil {
+			yield(none, jsapi.Wrap(op, "", err))
+			return
+		}
+		for _, one := range all {
+			if !yield(one, nil) {
 				return
 			}
-		}
-		if err := list.Error(); err != nil {
-			yield(nil, jsapi.Wrap(op, "", fault.Because(ctx, err)))
 		}
 	}
 }

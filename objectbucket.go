@@ -74,7 +74,7 @@ func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...O
 
 // ensureObjectStore is EnsureObjectStore or, where a bucket that exists is not to be changed, CreateObjectStore.
 func (c *Client) ensureObjectStore(ctx context.Context, op, bucket string, opts []ObjectStoreOption, create bool) (*ObjectStore, error) {
-	_, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
+	ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (c *Client) EnsureObjectStore(ctx context.Context, bucket string, opts ...O
 // GetObjectStore returns the handle of a bucket, or ErrBucketNotFound.
 func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStore, error) {
 	const op = "get object store"
-	_, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
+	ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (c *Client) boundObjectStore(ctx context.Context, op, bucket string) (*Obje
 // DeleteObjectStore deletes a bucket with all its objects, or returns ErrBucketNotFound.
 func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
 	const op = "delete object store"
-	_, ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
+	ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
 	if err != nil {
 		return err
 	}
@@ -140,31 +140,10 @@ func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
 }
 
 // ObjectStores returns the state of every bucket of objects in the account. An error ends the sequence.
-// Without a deadline in ctx, Config.RequestTimeout bounds the whole loop.
+// Without a deadline in ctx, Config.RequestTimeout applies.
 func (c *Client) ObjectStores(ctx context.Context) iter.Seq2[jetstream.ObjectStoreStatus, error] {
-	const op = "list object stores"
-	return func(yield func(jetstream.ObjectStoreStatus, error) bool) {
-		js, err := c.jetStream(ctx, op, "")
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		ctx, cancel := c.deadline(ctx)
-		defer cancel()
-		ctx, abandon := context.WithCancel(ctx)
+	return listBuckets(ctx, c, "list object stores", func(ctx context.Context, js jetstream.JetStream) (<-chan jetstream.ObjectStoreStatus, func() error) {
 		list := js.ObjectStores(ctx)
-		defer func() { // for a loop that is left early: upstream's goroutine hangs on what nobody takes
-			abandon()
-			for range list.Status() {
-			}
-		}()
-		for status := range list.Status() {
-			if !yield(status, nil) {
-				return
-			}
-		}
-		if err := list.Error(); err != nil {
-			yield(nil, jsapi.Wrap(op, "", fault.Because(ctx, err)))
-		}
-	}
+		return list.Status(), list.Error
+	})
 }

@@ -72,7 +72,7 @@ func (s *ObjectStore) PutString(ctx context.Context, name, data string, opts ...
 
 // Seal makes the bucket read-only for good.
 func (s *ObjectStore) Seal(ctx context.Context) error {
-	_, ctx, cancel, err := s.client.bucketCall(ctx, "seal", s.bucket)
+	ctx, cancel, err := s.client.bucketCall(ctx, "seal", s.bucket)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (s *ObjectStore) Seal(ctx context.Context) error {
 
 // Status asks the server for the bucket's configuration and size.
 func (s *ObjectStore) Status(ctx context.Context) (jetstream.ObjectStoreStatus, error) {
-	_, ctx, cancel, err := s.client.bucketCall(ctx, "status of", s.bucket)
+	ctx, cancel, err := s.client.bucketCall(ctx, "status of", s.bucket)
 	if err != nil {
 		return nil, err
 	}

@@ -239,8 +239,18 @@ func TestDenialIsReturnedOnce(t *testing.T) {
 // for servers that are slow.
 func TestDeniedJetStreamCalls(t *testing.T) {
 	t.Parallel()
+	t.Run("no domain", func(t *testing.T) { denyJetStreamCalls(t, "") })
+	// The server knows its own domain by the name that subjects have without one, and denies that.
+	t.Run("the server's domain", func(t *testing.T) { denyJetStreamCalls(t, "hub") })
+}
+
+func denyJetStreamCalls(t *testing.T, domain string) {
+	t.Helper()
 	s := restricted(t, &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.>"}}})
-	c := connect(t, s, func(c *nats.Config) { c.Username, c.Password, c.RequestTimeout = "u", "p", time.Minute })
+	s.Restart(natstest.WithConfig(func(o *server.Options) { o.JetStreamDomain = domain }))
+	c := connect(t, s, func(c *nats.Config) {
+		c.Username, c.Password, c.RequestTimeout, c.JetStreamDomain = "u", "p", time.Minute, domain
+	})
 	ctx := context.Background()
 	stream := &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}
 	consumer := &jetstream.ConsumerConfig{Name: "c"}
@@ -266,8 +276,26 @@ func TestDeniedJetStreamCalls(t *testing.T) {
 		"PullMessages":      func() error { _, err := c.PullMessages(ctx, "S", "c", 1); return err },
 		"Consume":           func() error { _, err := c.Consume(ctx, "S", "c", func(*nats.Message) error { return nil }); return err },
 		"ReplayDeadLetters": func() error { _, err := c.ReplayDeadLetters(ctx, "S"); return err },
-		"GetKeyValue":       func() error { _, err := c.GetKeyValue(ctx, "b"); return err },
-		"GetObjectStore":    func() error { _, err := c.GetObjectStore(ctx, "b"); return err },
+		"EnsureStream":      func() error { _, err := c.EnsureStream(ctx, stream); return err },
+		"EnsureConsumer":    func() error { _, err := c.EnsureConsumer(ctx, "S", consumer); return err },
+		"CreateKeyValue":    func() error { _, err := c.CreateKeyValue(ctx, "b"); return err },
+		"EnsureKeyValue":    func() error { _, err := c.EnsureKeyValue(ctx, "b"); return err },
+		"DeleteKeyValue":    func() error { return c.DeleteKeyValue(ctx, "b") },
+		"CreateObjectStore": func() error { _, err := c.CreateObjectStore(ctx, "b"); return err },
+		"EnsureObjectStore": func() error { _, err := c.EnsureObjectStore(ctx, "b"); return err },
+		"DeleteObjectStore": func() error { return c.DeleteObjectStore(ctx, "b") },
+		"KeyValues": func() (err error) {
+			for _, err = range c.KeyValues(ctx) {
+			}
+			return err
+		},
+		"ObjectStores": func() (err error) {
+			for _, err = range c.ObjectStores(ctx) {
+			}
+			return err
+		},
+		"GetKeyValue":    func() error { _, err := c.GetKeyValue(ctx, "b"); return err },
+		"GetObjectStore": func() error { _, err := c.GetObjectStore(ctx, "b"); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -52,7 +52,7 @@ func (c *Conn) Deny(err error) bool {
 	}
 	settled := false
 	for w := range r.watches {
-		if slices.Contains(w.subjects, v.Subject) {
+		if slices.ContainsFunc(w.subjects, func(subject string) bool { return isMeant(subject, v.Subject) }) {
 			w.denied(err)
 			settled = true
 		}
@@ -61,7 +61,7 @@ func (c *Conn) Deny(err error) bool {
 		return settled
 	}
 	for _, w := range r.waiting {
-		if mux || w.subject == v.Subject {
+		if mux || isMeant(w.subject, v.Subject) {
 			r.forget(w)
 			w.denied = err
 			w.push(nil)
@@ -76,6 +76,17 @@ func (c *Conn) Deny(err error) bool {
 		r.sub = nil
 	}
 	return settled
+}
+
+// isMeant tells whether a denial is that of a subject. A server denies the subjects of its own JetStream domain
+// by the names that they have without one.
+func isMeant(subject, denied string) bool {
+	if subject == denied {
+		return true
+	}
+	domain, local, ok := strings.Cut(subject, ".API.")
+	domain, isDomain := strings.CutPrefix(domain, "$JS.")
+	return ok && isDomain && !strings.Contains(domain, ".") && (denied == local || denied == "$JS.API."+local)
 }
 
 // isUpstreams tells whether what is denied is where nats.go gets the answers to its requests: it looks like
