@@ -3,10 +3,12 @@ package nats
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
@@ -16,6 +18,8 @@ type Health struct {
 	// OK tells whether the client can do all of its work; Problems say why not.
 	OK       bool     `json:"ok"`
 	Problems []string `json:"problems,omitempty"`
+	// Unknown is what the client's rights do not let it see, which is no problem.
+	Unknown []string `json:"unknown,omitempty"`
 	// Server is the present server's URL, or the last one's, without credentials.
 	Server     string `json:"server"`
 	Reconnects uint64 `json:"reconnects"`
@@ -51,10 +55,10 @@ const (
 )
 
 // Health asks the server for a sign of life, JetStream for its state, where it is enabled, and every
-// Consumption's consumer for its lag. What fails is one of the Problems: among them the reason for
-// which the last attempt to reconnect failed, a refused TLS handshake included, a server that takes nothing
-// for 2 s, and a subscription that the server refuses since a reconnect. Without a deadline in ctx,
-// Config.RequestTimeout applies to all of it.
+// Consumption's consumer for its lag. What the client has no right to see is Unknown; all else that fails is one
+// of the Problems: among them the reason for which the last attempt to reconnect failed, a refused TLS
+// handshake included, a server that takes nothing for 2 s, and a subscription that the server refuses since
+// a reconnect. Without a deadline in ctx, Config.RequestTimeout applies to all of it.
 func (c *Client) Health(ctx context.Context) Health {
 	if ctx == nil {
 		ctx = context.Background()
@@ -63,8 +67,11 @@ func (c *Client) Health(ctx context.Context) Health {
 	defer cancel()
 	h := Health{Server: serverurl.Redact(c.conn.Server()), Reconnects: c.Stats().Reconnects}
 	problem := func(what string, err error) {
-		if err != nil {
-			h.Problems = append(h.Problems, fmt.Sprintf("%s: %v", what, err))
+		switch {
+		case errors.Is(err, ErrPermission):
+			h.Unknown = append(h.Unknown, what+err.Error())
+		case err != nil:
+			h.Problems = append(h.Problems, what+err.Error())
 		}
 	}
 	if c.resolver != nil {
@@ -77,23 +84,22 @@ func (c *Client) Health(ctx context.Context) Health {
 	up, _, _ := c.conn.State()
 	switch stuck := c.conn.Congestion(congested); {
 	case c.life.Context().Err() != nil:
-		problem("connection", ErrClosed)
+		problem("connection: ", ErrClosed)
 	case !up:
-		problem("connection", cmp.Or(c.conn.LastError(), ErrNotConnected))
+		problem("connection: ", cmp.Or(c.conn.LastError(), ErrNotConnected))
 	case stuck != nil: // no answer can be expected
-		problem("connection", stuck)
+		problem("connection: ", stuck)
 	default:
 		begin := time.Now()
 		err := c.roundTrip(ctx, "health")
-		problem("connection", err)
+		problem("connection: ", err)
 		if err == nil {
 			h.RTT = time.Since(begin)
 		}
 	}
 	up = up && len(h.Problems) == 0
 	if c.js != nil && up {
-		_, err := c.js.AccountInfo(ctx)
-		problem("JetStream", err)
+		problem("", jsapi.Wrap("JetStream", "", c.api.Ask(ctx, "INFO", nil, &jsapi.Refusal{})))
 	}
 	refused := 0
 	for _, s := range c.subs.All() {
@@ -110,12 +116,12 @@ func (c *Client) Health(ctx context.Context) Health {
 		one := ConsumerHealth{Stream: s.stream, Consumer: s.consumer, Healthy: s.Healthy()}
 		if up {
 			lag, err := s.Lag(ctx)
-			problem("consumer "+path(s.stream, s.consumer), err)
-			problem("consumer "+path(s.stream, s.consumer), s.crowded())
+			problem("consumer "+path(s.stream, s.consumer)+": ", err)
+			problem("consumer "+path(s.stream, s.consumer)+": ", s.crowded())
 			one.Lag = lag
 		}
 		if up && !one.Healthy {
-			problem("consumer "+path(s.stream, s.consumer), errPullSilent)
+			problem("consumer "+path(s.stream, s.consumer)+": ", errPullSilent)
 		}
 		h.Consumers = append(h.Consumers, one)
 	}

@@ -3,10 +3,12 @@ package nats_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -100,4 +102,62 @@ func TestBlackHoleIsTold(t *testing.T) {
 	eventually(t, "both are back", func() bool { return idle.IsConnected() && busy.IsConnected() })
 	stop()
 	load.Wait()
+}
+
+// A user who may only publish and answer is well; what it may not see costs no time.
+func TestHealthWithFewRights(t *testing.T) {
+	t.Parallel()
+	for name, permissions := range map[string]*server.Permissions{
+		"no questions": {Publish: &server.SubjectPermission{Deny: []string{"$JS.>"}}},
+		"no answers":   {Subscribe: &server.SubjectPermission{Deny: []string{">"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client := connect(t, restricted(t, permissions), func(c *nats.Config) {
+				c.Username, c.Password, c.RequestTimeout = "u", "p", time.Minute
+			})
+			begin := time.Now()
+			h := client.Health(context.Background())
+			assert.True(t, h.OK, h.Problems)
+			assert.Positive(t, h.RTT)
+			require.Len(t, h.Unknown, 1)
+			assert.Contains(t, h.Unknown[0], "JetStream: permission denied: ")
+			assert.Less(t, time.Since(begin), 30*time.Second)
+		})
+	}
+}
+
+// Health ends with its context, whatever the server does, and whatever the client is about to do.
+func TestHealthEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	for name, disturb := range map[string]func(*natstest.Server, *natstest.Proxy){
+		"well":          func(*natstest.Server, *natstest.Proxy) {},
+		"gone":          func(s *natstest.Server, _ *natstest.Proxy) { s.Stop() },
+		"silent":        func(_ *natstest.Server, p *natstest.Proxy) { p.BlackHole() },
+		"cut":           func(_ *natstest.Server, p *natstest.Proxy) { p.Cut() },
+		"slow":          func(_ *natstest.Server, p *natstest.Proxy) { p.Delay(2 * time.Second) },
+		"no JetStream":  func(s *natstest.Server, _ *natstest.Proxy) { _ = s.Embedded().DisableJetStream() },
+		"shutting down": func(s *natstest.Server, _ *natstest.Proxy) { s.LameDuck() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := natstest.RunServer(t)
+			proxy := natstest.NewProxy(t, s.URL())
+			client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+			newStream(t, client, 1)
+			for i := range 5 {
+				newConsumer(t, client, jetstream.ConsumerConfig{Name: fmt.Sprint("c", i)})
+				_, err := client.Consume(context.Background(), "ORDERS", fmt.Sprint("c", i), func(*nats.Message) error { return nil })
+				require.NoError(t, err)
+			}
+			disturb(s, proxy)
+			for range 3 {
+				begin := time.Now()
+				h := client.Health(within(t, 200*time.Millisecond))
+				assert.Less(t, time.Since(begin), 3*time.Second)
+				assert.Equal(t, len(h.Problems) == 0, h.OK)
+				assert.Len(t, h.Consumers, 5)
+			}
+		})
+	}
 }
