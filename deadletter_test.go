@@ -406,8 +406,9 @@ func TestDeadLettersOfAnAccountThatDemandsMaxBytes(t *testing.T) {
 	assert.Equal(t, jetstream.DiscardNew, info.Config.Discard, "no dead letter is dropped for another")
 }
 
-// leafPair runs a hub and a leaf node of one account, each with a JetStream domain of its name.
-func leafPair(t *testing.T, flags map[string]bool) map[string]*natstest.Server {
+// leafPair runs a hub and a leaf node of one account, each with a JetStream domain of its name. Opts are the
+// leaf's.
+func leafPair(t *testing.T, flags map[string]bool, opts ...natstest.Option) map[string]*natstest.Server {
 	t.Helper()
 	reserved, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -417,11 +418,11 @@ func leafPair(t *testing.T, flags map[string]bool) map[string]*natstest.Server {
 		o.ServerName, o.JetStreamDomain, o.FeatureFlags = "hub", "hub", flags
 		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", address.Port
 	}))
-	leaf := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
+	leaf := natstest.RunServer(t, append(opts, natstest.WithConfig(func(o *server.Options) {
 		o.ServerName, o.JetStreamDomain, o.FeatureFlags = "leaf", "leaf", flags
 		remote := &url.URL{Scheme: "nats-leaf", Host: address.String()}
 		o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: []*url.URL{remote}}}
-	}))
+	}))...)
 	far := connect(t, hub, func(c *nats.Config) { c.JetStreamDomain, c.RequestTimeout = "leaf", time.Second })
 	eventually(t, "the leaf is reached", func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
