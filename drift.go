@@ -3,6 +3,7 @@ package nats
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -90,10 +91,14 @@ func (e *DriftError) Error() string {
 
 func (e *DriftError) target() string { return cmp.Or(e.Bucket, path(e.Stream, e.Consumer)) }
 
-// Unwrap returns ErrAlreadyExists and, for a bucket, upstream's error of the same meaning.
+// Unwrap returns ErrAlreadyExists, ErrSealed for what is, and upstream's error of the same meaning for a bucket.
 func (e *DriftError) Unwrap() []error {
-	if e.Bucket != "" {
-		return []error{ErrAlreadyExists, jetstream.ErrBucketExists}
+	errs := []error{ErrAlreadyExists}
+	if slices.ContainsFunc(e.Drifts, func(d Drift) bool { return d.Field == "Sealed" && d.Live == true }) {
+		errs = append(errs, ErrSealed)
 	}
-	return []error{ErrAlreadyExists}
+	if e.Bucket != "" {
+		errs = append(errs, jetstream.ErrBucketExists)
+	}
+	return errs
 }

@@ -119,6 +119,7 @@ func TestASealedBucketIsCreatedAgain(t *testing.T) {
 		var drift *nats.DriftError
 		require.ErrorAs(t, call(), &drift, name)
 		require.ErrorIs(t, drift, nats.ErrAlreadyExists)
+		require.ErrorIs(t, drift, nats.ErrSealed)
 		assert.Equal(t, nats.Drift{Field: "Sealed", Live: true, Want: false}, drift.Drifts[len(drift.Drifts)-1])
 		assert.ErrorContains(t, drift, "Sealed true -> false (cannot be changed); it has to be deleted and created anew")
 	}
