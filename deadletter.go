@@ -145,27 +145,24 @@ func (s *Consumption) letters(ctx context.Context, d *delivery, reason string) (
 
 // fetch reads the message from its stream: from its leader, or from a replica where only that is allowed.
 func (s *Consumption) fetch(ctx context.Context, d *delivery) (wire.Stored, error) {
-	body, err := json.Marshal(wire.Get{Sequence: d.seq})
-	if err != nil {
-		return wire.Stored{}, err
-	}
-	c := s.client
-	m, err := c.conn.Exchange(ctx, &natsgo.Msg{Subject: c.api.Subject("STREAM.MSG.GET." + s.stream), Data: body}, copyTimeout)
-	if err == nil {
-		return wire.ParseStored(m)
-	}
+	api, question := s.client.api, wire.Get{Sequence: d.seq}
+	found, err := api.Stored(ctx, s.stream, question)
 	if errors.Is(err, natsgo.ErrPermissionViolation) {
-		direct, failed := c.conn.Exchange(ctx, &natsgo.Msg{Subject: c.api.Subject("DIRECT.GET." + s.stream), Data: body}, copyTimeout)
-		if failed == nil {
-			return wire.ParseDirect(direct)
+		body, _ := json.Marshal(question) //nolint:errcheck // it was marshalled just now
+		m := &natsgo.Msg{Subject: api.Subject("DIRECT.GET." + s.stream), Data: body}
+		if direct, failed := s.client.conn.Exchange(ctx, m, s.patience()); failed == nil {
+			found, err = wire.ParseDirect(direct)
 		}
 	}
-	return wire.Stored{}, err
+	if err == nil && found.Time.UnixNano() != d.stored { // the stream was made anew
+		err = jetstream.ErrMsgNotFound
+	}
+	return found, err
 }
 
 // endDeletes tells whether the stream may delete a message that ends.
 func (s *Consumption) endDeletes() bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), copyTimeout)
+	ctx, cancel := s.copying()
 	defer cancel()
 	cfg, err := s.deadLetters.streamAPI(ctx, "INFO", s.stream, nil)
 	return err != nil || cfg.Retention != jetstream.LimitsPolicy
@@ -177,9 +174,9 @@ func (s *Consumption) settle(d *delivery, verb []byte) {
 	if !d.claim() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), copyTimeout)
+	ctx, cancel := s.copying()
 	defer cancel()
-	if _, err := s.client.conn.Request(ctx, "settle", d.msg.msg.Reply, nil, verb, apiAttempt); err != nil {
+	if _, err := s.client.conn.Request(ctx, "settle", d.msg.msg.Reply, nil, verb, s.patience()); err != nil {
 		_ = s.client.conn.TryPublish(d.msg.msg.Reply, "", verb)
 	}
 }

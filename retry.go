@@ -168,7 +168,7 @@ func (s *Consumption) maxAge() time.Duration {
 	if !stale {
 		return age
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), apiAttempt)
+	ctx, cancel := s.copying()
 	defer cancel()
 	cfg, err := s.deadLetters.streamAPI(ctx, "INFO", s.stream, nil)
 	s.mu.Lock()

@@ -52,7 +52,7 @@ func (x *sideStream) check(ctx context.Context) error {
 	if _, err := x.locate(ctx); err != nil {
 		return err
 	}
-	err := x.find(ctx, nil)
+	_, err := x.find(ctx)
 	if err == nil {
 		err = x.holds(ctx, x.config.Name)
 	}
@@ -134,7 +134,7 @@ func (s *Consumption) runParked() {
 // retriesLeft tells whether messages wait in a retry stream although this Consumption was not asked to use it.
 func (s *Consumption) retriesLeft() bool {
 	for failures := 0; ; failures++ {
-		ctx, cancel := context.WithTimeout(s.quit, copyTimeout)
+		ctx, cancel := s.copying()
 		left, err := s.retries.count(ctx)
 		if err == nil && left > 0 {
 			err = s.retries.prepare(ctx)

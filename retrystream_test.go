@@ -306,3 +306,24 @@ func TestStrictOrder(t *testing.T) {
 		})
 	}
 }
+
+// Far from the server, what is done about a copy has the time that the way takes.
+func TestCopiesOverAWideLink(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	proxy.Delay(600 * time.Millisecond)
+	near, far := connect(t, s, nil), connect(t, s, func(c *nats.Config) {
+		c.URLs, c.RequestTimeout, c.Timeout = []string{proxy.URL()}, 30*time.Second, 30*time.Second
+	})
+	newStream(t, near, 1)
+	newConsumer(t, near, jetstream.ConsumerConfig{Name: "worker"})
+	consumption := consume(t, far, func(*nats.Message) error { return nats.Permanent(errPoison) }, nats.WithRetryStream())
+	eventually(t, "it is handled", func() bool { return consumption.Stats().Handled == 1 })
+	eventually(t, "the dead letter", func() bool { return consumption.Stats().DeadLettered == 1 })
+	eventually(t, "the original ends", func() bool {
+		info, err := near.GetConsumerInfo(context.Background(), "ORDERS", "worker")
+		return err == nil && info.NumAckPending == 0
+	})
+	assert.Len(t, deadLettersOf(t, near, "ORDERS_DLQ"), 1)
+}

@@ -15,9 +15,9 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -133,12 +133,19 @@ type sideStream struct {
 }
 
 const (
-	copyTimeout   = 5 * time.Second // to store one copy, the making of the stream included
+	copyTimeout   = 5 * time.Second // to store one copy, the making of the stream included,
+	copyTrips     = 8               // and as many round trips
 	copyPauseMin  = time.Second     // after a failure; it doubles
 	copyPauseMax  = 30 * time.Second
 	copyDenied    = time.Minute // after a denial
 	unusedMessage = "-"         // the ID of no message
 )
+
+// copying returns the context of what is done about a copy, which goes on at the end of the Consumption.
+func (s *Consumption) copying() (context.Context, context.CancelFunc) {
+	_, trip := s.client.conn.Peer()
+	return context.WithTimeout(context.WithoutCancel(s.origin.ctx), copyTimeout+copyTrips*trip)
+}
 
 // store publishes a copy of d under an ID and returns it once it is stored. Copies are the forms that it
 // may have, the next one for when the stream has no room for the one before. When there is none, pause
@@ -153,7 +160,7 @@ func (x *sideStream) store(d *delivery, id string, copies func(context.Context) 
 		x.until = time.Now().Add(copyPauseMin)
 	}
 	x.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.s.origin.ctx), copyTimeout)
+	ctx, cancel := x.s.copying()
 	defer cancel()
 	forms, err := copies(ctx)
 	for i := 0; i < len(forms) && (i == 0 || errors.Is(err, ErrPayloadTooLarge)); i++ {
@@ -189,13 +196,15 @@ func (x *sideStream) publish(ctx context.Context, id string, m *natsgo.Msg) erro
 	if err != nil {
 		return err
 	}
-	m.Subject = x.subject
-	m.Header[jetstream.MsgIDHeader] = []string{id}
-	m.Header[jetstream.ExpectedStreamHeader] = []string{cmp.Or(name, x.config.Name)}
 	if name == "" {
-		if err := x.find(ctx, m); err != nil {
+		if name, err = x.find(ctx); err != nil {
 			return err
 		}
+	}
+	m.Subject = x.subject
+	m.Header[jetstream.MsgIDHeader] = []string{id}
+	if name != "" {
+		m.Header[jetstream.ExpectedStreamHeader] = []string{name}
 	}
 	ack, _, err := c.publisher.Store(ctx, opPublishToStream, m)
 	if err != nil {
@@ -250,9 +259,9 @@ func (c *Client) domain(ctx context.Context) (string, error) {
 	return answer.Domain, err
 }
 
-// find sees to it that there is a stream for m, and expects the one that there is. Where the user may not
-// ask for its name, publishing tells what is needed.
-func (x *sideStream) find(ctx context.Context, m *natsgo.Msg) error {
+// find sees to it that there is a stream for the subject, and returns the name to expect, or none where that is
+// not known. What else may be wrong, publishing tells.
+func (x *sideStream) find(ctx context.Context) (expected string, err error) {
 	if x.prepare != nil {
 		err := x.prepare(ctx)
 		if errors.Is(err, ErrStreamNotFound) {
@@ -260,24 +269,17 @@ func (x *sideStream) find(ctx context.Context, m *natsgo.Msg) error {
 				err = x.prepare(ctx)
 			}
 		}
-		return err
+		return x.config.Name, err
 	}
-	switch err := x.try(ctx, m); {
+	switch err := x.holds(ctx, x.config.Name); {
 	case errors.Is(err, natsgo.ErrNoResponders):
-		return x.create(ctx)
+		return x.config.Name, x.create(ctx)
 	case !hasCode(err, fault.CodeWrongStream):
-		return nil // publishing tells
+		return x.config.Name, nil
+	case x.holds(ctx, x.s.stream) == nil:
+		return "", fail("find the stream of", x.subject, ErrInvalidConfig, "it is the stream %q that the messages come from", x.s.stream)
 	}
-	names, err := x.s.client.api.StreamsOf(ctx, x.subject)
-	delete(m.Header, jetstream.ExpectedStreamHeader)
-	own := slices.Contains(names, x.s.stream)
-	if errors.Is(err, natsgo.ErrPermissionViolation) {
-		err, own = nil, x.holds(ctx, x.s.stream) == nil
-	}
-	if own {
-		return fail("find the stream of", x.subject, ErrInvalidConfig, "it is the stream %q that the messages come from", x.s.stream)
-	}
-	return jsapi.Wrap("find the stream of", x.subject, err)
+	return "", nil
 }
 
 // holds returns nil when it is the stream of that name that stores the subject: no other gets as far as to the
@@ -286,23 +288,26 @@ func (x *sideStream) holds(ctx context.Context, stream string) error {
 	m := &natsgo.Msg{Subject: x.subject, Header: natsgo.Header{
 		jetstream.ExpectedStreamHeader: {stream}, jetstream.ExpectedLastMsgIDHeader: {unusedMessage},
 	}}
-	_, _, end, err := jsapi.Send(ctx, x.s.client.api, m, "", wire.ParsePubAck)
-	switch {
-	case end != nil:
-		return x.s.client.api.Unanswered(ctx, end, err)
-	case hasCode(err, fault.CodeWrongLastMsgID):
-		return nil
+	link := x.s.client.conn
+	call := link.Ask(m)
+	defer call.End(false)
+	for {
+		if err := link.Wait(ctx); err != nil {
+			return err
+		}
+		answer, err := call.Next(ctx)
+		if err == nil {
+			_, err = wire.ParsePubAck(answer)
+		}
+		switch {
+		case hasCode(err, fault.CodeWrongLastMsgID):
+			return nil
+		case ctx.Err() != nil:
+			return fault.Ended(ctx)
+		case !errors.Is(err, conn.ErrUnanswered) && !errors.Is(err, conn.ErrBroken):
+			return err
+		}
 	}
-	return err
-}
-
-// try publishes m once.
-func (x *sideStream) try(ctx context.Context, m *natsgo.Msg) error {
-	answer, err := x.s.client.conn.Exchange(ctx, m, pause.Doubled(1))
-	if err == nil {
-		_, err = wire.ParsePubAck(answer)
-	}
-	return err
 }
 
 func hasCode(err error, code jetstream.ErrorCode) bool {
