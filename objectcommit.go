@@ -135,6 +135,11 @@ func (w *objectWriter) abandon(ctx context.Context, err error) {
 	if w.uploaded.Chunks == 0 {
 		return // none was sent
 	}
+	if errors.Is(err, ErrWrongDomain) { // what is stored is another's
+		w.giveUp()
+		w.store.leaveBehind(w.subject, err)
+		return
+	}
 	remove := func(ctx context.Context) error {
 		defer time.AfterFunc(objectCleanup, w.giveUp).Stop()
 		for _, chunk := range w.flying {

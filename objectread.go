@@ -157,6 +157,9 @@ func (s *ObjectStore) openChunks(ctx context.Context, name string, v objectVersi
 // objectAsk is how long a question takes at most, where there is another way to go on.
 const objectAsk = 500 * time.Millisecond
 
+// objectLook is the same where nothing else can be done.
+const objectLook = 10 * time.Second
+
 // soleChunk asks for the chunk of an object that has one, which takes a consumer less than reading it
 // as a stream. It returns nil when it does not get the chunk: then a consumer may.
 func (c *Client) soleChunk(ctx context.Context, info *jetstream.ObjectInfo) []byte {
@@ -353,7 +356,7 @@ func objectDigest(text string) ([]byte, error) {
 // why they will not come, and nil when they may.
 func (o *objectReader) missing(ctx context.Context) error {
 	c := o.client
-	ctx, cancel := context.WithTimeout(ctx, objectAsk) // the heartbeats go on, and it is asked again
+	ctx, cancel := context.WithTimeout(ctx, objectLook) // the heartbeats go on, and it is asked again
 	defer cancel()
 	version, err := c.objectVersion(ctx, o.info.Bucket, o.info.Name)
 	if err != nil {
