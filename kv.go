@@ -11,7 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 )
 
 // KeyValue is a key-value bucket: upstream's jetstream.KeyValue, with the errors of this package,
@@ -25,6 +25,7 @@ type KeyValue struct {
 	stream      string
 	prefix      string                      // of the subjects of keys
 	writePrefix string                      // of the subjects to which they are written
+	origin      string                      // the bucket that this one mirrors, or empty
 	direct      bool                        // every replica answers reads
 	facts       atomic.Pointer[bucketFacts] // as last told
 }
@@ -52,6 +53,7 @@ func (c *Client) boundKeyValue(upstream jetstream.KeyValue, info *jetstream.Stre
 	source := kv.bucket
 	if cfg.Mirror != nil {
 		source = strings.TrimPrefix(cfg.Mirror.Name, kvStreamPrefix)
+		kv.origin = source
 	}
 	kv.prefix = kvSubjectPrefix + source + "."
 	kv.writePrefix = kv.prefix
@@ -163,6 +165,12 @@ func (kv *KeyValue) Status(ctx context.Context) (jetstream.KeyValueStatus, error
 		return nil, err
 	}
 	defer cancel()
-	status, err := kv.KeyValue.Status(ctx)
-	return status, kv.fault("status of", "", fault.Because(ctx, err))
+	status, err := jsapi.Look(ctx, kv.client.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValueStatus, error) {
+		upstream, err := js.KeyValue(ctx, kv.bucket)
+		if err != nil {
+			return nil, err
+		}
+		return upstream.Status(ctx)
+	})
+	return status, kv.fault("status of", "", err)
 }

@@ -21,7 +21,7 @@ import (
 // value goes only for a deletion, and the mark follows at once. Where it is larger than what it is to replace
 // the key is deleted without one, as where the process ends in between: the next deletion leaves a mark.
 func (kv *KeyValue) squeezed(ctx context.Context, op, key string, m *natsgo.Msg, w *keyWrite, refusal error) (*jetstream.PubAck, error) {
-	if kv.prefix != kvSubjectPrefix+kv.bucket+"." {
+	if kv.origin != "" {
 		return nil, refusal // the keys are those of another bucket
 	}
 	entry, err := kv.latest(ctx, key)

@@ -62,6 +62,9 @@ func (kv *KeyValue) write(ctx context.Context, op, key string, value []byte, w k
 		return ack.Sequence, nil
 	case w.expect && fault.Kind(err) == ErrConflict: //nolint:errorlint // a sentinel of our own table
 		return 0, kv.refused(ctx, op, key, w, doubted, err)
+	case kv.origin != "" && (errors.Is(err, natsgo.ErrNoResponders) || errors.Is(err, ErrTimeout)):
+		return 0, &fault.Error{Op: op, Target: path(kv.bucket, key), Kind: ErrTimeout, Cause: fmt.Errorf(
+			"the mirror's writes go to bucket %q, which does not answer: %w", kv.origin, err)}
 	}
 	return 0, kv.fault(op, key, err)
 }
@@ -146,41 +149,13 @@ func (kv *KeyValue) Create(ctx context.Context, key string, value []byte, opts .
 	if err != nil {
 		return 0, err
 	}
-	revision, err := kv.create(ctx, op, key, value, ttl)
-	var conflict *ConflictError
-	if errors.As(err, &conflict) {
-		cause := fault.Joined{jetstream.ErrKeyExists, conflict.cause}
-		return 0, &fault.Error{Op: op, Target: path(kv.bucket, key), Kind: ErrAlreadyExists, Cause: cause}
-	}
-	return revision, err
-}
-
-// create writes key unless it exists, and then returns a *ConflictError.
-func (kv *KeyValue) create(ctx context.Context, op, key string, value []byte, ttl time.Duration) (uint64, error) {
-	if err := kv.checkKey(ctx, op, key); err != nil {
-		return 0, err
-	}
-	ctx, cancel := kv.client.deadline(ctx)
-	defer cancel()
-	w := keyWrite{expect: true, ttl: ttl}
-	for {
-		revision, err := kv.write(ctx, op, key, value, w)
-		var conflict *ConflictError
-		if !errors.As(err, &conflict) {
-			return revision, err
+	absent := func(context.Context, string) (*keyEntry, error) { return nil, jetstream.ErrKeyNotFound } // at first sight
+	return kv.contend(ctx, op, key, ttl, absent, func(latest *keyEntry) ([]byte, error) {
+		if latest != nil && !latest.deleted() {
+			return nil, &fault.Error{Op: op, Target: path(kv.bucket, key), Kind: ErrAlreadyExists, Cause: jetstream.ErrKeyExists}
 		}
-		entry, lookup := kv.latest(ctx, key)
-		switch {
-		case errors.Is(lookup, jetstream.ErrKeyNotFound):
-			w.revision = 0
-		case lookup != nil:
-			return 0, kv.fault(op, key, lookup)
-		case !entry.deleted():
-			return 0, err
-		default:
-			w.revision = entry.revision
-		}
-	}
+		return value, nil
+	})
 }
 
 // checkTTL refuses a time to live that the server would round: it counts in seconds.
@@ -230,12 +205,6 @@ func (kv *KeyValue) remove(ctx context.Context, op, key, operation string, opts 
 	return err
 }
 
-// The pauses of Modify after a lost race: random, up to a bound that doubles.
-const (
-	modifyPause    = 2 * time.Millisecond
-	modifyPauseMax = 100 * time.Millisecond
-)
-
 // Modify sets key to what f makes of its value, and begins again with the new value when another
 // writer was faster, until ctx ends: no change is lost. The value is nil when there is none. An error
 // of f ends it and is returned as it is; f must not change old and may be called many times. Modify
@@ -253,23 +222,44 @@ func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) (
 	if err != nil {
 		return 0, err
 	}
+	return kv.contend(ctx, op, key, ttl, kv.last, func(latest *keyEntry) ([]byte, error) {
+		if latest == nil || latest.deleted() {
+			return f(nil)
+		}
+		return f(latest.value)
+	})
+}
+
+// The pauses after a lost race: random, up to a bound that doubles.
+const (
+	contendPause    = 2 * time.Millisecond
+	contendPauseMax = 100 * time.Millisecond
+)
+
+// contend writes what next makes of the latest entry, which is nil when there is none, and begins again when
+// another writer was faster, until ctx ends. The first entry is the one that first returns.
+func (kv *KeyValue) contend(
+	ctx context.Context, op, key string, ttl time.Duration,
+	first func(context.Context, string) (*keyEntry, error), next func(latest *keyEntry) ([]byte, error),
+) (uint64, error) {
+	if err := kv.checkKey(ctx, op, key); err != nil {
+		return 0, err
+	}
 	ctx, cancel := kv.client.deadline(ctx)
 	defer cancel()
-	read := kv.last
-	for bound := modifyPause; ; bound = min(2*bound, modifyPauseMax) {
+	read := first
+	for bound := contendPause; ; bound = min(2*bound, contendPauseMax) {
 		w := keyWrite{expect: true, ttl: ttl}
-		var old []byte
-		entry, err := read(ctx, key)
+		latest, err := read(ctx, key)
 		switch {
 		case errors.Is(err, jetstream.ErrKeyNotFound):
+			latest = nil
 		case err != nil:
 			return 0, kv.fault(op, key, err)
 		default:
-			if w.revision = entry.revision; !entry.deleted() {
-				old = entry.value
-			}
+			w.revision = latest.revision
 		}
-		value, err := f(old)
+		value, err := next(latest)
 		if err != nil {
 			return 0, err
 		}
@@ -278,7 +268,9 @@ func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) (
 		if !errors.As(err, &conflict) || ctx.Err() != nil {
 			return revision, err
 		}
-		read = kv.latest                // a replica that lags would cost another race
-		pause.Sleep(ctx, rand.N(bound)) //nolint:gosec // not a secret
+		if bound > contendPause { // the first time nothing may be known yet
+			pause.Sleep(ctx, rand.N(bound)) //nolint:gosec // not a secret
+		}
+		read = kv.latest // a replica that lags would cost another race
 	}
 }

@@ -54,6 +54,21 @@ func (a *API) Missing(ctx context.Context, subject string) bool {
 	return a.finder.missing(ctx, subject, true)
 }
 
+// Of returns the API that is asked about the stream of a subject. A key of another domain, or of the bucket that a
+// mirror has its values from, begins with the prefix of the API there.
+func (a *API) Of(subject string) (of *API, stored string) {
+	at := strings.Index(subject, keyPrefix)
+	switch {
+	case at <= 0:
+		return a, subject
+	case subject[:at] == a.prefix:
+		return a, subject[at:]
+	}
+	return &API{conn: a.conn, o: a.o, js: a.js, prefix: subject[:at]}, subject[at:]
+}
+
+const keyPrefix = "$KV."
+
 // StreamOf returns the name of the stream that stores subject, or jetstream.ErrStreamNotFound.
 func (a *API) StreamOf(ctx context.Context, subject string) (string, error) {
 	names, err := a.StreamsOf(ctx, subject)
@@ -68,14 +83,15 @@ func (a *API) StreamOf(ctx context.Context, subject string) (string, error) {
 
 // StreamsOf returns the names of the streams that store something of subject, which may have wildcards.
 func (a *API) StreamsOf(ctx context.Context, subject string) ([]string, error) {
+	of, stored := a.Of(subject)
 	question := struct {
 		Subject string `json:"subject"`
-	}{strings.TrimPrefix(subject, a.prefix)} // keys of a domain have it
+	}{stored}
 	var answer struct {
 		Refusal
 		Names []string `json:"streams"`
 	}
-	err := a.Ask(ctx, "STREAM.NAMES", question, &answer)
+	err := of.Ask(ctx, "STREAM.NAMES", question, &answer)
 	return answer.Names, err
 }
 
@@ -100,7 +116,8 @@ func (f *finder) missing(ctx context.Context, subject string, sure bool) bool {
 // ask tells whether a stream stores subject. It takes two answers, a moment apart, to say that none
 // does: a stream that was created just now may not have got around. No answer is no evidence.
 func (f *finder) ask(ctx context.Context, subject string, sure bool) verdict {
-	head := subjects.Head(strings.TrimPrefix(subject, f.api.prefix))
+	_, stored := f.api.Of(subject)
+	head := subjects.Head(stored)
 	if !sure {
 		turn := f.finding(head + ".").turn // no subject
 		select {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"strings"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -73,7 +72,7 @@ func (p *Publisher) storedBefore(ctx context.Context, op string, m *natsgo.Msg, 
 	question, expected := wire.Get{}, m.Header.Get(jetstream.ExpectedLastSeqHeader)
 	if expected == "" {
 		expected = m.Header.Get(jetstream.ExpectedLastSubjSeqHeader)
-		question.NextFor = strings.TrimPrefix(m.Subject, p.api.Subject(""))
+		_, question.NextFor = p.api.Of(m.Subject)
 	}
 	sequence, err := strconv.ParseUint(expected, 10, 64)
 	if err != nil {
@@ -97,6 +96,7 @@ func (p *Publisher) storedFor(ctx context.Context, subject string, question wire
 	if err != nil {
 		return "", wire.Stored{}, err
 	}
-	found, err := p.api.Stored(ctx, name, question)
+	of, _ := p.api.Of(subject)
+	found, err := of.Stored(ctx, name, question)
 	return name, found, err
 }
