@@ -55,8 +55,9 @@ func WithReplayFrom(deadLetters string) ReplayOption {
 }
 
 const (
-	// replayTimeout bounds the publishing and deleting of one dead letter.
+	// replayTimeout bounds the publishing and deleting of one dead letter, beside the way to the server.
 	replayTimeout = 5 * time.Second
+	replayTrips   = 8
 
 	headerStreamSource = "Nats-Stream-Source" // where a message of a source came from
 )
@@ -96,29 +97,27 @@ func (c *Client) ReplayDeadLetters(ctx context.Context, stream string, opts ...R
 	if err := cmp.Or(checkName(op, "stream", stream), checkName(op, "stream", from)); err != nil {
 		return 0, err
 	}
-	letters, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
-		return js.Stream(ctx, from)
-	})
+	letters, err := c.streamInfo(ctx, from)
 	if o.stream == "" && c.hasNoDeadLetters(ctx, from, err) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, jsapi.Wrap(op, from, fault.Because(ctx, err))
+		return 0, jsapi.Wrap(op, from, err)
 	}
-	r := &replay{client: c, letters: letters, name: from, streams: make(map[string]*jetstream.StreamConfig)}
+	r := &replay{client: c, name: from, streams: make(map[string]*jetstream.StreamConfig)}
 	if o.every > 0 {
 		ticker := time.NewTicker(o.every)
 		defer ticker.Stop()
 		r.pace = ticker.C
 	}
-	state := letters.CachedInfo().State
+	state := letters.State
 	for next := state.FirstSeq; next <= state.LastSeq; {
-		raw, err := letters.GetMsg(ctx, next, jetstream.WithGetMsgSubject(">"))
+		raw, err := c.api.Stored(ctx, from, wire.Get{Sequence: next, NextFor: ">"}) // a replica may not have all
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			break // the rest has been replayed or deleted meanwhile
 		}
 		if err != nil {
-			return r.replayed, jsapi.Wrap(op, from, fault.Because(ctx, err))
+			return r.replayed, jsapi.Wrap(op, from, err)
 		}
 		if next = raw.Sequence + 1; next > state.LastSeq+1 {
 			break
@@ -159,8 +158,7 @@ func (c *Client) hasNoDeadLetters(ctx context.Context, letters string, err error
 // replay is one call of ReplayDeadLetters.
 type replay struct {
 	client  *Client
-	letters jetstream.Stream
-	name    string // of it
+	name    string // of the stream of the dead letters
 	pace    <-chan time.Time
 	streams map[string]*jetstream.StreamConfig // looked up; nil for one that cannot be
 
@@ -181,8 +179,9 @@ func (r *replay) wait(ctx context.Context) error {
 
 // one publishes one dead letter and deletes it, to the end even when ctx ends meanwhile. It returns what
 // would befall the next one too.
-func (r *replay) one(ctx context.Context, raw *jetstream.RawStreamMsg, letter *DeadLetter) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), replayTimeout)
+func (r *replay) one(ctx context.Context, raw wire.Stored, letter *DeadLetter) error {
+	_, trip := r.client.conn.Peer()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), replayTimeout+replayTrips*trip)
 	defer cancel()
 	if letter.Reference {
 		if err := r.dereference(ctx, letter); err != nil {
@@ -200,31 +199,36 @@ func (r *replay) one(ctx context.Context, raw *jetstream.RawStreamMsg, letter *D
 	if _, err := r.client.PublishMsgToStream(ctx, msg, jetstream.WithMsgID(id)); err != nil {
 		return r.note(err)
 	}
-	err := r.letters.DeleteMsg(ctx, raw.Sequence)
+	err := r.delete(ctx, r.name, raw.Sequence)
 	if err == nil {
 		r.release(ctx, letter)
 		r.replayed++
 		return nil
 	}
-	if _, gone := r.letters.GetMsg(ctx, raw.Sequence); errors.Is(gone, jetstream.ErrMsgNotFound) {
+	if _, gone := r.client.api.Stored(ctx, r.name, wire.Get{Sequence: raw.Sequence}); errors.Is(gone, jetstream.ErrMsgNotFound) {
 		return nil // another call was faster; this one's copy was recognised
 	}
 	return err
 }
 
+// delete removes a message from a stream.
+func (r *replay) delete(ctx context.Context, stream string, sequence uint64) error {
+	question := struct {
+		Sequence uint64 `json:"seq"`
+		NoErase  bool   `json:"no_erase"` // as upstream's DeleteMsg
+	}{sequence, true}
+	return r.client.api.Ask(ctx, "STREAM.MSG.DELETE."+stream, question, &jsapi.Refusal{})
+}
+
 // dereference reads the message itself.
 func (r *replay) dereference(ctx context.Context, letter *DeadLetter) error {
 	const op = "read the message of a dead letter"
-	stream, err := r.client.GetStream(ctx, letter.Stream)
-	if err != nil {
-		return err
-	}
-	m, err := stream.GetMsg(ctx, letter.Sequence)
+	m, err := r.client.api.Stored(ctx, letter.Stream, wire.Get{Sequence: letter.Sequence})
 	if err == nil && !m.Time.Equal(letter.Stored) { // the stream was made anew
 		err = jetstream.ErrMsgNotFound
 	}
 	if err != nil {
-		return jsapi.Wrap(op, letter.Subject, fault.Because(ctx, err))
+		return jsapi.Wrap(op, letter.Subject, err)
 	}
 	letter.Header, letter.Data = m.Header, m.Data
 	return nil
@@ -236,11 +240,7 @@ func (r *replay) release(ctx context.Context, letter *DeadLetter) {
 	if !letter.Reference || cfg == nil || cfg.Retention == jetstream.LimitsPolicy {
 		return
 	}
-	stream, err := r.client.GetStream(ctx, letter.Stream)
-	if err == nil {
-		err = stream.DeleteMsg(ctx, letter.Sequence)
-	}
-	if err != nil {
+	if err := r.delete(ctx, letter.Stream, letter.Sequence); err != nil {
 		r.client.log.Warn("a replayed message could not be deleted; it is delivered again", "stream", letter.Stream,
 			"sequence", letter.Sequence, "error", err)
 	}
@@ -249,9 +249,6 @@ func (r *replay) release(ctx context.Context, letter *DeadLetter) {
 // note takes an error of a publish and returns it unless it is a refusal of this message.
 func (r *replay) note(err error) error {
 	kind := fault.Kind(err)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		kind = jetstream.ErrMsgNotFound
-	}
 	if kind == nil || slices.Contains([]error{ErrClosed, ErrNotConnected, ErrConnectionLost, ErrTimeout, ErrTooManyRequests, ErrResourceLimit}, kind) {
 		return err
 	}

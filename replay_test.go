@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -223,4 +224,22 @@ func TestReplayByTheSubjectThatLeadsThere(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Only the leader of the dead letters knows them all: a replica that lags would end a replay early, without an
+// error.
+func TestReplayAsksTheLeader(t *testing.T) {
+	t.Parallel()
+	s := restricted(t, &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.DIRECT.GET.>"}}})
+	admin, client := connect(t, s, as("admin")), connect(t, s, as("u"))
+	ctx := context.Background()
+	fillDeadLetters(t, admin, 3)
+	info, err := admin.GetStreamInfo(ctx, "ORDERS_DLQ")
+	require.NoError(t, err)
+	info.Config.AllowDirect = true
+	_, err = admin.UpdateStream(ctx, &info.Config)
+	require.NoError(t, err)
+	count, err := client.ReplayDeadLetters(ctx, "ORDERS")
+	require.NoError(t, err)
+	assert.Equal(t, 3, count)
 }

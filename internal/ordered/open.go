@@ -24,7 +24,7 @@ const (
 	pauseMin = 10 * time.Millisecond
 	pauseMax = 500 * time.Millisecond
 	denied   = 5 * time.Second // more, after the server has denied a question
-	maxNames = 32 // that are remembered; older ones the server has dropped
+	maxNames = 32              // that are remembered; older ones the server has dropped
 )
 
 // open goes on making a consumer that starts after the last message, until there is news: the consumer, or that

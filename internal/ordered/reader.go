@@ -68,8 +68,8 @@ type Reader struct {
 	received chan *natsgo.Msg
 	breaks   uint64 // of the connection, when the consumer was made
 
-	unwatch  func()     // ends the watch for denials
-	denials  chan error // holds one
+	unwatch func()     // ends the watch for denials
+	denials chan error // holds one
 
 	creation *conn.Call // of the next consumer
 	created  time.Time  // when the first one was asked for first
