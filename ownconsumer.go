@@ -99,11 +99,16 @@ func (p *puller) find(ctx context.Context) error {
 	p.s.setRules(rules)
 	p.floor = max(p.floor, info.AckFloor.Stream)
 	p.crowded = rules.maxWaiting > 0 && info.NumWaiting >= rules.maxWaiting
+	p.watch(info.Cluster)
+	return nil
+}
+
+// watch takes where the consumer is. The caller holds s.mu.
+func (p *puller) watch(cluster *jetstream.ClusterInfo) {
 	p.leader = ""
-	if cluster := info.Cluster; cluster != nil && len(cluster.Replicas) == 0 {
+	if cluster != nil && len(cluster.Replicas) == 0 {
 		p.leader = cluster.Leader
 	}
-	return nil
 }
 
 // setRules takes the rules that the consumer has now. The caller holds s.mu.

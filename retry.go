@@ -100,12 +100,9 @@ func (s *Consumption) cut(d *delivery, limit int) {
 		d.deliveries--
 	}
 	s.mu.Unlock()
-	if back {
-		if s.park(d, minRetryDelay) {
-			return
-		}
+	if !back || !s.park(d, minRetryDelay) {
+		s.nakAfter(d, minRetryDelay)
 	}
-	s.nakAfter(d, minRetryDelay)
 }
 
 // Without WithMaxDeliver a message has had its tries when it was delivered so often and is so old: neither a

@@ -23,8 +23,8 @@ func retryStreamOf(stream string) string { return stream + "_RETRY" }
 // foreignDelay is how often a message in the retry stream is mentioned that nobody can handle.
 const foreignDelay = 10 * time.Minute
 
-// parkRoom is what a dead letter has and the copy that waits for the next try has not, in bytes: what has to wait
-// in its place must not lose its payload at the end.
+// parkRoom is what a dead letter has more than the copy that waits here, in bytes. What may be one in the end
+// has to fit into it, for the original is gone.
 const parkRoom = 256
 
 // newRetries describes the retry stream: a work queue with a consumer of the same name for each
@@ -41,7 +41,14 @@ func (s *Consumption) newRetries() *sideStream {
 			Durable: s.consumer, FilterSubject: x.subject, AckPolicy: jetstream.AckExplicitPolicy,
 			AckWait: s.ackWait(), MaxAckPending: -1,
 		}}
-		err := s.client.api.Ask(ctx, "CONSUMER.CREATE."+x.config.Name+"."+s.consumer+"."+x.subject, question, &jsapi.Refusal{})
+		var answer struct {
+			jsapi.Refusal
+			Cluster *jetstream.ClusterInfo `json:"cluster"`
+		}
+		err := s.client.api.Ask(ctx, "CONSUMER.CREATE."+x.config.Name+"."+s.consumer+"."+x.subject, question, &answer)
+		s.mu.Lock()
+		s.parked.watch(answer.Cluster)
+		s.mu.Unlock()
 		return jsapi.Wrap("create consumer", path(x.config.Name, s.consumer), fault.Because(ctx, err))
 	}
 	return x
@@ -148,11 +155,12 @@ func (s *Consumption) retriesLeft() bool {
 				append(failureAttrs(err), "stream", s.stream, "consumer", s.consumer, "retry_stream", retryStreamOf(s.stream), "messages", left)...)
 			s.client.emit(Event{Type: EventRetriesLeft, Stream: s.stream, Consumer: s.consumer, Messages: left, Err: err})
 		}
-		if err == nil {
-			return true
+		wait := pause.Jitter(failures, copyPauseMin, copyPauseMax)
+		if errors.Is(err, ErrPermission) {
+			wait = copyDenied
 		}
-		if !pause.Sleep(s.quit, pause.Jitter(failures, copyPauseMin, copyPauseMax)) {
-			return false
+		if err == nil || !pause.Sleep(s.quit, wait) {
+			return err == nil
 		}
 	}
 }
