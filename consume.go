@@ -34,6 +34,7 @@ type Consumption struct {
 
 	handled, failures atomic.Uint64
 	denied            atomic.Bool // acknowledgements are, until one is confirmed
+	scheduled         atomic.Bool // the stream may hold schedules
 
 	begun    time.Time   // from when its clock runs
 	extender *time.Timer // for what is held here

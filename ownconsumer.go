@@ -80,6 +80,15 @@ func (p *puller) find(ctx context.Context) error {
 	if p.own != nil {
 		declare = p.declare
 	}
+	first := make(chan *jetstream.StreamInfo, 1)
+	if p.born.IsZero() && p.own == nil { // declare has it
+		go func() {
+			info, _ := c.streamInfo(ctx, p.stream) //nolint:errcheck // it is for a precaution
+			first <- info
+		}()
+	} else {
+		first <- nil
+	}
 	consumer, err := declare(ctx, p.stream, p.consumer)
 	if err != nil {
 		return err
@@ -89,9 +98,16 @@ func (p *puller) find(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.s.checkSchedules(ctx, <-first, &info.Config); err != nil {
+		return err
+	}
 	p.s.noteCrowd(info)
+	anew := p.isAnew(ctx, info)
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
+	if p.born = info.Created; anew {
+		p.s.disown()
+	}
 	if n := rules.maxDeliver; n > 0 && n != p.s.rules.maxDeliver {
 		c.log.Warn("the consumer has a MaxDeliver: a message whose last delivery nobody answers is lost in its stream",
 			"stream", p.stream, "consumer", p.consumer, "max_deliver", n)
@@ -108,6 +124,33 @@ func (p *puller) watch(cluster *jetstream.ClusterInfo) {
 	p.leader = ""
 	if cluster != nil && len(cluster.Replicas) == 0 {
 		p.leader = cluster.Leader
+	}
+}
+
+// isAnew tells whether the consumer has another stream than before, of the same name.
+func (p *puller) isAnew(ctx context.Context, info *jetstream.ConsumerInfo) bool {
+	if p.born.IsZero() || info.Created.Equal(p.born) {
+		return false
+	}
+	stream, err := p.s.client.streamInfo(ctx, p.stream)
+	return err == nil && stream.Created.After(p.born)
+}
+
+// disown takes what is held for messages of a stream that is gone: to acknowledge them would end those of the
+// new stream that have their sequences. The caller holds s.mu.
+func (s *Consumption) disown() {
+	held := 0
+	s.held.all(func(d *delivery) {
+		if d.from.side || !d.claim() {
+			return
+		}
+		if held++; d.state != stateRunning && s.held.remove(d) {
+			s.changed.Signal()
+		}
+	})
+	if held > 0 {
+		s.client.log.Warn("the stream was made anew; the messages of the old one that are here are not acknowledged",
+			"stream", s.stream, "consumer", s.consumer, "messages", held)
 	}
 }
 
@@ -140,12 +183,18 @@ func (p *puller) declare(ctx context.Context, stream, _ string) (jetstream.Consu
 		return nil, err
 	}
 	cfg := *p.own
+	first := p.born.IsZero()
+	if first {
+		if err := p.s.checkSchedules(ctx, info, &cfg); err != nil {
+			return nil, err
+		}
+	}
 	p.s.mu.Lock()
-	first := p.created.IsZero()
 	if !info.Created.Equal(p.created) {
 		p.created, p.floor = info.Created, 0
 	}
-	if p.floor > 0 {
+	resumed := p.floor > 0
+	if resumed {
 		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, p.floor+1, nil
 	}
 	p.s.mu.Unlock()
@@ -159,6 +208,9 @@ func (p *puller) declare(ctx context.Context, stream, _ string) (jetstream.Consu
 		consumer, err = c.CreateConsumer(ctx, stream, &cfg)
 	}
 	if !errors.Is(err, ErrAlreadyExists) {
+		if err == nil && resumed {
+			return consumer, p.confirm(ctx, info)
+		}
 		return consumer, err
 	}
 	live, err := c.GetConsumer(ctx, stream, p.consumer)
@@ -172,6 +224,20 @@ func (p *puller) declare(ctx context.Context, stream, _ string) (jetstream.Consu
 	}
 	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = began.DeliverPolicy, began.OptStartSeq, began.OptStartTime
 	return c.CreateConsumer(ctx, stream, &cfg)
+}
+
+// confirm deletes the consumer that was made to go on in a stream which was replaced meanwhile by another one:
+// it would leave out as many messages of that.
+func (p *puller) confirm(ctx context.Context, meant *jetstream.StreamInfo) error {
+	c := p.s.client
+	is, err := c.streamInfo(ctx, p.stream)
+	if err != nil || is.Created.Equal(meant.Created) {
+		return err
+	}
+	if err := c.DeleteConsumer(ctx, p.stream, p.consumer); err != nil {
+		return err
+	}
+	return fail("create consumer", path(p.stream, p.consumer), ErrStreamNotFound, "it was replaced by another one")
 }
 
 // ampleAckPending is the MaxAckPending of a consumer that is made here: with so many messages that wait for

@@ -55,6 +55,7 @@ type puller struct {
 	floor   uint64
 	moved   bool      // since the floor was asked for
 	created time.Time // of the stream
+	born    time.Time // when the consumer was created; the run's own
 }
 
 func newPuller(s *Consumption, stream, consumer string, own *jetstream.ConsumerConfig) *puller {

@@ -307,7 +307,7 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	}, from: p}
 	var ok bool
 	d.deliveries, d.seq, d.stored, ok = wire.ParseReply(m.Reply)
-	wanted := ok && (!p.side || s.unpark(d))
+	wanted := ok && (!p.side || s.unpark(d)) && !s.passOver(d)
 	if wanted && s.opts.keyOf != nil {
 		ps.setKey(d)
 	}
