@@ -108,7 +108,7 @@ func TestManyCallersAndASmallQueue(t *testing.T) {
 // However far the server is, what is sent again is the same message, and its first answer counts.
 func TestServerFarAway(t *testing.T) {
 	t.Parallel()
-	for _, trip := range []time.Duration{600 * time.Millisecond, 1200 * time.Millisecond} {
+	for _, trip := range []time.Duration{600 * time.Millisecond, 1200 * time.Millisecond, 2400 * time.Millisecond} {
 		t.Run(trip.String(), func(t *testing.T) {
 			t.Parallel()
 			s := natstest.RunServer(t)

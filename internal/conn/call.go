@@ -102,9 +102,15 @@ func (a *Call) Sent() int { return len(a.sends) }
 func (c *Conn) Exchange(ctx context.Context, m *natsgo.Msg, patience time.Duration) (*natsgo.Msg, error) {
 	a := c.Ask(m)
 	defer a.End(false)
-	a.only = patience
+	a.Once(patience)
 	return a.Next(ctx)
 }
+
+// Once makes it a call with one sending, whose answer is waited for that long; Next may be called again.
+func (a *Call) Once(patience time.Duration) { a.only = patience }
+
+// Begun returns when the message was sent last.
+func (a *Call) Begun() time.Time { return a.begun }
 
 // Next sends the message when it is time to, and returns the next answer. Without one it returns ErrBroken
 // when the connection breaks, and ErrUnanswered when ctx ends and every so often: calling it again goes on

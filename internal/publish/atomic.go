@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -47,21 +48,52 @@ func (p *Publisher) Atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 		return nil, fault.Wrap(op, subject, err)
 	}
 	var last error
-	var doubted, careful bool
+	var careful bool
+	var doubtful time.Time // since when a commit may have been stored
+	var commit *conn.Call  // the last one
+	defer func() {
+		if commit != nil {
+			commit.End(false)
+		}
+	}()
 	for sending := 1; ; sending++ {
 		if err := p.conn.Wait(ctx); err != nil {
-			return nil, p.unstored(ctx, op, subject, err, last, doubted)
+			return nil, p.unstored(ctx, op, subject, err, last, !doubtful.IsZero())
 		}
-		ack, at, err := p.attemptAtomic(ctx, op, batch, careful, pause.Doubled(sending))
+		var at int
+		var err error
+		late := !doubtful.IsZero() && onlyByID(batch[0]) && !p.knows(ctx, subject, doubtful)
+		if !late {
+			at, err = p.add(ctx, op, batch, careful, pause.Doubled(sending))
+		}
+		if err == nil {
+			at = len(batch) - 1
+			if !late {
+				if commit != nil {
+					commit.End(false)
+				}
+				commit = p.conn.Ask(batch[at])
+				commit.Once(2 * pause.Doubled(sending))
+			}
+			var ack *Batch
+			if ack, err = p.committed(ctx, op, commit, batch); err == nil {
+				return ack, nil
+			}
+		}
 		var api *jetstream.APIError
 		isAPI := errors.As(err, &api)
 		switch {
-		case err == nil:
-			return ack, nil
-		case isAPI && api.ErrorCode == fault.CodeAtomicDuplicate && doubted:
+		case isAPI && api.ErrorCode == fault.CodeAtomicDuplicate && !doubtful.IsZero():
 			return p.findAtomic(ctx, batch), nil
+		case fault.Kind(err) == fault.ErrConflict && !doubtful.IsZero(): //nolint:errorlint // a sentinel of our own table
+			if found := p.findAtomic(ctx, batch); found.Sequence > 0 {
+				return found, nil
+			}
+			return nil, fault.Wrap(op, batch[at].Subject, fault.Joined{err, conn.ErrUnanswered})
 		case errors.Is(err, conn.ErrUnanswered), errors.Is(err, conn.ErrBroken):
-			doubted = doubted || at == len(batch)-1
+			if at == len(batch)-1 && doubtful.IsZero() {
+				doubtful = commit.Begun()
+			}
 		case isAPI && api.ErrorCode == fault.CodeAtomicIncomplete:
 			// The leader has changed, or one of the messages was refused, or lost on the way. Nothing is
 			// stored.
@@ -69,52 +101,68 @@ func (p *Publisher) Atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 		case !jsapi.Passes(err):
 			return nil, fault.Wrap(op, batch[at].Subject, p.sized(err, batch[at].Header, batch[at].Data))
 		}
-		last = err
-		if !errors.Is(err, conn.ErrBroken) && p.api.Missing(ctx, batch[at].Subject) {
+		if last = err; late {
+			last = fmt.Errorf("%w; it was not sent again, its stream may have forgotten its IDs", err)
+		} else if !errors.Is(err, conn.ErrBroken) && p.api.Missing(ctx, batch[at].Subject) {
 			return nil, fault.Wrap(op, batch[at].Subject, jetstream.ErrNoStreamResponse)
 		}
 		pause.Sleep(ctx, jsapi.Pause)
 		if ctx.Err() != nil {
-			return nil, p.unstored(ctx, op, subject, fault.ErrTimeout, last, doubted)
+			return nil, p.unstored(ctx, op, subject, fault.ErrTimeout, last, !doubtful.IsZero())
 		}
 	}
 }
 
-// attemptAtomic sends the batch once, under an ID of its own. The first message is answered, so that
-// a stream that refuses the batch says so before the rest is sent; in a careful attempt every message
-// is, so that the one to blame is found. The last one commits. It returns which message the answer
-// or the error belongs to.
-func (p *Publisher) attemptAtomic(ctx context.Context, op string, batch []*natsgo.Msg, careful bool, patience time.Duration) (ack *Batch, at int, err error) {
-	id := p.ids.next()
-	final := len(batch) - 1
-	for i, m := range batch[:final] {
-		m.Header[batchIDHeader] = []string{id}
-		if i == 0 || careful {
+// knows tells whether the stream of subject still knows, surely, the ID of what it may have stored since then.
+func (p *Publisher) knows(ctx context.Context, subject string, since time.Time) bool {
+	return time.Since(since) < p.api.Window(ctx, subject, true)*9/10
+}
+
+// add sends all but the last message of the batch, under a new ID of the batch. The first one is answered, so
+// that a stream that refuses the batch says so before the rest is sent; when it is careful every one is, so that
+// the one to blame is found. It returns which message the error belongs to.
+func (p *Publisher) add(ctx context.Context, op string, batch []*natsgo.Msg, careful bool, patience time.Duration) (at int, err error) {
+	id, final := []string{p.ids.next()}, len(batch)-1
+	for i, m := range batch {
+		m.Header[batchIDHeader] = id
+		switch {
+		case i == final:
+		case i == 0 || careful:
 			err = p.addToBatch(ctx, op, m, patience)
-		} else {
+		default:
 			m.Reply = ""
 			err = p.conn.PublishMsg(ctx, m)
 		}
 		if err != nil {
-			return nil, i, err
+			return i, err
 		}
 	}
-	batch[final].Header[batchIDHeader] = []string{id}
-	answer, err := p.conn.Exchange(ctx, batch[final], 2*patience)
+	return final, nil
+}
+
+// committed waits for the answer to the commit of batch, its last message: for a second, at least, when it was
+// sent before.
+func (p *Publisher) committed(ctx context.Context, op string, commit *conn.Call, batch []*natsgo.Msg) (*Batch, error) {
+	if commit.Sent() > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Second)
+		defer cancel()
+	}
+	answer, err := commit.Next(ctx)
 	if err != nil {
-		return nil, final, err
+		return nil, err
 	}
 	if _, err := wire.ParsePubAck(answer); err != nil {
-		return nil, final, err
+		return nil, err
 	}
-	ack = &Batch{}
+	final, ack := batch[len(batch)-1], &Batch{}
 	switch err := json.Unmarshal(answer.Data, ack); {
 	case err != nil:
-		return nil, final, err
-	case ack.BatchID != id || ack.Size != len(batch):
-		return nil, final, errNoBatches(op, batch[final])
+		return nil, err
+	case ack.BatchID != final.Header.Get(batchIDHeader) || ack.Size != len(batch):
+		return nil, errNoBatches(op, final)
 	}
-	return ack, final, nil
+	return ack, nil
 }
 
 // errNoBatches is the error for a server before 2.12, which takes the headers for any others.
@@ -140,7 +188,7 @@ func (p *Publisher) findAtomic(ctx context.Context, batch []*natsgo.Msg) *Batch 
 	ack := &Batch{Size: len(batch), BatchID: final.Header.Get(batchIDHeader), Duplicate: true}
 	stream, found, err := p.storedFor(ctx, final.Subject, wire.Get{LastFor: final.Subject})
 	ack.Stream = stream
-	if err == nil && found.Header.Get(jetstream.MsgIDHeader) == final.Header.Get(jetstream.MsgIDHeader) {
+	if id := final.Header.Get(jetstream.MsgIDHeader); err == nil && id != "" && found.Header.Get(jetstream.MsgIDHeader) == id {
 		ack.Sequence, ack.BatchID = found.Sequence, found.Header.Get(batchIDHeader)
 	}
 	return ack

@@ -68,10 +68,16 @@ func (p *Publisher) identify(m *natsgo.Msg) {
 // for how long its stream knows that.
 func (p *Publisher) call(m *natsgo.Msg) *conn.Call {
 	call := p.conn.Ask(m)
-	if len(m.Header[jetstream.MsgIDHeader]) > 0 && len(m.Header[jetstream.ExpectedLastSeqHeader]) == 0 && len(m.Header[jetstream.ExpectedLastSubjSeqHeader]) == 0 {
+	if onlyByID(m) {
 		call.Within(-1)
 	}
 	return call
+}
+
+// onlyByID tells whether nothing but its ID keeps m from being stored twice.
+func onlyByID(m *natsgo.Msg) bool {
+	return len(m.Header[jetstream.MsgIDHeader]) > 0 && len(m.Header[jetstream.ExpectedLastSeqHeader]) == 0 &&
+		len(m.Header[jetstream.ExpectedLastSubjSeqHeader]) == 0
 }
 
 func (p *Publisher) sized(err error, header natsgo.Header, data []byte) error {
