@@ -40,7 +40,7 @@ func publishAtOnce(t *testing.T, client *nats.Client, callers int, publish func(
 	close(start)
 	wg.Wait()
 	each := float64(client.Stats().OutMsgs-before) / float64(callers)
-	t.Logf("%d callers: %d failed, %.2f messages into the server for each, in %v", callers, failed.Load(), each, time.Since(begin).Round(time.Millisecond))
+	t.Logf("%d callers: reconnects %d, %d failed, %.2f messages into the server for each, in %v", callers, client.Stats().Reconnects, failed.Load(), each, time.Since(begin).Round(time.Millisecond))
 	assert.Zero(t, failed.Load(), "failed calls")
 	return each
 }
@@ -58,7 +58,7 @@ func TestManyCallersAtOnce(t *testing.T) {
 		_, err := client.PublishToStream(ctx, "orders", []byte("order"))
 		return err
 	})
-	assert.LessOrEqual(t, each, 4.0, "1.0 on a machine that has the time") // asked again by patience alone, it is 5
+	assert.LessOrEqual(t, each, 1.25, "1.0 on a machine that has the time") // asked again by patience alone, it is 5
 	info, err := client.GetStreamInfo(ctx, "ORDERS")
 	require.NoError(t, err)
 	assert.EqualValues(t, callers, info.State.Msgs)
@@ -108,18 +108,22 @@ func TestManyCallersAndASmallQueue(t *testing.T) {
 // However far the server is, what is sent again is the same message, and its first answer counts.
 func TestServerFarAway(t *testing.T) {
 	t.Parallel()
-	for _, trip := range []time.Duration{600 * time.Millisecond, 1200 * time.Millisecond, 2400 * time.Millisecond} {
+	for _, trip := range []time.Duration{600 * time.Millisecond, 1200 * time.Millisecond} {
 		t.Run(trip.String(), func(t *testing.T) {
 			t.Parallel()
 			s := natstest.RunServer(t)
 			near := connect(t, s, nil)
-			ctx := within(t, 6*patience)
+			ctx := within(t, 9*patience)
 			_, err := near.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders"}, AllowAtomicPublish: true})
 			require.NoError(t, err)
 			_, err = near.CreateKeyValue(ctx, "prices")
 			require.NoError(t, err)
+			_, err = near.CreateObjectStore(ctx, "files")
+			require.NoError(t, err)
 			proxy := natstest.NewProxy(t, s.URL())
 			client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+			files, err := client.GetObjectStore(ctx, "files")
+			require.NoError(t, err)
 			kv, err := client.GetKeyValue(ctx, "prices")
 			require.NoError(t, err)
 			proxy.Delay(trip / 2)
@@ -130,23 +134,29 @@ func TestServerFarAway(t *testing.T) {
 				call  func(context.Context) error
 			}{
 				{"PublishToStream", 1, func(ctx context.Context) error { _, err := client.PublishToStream(ctx, "orders", nil); return err }},
+				{"PublishAsync", 1, func(ctx context.Context) error {
+					future, err := client.PublishAsync(ctx, msgs[0])
+					require.NoError(t, err)
+					return resolved(t, future)
+				}},
 				{"PublishBatch", 1, func(ctx context.Context) error { _, err := client.PublishBatch(ctx, msgs); return err }},
 				{"PublishAtomic", 2, func(ctx context.Context) error { _, err := client.PublishAtomic(ctx, msgs); return err }},
 				{"Create", 1, func(ctx context.Context) error { _, err := kv.Create(ctx, "a", nil); return err }},
 				{"Put", 1, func(ctx context.Context) error { _, err := kv.Put(ctx, "b", nil); return err }},
+				{"PutBytes", 3, func(ctx context.Context) error { _, err := files.PutBytes(ctx, "c", []byte("x")); return err }},
 				{"Get", 1, func(ctx context.Context) error { _, err := kv.Get(ctx, "a"); return err }},
 				{"GetMany", 1, func(ctx context.Context) error { _, err := kv.GetMany(ctx, "a", "b"); return err }},
 			}
 			for _, c := range calls {
 				begin := time.Now()
-				require.NoError(t, c.call(ctx), c.name)
+				require.NoError(t, c.call(within(t, 3*patience)), c.name)
 				took := time.Since(begin)
 				t.Logf("%s: %.1f round trips", c.name, took.Seconds()/trip.Seconds())
 				assert.Less(t, took, time.Duration(c.trips+3)*trip+time.Second, c.name)
 			}
 			info, err := near.GetStreamInfo(ctx, "ORDERS")
 			require.NoError(t, err)
-			assert.EqualValues(t, 5, info.State.Msgs)
+			assert.EqualValues(t, 6, info.State.Msgs)
 		})
 	}
 }

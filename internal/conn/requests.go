@@ -35,7 +35,7 @@ type requests struct {
 	sent    time.Time // when the last request was begun
 	waiting map[string]*waiter
 	watches map[*watch]struct{}
-	lanes   [32]pause.Pace
+	lanes   [64]pause.Pace
 	settled chan struct{} // closed when nobody waits any more; nil while nobody asks
 }
 
@@ -143,9 +143,16 @@ func (r *requests) forget(w *waiter) {
 	}
 }
 
-// lane returns what is shared with the calls to subjects that begin alike, which mostly go to one stream.
+// lane returns what is shared with the calls to subjects that begin alike, which mostly go to one stream. The
+// questions to the JetStream API have one of their own: their answers tell nothing about a stream that is slow.
 func (r *requests) lane(subject string) *pause.Pace {
-	return &r.lanes[maphash.String(r.seed, subjects.Head(subject))%uint64(len(r.lanes))]
+	if _, stored, _ := strings.Cut(subject, ".API."); strings.HasPrefix(stored, "$") {
+		subject = stored // of a domain
+	}
+	if strings.HasPrefix(subject, "$JS.") {
+		return &r.lanes[0]
+	}
+	return &r.lanes[1+maphash.String(r.seed, subjects.Head(subject))%uint64(len(r.lanes)-1)]
 }
 
 // deliver sends under the lock: after close nothing comes any more, so w can be used again.

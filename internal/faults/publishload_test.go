@@ -45,7 +45,7 @@ func TestPublishFromManyCallers(t *testing.T) {
 				t.Logf("%d failed, %.2f messages into the server for each, in %v", failed.Load(), each, time.Since(begin).Round(time.Millisecond))
 				assert.Zero(t, failed.Load())
 				if queue == 0 {
-					assert.LessOrEqual(t, each, 2.0)
+					assert.LessOrEqual(t, each, 1.1)
 				}
 				info, err := client.GetStreamInfo(ctx, "ORDERS")
 				require.NoError(t, err)
