@@ -8,14 +8,35 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// GetJSON returns the value of key, decoded from JSON, and its revision. A value that does not decode
-// is an error of encoding/json in the chain. The other errors are those of KeyValue.Get.
-func GetJSON[T any](ctx context.Context, kv *KeyValue, key string) (value T, revision uint64, err error) {
-	const op = "get key"
+// KeyReader is a *KeyValue or a *KeyValueCache.
+type KeyReader interface {
+	entryOf(ctx context.Context, key string) (jetstream.KeyValueEntry, error)
+}
+
+func (kv *KeyValue) entryOf(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
 	if kv == nil {
-		return value, 0, fail(op, key, ErrInvalidArgument, "the bucket is nil")
+		return nil, errNilBucket(key)
 	}
-	entry, err := kv.Get(ctx, key)
+	return kv.Get(ctx, key)
+}
+
+func (c *KeyValueCache) entryOf(_ context.Context, key string) (jetstream.KeyValueEntry, error) {
+	if c == nil {
+		return nil, errNilBucket(key)
+	}
+	return c.Get(key)
+}
+
+func errNilBucket(key string) error { return fail("get key", key, ErrInvalidArgument, "the bucket is nil") }
+
+// GetJSON returns the value of key in a bucket, or in a cache of one, decoded from JSON, and its revision. A
+// value that does not decode is an error of encoding/json in the chain. The other errors are those of
+// KeyValue.Get, or KeyValueCache.Get.
+func GetJSON[T any](ctx context.Context, from KeyReader, key string) (value T, revision uint64, err error) {
+	if from == nil {
+		return value, 0, errNilBucket(key)
+	}
+	entry, err := from.entryOf(ctx, key)
 	if err != nil {
 		return value, 0, err
 	}

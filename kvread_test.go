@@ -170,6 +170,19 @@ func TestKeyValueJSON(t *testing.T) {
 	var syntax *json.SyntaxError
 	require.ErrorAs(t, err, &syntax)
 	require.ErrorContains(t, err, "conf/bad")
+	cache, err := kv.Cached(ctx)
+	require.NoError(t, err)
+	fromCache, revision, err := nats.GetJSON[limits](ctx, cache, "a")
+	require.NoError(t, err)
+	assert.Equal(t, got, fromCache)
+	assert.Equal(t, found, revision)
+	_, _, err = nats.GetJSON[limits](ctx, cache, "never")
+	require.ErrorIs(t, err, nats.ErrKeyNotFound)
+	require.NoError(t, cache.Close())
+	for _, none := range []nats.KeyReader{(*nats.KeyValue)(nil), (*nats.KeyValueCache)(nil)} {
+		_, _, err = nats.GetJSON[limits](ctx, none, "a")
+		require.ErrorIs(t, err, nats.ErrInvalidArgument)
+	}
 	_, _, err = nats.GetJSON[limits](ctx, nil, "a")
 	require.ErrorIs(t, err, nats.ErrInvalidArgument)
 
