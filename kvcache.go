@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"iter"
-	"slices"
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,7 +16,6 @@ import (
 type KeyValueCache struct {
 	kv       *KeyValue
 	follower *keyFollower
-	cancel   context.CancelFunc
 	done     chan struct{} // closed when no update comes any more
 
 	mu       sync.RWMutex
@@ -31,29 +29,16 @@ type KeyValueCache struct {
 // cache lives until Close, the end of ctx, or that of the client. The errors are those of Watch.
 func (kv *KeyValue) Cached(ctx context.Context, filters ...string) (*KeyValueCache, error) {
 	const op = "cache"
-	if ctx == nil {
-		return nil, errNilContext(op, kv.bucket)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	forget, err := kv.client.life.OnClose(cancel)
+	follower, err := kv.follow(ctx, op, filters, watchOptions{}, false)
 	if err != nil {
-		cancel()
-		return nil, kv.fault(op, "", err)
+		return nil, err
 	}
-	follower, err := kv.follow(ctx, slices.Clone(filters), watchOptions{}, false)
-	if err != nil {
-		forget()
-		cancel()
-		return nil, kv.fault(op, "", err)
-	}
-	c := &KeyValueCache{kv: kv, follower: follower, cancel: cancel, done: make(chan struct{})}
+	c := &KeyValueCache{kv: kv, follower: follower, done: make(chan struct{})}
 	loaded := make(chan struct{})
 	go func() {
 		defer close(c.done)
-		defer forget()
-		defer cancel()
 		defer follower.close()
-		c.run(ctx, loaded)
+		c.run(loaded)
 	}()
 	select {
 	case <-loaded:
@@ -65,10 +50,10 @@ func (kv *KeyValue) Cached(ctx context.Context, filters ...string) (*KeyValueCac
 
 // run takes the updates. The values of a bucket that replaces another one are gathered aside, and take
 // the place of the old ones when they are complete.
-func (c *KeyValueCache) run(ctx context.Context, loaded chan struct{}) {
+func (c *KeyValueCache) run(loaded chan struct{}) {
 	gathered, revision := make(map[string]*keyEntry), uint64(0)
 	for {
-		step, err := c.follower.next(ctx)
+		step, err := c.follower.next()
 		switch {
 		case err != nil:
 			return
@@ -223,7 +208,7 @@ func (c *KeyValueCache) WaitFor(ctx context.Context, revision uint64) error {
 
 // Close ends the cache and waits until it has. It returns nil always, and may be called more than once.
 func (c *KeyValueCache) Close() error {
-	c.cancel()
+	c.follower.cancel()
 	<-c.done
 	return nil
 }

@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -42,14 +43,15 @@ type keyFollower struct {
 	counted  bool   // it is known how many those are
 	replaced bool   // and not yet reported
 
-	live   context.Context // of the caller: when it ends, nothing is reported any more
+	live   context.Context // when it ends, nothing is reported any more
+	cancel func()          // ends it
+	leave  func()          // the client, and the question for the bucket
 	caught bool            // all that the server has is received
 	fresh  atomic.Bool     // and the present values are reported
 	begun  time.Time
 	sign   atomic.Int64  // when it was last so, since begun
 	breaks atomic.Uint64 // of the connection when the consumer was made
 	check  atomic.Pointer[bucketCheck]
-	leave  func() // the question for the bucket; nil for one pass
 }
 
 // followStep is what a follower's next returns: an update, a check of what is known, or one of two marks.
@@ -65,15 +67,25 @@ var errFollow = errors.New("there is something to look at")
 
 // follow creates the consumer. Without a deadline in ctx, which is also the follower's life,
 // Config.RequestTimeout bounds that.
-func (kv *KeyValue) follow(ctx context.Context, filters []string, options watchOptions, once bool) (*keyFollower, error) {
+func (kv *KeyValue) follow(ctx context.Context, op string, filters []string, options watchOptions, once bool) (*keyFollower, error) {
+	if ctx == nil {
+		return nil, errNilContext(op, kv.bucket)
+	}
 	for _, filter := range filters {
 		if fault := kv.filterFault(filter); fault != "" {
 			return nil, fail("watch", path(kv.bucket, filter), ErrInvalidArgument, "%w: %s", jetstream.ErrInvalidKey, fault)
 		}
 	}
-	f := &keyFollower{kv: kv, filters: filters, options: options, once: once, live: ctx, begun: time.Now()}
-	if err := fault.Ended(ctx); err != nil {
-		return nil, kv.fault("watch", f.name(), err)
+	f := &keyFollower{kv: kv, filters: slices.Clone(filters), options: options, once: once, begun: time.Now()}
+	f.live, f.cancel = context.WithCancel(ctx)
+	f.leave = func() {}
+	err := fault.Ended(ctx)
+	if err == nil && !once {
+		f.leave, err = kv.client.life.OnClose(f.cancel)
+	}
+	if err != nil {
+		f.cancel()
+		return nil, kv.fault(op, f.name(), err)
 	}
 	cfg := jetstream.ConsumerConfig{HeadersOnly: options.metaOnly}
 	switch subjects := kv.subjects(filters); len(subjects) {
@@ -95,7 +107,7 @@ func (kv *KeyValue) follow(ctx context.Context, filters []string, options watchO
 		Whole: !options.updatesOnly, Replicas: kv.direct && cfg.FilterSubject != "",
 		Opened: f.opened, Observe: f.observe, Idle: f.idle,
 	})
-	first, err := f.reader.Start(ctx)
+	first, err := f.reader.Start(f.live)
 	if err == nil && options.updatesOnly {
 		f.loaded = true
 		f.setFresh(true, nil)
@@ -104,11 +116,12 @@ func (kv *KeyValue) follow(ctx context.Context, filters []string, options watchO
 		err = f.opened(first)
 	}
 	if err != nil && !errors.Is(err, errFollow) {
-		f.reader.Close()
-		return nil, kv.fault("watch", f.name(), err)
+		f.close()
+		return nil, kv.fault(op, f.name(), err)
 	}
 	if !once {
-		f.leave = kv.client.polls.join(f)
+		forget, leave := f.leave, kv.client.polls.join(f)
+		f.leave = func() { forget(); leave() }
 	}
 	return f, nil
 }
@@ -138,9 +151,9 @@ func (f *keyFollower) opened(o ordered.Opening) error {
 	return errFollow
 }
 
-// next returns the next step. It returns an error when ctx ends, when the client is closed and, of a
+// next returns the next step. It returns an error when its life ends, when the client is closed and, of a
 // follower that wants only the present values, when the bucket is gone; everything else it waits out.
-func (f *keyFollower) next(ctx context.Context) (followStep, error) {
+func (f *keyFollower) next() (followStep, error) {
 	for {
 		switch {
 		case f.replaced:
@@ -157,7 +170,7 @@ func (f *keyFollower) next(ctx context.Context) (followStep, error) {
 				return followStep{check: check}, nil
 			}
 		}
-		m, meta, err := f.reader.Next(ctx)
+		m, meta, err := f.reader.Next(f.live)
 		switch {
 		case errors.Is(err, errFollow):
 			continue
@@ -191,9 +204,8 @@ func (kv *KeyValue) entry(m *natsgo.Msg, meta *natsgo.MsgMetadata) *keyEntry {
 }
 
 func (f *keyFollower) close() {
-	if f.leave != nil {
-		f.leave()
-	}
+	f.cancel()
+	f.leave()
 	f.reader.Close()
 }
 

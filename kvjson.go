@@ -27,7 +27,9 @@ func (c *KeyValueCache) entryOf(_ context.Context, key string) (jetstream.KeyVal
 	return c.Get(key)
 }
 
-func errNilBucket(key string) error { return fail("get key", key, ErrInvalidArgument, "the bucket is nil") }
+func errNilBucket(key string) error {
+	return fail("get key", key, ErrInvalidArgument, "the bucket is nil")
+}
 
 // GetJSON returns the value of key in a bucket, or in a cache of one, decoded from JSON, and its revision. A
 // value that does not decode is an error of encoding/json in the chain. The other errors are those of

@@ -4,7 +4,6 @@ import (
 	"context"
 	"iter"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -14,7 +13,6 @@ import (
 type KeyWatcher struct {
 	follower *keyFollower
 	updates  chan jetstream.KeyValueEntry
-	cancel   context.CancelFunc
 }
 
 // Updates returns the channel of the updates. It is closed when the watcher ends.
@@ -22,7 +20,7 @@ func (w *KeyWatcher) Updates() <-chan jetstream.KeyValueEntry { return w.updates
 
 // Stop ends the watcher. It returns nil always, and may be called more than once.
 func (w *KeyWatcher) Stop() error {
-	w.cancel()
+	w.follower.cancel()
 	return nil
 }
 
@@ -57,50 +55,37 @@ func (kv *KeyValue) WatchAll(ctx context.Context, opts ...jetstream.WatchOpt) (*
 // WatchFiltered is Watch of the keys that match one of the filters; without filters, of all keys.
 func (kv *KeyValue) WatchFiltered(ctx context.Context, filters []string, opts ...jetstream.WatchOpt) (*KeyWatcher, error) {
 	const op = "watch"
-	if ctx == nil {
-		return nil, errNilContext(op, kv.bucket)
-	}
 	options, err := watchOptionsOf(opts)
 	if err != nil {
 		return nil, fail(op, kv.bucket, ErrInvalidArgument, "%w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	forget, err := kv.client.life.OnClose(cancel)
+	follower, err := kv.follow(ctx, op, filters, options, false)
 	if err != nil {
-		cancel()
-		return nil, kv.fault(op, "", err)
-	}
-	follower, err := kv.follow(ctx, slices.Clone(filters), options, false)
-	if err != nil {
-		forget()
-		cancel()
 		return nil, err
 	}
-	w := &KeyWatcher{follower: follower, updates: make(chan jetstream.KeyValueEntry), cancel: cancel}
+	w := &KeyWatcher{follower: follower, updates: make(chan jetstream.KeyValueEntry)}
 	go func() {
 		defer close(w.updates)
-		defer forget()
-		defer cancel()
 		defer follower.close()
-		w.run(ctx)
+		w.run()
 	}()
 	return w, nil
 }
 
 // run hands out the updates. It knows which keys exist, for the deletions when the bucket is replaced.
-func (w *KeyWatcher) run(ctx context.Context) {
+func (w *KeyWatcher) run() {
 	known, gone := make(map[string]knownKey), map[string]knownKey(nil)
 	told := w.follower.options.updatesOnly // upstream has no nil then
 	send := func(entry jetstream.KeyValueEntry) bool {
 		select {
 		case w.updates <- entry:
 			return true
-		case <-ctx.Done():
+		case <-w.follower.live.Done():
 			return false
 		}
 	}
 	for {
-		step, err := w.follower.next(ctx)
+		step, err := w.follower.next()
 		switch {
 		case err != nil:
 			return
@@ -202,7 +187,7 @@ func (kv *KeyValue) present(ctx context.Context, op string, filters []string, op
 		}
 		walk := kv.client.stride(ctx)
 		defer walk.end()
-		follower, err := kv.follow(walk, slices.Clone(filters), options, true)
+		follower, err := kv.follow(walk, op, filters, options, true)
 		if err != nil {
 			yield(nil, err)
 			return
@@ -210,7 +195,7 @@ func (kv *KeyValue) present(ctx context.Context, op string, filters []string, op
 		defer follower.close()
 		for {
 			walk.begin()
-			step, err := follower.next(walk)
+			step, err := follower.next()
 			walk.pause()
 			switch {
 			case err != nil:
