@@ -148,7 +148,7 @@ func (s *Consumption) fetch(ctx context.Context, d *delivery) (wire.Stored, erro
 	api, question := s.client.api, wire.Get{Sequence: d.seq}
 	found, err := api.Stored(ctx, s.stream, question)
 	if errors.Is(err, natsgo.ErrPermissionViolation) {
-		body, _ := json.Marshal(question) //nolint:errcheck // it was marshalled just now
+		body, _ := json.Marshal(question)
 		m := &natsgo.Msg{Subject: api.Subject("DIRECT.GET." + s.stream), Data: body}
 		if direct, failed := s.client.conn.Exchange(ctx, m, s.patience()); failed == nil {
 			found, err = wire.ParseDirect(direct)

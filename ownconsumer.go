@@ -254,7 +254,7 @@ func ackPendingLimit(err error) (limit int, exceeded bool) {
 		return 0, false
 	}
 	_, number, _ := strings.Cut(api.Description, "limit of ")
-	limit, _ = strconv.Atoi(number) //nolint:errcheck // 0 then
+	limit, _ = strconv.Atoi(number) // 0 where there is none
 	return limit, true
 }
 

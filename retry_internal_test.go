@@ -1,7 +1,6 @@
 package nats
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -40,6 +39,6 @@ func TestWhenTriesAreSpent(t *testing.T) {
 		s.age.is, s.age.asked = test.maxAge, time.Now()
 		d := &delivery{deliveries: test.deliveries, stored: time.Now().Add(-test.age).UnixNano()}
 		d.msg.Header = natsgo.Header{"Nats-TTL": {test.ttl}}
-		assert.Equal(t, test.spent, s.isSpent(d, s.maxDeliver(), test.delay), fmt.Sprintf("%+v", test))
+		assert.Equal(t, test.spent, s.isSpent(d, s.maxDeliver(), test.delay), "%+v", test)
 	}
 }
