@@ -51,7 +51,6 @@ func (s *Consumption) beginStop(cause error) {
 	}
 	s.stopping, s.err = true, cause
 	s.endQuit()
-	s.naks.end()
 	s.endCrowd()
 	if s.waiting.timer != nil {
 		s.waiting.timer.Stop()
@@ -118,6 +117,7 @@ func (s *Consumption) awaitStop(ctx context.Context) int {
 	s.mu.Lock()
 	left := s.stats.InFlight // before they hear of it
 	s.cancel(s.err)
+	s.naks.end()
 	s.held.all(func(d *delivery) {
 		if d.state != stateRunning && !s.mustHandle(d) {
 			s.handBack(d)
