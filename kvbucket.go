@@ -10,6 +10,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
@@ -30,7 +31,7 @@ func (c *Client) namedBucketCall(ctx context.Context, op, prefix, bucket string)
 	}
 	if bucket == "" || strings.ContainsFunc(bucket, func(r rune) bool { return r > 'z' || r == '.' || r == '/' || r == '=' || !isKeyByte(byte(r)) }) {
 		bad := jetstream.ErrInvalidBucketName
-		if prefix == objectStreamPrefix {
+		if prefix == object.StreamPrefix {
 			bad = jetstream.ErrInvalidStoreName
 		}
 		return nil, nil, fail(op, bucket, ErrInvalidArgument, "%w", bad)

@@ -6,6 +6,7 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -56,8 +57,8 @@ func (kv *KeyValue) keyRoom() int {
 // objectNameFault says what is wrong with the name of an object, or "" when nothing is: others look its
 // metadata up by subject.
 func (c *Client) objectNameFault(bucket, name string) string {
-	subject := len(objectMetaSubject(bucket, "")) + base64.URLEncoding.EncodedLen(len(name))
-	question := len(c.api.Subject("DIRECT.GET.")) + len(objectStreamPrefix) + len(bucket) + 1 + subject
+	subject := len(object.MetaSubject(bucket, "")) + base64.URLEncoding.EncodedLen(len(name))
+	question := len(c.api.Subject("DIRECT.GET.")) + len(object.StreamPrefix) + len(bucket) + 1 + subject
 	return c.lineFault(question + c.lineRoom())
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
 )
 
 // ObjectStoreOption changes the configuration of a bucket that is created.
@@ -74,7 +75,7 @@ func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...O
 
 // ensureObjectStore is EnsureObjectStore or, where a bucket that exists is not to be changed, CreateObjectStore.
 func (c *Client) ensureObjectStore(ctx context.Context, op, bucket string, opts []ObjectStoreOption, create bool) (*ObjectStore, error) {
-	ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
+	ctx, cancel, err := c.namedBucketCall(ctx, op, object.StreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ func (c *Client) ensureObjectStore(ctx context.Context, op, bucket string, opts 
 	if create {
 		want = fresh
 	}
-	differs := DriftError{Bucket: bucket, Stream: objectStreamPrefix + bucket, create: create}
+	differs := DriftError{Bucket: bucket, Stream: object.StreamPrefix + bucket, create: create}
 	_, err = ensure(ctx, c, ensureOptions{}, ensuredStream(drift.ObjectStoreStream(fresh), differs,
 		func(live *jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference) {
 			return drift.ObjectStore(live.Config, want, create)
@@ -105,7 +106,7 @@ func (c *Client) EnsureObjectStore(ctx context.Context, bucket string, opts ...O
 // GetObjectStore returns the handle of a bucket, or ErrBucketNotFound.
 func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStore, error) {
 	const op = "get object store"
-	ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
+	ctx, cancel, err := c.namedBucketCall(ctx, op, object.StreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -121,18 +122,18 @@ func (c *Client) boundObjectStore(ctx context.Context, op, bucket string) (*Obje
 	if err != nil {
 		return nil, jsapi.Wrap(op, bucket, err)
 	}
-	return &ObjectStore{ObjectStore: store, client: c, bucket: bucket}, nil
+	return c.objectStore(bucket, store), nil
 }
 
 // DeleteObjectStore deletes a bucket with all its objects, or returns ErrBucketNotFound.
 func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
 	const op = "delete object store"
-	ctx, cancel, err := c.namedBucketCall(ctx, op, objectStreamPrefix, bucket)
+	ctx, cancel, err := c.namedBucketCall(ctx, op, object.StreamPrefix, bucket)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	err = c.api.Ask(ctx, "STREAM.DELETE."+objectStreamPrefix+bucket, nil, &jsapi.Refusal{})
+	err = c.api.Ask(ctx, "STREAM.DELETE."+object.StreamPrefix+bucket, nil, &jsapi.Refusal{})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		err = fault.Joined{jetstream.ErrBucketNotFound, err}
 	}

@@ -1,17 +1,15 @@
 package nats
 
-import (
-	"io"
-	"os"
-)
+import "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
 
 // ObjectOption changes one upload or download.
 type ObjectOption func(*objectOptions)
 
+// objectOptions are those of the engine.
 type objectOptions struct {
-	progress    func(done, total int64)
-	showDeleted bool
-	unverified  bool
+	Progress   func(done, total int64)
+	Deleted    bool
+	Unverified bool
 }
 
 // WithProgress lets an upload or download report how far it is: report is called with the bytes that are
@@ -24,74 +22,32 @@ type objectOptions struct {
 // The total of an upload is known for byte slices, strings and files, and for a reader that has a method Len
 // or is an *os.File.
 func WithProgress(report func(done, total int64)) ObjectOption {
-	return func(o *objectOptions) { o.progress = report }
+	return func(o *objectOptions) { o.Progress = report }
 }
 
 // WithDeletedObject lets a download of a deleted object yield no bytes, as jetstream.GetObjectShowDeleted
 // does, instead of ErrObjectNotFound.
 func WithDeletedObject() ObjectOption {
-	return func(o *objectOptions) { o.showDeleted = true }
+	return func(o *objectOptions) { o.Deleted = true }
 }
 
 // WithUnverifiedObject lets a download yield content that cannot be checked: that of an object whose digest is
 // missing or is not SHA-256, and that of an object of whose metadata only a part can be read, as another client may
 // have written them. They are ErrObjectCorrupt otherwise. What can be checked is checked all the same.
 func WithUnverifiedObject() ObjectOption {
-	return func(o *objectOptions) { o.unverified = true }
+	return func(o *objectOptions) { o.Unverified = true }
 }
 
-func objectOptionsOf(opts []ObjectOption) objectOptions {
+// objectOptions applies the options. What a callback panics with goes no further.
+func (c *Client) objectOptions(opts []ObjectOption) object.Options {
 	var o objectOptions
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&o)
 		}
 	}
-	return o
-}
-
-// report calls the progress function, if there is one.
-func (o *objectOptions) report(c *Client, done, total int64) {
-	if o.progress != nil {
-		c.contain("WithProgress", func() { o.progress(done, total) })
+	if report := o.Progress; report != nil {
+		o.Progress = func(done, total int64) { c.contain("WithProgress", func() { report(done, total) }) }
 	}
-}
-
-// sourcePosition is where the content of an upload begins in a source that can be read again.
-type sourcePosition struct {
-	io.Seeker
-	offset, size int64
-}
-
-// positionOf returns a position without a Seeker for a source that can be read once, or whose size is not known.
-func positionOf(r io.Reader) sourcePosition {
-	size := sizeOf(r)
-	seeker, ok := r.(io.Seeker)
-	if size < 0 || !ok {
-		return sourcePosition{}
-	}
-	offset, err := seeker.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return sourcePosition{}
-	}
-	return sourcePosition{seeker, offset, size}
-}
-
-// sizeOf returns how much r is going to yield, or -1.
-func sizeOf(r io.Reader) int64 {
-	switch r := r.(type) {
-	case interface{ Len() int }:
-		return int64(r.Len())
-	case *os.File:
-		info, err := r.Stat()
-		if err != nil || !info.Mode().IsRegular() {
-			return -1
-		}
-		offset, err := r.Seek(0, io.SeekCurrent)
-		if err != nil {
-			return -1
-		}
-		return max(info.Size()-offset, 0)
-	}
-	return -1
+	return object.Options(o)
 }

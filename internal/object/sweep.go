@@ -1,4 +1,4 @@
-package nats
+package object
 
 import (
 	"bytes"
@@ -16,36 +16,23 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
-// Sweep removes the chunks that no object needs: what processes left that were killed, or lost the server for
-// good, in the middle of an upload, an overwriting or a deletion. It returns how many chunks it removed. It
-// leaves alone what was uploaded within the last olderThan, by the server's clock, which is to be longer than
-// any upload pauses between two chunks; an upload that pauses for longer loses its chunks and fails with
-// ErrObjectCorrupt. An hour is a good value for a job that runs every day.
-//
-// It is safe beside uploads, downloads and other Sweeps, and leaves alone the chunks of objects whose metadata
-// another client wrote in a way that this one cannot read. When it cannot tell which chunks such an object has, it
-// removes nothing: ErrObjectCorrupt with the object's name. A duration of less than a second is ErrInvalidArgument,
-// a missing bucket ErrBucketNotFound. Without a deadline in ctx, Config.RequestTimeout bounds each pause and each
-// question to the server, and not the whole. When it fails in the middle, the number tells what is done.
-func (s *ObjectStore) Sweep(ctx context.Context, olderThan time.Duration) (int, error) {
+// claimSuffix, after the subject of an upload's chunks, is where a Sweep says that it is about to remove them.
+const claimSuffix = ".sweep"
+
+// Sweep removes the chunks of uploads that have no object and are older, and returns how many.
+func (s *Store) Sweep(ctx context.Context, olderThan time.Duration) (int, error) {
 	const op = "sweep"
-	if ctx == nil {
-		return 0, errNilContext(op, s.bucket)
-	}
-	if olderThan < objectUnwatched {
-		return 0, fail(op, s.bucket, ErrInvalidArgument, "olderThan is %v, and must be at least %v", olderThan, objectUnwatched)
+	if olderThan < unwatched {
+		return 0, fault.New(op, s.bucket, fault.ErrInvalidArgument, "olderThan is %v, and must be at least %v", olderThan, unwatched)
 	}
 	removed, err := s.sweep(ctx, olderThan)
 	if err != nil {
-		return removed, objectError(op, s.bucket, "", err)
+		return removed, named(op, s.bucket, "", err)
 	}
 	return removed, nil
 }
 
-// objectClaim, after the subject of an upload's chunks, is where a Sweep says that it is about to remove them.
-const objectClaim = ".sweep"
-
-func (s *ObjectStore) sweep(ctx context.Context, olderThan time.Duration) (removed int, err error) {
+func (s *Store) sweep(ctx context.Context, olderThan time.Duration) (removed int, err error) {
 	// First the chunks, then the objects: an upload that ends in between is seen as an object. And once more when the
 	// chunks are claimed: an upload that ends after that sees the claim. Besides, an object that is renamed while the
 	// list is made may be in neither place.
@@ -54,7 +41,7 @@ func (s *ObjectStore) sweep(ctx context.Context, olderThan time.Duration) (remov
 		err = s.spare(ctx, uploads, orphans)
 	}
 	claims := make(map[string]uint64, len(orphans))
-	defer s.soon(ctx, objectChunks(s.bucket, "*"+objectClaim), func(ctx context.Context) (err error) {
+	defer s.soon(ctx, chunkSubject(s.bucket, "*"+claimSuffix), func(ctx context.Context) (err error) {
 		for subject, claim := range claims {
 			if err == nil {
 				_, err = s.purgeSubject(ctx, subject, claim)
@@ -79,9 +66,9 @@ func (s *ObjectStore) sweep(ctx context.Context, olderThan time.Duration) (remov
 			break
 		}
 		n := 0
-		n, err = s.purgeSubject(ctx, objectChunks(s.bucket, nuid), last)
+		n, err = s.purgeSubject(ctx, chunkSubject(s.bucket, nuid), last)
 		if removed += n; n > 0 {
-			s.client.log.Info("swept an orphan's chunks", "bucket", s.bucket, "upload", nuid, "chunks", n)
+			s.reports.Swept(s.bucket, nuid, n)
 		}
 	}
 	return removed, err
@@ -89,19 +76,19 @@ func (s *ObjectStore) sweep(ctx context.Context, olderThan time.Duration) (remov
 
 // claim says that the chunks are going to be removed, or takes them out of orphans when another Sweep has said so. In a
 // full bucket, where no upload can end, it need not be said.
-func (s *ObjectStore) claim(ctx context.Context, nuid string, orphans, claims map[string]uint64) error {
-	c, subject := s.client, objectChunks(s.bucket, nuid)+objectClaim
-	ctx, cancel := c.deadline(ctx)
+func (s *Store) claim(ctx context.Context, nuid string, orphans, claims map[string]uint64) error {
+	subject := chunkSubject(s.bucket, nuid) + claimSuffix
+	ctx, cancel := s.conn.Deadline(ctx)
 	defer cancel()
-	ack, _, err := c.publisher.Store(ctx, "sweep", &natsgo.Msg{Subject: subject, Header: natsgo.Header{
+	ack, _, err := s.publisher.Store(ctx, "sweep", &natsgo.Msg{Subject: subject, Header: natsgo.Header{
 		jetstream.ExpectedLastSubjSeqHeader: {"0"},
 	}})
 	switch {
 	case err == nil:
 		claims[subject] = ack.Sequence
-	case errors.Is(err, ErrConflict):
+	case errors.Is(err, fault.ErrConflict):
 		delete(orphans, nuid)
-	case !errors.Is(err, ErrStreamFull):
+	case !errors.Is(err, fault.ErrStreamFull):
 		return err
 	}
 	return nil
@@ -109,12 +96,12 @@ func (s *ObjectStore) claim(ctx context.Context, nuid string, orphans, claims ma
 
 // uploads returns the NUIDs of all that has chunks and, of those whose last chunk is old, the sequence of that one. It
 // removes the claims of Sweeps that were killed.
-func (s *ObjectStore) uploads(ctx context.Context, olderThan time.Duration) (all []string, old map[string]uint64, err error) {
-	bucket, err := s.client.bucketState(ctx, s.bucket, "")
+func (s *Store) uploads(ctx context.Context, olderThan time.Duration) (all []string, old map[string]uint64, err error) {
+	bucket, err := s.state(ctx, s.bucket, "")
 	if err != nil {
 		return nil, nil, err
 	}
-	prefix, stale := objectChunks(s.bucket, ""), make(map[string]uint64)
+	prefix, stale := chunkSubject(s.bucket, ""), make(map[string]uint64)
 	old = make(map[string]uint64)
 	err = s.walk(ctx, jetstream.ConsumerConfig{FilterSubject: prefix + ">", HeadersOnly: true}, func(m wire.Stored) {
 		nuid := strings.TrimPrefix(m.Subject, prefix)
@@ -125,7 +112,7 @@ func (s *ObjectStore) uploads(ctx context.Context, olderThan time.Duration) (all
 			if isOld {
 				old[nuid] = m.Sequence
 			}
-		case isOld && strings.HasSuffix(nuid, objectClaim):
+		case isOld && strings.HasSuffix(nuid, claimSuffix):
 			stale[m.Subject] = m.Sequence
 		}
 	})
@@ -139,9 +126,9 @@ func (s *ObjectStore) uploads(ctx context.Context, olderThan time.Duration) (all
 
 // spare takes out of orphans what objects have, also those whose metadata cannot be read, but for the NUID. When not
 // even that can be found, any of the orphans may be such an object's.
-func (s *ObjectStore) spare(ctx context.Context, uploads []string, orphans map[string]uint64) error {
+func (s *Store) spare(ctx context.Context, uploads []string, orphans map[string]uint64) error {
 	var doubt error
-	err := s.versions(ctx, func(v objectVersion, stored []byte) {
+	err := s.versions(ctx, func(v version, stored []byte) {
 		switch {
 		case !v.there():
 		case v.info.NUID != "" || v.unread == nil:

@@ -1,4 +1,4 @@
-package nats
+package object
 
 import (
 	"cmp"
@@ -19,34 +19,35 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
-// objectAhead is how many bytes are asked for at once, and so at most in memory; it makes at least 2 and at
+// readAhead is how many bytes are asked for at once, and so at most in memory; it makes at least 2 and at
 // most 256 chunks.
-const objectAhead = 4 << 20
+const readAhead = 4 << 20
 
-// objectSmall is how large an object of one chunk may be to be asked for without a consumer: so that
+// readSmall is how large an object of one chunk may be to be asked for without a consumer: so that
 // little is sent again over a link that is too slow for the answer.
-const objectSmall = 64 << 10
+const readSmall = 64 << 10
 
-// objectHeartbeat is how soon the server says that it has nothing to deliver. Only chunks that there
+// heartbeat is how soon the server says that it has nothing to deliver. Only chunks that there
 // are are asked for, so it says so only when some are missing.
-const objectHeartbeat = 100 * time.Millisecond
+const heartbeat = 100 * time.Millisecond
 
-// objectPause is how soon chunks that are not there yet are looked for again.
-const objectPause = 20 * time.Millisecond
+// readPause is how soon chunks that are not there yet are looked for again.
+const readPause = 20 * time.Millisecond
 
-// objectPatience is how many heartbeats a replica has to catch up.
-const objectPatience = 10
+// readPatience is how many heartbeats a replica has to catch up.
+const readPatience = 10
 
-const opReadObject = "read object"
+const opRead = "read object"
 
-// objectReader implements jetstream.ObjectResult on the ordered reader.
-type objectReader struct {
-	client *Client
+// Reader implements jetstream.ObjectResult on the ordered reader.
+type Reader struct {
+	store  *Store
 	target string // bucket/name, as the caller called it
-	opts   objectOptions
+	opts   Options
 	info   *jetstream.ObjectInfo // where links led
 	// partial tells that only a part of info could be read: the chunks are those that are stored.
 	partial bool
@@ -70,11 +71,8 @@ type objectReader struct {
 }
 
 // open follows links and opens the object's chunks.
-func (s *ObjectStore) open(ctx context.Context, name string, opts objectOptions) (*objectReader, error) {
-	if err := s.check(ctx, opGetObject, name); err != nil {
-		return nil, err
-	}
-	opening, cancel := s.client.deadline(ctx)
+func (s *Store) open(ctx context.Context, name string, opts Options) (*Reader, error) {
+	opening, cancel := s.conn.Deadline(ctx)
 	defer cancel()
 	version, err := s.resolve(opening, name, opts)
 	for err == nil {
@@ -82,7 +80,7 @@ func (s *ObjectStore) open(ctx context.Context, name string, opts objectOptions)
 		if failed == nil {
 			return o, nil
 		}
-		if !errors.Is(failed, ErrObjectCorrupt) {
+		if !errors.Is(failed, fault.ErrObjectCorrupt) {
 			return nil, failed
 		}
 		version, err = s.reopen(opening, name, version.info, opts, failed)
@@ -92,35 +90,35 @@ func (s *ObjectStore) open(ctx context.Context, name string, opts objectOptions)
 
 // reopen tells whether it is worth to try again after chunks were missing, and with which object: a faster
 // writer may have replaced it, or the replica that was asked may not have them yet.
-func (s *ObjectStore) reopen(ctx context.Context, name string, old *jetstream.ObjectInfo, opts objectOptions, failed error) (objectVersion, error) {
+func (s *Store) reopen(ctx context.Context, name string, old *jetstream.ObjectInfo, opts Options, failed error) (version, error) {
 	v, err := s.resolve(ctx, name, opts)
 	if err != nil || v.info.NUID != old.NUID {
 		return v, err
 	}
-	stored, err := s.client.storedChunks(ctx, v.info.Bucket, v.info.NUID)
+	stored, err := s.storedChunks(ctx, v.info.Bucket, v.info.NUID)
 	if err != nil || stored != uint64(v.info.Chunks) {
 		return v, cmp.Or(err, failed)
 	}
-	pause.Sleep(ctx, objectPause)
+	pause.Sleep(ctx, readPause)
 	return s.resolve(ctx, name, opts)
 }
 
 // openChunks begins the transfer of an object.
-func (s *ObjectStore) openChunks(ctx context.Context, name string, v objectVersion, opts objectOptions) (*objectReader, error) {
-	c, info := s.client, v.info
-	o := &objectReader{client: c, target: path(s.bucket, name), info: info, opts: opts, partial: v.unread != nil, hash: sha256.New(), caller: ctx}
+func (s *Store) openChunks(ctx context.Context, name string, v version, opts Options) (*Reader, error) {
+	info := v.info
+	o := &Reader{store: s, target: target(s.bucket, name), info: info, opts: opts, partial: v.unread != nil, hash: sha256.New(), caller: ctx}
 	if _, ok := ctx.Deadline(); !ok {
-		o.idle = c.cfg.RequestTimeout
+		o.idle = s.timeout
 	}
 	o.ctx, o.cancel = context.WithCancelCause(ctx)
-	if info.Chunks == 1 && info.Size <= objectSmall {
-		o.sole = c.soleChunk(ctx, info)
+	if info.Chunks == 1 && info.Size <= readSmall {
+		o.sole = s.soleChunk(ctx, info)
 	}
 	if info.Chunks > 0 && o.sole == nil {
-		o.reader = ordered.New(c.api, ordered.Options{
-			Stream: objectStreamPrefix + info.Bucket,
-			Config: jetstream.ConsumerConfig{FilterSubject: objectChunks(info.Bucket, info.NUID)},
-			Batch:  objectBatch(info), Total: int64(info.Chunks), Heartbeat: objectHeartbeat, Idle: o.missing,
+		o.reader = ordered.New(s.api, ordered.Options{
+			Stream: StreamPrefix + info.Bucket,
+			Config: jetstream.ConsumerConfig{FilterSubject: chunkSubject(info.Bucket, info.NUID)},
+			Batch:  batchOf(info), Total: int64(info.Chunks), Heartbeat: heartbeat, Idle: o.missing,
 		})
 		first, err := o.reader.Start(ctx)
 		if err != nil {
@@ -130,12 +128,12 @@ func (s *ObjectStore) openChunks(ctx context.Context, name string, v objectVersi
 		}
 		if stored := first.Pending; stored != uint64(info.Chunks) {
 			o.reader.Close()
-			err := fmt.Errorf("%w: %d of its %d chunks are stored", ErrObjectCorrupt, stored, info.Chunks)
+			err := fmt.Errorf("%w: %d of its %d chunks are stored", fault.ErrObjectCorrupt, stored, info.Chunks)
 			o.cancel(err)
 			return nil, err
 		}
 	}
-	forget, err := c.life.OnClose(func() { o.end(ErrClosed) })
+	forget, err := s.life.OnClose(func() { o.end(fault.ErrClosed) })
 	if err != nil {
 		o.end(err)
 		return nil, err
@@ -154,19 +152,19 @@ func (s *ObjectStore) openChunks(ctx context.Context, name string, v objectVersi
 	return o, nil
 }
 
-// objectAsk is how long a question takes at most, where there is another way to go on.
-const objectAsk = 500 * time.Millisecond
+// askTime is how long a question takes at most, where there is another way to go on.
+const askTime = 500 * time.Millisecond
 
-// objectLook is the same where nothing else can be done.
-const objectLook = 10 * time.Second
+// lookTime is the same where nothing else can be done.
+const lookTime = 10 * time.Second
 
 // soleChunk asks for the chunk of an object that has one, which takes a consumer less than reading it
 // as a stream. It returns nil when it does not get the chunk: then a consumer may.
-func (c *Client) soleChunk(ctx context.Context, info *jetstream.ObjectInfo) []byte {
+func (s *Store) soleChunk(ctx context.Context, info *jetstream.ObjectInfo) []byte {
 	question := &natsgo.Msg{
-		Subject: c.api.Subject("DIRECT.GET." + objectStreamPrefix + info.Bucket + "." + objectChunks(info.Bucket, info.NUID)),
+		Subject: s.api.Subject("DIRECT.GET." + StreamPrefix + info.Bucket + "." + chunkSubject(info.Bucket, info.NUID)),
 	}
-	m, err := c.conn.Exchange(ctx, question, objectAsk)
+	m, err := s.conn.Exchange(ctx, question, askTime)
 	if err != nil {
 		return nil
 	}
@@ -181,23 +179,23 @@ func (c *Client) soleChunk(ctx context.Context, info *jetstream.ObjectInfo) []by
 const linkDepth = 8
 
 // resolve returns the object that name leads to.
-func (s *ObjectStore) resolve(ctx context.Context, name string, opts objectOptions) (objectVersion, error) {
+func (s *Store) resolve(ctx context.Context, name string, opts Options) (version, error) {
 	bucket := s.bucket
 	for range linkDepth {
-		v, err := s.client.objectVersion(ctx, bucket, name)
+		v, err := s.version(ctx, bucket, name)
 		if err != nil {
 			return v, err
 		}
 		switch {
-		case v.info == nil, v.info.Deleted && !opts.showDeleted:
+		case v.info == nil, v.info.Deleted && !opts.Deleted:
 			return v, jetstream.ErrObjectNotFound
 		case v.isLink():
 		case v.unread == nil:
 			return v, nil
-		case !opts.unverified || v.info.NUID == "":
+		case !opts.Unverified || v.info.NUID == "":
 			return v, v.unread
 		default:
-			stored, err := s.client.storedChunks(ctx, bucket, v.info.NUID)
+			stored, err := s.storedChunks(ctx, bucket, v.info.NUID)
 			v.info.Chunks = uint32(stored) //nolint:gosec // a metadata has no larger number
 			return v, err
 		}
@@ -205,22 +203,22 @@ func (s *ObjectStore) resolve(ctx context.Context, name string, opts objectOptio
 		if link.Name == "" {
 			return v, jetstream.ErrCantGetBucket
 		}
-		if err := checkName(opGetObject, "bucket", link.Bucket); err != nil {
+		if err := subjects.CheckName(opGet, "bucket", link.Bucket); err != nil {
 			return v, err
 		}
 		bucket, name = link.Bucket, link.Name
 	}
-	return objectVersion{}, fmt.Errorf("more than %d links in a row", linkDepth)
+	return version{}, fmt.Errorf("more than %d links in a row", linkDepth)
 }
 
-// objectBatch returns how many chunks to ask for at once.
-func objectBatch(info *jetstream.ObjectInfo) int {
+// batchOf returns how many chunks to ask for at once.
+func batchOf(info *jetstream.ObjectInfo) int {
 	chunk := max(info.Size/uint64(info.Chunks), 1)
-	return int(min(max(objectAhead/chunk, 2), 256))
+	return int(min(max(readAhead/chunk, 2), 256))
 }
 
 // Read implements io.Reader. The last chunk is handed out only when the whole fits the digest.
-func (o *objectReader) Read(p []byte) (int, error) {
+func (o *Reader) Read(p []byte) (int, error) {
 	n := 0
 	err := o.take(len(p) == 0, func() {
 		n = copy(p, o.chunk)
@@ -230,14 +228,14 @@ func (o *objectReader) Read(p []byte) (int, error) {
 }
 
 // next returns what is left of a chunk, or the next one.
-func (o *objectReader) next() (chunk []byte, err error) {
+func (o *Reader) next() (chunk []byte, err error) {
 	err = o.take(false, func() { chunk, o.chunk = o.chunk, nil })
 	return chunk, err
 }
 
 // take lets use have the chunk, which it fetches when none is there and one is wanted, and reports the
 // progress afterwards.
-func (o *objectReader) take(nothing bool, use func()) error {
+func (o *Reader) take(nothing bool, use func()) error {
 	o.mu.Lock()
 	for len(o.chunk) == 0 && !nothing {
 		if o.err == nil {
@@ -256,13 +254,13 @@ func (o *objectReader) take(nothing bool, use func()) error {
 	o.fresh = false
 	o.mu.Unlock()
 	if fresh { // unlocked, for it may close the reader
-		o.opts.report(o.client, int64(done), int64(o.size()))
+		o.opts.report(int64(done), int64(o.size()))
 	}
 	return err
 }
 
 // fill fetches the next chunk and, with the last one, checks the whole.
-func (o *objectReader) fill() error {
+func (o *Reader) fill() error {
 	if o.chunks == o.info.Chunks {
 		if o.size() > o.got { // with no chunks at all
 			return o.fail(o.verify())
@@ -301,7 +299,7 @@ func (o *objectReader) fill() error {
 }
 
 // fail ends the transfer and returns what Read says.
-func (o *objectReader) fail(err error) error {
+func (o *Reader) fail(err error) error {
 	cause := fault.Ended(o.caller)
 	if cause == nil {
 		cause = context.Cause(o.ctx)
@@ -312,39 +310,39 @@ func (o *objectReader) fail(err error) error {
 		err = cause
 	case cause != nil && errors.Is(err, context.Canceled): // by the timer
 		err = cause
-	case errors.Is(err, ErrNotConnected): // all the time
-		return &fault.Error{Op: opReadObject, Target: o.target, Kind: ErrNotConnected, Cause: o.client.conn.LastError()}
+	case errors.Is(err, fault.ErrNotConnected): // all the time
+		return &fault.Error{Op: opRead, Target: o.target, Kind: fault.ErrNotConnected, Cause: o.store.conn.LastError()}
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		err = fault.Joined{jetstream.ErrBucketNotFound, err}
 	}
-	return wrap(opReadObject, o.target, err)
+	return fault.Wrap(opRead, o.target, err)
 }
 
 // size returns how large the object is, by its metadata if they say so.
-func (o *objectReader) size() uint64 {
+func (o *Reader) size() uint64 {
 	if o.partial {
 		return o.got
 	}
 	return o.info.Size
 }
 
-func (o *objectReader) verify() error {
-	want, err := objectDigest(o.info.Digest)
+func (o *Reader) verify() error {
+	want, err := digestOf(o.info.Digest)
 	switch {
 	case o.got != o.size():
-		return fmt.Errorf("%w: %d bytes instead of %d", ErrObjectCorrupt, o.got, o.info.Size)
-	case err != nil && o.opts.unverified:
+		return fmt.Errorf("%w: %d bytes instead of %d", fault.ErrObjectCorrupt, o.got, o.info.Size)
+	case err != nil && o.opts.Unverified:
 		return nil
 	case err != nil:
-		return fmt.Errorf("%w: its digest is of no known kind, and WithUnverifiedObject reads it all the same: %w", ErrObjectCorrupt, err)
+		return fmt.Errorf("%w: its digest is of no known kind, and WithUnverifiedObject reads it all the same: %w", fault.ErrObjectCorrupt, err)
 	case string(o.hash.Sum(nil)) != string(want):
 		return jetstream.ErrDigestMismatch
 	}
 	return nil
 }
 
-// objectDigest decodes a digest, which is one of SHA-256.
-func objectDigest(text string) ([]byte, error) {
+// digestOf decodes a digest, which is one of SHA-256.
+func digestOf(text string) ([]byte, error) {
 	digest, err := jetstream.DecodeObjectDigest(text)
 	if err == nil && (len(digest) != sha256.Size || !strings.EqualFold(text[:len("SHA-256=")], "SHA-256=")) {
 		err = jetstream.ErrInvalidDigestFormat
@@ -354,11 +352,10 @@ func objectDigest(text string) ([]byte, error) {
 
 // missing is asked when the server has nothing to deliver though chunks are outstanding. It returns
 // why they will not come, and nil when they may.
-func (o *objectReader) missing(ctx context.Context) error {
-	c := o.client
-	ctx, cancel := context.WithTimeout(ctx, objectLook) // the heartbeats go on, and it is asked again
+func (o *Reader) missing(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTime) // the heartbeats go on, and it is asked again
 	defer cancel()
-	version, err := c.objectVersion(ctx, o.info.Bucket, o.info.Name)
+	version, err := o.store.version(ctx, o.info.Bucket, o.info.Name)
 	if err != nil {
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			return err
@@ -370,23 +367,23 @@ func (o *objectReader) missing(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("deleted while it was read: %w", err)
 	case info.NUID != o.info.NUID:
-		return fmt.Errorf("%w: replaced while it was read", ErrConflict)
+		return fmt.Errorf("%w: replaced while it was read", fault.ErrConflict)
 	}
-	stored, err := c.storedChunks(ctx, o.info.Bucket, o.info.NUID)
+	stored, err := o.store.storedChunks(ctx, o.info.Bucket, o.info.NUID)
 	if err != nil {
 		return nil // it is asked again
 	}
 	if stored == uint64(o.info.Chunks) { // the consumer's replica is behind; another consumer may not be
-		if o.behind++; o.behind%objectPatience == 0 {
+		if o.behind++; o.behind%readPatience == 0 {
 			o.reader.Renew()
 		}
 		return nil
 	}
-	return fmt.Errorf("%w: %d of its %d chunks are stored", ErrObjectCorrupt, stored, o.info.Chunks)
+	return fmt.Errorf("%w: %d of its %d chunks are stored", fault.ErrObjectCorrupt, stored, o.info.Chunks)
 }
 
 // release ends the transfer.
-func (o *objectReader) release() {
+func (o *Reader) release() {
 	o.cancel(nil)
 	if o.forget != nil {
 		o.forget()
@@ -397,29 +394,29 @@ func (o *objectReader) release() {
 }
 
 // end lets a Read that waits and all later ones return err.
-func (o *objectReader) end(err error) {
+func (o *Reader) end(err error) {
 	o.cancel(err)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.chunk = nil
 	if o.err == nil {
-		o.err = wrap(opReadObject, o.target, err)
+		o.err = fault.Wrap(opRead, o.target, err)
 	}
 	o.release()
 }
 
 // Close implements io.Closer. It ends a Read that waits.
-func (o *objectReader) Close() error {
+func (o *Reader) Close() error {
 	o.end(os.ErrClosed)
 	return nil
 }
 
 // Info implements jetstream.ObjectResult.
-func (o *objectReader) Info() (*jetstream.ObjectInfo, error) { return o.info, nil }
+func (o *Reader) Info() (*jetstream.ObjectInfo, error) { return o.info, nil }
 
 // Error implements jetstream.ObjectResult: it returns the error that ended the reading, but for
 // its natural end.
-func (o *objectReader) Error() error {
+func (o *Reader) Error() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err == io.EOF || errors.Is(o.err, os.ErrClosed) { //nolint:errorlint // the very value that Read returns

@@ -1,4 +1,4 @@
-package nats
+package object
 
 import (
 	"context"
@@ -10,18 +10,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // commit makes the chunks the object, in the place of the version that is there, whose chunks it removes.
 // It expects that very version: else one of two writers would leave the chunks of the other behind.
-func (w *objectWriter) commit(ctx context.Context) error {
-	c, info := w.store.client, &w.uploaded
-	var old objectVersion
+func (w *writer) commit(ctx context.Context) error {
+	info := &w.uploaded
+	var old version
 	var lost error // a conflict
 	for race := 1; ; race++ {
 		// The first look-up goes out while the last chunks are on their way.
-		now, err := c.objectVersion(ctx, info.Bucket, info.Name)
+		now, err := w.store.version(ctx, info.Bucket, info.Name)
 		for err == nil && len(w.flying) > 0 {
 			err = w.acked(ctx)
 		}
@@ -40,11 +41,11 @@ func (w *objectWriter) commit(ctx context.Context) error {
 		}
 		shared := false
 		if err == nil {
-			shared, err = w.store.shared(ctx, opPutObject, now)
+			shared, err = w.store.shared(ctx, opPut, now)
 		}
 		if err == nil && shared { // a rename was cut
-			err = w.store.remove(ctx, opPutObject, now)
-			if (err == nil || errors.Is(err, ErrConflict)) && race < objectRaces {
+			err = w.store.remove(ctx, opPut, now)
+			if (err == nil || errors.Is(err, fault.ErrConflict)) && race < races {
 				continue
 			}
 		}
@@ -53,16 +54,16 @@ func (w *objectWriter) commit(ctx context.Context) error {
 			return err
 		}
 		old = now
-		m, err := c.objectMetaMessage(objectVersion{info: info}, old.sequence)
+		m, err := w.store.message(version{info: info}, old.sequence)
 		if err != nil {
 			w.abandon(ctx, err)
 			return err
 		}
-		sequence, err := c.storeObjectMessage(ctx, opPutObject, info, m)
+		sequence, err := w.store.storeMessage(ctx, opPut, info, m)
 		switch {
 		case err == nil:
 			return w.committed(ctx, old, sequence)
-		case errors.Is(err, ErrConflict) && race < objectRaces:
+		case errors.Is(err, fault.ErrConflict) && race < races:
 			lost = err
 			continue
 		case isDoubtful(ctx, err):
@@ -76,22 +77,22 @@ func (w *objectWriter) commit(ctx context.Context) error {
 
 // committed ends an upload that is the object now, unless a Sweep has taken its chunks: then what it replaced is put
 // back.
-func (w *objectWriter) committed(ctx context.Context, old objectVersion, sequence uint64) error {
+func (w *writer) committed(ctx context.Context, old version, sequence uint64) error {
 	err := w.verify(ctx, true)
 	if err == nil {
 		w.uploaded.ModTime = time.Now().UTC() // about the server's
 		w.store.release(ctx, old, false)
 		return nil
 	}
-	if !errors.Is(err, ErrObjectCorrupt) {
+	if !errors.Is(err, fault.ErrObjectCorrupt) {
 		w.store.leaveBehind(w.subject, err)
 		return err
 	}
 	w.store.soon(ctx, w.subject, func(ctx context.Context) error {
 		if !old.there() {
-			old = objectVersion{info: tombstone(&w.uploaded)}
+			old = version{info: tombstone(&w.uploaded)}
 		}
-		if _, err := w.store.client.storeMeta(ctx, opPutObject, old, sequence); err != nil && !errors.Is(err, ErrConflict) {
+		if _, err := w.store.storeMeta(ctx, opPut, old, sequence); err != nil && !errors.Is(err, fault.ErrConflict) {
 			return err
 		}
 		return w.store.purgeWithin(ctx, w.uploaded.NUID)
@@ -102,52 +103,51 @@ func (w *objectWriter) committed(ctx context.Context, old objectVersion, sequenc
 // verify counts the chunks where they may not be what was sent: after a message ID was forgotten, or when a Sweep may
 // have taken a slow upload for an orphan. A Sweep claims the chunks before it looks for the object a last time, so
 // that one of the two sees the other.
-func (w *objectWriter) verify(ctx context.Context, committed bool) error {
-	if !w.doubt && time.Since(w.begun) < objectUnwatched {
+func (w *writer) verify(ctx context.Context, committed bool) error {
+	if !w.doubt && time.Since(w.begun) < unwatched {
 		return nil
 	}
-	c := w.store.client
 	if committed {
-		switch _, err := c.api.Stored(ctx, objectStreamPrefix+w.store.bucket, wire.Get{LastFor: w.subject + objectClaim}); {
+		switch _, err := w.store.api.Stored(ctx, StreamPrefix+w.store.bucket, wire.Get{LastFor: w.subject + claimSuffix}); {
 		case err == nil:
-			return fmt.Errorf("%w: a Sweep is removing the chunks of an upload that paused for so long", ErrObjectCorrupt)
+			return fmt.Errorf("%w: a Sweep is removing the chunks of an upload that paused for so long", fault.ErrObjectCorrupt)
 		case !errors.Is(err, jetstream.ErrMsgNotFound):
 			return err
 		}
 	}
-	stored, err := c.storedChunks(ctx, w.store.bucket, w.uploaded.NUID)
+	stored, err := w.store.storedChunks(ctx, w.store.bucket, w.uploaded.NUID)
 	if err == nil && stored != uint64(w.uploaded.Chunks) {
-		err = fmt.Errorf("%w: %d chunks were stored and there are %d", ErrObjectCorrupt, w.uploaded.Chunks, stored)
+		err = fmt.Errorf("%w: %d chunks were stored and there are %d", fault.ErrObjectCorrupt, w.uploaded.Chunks, stored)
 	}
 	return err
 }
 
 // isDoubtful tells whether the message that failed may be stored all the same.
 func isDoubtful(ctx context.Context, err error) bool {
-	if errors.Is(err, ErrNotConnected) {
+	if errors.Is(err, fault.ErrNotConnected) {
 		return false
 	}
-	return ctx.Err() != nil || errors.Is(err, ErrTimeout) || errors.Is(err, ErrConnectionLost) || errors.Is(err, ErrClosed)
+	return ctx.Err() != nil || errors.Is(err, fault.ErrTimeout) || errors.Is(err, fault.ErrConnectionLost) || errors.Is(err, fault.ErrClosed)
 }
 
 // abandon removes what was uploaded, without keeping the caller waiting; Shutdown waits for it.
-func (w *objectWriter) abandon(ctx context.Context, err error) {
+func (w *writer) abandon(ctx context.Context, err error) {
 	if w.uploaded.Chunks == 0 {
 		return // none was sent
 	}
-	if errors.Is(err, ErrWrongDomain) { // what is stored is another's
+	if errors.Is(err, fault.ErrWrongDomain) { // what is stored is another's
 		w.giveUp()
 		w.store.leaveBehind(w.subject, err)
 		return
 	}
 	remove := func(ctx context.Context) error {
-		defer time.AfterFunc(objectCleanup, w.giveUp).Stop()
+		defer time.AfterFunc(cleanup, w.giveUp).Stop()
 		for _, chunk := range w.flying {
 			_, _, _ = chunk.future.Result(true) // what is still on its way would miss the purge
 		}
 		return w.store.purgeWithin(ctx, w.uploaded.NUID)
 	}
-	if errors.Is(err, ErrStreamFull) { // the caller may need the room
+	if errors.Is(err, fault.ErrStreamFull) { // the caller may need the room
 		w.store.soon(ctx, w.subject, remove)
 		return
 	}
@@ -156,13 +156,13 @@ func (w *objectWriter) abandon(ctx context.Context, err error) {
 
 // settle finds out, without keeping the caller waiting, whether the metadata is stored: it sends it again
 // under the same ID. So the object is there as a whole, or nothing is left of it.
-func (w *objectWriter) settle(m *natsgo.Msg, old objectVersion) {
+func (w *writer) settle(m *natsgo.Msg, old version) {
 	w.store.afterwards(w.subject, func(ctx context.Context) error {
-		_, err := w.store.client.storeObjectMessage(ctx, opPutObject, &w.uploaded, m)
+		_, err := w.store.storeMessage(ctx, opPut, &w.uploaded, m)
 		switch {
 		case err == nil && old.hasChunks():
 			return w.store.purgeWithin(ctx, old.info.NUID)
-		case isDoubtful(ctx, err), errors.Is(err, ErrConflict):
+		case isDoubtful(ctx, err), errors.Is(err, fault.ErrConflict):
 			return err
 		case err != nil:
 			return w.store.purgeWithin(ctx, w.uploaded.NUID)
@@ -172,8 +172,8 @@ func (w *objectWriter) settle(m *natsgo.Msg, old objectVersion) {
 }
 
 // soon runs f, also when ctx has ended, and beside the caller when it takes long.
-func (s *ObjectStore) soon(ctx context.Context, subject string, f func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), objectCleanup)
+func (s *Store) soon(ctx context.Context, subject string, f func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup)
 	defer cancel()
 	if f(ctx) != nil {
 		s.afterwards(subject, f)
@@ -182,16 +182,15 @@ func (s *ObjectStore) soon(ctx context.Context, subject string, f func(context.C
 
 // afterwards runs f beside the caller. Shutdown waits for it, unless there is no connection. When it fails,
 // or the client is closed already, chunks may be left behind.
-func (s *ObjectStore) afterwards(subject string, f func(context.Context) error) {
-	c := s.client
-	ended, err := c.life.Begin()
+func (s *Store) afterwards(subject string, f func(context.Context) error) {
+	ended, err := s.life.Begin()
 	if err != nil {
 		s.leaveBehind(subject, err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), objectAftermath)
-	forget, err := c.life.OnClose(func() {
-		if !c.IsConnected() {
+	ctx, cancel := context.WithTimeout(context.Background(), aftermath)
+	forget, err := s.life.OnClose(func() {
+		if !s.conn.IsUp() {
 			cancel()
 		}
 	})

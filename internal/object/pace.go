@@ -1,4 +1,4 @@
-package nats
+package object
 
 import (
 	"context"
@@ -16,14 +16,14 @@ const (
 	chunksAtFirst = 4
 )
 
-// uploadPace adapts an upload to its link.
-type uploadPace struct {
+// pace adapts an upload to its link.
+type pace struct {
 	window   int           // chunks that may be in flight
 	patience time.Duration // of the next chunk
 }
 
 // learn takes what came of a chunk, and tells whether it was sent more than once.
-func (p *uploadPace) learn(chunk objectChunk) (repeated bool) {
+func (p *pace) learn(chunk chunk) (repeated bool) {
 	took, repeated := chunk.future.Took()
 	if repeated {
 		// The chunks of one election are one reason.
@@ -34,7 +34,7 @@ func (p *uploadPace) learn(chunk objectChunk) (repeated bool) {
 		return true
 	}
 	p.patience = min(max(chunkPatience*took, chunkPatienceMin), chunkPatienceMax)
-	p.window = min(p.window+1, objectWindow)
+	p.window = min(p.window+1, mostFlying)
 	return false
 }
 

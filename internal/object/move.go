@@ -1,10 +1,12 @@
-package nats
+package object
 
 import (
 	"context"
 	"errors"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // rename gives the chunks of an object to another name, in three steps, after each of which it may be cut. The old
@@ -14,11 +16,10 @@ import (
 //
 // Every step expects the version that it has seen. Nobody removes chunks but who has seen that no other name has
 // them, in such a way that none gets them any more, and replaces the very version that was there before.
-func (s *ObjectStore) rename(ctx context.Context, op, name string, meta jetstream.ObjectMeta) error {
-	c := s.client
-	ctx, cancel := c.deadline(ctx)
+func (s *Store) rename(ctx context.Context, op, name string, meta jetstream.ObjectMeta) error {
+	ctx, cancel := s.conn.Deadline(ctx)
 	defer cancel()
-	old, err := c.objectVersion(ctx, s.bucket, name)
+	old, err := s.version(ctx, s.bucket, name)
 	if err != nil {
 		return err
 	}
@@ -26,7 +27,7 @@ func (s *ObjectStore) rename(ctx context.Context, op, name string, meta jetstrea
 	if err != nil {
 		return err
 	}
-	taken, err := c.objectVersion(ctx, s.bucket, meta.Name)
+	taken, err := s.version(ctx, s.bucket, meta.Name)
 	if err != nil {
 		return err
 	}
@@ -38,31 +39,31 @@ func (s *ObjectStore) rename(ctx context.Context, op, name string, meta jetstrea
 			return err
 		}
 	}
-	leaving, err := c.storeMeta(ctx, op, objectVersion{info: old.info, move: objectMove{To: meta.Name}}, old.sequence)
+	leaving, err := s.storeMeta(ctx, op, version{info: old.info, move: moved{To: meta.Name}}, old.sequence)
 	if err != nil {
 		return err
 	}
-	if _, err := c.storeMeta(ctx, op, objectVersion{info: info, move: objectMove{From: name}}, taken.sequence); err != nil {
+	if _, err := s.storeMeta(ctx, op, version{info: info, move: moved{From: name}}, taken.sequence); err != nil {
 		return err
 	}
-	gone, err := c.storeMeta(ctx, op, objectVersion{info: tombstone(old.info)}, leaving)
+	gone, err := s.storeMeta(ctx, op, version{info: tombstone(old.info)}, leaving)
 	if err == nil {
-		_, err = s.purgeSubject(ctx, objectMetaSubject(s.bucket, name), gone) // as upstream leaves no trace of it
+		_, err = s.purgeSubject(ctx, MetaSubject(s.bucket, name), gone) // as upstream leaves no trace of it
 		return err
 	}
-	if !errors.Is(err, ErrConflict) {
+	if !errors.Is(err, fault.ErrConflict) {
 		return err
 	}
-	if now, failed := c.objectVersion(ctx, s.bucket, name); failed != nil || !now.has(info.NUID) {
+	if now, failed := s.version(ctx, s.bucket, name); failed != nil || !now.has(info.NUID) {
 		return failed // the object is there under the new name, and another one, or none, under the old
 	}
 	// Somebody has changed the object, which is to stay where it is.
 	for race := 1; ; race++ {
-		renamed, failed := c.objectVersion(ctx, s.bucket, meta.Name)
+		renamed, failed := s.version(ctx, s.bucket, meta.Name)
 		if failed == nil && renamed.has(info.NUID) && renamed.move.From == name {
 			failed = s.remove(ctx, op, renamed)
 		}
-		if !errors.Is(failed, ErrConflict) || race == objectRaces {
+		if !errors.Is(failed, fault.ErrConflict) || race == races {
 			if failed != nil {
 				return failed
 			}
@@ -72,16 +73,16 @@ func (s *ObjectStore) rename(ctx context.Context, op, name string, meta jetstrea
 }
 
 // endMove ends another rename of the object, which was cut or is under way: the object is where v is, and nowhere else.
-func (s *ObjectStore) endMove(ctx context.Context, op string, v objectVersion) (objectVersion, error) {
+func (s *Store) endMove(ctx context.Context, op string, v version) (version, error) {
 	// A new version of it keeps the other rename from going on; before that the object may have moved.
-	sequence, err := s.client.storeMeta(ctx, op, v, v.sequence)
+	sequence, err := s.storeMeta(ctx, op, v, v.sequence)
 	v.sequence = sequence
 	for race := 1; err == nil; race++ {
-		var other objectVersion
-		if other, err = s.client.objectVersion(ctx, s.bucket, v.move.other()); err != nil || v.move.From != "" && !other.has(v.info.NUID) {
+		var other version
+		if other, err = s.version(ctx, s.bucket, v.move.other()); err != nil || v.move.From != "" && !other.has(v.info.NUID) {
 			break
 		}
-		if err = s.bar(ctx, op, v, other); !errors.Is(err, ErrConflict) || race == objectRaces {
+		if err = s.bar(ctx, op, v, other); !errors.Is(err, fault.ErrConflict) || race == races {
 			break
 		}
 		err = nil
@@ -91,21 +92,21 @@ func (s *ObjectStore) endMove(ctx context.Context, op string, v objectVersion) (
 
 // bar deletes what the other name has of v's chunks. When it has none, the mark of a deletion keeps a rename that is
 // under way from giving them to it.
-func (s *ObjectStore) bar(ctx context.Context, op string, v, other objectVersion) error {
+func (s *Store) bar(ctx context.Context, op string, v, other version) error {
 	if other.there() && !other.has(v.info.NUID) {
 		return nil
 	}
 	if other.info == nil {
 		other.info = &jetstream.ObjectInfo{ObjectMeta: jetstream.ObjectMeta{Name: v.move.other()}, Bucket: s.bucket, NUID: v.info.NUID}
 	}
-	_, err := s.client.storeMeta(ctx, op, objectVersion{info: tombstone(other.info)}, other.sequence)
+	_, err := s.storeMeta(ctx, op, version{info: tombstone(other.info)}, other.sequence)
 	return err
 }
 
 // shared tells, before v is replaced, whether another name needs its chunks. When none does, none will.
-func (s *ObjectStore) shared(ctx context.Context, op string, v objectVersion) (bool, error) {
+func (s *Store) shared(ctx context.Context, op string, v version) (bool, error) {
 	for race := 1; v.there() && v.move.other() != ""; race++ {
-		other, err := s.client.objectVersion(ctx, s.bucket, v.move.other())
+		other, err := s.version(ctx, s.bucket, v.move.other())
 		if err != nil {
 			return false, err
 		}
@@ -114,9 +115,9 @@ func (s *ObjectStore) shared(ctx context.Context, op string, v objectVersion) (b
 		case v.move.To != "" && !has:
 			err = s.bar(ctx, op, v, other)
 		case v.move.From != "" && has: // the rename is not to end, should it be under way
-			_, err = s.client.storeMeta(ctx, op, other, other.sequence)
+			_, err = s.storeMeta(ctx, op, other, other.sequence)
 		}
-		if !errors.Is(err, ErrConflict) || race == objectRaces {
+		if !errors.Is(err, fault.ErrConflict) || race == races {
 			return has, err
 		}
 	}
@@ -124,16 +125,16 @@ func (s *ObjectStore) shared(ctx context.Context, op string, v objectVersion) (b
 }
 
 // remove deletes v, or returns ErrConflict when it is not the last version.
-func (s *ObjectStore) remove(ctx context.Context, op string, v objectVersion) error {
+func (s *Store) remove(ctx context.Context, op string, v version) error {
 	shared, err := s.shared(ctx, op, v)
 	if err != nil {
 		return err
 	}
-	gone := objectVersion{info: tombstone(v.info)}
+	gone := version{info: tombstone(v.info)}
 	if shared {
 		gone.move = v.move // for the other name, should it be deleted at the same time
 	}
-	if _, err := s.client.storeMeta(ctx, op, gone, v.sequence); err != nil {
+	if _, err := s.storeMeta(ctx, op, gone, v.sequence); err != nil {
 		return err
 	}
 	s.release(ctx, v, shared)
@@ -142,13 +143,13 @@ func (s *ObjectStore) remove(ctx context.Context, op string, v objectVersion) er
 
 // release removes the chunks of a version that was replaced, also when ctx has ended. Those that were shared it
 // removes when the other name has been deleted meanwhile.
-func (s *ObjectStore) release(ctx context.Context, v objectVersion, shared bool) {
+func (s *Store) release(ctx context.Context, v version, shared bool) {
 	if !v.hasChunks() {
 		return
 	}
-	s.soon(ctx, objectChunks(s.bucket, v.info.NUID), func(ctx context.Context) error {
+	s.soon(ctx, chunkSubject(s.bucket, v.info.NUID), func(ctx context.Context) error {
 		if shared {
-			other, err := s.client.objectVersion(ctx, s.bucket, v.move.other())
+			other, err := s.version(ctx, s.bucket, v.move.other())
 			if err != nil || other.there() || other.info == nil || other.info.NUID != v.info.NUID || other.move.other() != v.info.Name {
 				return err
 			}

@@ -1,4 +1,4 @@
-package nats
+package object
 
 import (
 	"context"
@@ -20,41 +20,41 @@ import (
 )
 
 const (
-	// objectChunkSize is how large chunks are unless the uploader chooses otherwise, or the server
+	// chunkSize is how large chunks are unless the uploader chooses otherwise, or the server
 	// takes no messages of that size. With upstream's 128 KiB an upload takes a sixth longer, with
 	// 512 KiB a tenth less, but then other messages wait behind a chunk for longer.
-	objectChunkSize = 256 << 10
-	// objectHeaderRoom is what the message ID of a chunk may take of the server's max_payload.
-	objectHeaderRoom = 64
-	// objectWindow is how many chunks may wait for their acknowledgement, on a link that is fast enough.
+	chunkSize = 256 << 10
+	// headerRoom is what the message ID of a chunk may take of the server's max_payload.
+	headerRoom = 64
+	// mostFlying is how many chunks may wait for their acknowledgement, on a link that is fast enough.
 	// More brings no speed.
-	objectWindow = 8
-	// objectCleanup bounds the removal of chunks that no object needs while the caller waits.
-	objectCleanup = time.Second
-	// objectAftermath bounds, beside the caller, the removal of the chunks of an upload that failed and
+	mostFlying = 8
+	// cleanup bounds the removal of chunks that no object needs while the caller waits.
+	cleanup = time.Second
+	// aftermath bounds, beside the caller, the removal of the chunks of an upload that failed and
 	// finding out what became of one whose outcome is not known.
-	objectAftermath = 30 * time.Second
-	// objectUnwatched is how long an upload may last before it looks whether its chunks are still there:
+	aftermath = 30 * time.Second
+	// unwatched is how long an upload may last before it looks whether its chunks are still there:
 	// a Sweep, which leaves alone what is younger, may have taken a slow one for an orphan.
-	objectUnwatched = time.Second
+	unwatched = time.Second
 )
 
-const opPutObject = "put object"
+const opPut = "put object"
 
-// objectWriter puts one object. Upstream's Put sends a chunk again from a buffer that holds the next one
+// writer puts one object. Upstream's Put sends a chunk again from a buffer that holds the next one
 // already; stores the metadata before all chunks are known to be stored; and leaves the chunks behind
 // when its context is cancelled.
-type objectWriter struct {
-	store    *ObjectStore
-	opts     objectOptions
+type writer struct {
+	store    *Store
+	opts     Options
 	uploaded jetstream.ObjectInfo
 	subject  string // of the chunks
 	total    int64  // bytes of the source; -1 when it does not tell
 	begun    time.Time
-	replaces func(objectVersion) error // refuses what is not to be replaced, when set
+	replaces func(version) error // refuses what is not to be replaced, when set
 
-	pace   uploadPace
-	flying []objectChunk   // in the order of the object
+	pace   pace
+	flying []chunk         // in the order of the object
 	free   [][]byte        // buffers of chunks that are stored
 	last   uint64          // sequence of the last chunk that is stored
 	done   int64           // bytes that are stored
@@ -63,17 +63,31 @@ type objectWriter struct {
 	giveUp context.CancelFunc
 }
 
-// objectChunk is a chunk in flight. Its data must not change until it is acknowledged.
-type objectChunk struct {
+// chunk is a chunk in flight. Its data must not change until it is acknowledged.
+type chunk struct {
 	future   *publish.Future
 	data     []byte
 	patience time.Duration
 }
 
+// Put stores what r yields, in the place of an object of that name.
+func (s *Store) Put(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader, opts Options) (*jetstream.ObjectInfo, error) {
+	source := positionOf(r)
+	for removed := 0; ; removed++ {
+		info, err := s.put(ctx, meta, r, opts)
+		if err == nil {
+			return info, nil
+		}
+		if !errors.Is(err, fault.ErrStreamFull) || !s.makeRoom(ctx, meta.Name, source, removed) {
+			return nil, named(opPut, s.bucket, meta.Name, err)
+		}
+	}
+}
+
 // put stores what r yields as chunks, then the metadata that makes them the object, and at last
 // removes the chunks of the object that was replaced.
-func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader, opts objectOptions) (*jetstream.ObjectInfo, error) {
-	w, err := s.newObjectWriter(ctx, meta, r)
+func (s *Store) put(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader, opts Options) (*jetstream.ObjectInfo, error) {
+	w, err := s.newWriter(ctx, meta)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +95,7 @@ func (s *ObjectStore) put(ctx context.Context, meta jetstream.ObjectMeta, r io.R
 	return w.put(ctx, r)
 }
 
-func (w *objectWriter) put(ctx context.Context, r io.Reader) (*jetstream.ObjectInfo, error) {
+func (w *writer) put(ctx context.Context, r io.Reader) (*jetstream.ObjectInfo, error) {
 	if err := w.upload(ctx, r); err != nil {
 		w.abandon(ctx, err)
 		return nil, err
@@ -90,23 +104,12 @@ func (w *objectWriter) put(ctx context.Context, r io.Reader) (*jetstream.ObjectI
 		return nil, err
 	}
 	w.giveUp() // nothing is in flight
-	w.opts.report(w.store.client, w.done, w.done)
+	w.opts.report(w.done, w.done)
 	return &w.uploaded, nil
 }
 
-// newObjectWriter checks the arguments of a Put.
-func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader) (*objectWriter, error) {
-	switch {
-	case meta.Name == "":
-		return nil, fail(opPutObject, s.bucket, ErrInvalidArgument, "%w", jetstream.ErrBadObjectMeta)
-	case meta.Opts != nil && meta.Opts.Link != nil:
-		return nil, jetstream.ErrLinkNotAllowed
-	case r == nil:
-		return nil, fmt.Errorf("%w: the reader is nil", ErrInvalidArgument)
-	}
-	if err := s.check(ctx, opPutObject, meta.Name); err != nil {
-		return nil, err
-	}
+// newWriter decides on the size of the chunks.
+func (s *Store) newWriter(ctx context.Context, meta jetstream.ObjectMeta) (*writer, error) {
 	var opts jetstream.ObjectMetaOptions // a copy: the caller's stays as it is
 	if meta.Opts != nil {
 		opts = *meta.Opts
@@ -116,28 +119,28 @@ func (s *ObjectStore) newObjectWriter(ctx context.Context, meta jetstream.Object
 		return nil, err
 	}
 	if opts.ChunkSize == 0 {
-		opts.ChunkSize = objectChunkSize
+		opts.ChunkSize = chunkSize
 	} else if int64(opts.ChunkSize) > most {
 		return nil, fmt.Errorf("chunks of %d bytes, and the %s is %d: %w", opts.ChunkSize, what, most, natsgo.ErrMaxPayload)
 	}
-	opts.ChunkSize = uint32(min(int64(opts.ChunkSize), max(most-objectHeaderRoom, 1)))
+	opts.ChunkSize = uint32(min(int64(opts.ChunkSize), max(most-headerRoom, 1)))
 	meta.Opts = &opts
-	w := &objectWriter{
+	w := &writer{
 		store:    s,
 		uploaded: jetstream.ObjectInfo{ObjectMeta: meta, Bucket: s.bucket, NUID: rand.Text()},
 		begun:    time.Now(),
-		pace:     uploadPace{window: chunksAtFirst, patience: chunkPatienceMin},
+		pace:     pace{window: chunksAtFirst, patience: chunkPatienceMin},
 	}
-	w.subject = objectChunks(s.bucket, w.uploaded.NUID)
+	w.subject = chunkSubject(s.bucket, w.uploaded.NUID)
 	w.chunks, w.giveUp = outliving(ctx)
 	return w, nil
 }
 
 // largestMessage returns how large a message may be, and whose limit that is. The bucket's is asked for once.
-func (s *ObjectStore) largestMessage(ctx context.Context) (int64, string, error) {
+func (s *Store) largestMessage(ctx context.Context) (int64, string, error) {
 	limit := s.limit.Load()
 	if limit == 0 {
-		bucket, err := s.client.bucketState(ctx, s.bucket, "")
+		bucket, err := s.state(ctx, s.bucket, "")
 		if err != nil && !errors.Is(err, natsgo.ErrPermissionViolation) { // who may not ask finds out by storing
 			return 0, "", err
 		}
@@ -146,19 +149,19 @@ func (s *ObjectStore) largestMessage(ctx context.Context) (int64, string, error)
 		}
 		s.limit.Store(limit)
 	}
-	if server := s.client.conn.MaxPayload(); server <= limit {
+	if server := s.conn.MaxPayload(); server <= limit {
 		return server, "server's max_payload", nil
 	}
 	return limit, "bucket's max_msg_size", nil
 }
 
 // upload stores the chunks and looks up, meanwhile, what the object is going to replace.
-func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
+func (w *writer) upload(ctx context.Context, r io.Reader) error {
 	size := int(w.uploaded.Opts.ChunkSize)
 	if w.total >= 0 {
 		size = int(min(int64(size), w.total+1)) // one more, to meet the end
 	}
-	source := newObjectSource(ctx, r, w.store.client.cfg.RequestTimeout)
+	source := newSource(ctx, r, w.store.timeout)
 	defer source.close()
 	digest := sha256.New()
 	for {
@@ -169,7 +172,7 @@ func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		n, err := source.read(ctx, buffer, w.store.client.life.Context().Done())
+		n, err := source.read(ctx, buffer, w.store.life.Context().Done())
 		if n > 0 {
 			if err := w.send(ctx, buffer[:n]); err != nil {
 				return err
@@ -179,7 +182,7 @@ func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			break
 		}
-		if err != nil && (ctx.Err() != nil || errors.Is(err, ErrClosed)) {
+		if err != nil && (ctx.Err() != nil || errors.Is(err, fault.ErrClosed)) {
 			return err
 		}
 		if err != nil {
@@ -191,7 +194,7 @@ func (w *objectWriter) upload(ctx context.Context, r io.Reader) error {
 }
 
 // buffer returns the buffer of a chunk that is acknowledged, and waits for one when too many are not.
-func (w *objectWriter) buffer(ctx context.Context, size int) ([]byte, error) {
+func (w *writer) buffer(ctx context.Context, size int) ([]byte, error) {
 	for len(w.flying) > 0 {
 		if _, _, there := w.flying[0].future.Result(false); !there && len(w.flying) < w.pace.window {
 			break
@@ -210,12 +213,12 @@ func (w *objectWriter) buffer(ctx context.Context, size int) ([]byte, error) {
 }
 
 // send publishes a chunk.
-func (w *objectWriter) send(ctx context.Context, data []byte) error {
+func (w *writer) send(ctx context.Context, data []byte) error {
 	future, err := w.publish(ctx, data)
 	if err != nil {
 		return err
 	}
-	w.flying = append(w.flying, objectChunk{future, data, w.pace.patience})
+	w.flying = append(w.flying, chunk{future, data, w.pace.patience})
 	w.uploaded.Chunks++
 	w.uploaded.Size += uint64(len(data))
 	return nil
@@ -224,14 +227,14 @@ func (w *objectWriter) send(ctx context.Context, data []byte) error {
 // publish sends a chunk under a message ID of its own, again and again until it is stored or ctx's
 // deadline has passed. Cancelling ctx does not take it back: what is on its way is waited for, so that
 // nothing comes after the chunks were purged.
-func (w *objectWriter) publish(ctx context.Context, data []byte) (*publish.Future, error) {
-	return w.store.client.publisher.Start(ctx, opPutObject, &natsgo.Msg{Subject: w.subject, Data: data},
+func (w *writer) publish(ctx context.Context, data []byte) (*publish.Future, error) {
+	return w.store.publisher.Start(ctx, opPut, &natsgo.Msg{Subject: w.subject, Data: data},
 		publish.Flight{Context: w.chunks, Patience: w.pace.patience})
 }
 
 // acked waits for the oldest chunk. A chunk that had to be sent again may be stored behind its
 // successors, and then those are stored anew.
-func (w *objectWriter) acked(ctx context.Context) error {
+func (w *writer) acked(ctx context.Context) error {
 	oldest := w.flying[0]
 	sequence, err := w.await(ctx, oldest)
 	if err != nil {
@@ -245,7 +248,7 @@ func (w *objectWriter) acked(ctx context.Context) error {
 }
 
 // await waits for the acknowledgement of a chunk and returns its sequence.
-func (w *objectWriter) await(ctx context.Context, chunk objectChunk) (uint64, error) {
+func (w *writer) await(ctx context.Context, chunk chunk) (uint64, error) {
 	select {
 	case <-chunk.future.Settled():
 	case <-ctx.Done():
@@ -260,27 +263,26 @@ func (w *objectWriter) await(ctx context.Context, chunk objectChunk) (uint64, er
 }
 
 // stored takes the oldest chunk off the list.
-func (w *objectWriter) stored(sequence uint64) {
+func (w *writer) stored(sequence uint64) {
 	w.last = sequence
 	data := w.flying[0].data
 	w.done += int64(len(data))
 	w.free = append(w.free, data[:cap(data)])
 	w.flying = w.flying[1:]
 	if w.done < w.total || w.total < 0 {
-		w.opts.report(w.store.client, w.done, w.total)
+		w.opts.report(w.done, w.total)
 	}
 }
 
 // reorder deletes the chunks in flight, which are stored in a wrong order, and stores them one by one.
-func (w *objectWriter) reorder(ctx context.Context) error {
-	c := w.store.client
+func (w *writer) reorder(ctx context.Context) error {
 	for _, chunk := range w.flying {
 		sequence, err := w.await(ctx, chunk)
 		if err != nil {
 			return err
 		}
 		// Never another's, should the number be that of another stream.
-		found, err := c.api.Stored(ctx, objectStreamPrefix+w.store.bucket, wire.Get{Sequence: sequence, NextFor: w.subject})
+		found, err := w.store.api.Stored(ctx, StreamPrefix+w.store.bucket, wire.Get{Sequence: sequence, NextFor: w.subject})
 		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 			return err
 		}
@@ -292,7 +294,7 @@ func (w *objectWriter) reorder(ctx context.Context) error {
 			NoErase  bool   `json:"no_erase"`
 		}{sequence, true}
 		var answer struct{ jsapi.Refusal }
-		err = c.api.Ask(ctx, "STREAM.MSG.DELETE."+objectStreamPrefix+w.store.bucket, question, &answer)
+		err = w.store.api.Ask(ctx, "STREAM.MSG.DELETE."+StreamPrefix+w.store.bucket, question, &answer)
 		if err != nil && !isDeleted(err) {
 			return err
 		}

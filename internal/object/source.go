@@ -1,4 +1,4 @@
-package nats
+package object
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -19,9 +20,9 @@ const (
 	sourceTries = 100
 )
 
-// objectSource reads the content of an upload beside it, so that one that blocks holds up nobody for longer than its
+// source reads the content of an upload beside it, so that one that blocks holds up nobody for longer than its
 // context. A Read that has begun is left to itself then, with the buffer that it has.
-type objectSource struct {
+type source struct {
 	r      io.Reader
 	wanted chan []byte // nil when Read cannot block
 	got    chan sourceRead
@@ -32,8 +33,8 @@ type sourceRead struct {
 	err error
 }
 
-func newObjectSource(ctx context.Context, r io.Reader, idle time.Duration) *objectSource {
-	s := &objectSource{r: r}
+func newSource(ctx context.Context, r io.Reader, idle time.Duration) *source {
+	s := &source{r: r}
 	switch r.(type) {
 	case *bytes.Reader, *strings.Reader, *bytes.Buffer:
 		return s
@@ -48,7 +49,7 @@ func newObjectSource(ctx context.Context, r io.Reader, idle time.Duration) *obje
 }
 
 // read fills the buffer, but at the end of the content, as io.ReadFull does.
-func (s *objectSource) read(ctx context.Context, buffer []byte, closing <-chan struct{}) (int, error) {
+func (s *source) read(ctx context.Context, buffer []byte, closing <-chan struct{}) (int, error) {
 	if s.wanted == nil {
 		return io.ReadFull(s.r, buffer)
 	}
@@ -59,12 +60,12 @@ func (s *objectSource) read(ctx context.Context, buffer []byte, closing <-chan s
 	case <-ctx.Done():
 		return 0, fault.Ended(ctx)
 	case <-closing:
-		return 0, ErrClosed
+		return 0, fault.ErrClosed
 	}
 }
 
 // close lets the reading end, after a Read that has begun.
-func (s *objectSource) close() {
+func (s *source) close() {
 	if s.wanted != nil {
 		close(s.wanted)
 	}
@@ -110,4 +111,43 @@ func readSource(ctx context.Context, r io.Reader, buffer []byte, idle time.Durat
 		err = io.ErrUnexpectedEOF
 	}
 	read.err = err
+}
+
+// position is where the content of an upload begins in a source that can be read again.
+type position struct {
+	io.Seeker
+	offset, size int64
+}
+
+// positionOf returns a position without a Seeker for a source that can be read once, or whose size is not known.
+func positionOf(r io.Reader) position {
+	size := sizeOf(r)
+	seeker, ok := r.(io.Seeker)
+	if size < 0 || !ok {
+		return position{}
+	}
+	offset, err := seeker.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return position{}
+	}
+	return position{seeker, offset, size}
+}
+
+// sizeOf returns how much r is going to yield, or -1.
+func sizeOf(r io.Reader) int64 {
+	switch r := r.(type) {
+	case interface{ Len() int }:
+		return int64(r.Len())
+	case *os.File:
+		info, err := r.Stat()
+		if err != nil || !info.Mode().IsRegular() {
+			return -1
+		}
+		offset, err := r.Seek(0, io.SeekCurrent)
+		if err != nil {
+			return -1
+		}
+		return max(info.Size()-offset, 0)
+	}
+	return -1
 }

@@ -1,4 +1,4 @@
-package nats
+package object
 
 import (
 	"cmp"
@@ -11,54 +11,33 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
-// PutFile is Put of a file under its own name, the path included, as upstream has it.
-func (s *ObjectStore) PutFile(ctx context.Context, file string, opts ...ObjectOption) (*jetstream.ObjectInfo, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, s.wrap("put file", file, err)
-	}
-	defer func() { _ = f.Close() }()
-	return s.Put(ctx, jetstream.ObjectMeta{Name: file}, f, opts...)
-}
-
-// GetFile downloads an object to a file: whole and checked against its digest, or not at all. It
-// writes to a temporary file beside the target, syncs it and renames it into place; an existing
-// file keeps its permissions and, where the process may, its owner, a new one gets 0644 less the umask. A link stays
-// one: what it leads to is written. The errors are those of GetBytes and of
-// the file system; with any of them an existing file is as it was. A process that is killed leaves its
-// temporary file, named .nats-*.part.
-//
-// What is no file, such as a pipe or a device, is written to as it is, as the chunks come: what is wrong with them is
-// told when some are written already, and an object that is replaced meanwhile is ErrConflict. A pipe may have its
-// reader later, within ctx or Config.RequestTimeout.
-func (s *ObjectStore) GetFile(ctx context.Context, name, file string, opts ...ObjectOption) error {
+// File downloads an object to a file, or through what is no file.
+func (s *Store) File(ctx context.Context, name, file string, opts Options) error {
 	const op = "get object to a file"
 	info, err := os.Stat(file) // where links lead
 	switch {
 	case err != nil || info.Mode().IsRegular():
-		err = s.transfer(ctx, name, opts, func(result *objectReader) error { return writeFile(file, info, result) })
+		err = s.transfer(ctx, name, opts, func(result *Reader) error { return writeFile(file, info, result) })
 	case info.IsDir():
 		err = &os.PathError{Op: "open", Path: file, Err: syscall.EISDIR}
 	default:
-		err = s.writeThrough(ctx, name, file, objectOptionsOf(opts))
+		err = s.writeThrough(ctx, name, file, opts)
 	}
 	return s.wrap(op, name, err)
 }
 
 // writeThrough writes an object to something that is no file.
-func (s *ObjectStore) writeThrough(ctx context.Context, name, file string, opts objectOptions) error {
+func (s *Store) writeThrough(ctx context.Context, name, file string, opts Options) error {
 	result, err := s.open(ctx, name, opts)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = result.Close() }()
-	opening, cancel := s.client.deadline(ctx)
+	opening, cancel := s.conn.Deadline(ctx)
 	defer cancel()
 	f, err := openDevice(opening, file)
 	if err != nil {
@@ -68,13 +47,13 @@ func (s *ObjectStore) writeThrough(ctx context.Context, name, file string, opts 
 	// A write that waits for the reader of a pipe ends with ctx and with the client.
 	end := func() { _ = f.SetWriteDeadline(time.Unix(1, 0)) }
 	defer context.AfterFunc(ctx, end)()
-	forget, err := s.client.life.OnClose(end)
+	forget, err := s.life.OnClose(end)
 	if err != nil {
 		return err
 	}
 	defer forget()
 	if _, err = io.Copy(f, result); errors.Is(err, os.ErrDeadlineExceeded) {
-		err = cmp.Or(fault.Ended(ctx), ErrClosed)
+		err = cmp.Or(fault.Ended(ctx), fault.ErrClosed)
 	}
 	return err
 }

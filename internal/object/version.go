@@ -1,4 +1,4 @@
-package nats
+package object
 
 import (
 	"cmp"
@@ -23,19 +23,19 @@ import (
 // The layout of an object store (ADR-20): the stream of a bucket, and the subjects of an object's chunks
 // and of its metadata.
 const (
-	objectStreamPrefix = "OBJ_"
-	objectChunkFormat  = "$O.%s.C.%s"
-	objectMetaFormat   = "$O.%s.M.%s"
+	StreamPrefix = "OBJ_"
+	chunkFormat  = "$O.%s.C.%s"
+	metaFormat   = "$O.%s.M.%s"
 )
 
-func objectChunks(bucket, nuid string) string { return fmt.Sprintf(objectChunkFormat, bucket, nuid) }
+func chunkSubject(bucket, nuid string) string { return fmt.Sprintf(chunkFormat, bucket, nuid) }
 
-func objectMetaSubject(bucket, name string) string {
-	return fmt.Sprintf(objectMetaFormat, bucket, base64.URLEncoding.EncodeToString([]byte(name)))
+func MetaSubject(bucket, name string) string {
+	return fmt.Sprintf(metaFormat, bucket, base64.URLEncoding.EncodeToString([]byte(name)))
 }
 
-// objectName is the inverse of objectMetaSubject, for the encodings of other clients as well.
-func objectName(subject string) string {
+// nameOf is the inverse of MetaSubject, for the encodings of other clients as well.
+func nameOf(subject string) string {
 	token := subject[strings.LastIndexByte(subject, '.')+1:]
 	name, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(token, "="))
 	if err != nil {
@@ -44,62 +44,62 @@ func objectName(subject string) string {
 	return string(name)
 }
 
-// objectRecord is an object's metadata as it is stored.
-type objectRecord struct {
+// record is an object's metadata as it is stored.
+type record struct {
 	*jetstream.ObjectInfo
 	ModTime json.RawMessage `json:"mtime"` // in the place of the info's: the message has one
-	objectMove
+	moved
 }
 
-// objectMove tells which other name has, or may get, the chunks of an object that is renamed: see rename.
-type objectMove struct {
+// moved tells which other name has, or may get, the chunks of an object that is renamed: see rename.
+type moved struct {
 	From string `json:"renamed_from,omitempty"`
 	To   string `json:"renamed_to,omitempty"`
 }
 
-func (m objectMove) other() string { return cmp.Or(m.From, m.To) }
+func (m moved) other() string { return cmp.Or(m.From, m.To) }
 
-// objectVersion is the metadata of an object as it is stored, also that of a deleted one. There is no info
+// version is the metadata of an object as it is stored, also that of a deleted one. There is no info
 // when nothing is stored under the name; the sequence is 0 then.
-type objectVersion struct {
+type version struct {
 	info     *jetstream.ObjectInfo
-	move     objectMove
+	move     moved
 	sequence uint64
 	id       string // of the message
 	unread   error  // why only a part of info could be read, which another client has written
 }
 
 // there tells whether there is an object, be it one that cannot be read.
-func (v objectVersion) there() bool { return v.info != nil && !v.info.Deleted }
+func (v version) there() bool { return v.info != nil && !v.info.Deleted }
 
 // live returns the information of an object that is there.
-func (v objectVersion) live() (*jetstream.ObjectInfo, error) {
+func (v version) live() (*jetstream.ObjectInfo, error) {
 	if !v.there() {
 		return nil, jetstream.ErrObjectNotFound
 	}
 	return v.info, v.unread
 }
 
-func (v objectVersion) isLink() bool {
+func (v version) isLink() bool {
 	return v.info != nil && v.info.Opts != nil && v.info.Opts.Link != nil
 }
 
 // has tells whether it is an object with the chunks of that NUID.
-func (v objectVersion) has(nuid string) bool { return v.there() && v.info.NUID == nuid }
+func (v version) has(nuid string) bool { return v.there() && v.info.NUID == nuid }
 
 // hasChunks tells whether the object may have chunks, which its NUID names.
-func (v objectVersion) hasChunks() bool {
+func (v version) hasChunks() bool {
 	return v.there() && v.info.NUID != "" && (v.info.Chunks > 0 || v.unread != nil)
 }
 
 // readVersion reads a message of metadata. Of what another client has written in its own way it reads what it
 // can, and the name from the subject.
-func readVersion(bucket string, m wire.Stored) objectVersion {
-	record := objectRecord{ObjectInfo: &jetstream.ObjectInfo{}}
+func readVersion(bucket string, m wire.Stored) version {
+	record := record{ObjectInfo: &jetstream.ObjectInfo{}}
 	err := json.Unmarshal(m.Data, &record)
 	info := record.ObjectInfo
 	usable := info.NUID != "" && len(info.NUID) <= subjects.MaxName && !strings.ContainsAny(info.NUID, " .*>\t\r\n")
-	v := objectVersion{info: info, move: record.objectMove, sequence: m.Sequence, id: m.Header.Get(jetstream.MsgIDHeader)}
+	v := version{info: info, move: record.moved, sequence: m.Sequence, id: m.Header.Get(jetstream.MsgIDHeader)}
 	switch {
 	case m.Header.Get(jetstream.MarkerReasonHeader) != "": // the server's, for an object that has expired
 		info.Deleted, err = true, nil
@@ -112,7 +112,7 @@ func readVersion(bucket string, m wire.Stored) objectVersion {
 		info.NUID = "" // never as a filter that purges
 	}
 	if info.Name == "" {
-		info.Name = objectName(m.Subject)
+		info.Name = nameOf(m.Subject)
 	}
 	info.ModTime, info.Bucket = m.Time, bucket // the one that was asked
 	if err != nil {
@@ -121,23 +121,23 @@ func readVersion(bucket string, m wire.Stored) objectVersion {
 	return v
 }
 
-// objectVersion asks the leader of the bucket's stream. Upstream asks any replica, which may not know yet
+// version asks the leader of the bucket's stream. Upstream asks any replica, which may not know yet
 // what the last Put stored.
-func (c *Client) objectVersion(ctx context.Context, bucket, name string) (objectVersion, error) {
-	m, err := c.api.Stored(ctx, objectStreamPrefix+bucket, wire.Get{LastFor: objectMetaSubject(bucket, name)})
+func (s *Store) version(ctx context.Context, bucket, name string) (version, error) {
+	m, err := s.api.Stored(ctx, StreamPrefix+bucket, wire.Get{LastFor: MetaSubject(bucket, name)})
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
-		return objectVersion{}, nil
+		return version{}, nil
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return objectVersion{}, fault.Joined{jetstream.ErrBucketNotFound, err}
+		return version{}, fault.Joined{jetstream.ErrBucketNotFound, err}
 	case err != nil:
-		return objectVersion{}, err
+		return version{}, err
 	}
 	return readVersion(bucket, m), nil
 }
 
-// bucketState is what the stream of a bucket says of itself.
-type bucketState struct {
+// state is what the stream of a bucket says of itself.
+type state struct {
 	jsapi.Refusal
 	Now    time.Time `json:"ts"`
 	Config struct {
@@ -150,30 +150,30 @@ type bucketState struct {
 	} `json:"state"`
 }
 
-// bucketState asks for the state of a bucket, with the number of messages of the subject, if there is one.
-func (c *Client) bucketState(ctx context.Context, bucket, subject string) (bucketState, error) {
+// state asks for the state of a bucket, with the number of messages of the subject, if there is one.
+func (s *Store) state(ctx context.Context, bucket, subject string) (state, error) {
 	question := struct {
 		Filter string `json:"subjects_filter,omitempty"`
 	}{subject}
-	var answer bucketState
-	err := c.api.Ask(ctx, "STREAM.INFO."+objectStreamPrefix+bucket, question, &answer)
+	var answer state
+	err := s.api.Ask(ctx, "STREAM.INFO."+StreamPrefix+bucket, question, &answer)
 	return answer, err
 }
 
 // storedChunks returns how many chunks of an object the leader of the bucket's stream has.
-func (c *Client) storedChunks(ctx context.Context, bucket, nuid string) (uint64, error) {
-	subject := objectChunks(bucket, nuid)
-	state, err := c.bucketState(ctx, bucket, subject)
+func (s *Store) storedChunks(ctx context.Context, bucket, nuid string) (uint64, error) {
+	subject := chunkSubject(bucket, nuid)
+	state, err := s.state(ctx, bucket, subject)
 	return state.State.Subjects[subject], err
 }
 
 // walk calls each with the last message of every subject that the consumer is for, as they are now. Without a
 // deadline in ctx, Config.RequestTimeout bounds how long it waits for each of them.
-func (s *ObjectStore) walk(ctx context.Context, cfg jetstream.ConsumerConfig, each func(wire.Stored)) error {
+func (s *Store) walk(ctx context.Context, cfg jetstream.ConsumerConfig, each func(wire.Stored)) error {
 	cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
-	r := ordered.New(s.client.api, ordered.Options{
-		Stream: objectStreamPrefix + s.bucket, Config: cfg, Batch: objectWatchBatch, Opened: opened,
-		Idle: func(context.Context) error { return errObjectsIdle },
+	r := ordered.New(s.api, ordered.Options{
+		Stream: StreamPrefix + s.bucket, Config: cfg, Batch: watchBatch, Opened: opened,
+		Idle: func(context.Context) error { return errIdle },
 	})
 	defer r.Close()
 	first, err := r.Start(ctx)
@@ -181,11 +181,11 @@ func (s *ObjectStore) walk(ctx context.Context, cfg jetstream.ConsumerConfig, ea
 		return err
 	}
 	for more := first.Pending > 0; more; {
-		pause, cancel := s.client.deadline(ctx)
+		pause, cancel := s.conn.Deadline(ctx)
 		m, meta, err := r.Next(pause)
 		cancel()
 		switch {
-		case errors.Is(err, errObjectsIdle): // what was to come was removed meanwhile
+		case errors.Is(err, errIdle): // what was to come was removed meanwhile
 			return nil
 		case err != nil:
 			return err
@@ -202,7 +202,20 @@ func stored(m *natsgo.Msg, meta *natsgo.MsgMetadata) wire.Stored {
 }
 
 // versions calls each with the metadata of every object, also of the deleted ones, and as it is stored.
-func (s *ObjectStore) versions(ctx context.Context, each func(v objectVersion, stored []byte)) error {
-	cfg := jetstream.ConsumerConfig{FilterSubject: objectMetaSubject(s.bucket, "") + ">"}
+func (s *Store) versions(ctx context.Context, each func(v version, stored []byte)) error {
+	cfg := jetstream.ConsumerConfig{FilterSubject: MetaSubject(s.bucket, "") + ">"}
 	return s.walk(ctx, cfg, func(m wire.Stored) { each(readVersion(s.bucket, m), m.Data) })
+}
+
+// List returns the objects that are there, or also the deleted ones.
+func (s *Store) List(ctx context.Context, deleted bool) (objects []*jetstream.ObjectInfo, err error) {
+	err = s.versions(ctx, func(v version, _ []byte) {
+		if v.there() || deleted {
+			objects = append(objects, v.info)
+		}
+	})
+	if err != nil {
+		return nil, named("list objects of", s.bucket, "", err)
+	}
+	return objects, nil
 }

@@ -1,0 +1,147 @@
+package object_test
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait for a state that is sure to come.
+const patience = 10 * time.Second
+
+// silent hears nothing of the connection.
+type silent struct{}
+
+func (silent) Up(bool, time.Duration)        {}
+func (silent) Down(error)                    {}
+func (silent) Failed(*conn.ServerError)      {}
+func (silent) Dropped(string, int, int64)    {}
+func (silent) Unsubscribed(string, int, int) {}
+func (silent) Refused(error)                 {}
+func (silent) Closed(error)                  {}
+
+// told records what a store reports.
+type told struct {
+	mu    sync.Mutex
+	words []string
+}
+
+func (r *told) say(words ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.words = append(r.words, strings.Join(words, " "))
+}
+
+func (r *told) said() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.words...)
+}
+
+func (r *told) LeftBehind(bucket, _ string, _ error) { r.say("left behind in", bucket) }
+func (r *told) Swept(bucket, upload string, _ int)   { r.say("swept", upload, "in", bucket) }
+func (r *told) Unread(bucket, name string, _ error)  { r.say("unread", name, "in", bucket) }
+func (r *told) Unmarked(bucket, name string)         { r.say("unmarked", name, "in", bucket) }
+func (r *told) Ended(bucket, _ string, err error)    { r.say("ended in", bucket, err.Error()) }
+
+// newStore returns a store, upstream's stream under it, and what it reports.
+func newStore(t *testing.T) (*object.Store, jetstream.JetStream, *told) {
+	t.Helper()
+	s := natstest.RunServer(t)
+	options := natsgo.GetDefaultOptions()
+	var c *conn.Conn
+	c = conn.New(conn.Options{NATS: &options, RequestTimeout: patience, Denied: func(err error) { c.Deny(err) }}, silent{})
+	t.Cleanup(c.Close)
+	require.NoError(t, c.Open(context.Background(), func(context.Context) ([]string, error) { return []string{s.URL()}, nil }))
+	api, err := jsapi.New(c, jsapi.Options{Timeout: patience})
+	require.NoError(t, err)
+	_, err = api.JetStream().CreateObjectStore(context.Background(), jetstream.ObjectStoreConfig{Bucket: "b"})
+	require.NoError(t, err)
+	life := lifecycle.New()
+	t.Cleanup(life.End)
+	r := &told{}
+	return object.Open(api, publish.New(life.Context(), api, patience), life, "b", patience, r), api.JetStream(), r
+}
+
+// An object through every door.
+func TestStore(t *testing.T) {
+	t.Parallel()
+	store, _, _ := newStore(t)
+	ctx := context.Background()
+	content := bytes.Repeat([]byte("0123456789"), 1000)
+	var done, total int64
+	meta := jetstream.ObjectMeta{Name: "x", Opts: &jetstream.ObjectMetaOptions{ChunkSize: 1000}}
+	put, err := store.Put(ctx, meta, bytes.NewReader(content), object.Options{Progress: func(d, t int64) { done, total = d, t }})
+	require.NoError(t, err)
+	assert.EqualValues(t, 10, put.Chunks)
+	assert.Equal(t, []int64{10_000, 10_000}, []int64{done, total})
+	require.NoError(t, store.Describe(ctx, "x", jetstream.ObjectMeta{Name: "y"}))
+	_, err = store.Link(ctx, "link", &jetstream.ObjectLink{Bucket: "b", Name: "y"})
+	require.NoError(t, err)
+	got, err := store.Bytes(ctx, "link", object.Options{})
+	require.NoError(t, err)
+	assert.Equal(t, content, got)
+	all, err := store.List(ctx, false)
+	require.NoError(t, err)
+	assert.Len(t, all, 2)
+	require.NoError(t, store.Delete(ctx, "y"))
+	_, err = store.Info(ctx, "y", false)
+	require.ErrorIs(t, err, jetstream.ErrObjectNotFound)
+	gone, err := store.Info(ctx, "y", true)
+	require.NoError(t, err)
+	assert.True(t, gone.Deleted)
+}
+
+// What no caller sees is reported.
+func TestReports(t *testing.T) {
+	t.Parallel()
+	store, js, r := newStore(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_, err := js.Publish(ctx, object.MetaSubject("b", "broken"), []byte(`{"nuid":"N","chunks":"one"}`))
+	require.NoError(t, err)
+	for _, upload := range []string{"N", "orphan"} {
+		_, err = js.Publish(ctx, "$O.b.C."+upload, nil)
+		require.NoError(t, err)
+	}
+	watcher, err := store.Watch(ctx, object.Watch{})
+	require.NoError(t, err)
+	assert.Equal(t, "broken", (<-watcher.Updates()).Name)
+	assert.Nil(t, <-watcher.Updates())
+	removed := 0
+	require.Eventually(t, func() bool {
+		removed, err = store.Sweep(ctx, time.Second)
+		require.NoError(t, err)
+		return removed > 0
+	}, patience, 50*time.Millisecond)
+	assert.Equal(t, 1, removed)
+	require.NoError(t, js.DeleteObjectStore(ctx, "b"))
+	for range watcher.Updates() {
+		t.Error("an update")
+	}
+	_, err = store.Sweep(ctx, time.Second)
+	require.ErrorIs(t, err, fault.ErrBucketNotFound)
+	said := r.said()
+	require.Len(t, said, 3)
+	assert.Equal(t, []string{"unread broken in b", "swept orphan in b"}, said[:2])
+	assert.Contains(t, said[2], "ended in b")
+}
