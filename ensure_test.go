@@ -356,3 +356,60 @@ func TestEnsureStreamWhileItScales(t *testing.T) {
 	assert.Nil(t, stream.CachedInfo().Cluster.Desired)
 	assert.Len(t, stream.CachedInfo().Cluster.Replicas, 2, "beside the leader")
 }
+
+// What a service ensures at its start is there as soon as the server can do it, whatever happens to the
+// connection meanwhile.
+func TestEnsureOverBrokenConnections(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	cutting, end := context.WithCancel(context.Background())
+	var cuts sync.WaitGroup
+	cuts.Go(func() {
+		for cutting.Err() == nil {
+			proxy.Cut()
+			proxy.Restore()
+			time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
+		}
+	})
+	ctx := within(t, time.Minute)
+	for i := range 100 {
+		text := fmt.Sprint(i)
+		ensureAll(ctx, t, client, text, 1)
+		info, err := client.GetStreamInfo(ctx, "S")
+		require.NoError(t, err)
+		assert.Equal(t, text, info.Config.Description)
+	}
+	end()
+	cuts.Wait()
+}
+
+// ensureAll ensures one of each kind.
+func ensureAll(ctx context.Context, t *testing.T, client *nats.Client, text string, replicas int) {
+	t.Helper()
+	_, err := client.EnsureStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Description: text, Replicas: replicas})
+	require.NoError(t, err)
+	_, err = client.EnsureConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c", Description: text})
+	require.NoError(t, err)
+	_, err = client.EnsureKeyValue(ctx, "conf", nats.WithKeyValueReplicas(replicas),
+		nats.WithKeyValueConfig(func(c *jetstream.KeyValueConfig) { c.Description = text }))
+	require.NoError(t, err)
+	_, err = client.EnsureObjectStore(ctx, "files", nats.WithObjectStoreReplicas(replicas),
+		nats.WithObjectStoreConfig(func(c *jetstream.ObjectStoreConfig) { c.Description = text }))
+	require.NoError(t, err)
+}
+
+// The same while a cluster elects.
+func TestEnsureOverElections(t *testing.T) {
+	t.Parallel()
+	cluster := natstest.RunCluster(t, 3)
+	client := connect(t, cluster.Servers()[0], func(c *nats.Config) { c.URLs = cluster.URLs() })
+	ctx := within(t, 2*time.Minute)
+	ensureAll(ctx, t, client, "first", 3)
+	for i := range 5 {
+		cluster.StepDown("S")
+		cluster.StepDown("KV_conf")
+		ensureAll(ctx, t, client, fmt.Sprint("step ", i), 3)
+	}
+}

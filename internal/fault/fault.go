@@ -64,12 +64,15 @@ func Few(texts []string, separator string, most int) string {
 func (j Joined) Unwrap() []error { return j }
 
 // Wrap gives err its operation, its target and the sentinel that fits. It returns nil for nil and
-// leaves an error alone that has been wrapped already.
+// leaves an error alone that has an operation already.
 func Wrap(op, target string, err error) error {
 	if err == nil {
 		return nil
 	}
 	if wrapped, ok := err.(*Error); ok { //nolint:errorlint // only the outermost wrapping counts
+		if wrapped.Op == "" {
+			return &Error{Op: op, Target: target, Kind: wrapped.Kind, Cause: wrapped.Cause}
+		}
 		return wrapped
 	}
 	return &Error{Op: op, Target: target, Kind: Kind(err), Cause: err}

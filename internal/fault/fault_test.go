@@ -40,6 +40,7 @@ func TestWrapKeepsBothIdentities(t *testing.T) {
 	}
 	require.NoError(t, fault.Kind(io.EOF))
 	require.NoError(t, fault.Kind(&jetstream.APIError{ErrorCode: fault.CodeStoreFailed, Description: "shutting down"}))
+	assert.Equal(t, `op "target": timed out: EOF`, fault.Wrap("op", "target", &fault.Error{Kind: fault.ErrTimeout, Cause: io.EOF}).Error())
 	assert.Equal(t, `op: EOF`, fault.Wrap("op", "", io.EOF).Error())
 }
 
