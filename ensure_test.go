@@ -355,6 +355,7 @@ func TestEnsureStreamWhileItScales(t *testing.T) {
 	require.NoError(t, err)
 	assert.Nil(t, stream.CachedInfo().Cluster.Desired)
 	assert.Len(t, stream.CachedInfo().Cluster.Replicas, 2, "beside the leader")
+	cluster.WaitReady()
 }
 
 // What a service ensures at its start is there as soon as the server can do it, whatever happens to the
@@ -412,4 +413,5 @@ func TestEnsureOverElections(t *testing.T) {
 		cluster.StepDown("KV_conf")
 		ensureAll(ctx, t, client, fmt.Sprint("step ", i), 3)
 	}
+	cluster.WaitReady() // a server that goes while it places a replica leaves its store behind
 }
