@@ -19,7 +19,9 @@ func (c *Client) setupJetStream() (err error) {
 	if !c.cfg.JetStreamEnabled {
 		return nil
 	}
-	o := jsapi.Options{Domain: c.cfg.JetStreamDomain, Prefix: c.cfg.JetStreamAPIPrefix, Timeout: c.cfg.RequestTimeout}
+	o := jsapi.Options{
+		Domain: c.cfg.JetStreamDomain, Prefix: c.cfg.JetStreamAPIPrefix, Timeout: c.cfg.RequestTimeout, Upstream: c.opts.jetStream,
+	}
 	if c.api, err = jsapi.New(c.conn, o); err != nil {
 		return err
 	}

@@ -5,17 +5,19 @@ import (
 	"log/slog"
 
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Option changes how NewClient builds a client beyond what a Config can say.
 type Option func(*options)
 
 type options struct {
-	log      *slog.Logger
-	onEvent  func(Event)
-	resolver Resolver
-	tls      *tls.Config
-	nats     []natsgo.Option
+	log       *slog.Logger
+	onEvent   func(Event)
+	resolver  Resolver
+	tls       *tls.Config
+	nats      []natsgo.Option
+	jetStream []jetstream.JetStreamOpt
 
 	background bool
 }
@@ -65,4 +67,10 @@ func WithTLSConfig(cfg *tls.Config) Option {
 // addition to the client's own. Most services do not need it.
 func WithNATSOptions(opts ...natsgo.Option) Option {
 	return func(o *options) { o.nats = append(o.nats, opts...) }
+}
+
+// WithJetStreamOptions applies options of upstream's jetstream to the handle that JetStream returns, and to those
+// that the client's own calls use. Which domain or prefix is asked is the Config's to say.
+func WithJetStreamOptions(opts ...jetstream.JetStreamOpt) Option {
+	return func(o *options) { o.jetStream = append(o.jetStream, opts...) }
 }

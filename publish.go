@@ -27,9 +27,13 @@ import (
 // once; ErrNotConnected when nothing was sent; ErrTimeout and ErrConnectionLost when the message may
 // or may not be stored, so that it is to be repeated with the same ID only; and those of Publish.
 // The options WithRetryWait, WithRetryAttempts and WithStallWait of upstream change nothing. An ID
-// that is made here adds 50 bytes, which count for the server's and the stream's size limits. Streams
-// are looked for in the client's own account: a stream of another account, behind an import, that
-// does not answer within 500 ms is ErrNoStream, although it may have stored the message.
+// that is made here adds 50 bytes, which count for the server's and the stream's size limits.
+//
+// Whether there is a stream is looked up in the client's own account. Where the account imports the subject from
+// another one, a server before 2.11 cannot tell, and a stream that is silent for a second is ErrNoStream. Where
+// there is no right to look and nobody listens, that is final after 2 seconds on a server that is in no
+// cluster; elsewhere the error is both ErrNoStream and ErrTimeout when ctx ends. An acknowledgement of another
+// domain than the configured one is ErrWrongDomain when the right one does not come.
 func (c *Client) PublishToStream(ctx context.Context, subject string, data []byte, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
 	return c.publishToStream(ctx, &Message{Subject: subject, Data: data}, opts)
 }

@@ -10,6 +10,8 @@ import (
 
 // upstreamSentinels is searched in order: the specific error of a pair that wrap each other is first.
 var upstreamSentinels = []struct{ upstream, ours error }{
+	{ErrWrongDomain, ErrWrongDomain},
+	{ErrJetStreamDisabled, ErrJetStreamDisabled},
 	{natsgo.ErrConnectionClosed, ErrClosed},
 	{natsgo.ErrConnectionDraining, ErrClosed},
 	{natsgo.ErrDisconnected, ErrConnectionLost},

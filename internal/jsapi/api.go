@@ -2,6 +2,7 @@ package jsapi
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -71,6 +72,19 @@ func (a *API) handle(more ...jetstream.JetStreamOpt) (js jetstream.JetStream, er
 	return js, nil
 }
 
+// Foreign returns an error when an acknowledgement is of another domain than the one that a message on subject
+// is for: then it is no answer, and the right one may come as well. A prefix may be that of an import, under any
+// name, and says nothing about the domain.
+func (a *API) Foreign(subject string, ack *jetstream.PubAck) error {
+	if a.o.Domain == "" || ack.Domain == a.o.Domain {
+		return nil
+	}
+	if of, _ := a.Of(subject); of != a {
+		return nil // it is written to another domain
+	}
+	return fmt.Errorf("%w: the stream %q of %q, and not of %q", fault.ErrWrongDomain, ack.Stream, ack.Domain, a.o.Domain)
+}
+
 // JetStream returns upstream's handle, whose own default for calls without a deadline is the API's.
 func (a *API) JetStream() jetstream.JetStream { return a.js }
 
@@ -83,17 +97,18 @@ func (a *API) Subject(verb string) string { return a.prefix + verb }
 // absence is how long nobody answers for the API where the servers that do may be starting.
 const absence = 2 * time.Second
 
-// Absent tells whether an answer, or an error of upstream, means that there is no JetStream, for a question
+// Absent returns an error when an answer, or an error of upstream, means that there is no JetStream, for a question
 // that was first asked at that time. The API of a domain or of another account may be out of reach for a
 // while; so may a cluster's, whose servers need not all have JetStream.
-func (a *API) Absent(err error, begun time.Time) bool {
-	switch info := a.conn.Info(); {
+func (a *API) Absent(err error, begun time.Time) error {
+	info := a.conn.Info()
+	switch {
 	case !errors.Is(err, natsgo.ErrNoResponders) || a.prefix != jetstream.DefaultAPIPrefix:
-		return false
-	case info.Cluster == "" && !info.JetStream:
-		return true
+		return nil
+	case info.Cluster == "" && !info.JetStream, time.Since(begun) > absence:
+		return fault.Joined{fault.ErrJetStreamDisabled, natsgo.ErrNoResponders}
 	}
-	return time.Since(begun) > absence
+	return nil
 }
 
 // Wrap is fault.Wrap for calls to the JetStream API, which has its own way to say that it is not there.

@@ -26,6 +26,9 @@ const Pause = 100 * time.Millisecond
 // rarely as conn.Call has it. M must be one that may be sent twice. Stored is the subject that a stream should
 // store, or empty for a question to the JetStream API.
 //
+// An acknowledgement (wire.ParsePubAck) of a stream of another domain than the one that stored is meant for is
+// no answer, for the right one may come as well: when it does not, the error is fault.ErrWrongDomain.
+//
 // End is why it ended without an answer or refusal; then err is what became of the last sending. Doubted
 // tells that a sending before the one that was answered got no answer.
 func Send[T any](ctx context.Context, a *API, m *natsgo.Msg, stored string, parse func(*natsgo.Msg) (T, error)) (answer T, doubted bool, end, err error) {
@@ -34,11 +37,14 @@ func Send[T any](ctx context.Context, a *API, m *natsgo.Msg, stored string, pars
 
 // GoOn is Send for a call that has been begun, which it ends.
 func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, parse func(*natsgo.Msg) (T, error)) (answer T, doubted bool, end, err error) {
-	done, begun := false, time.Now()
+	var none T
+	var wrong, full error // the last acknowledgement of another domain, and refusal for want of room
+	var u unheard
+	done := false
 	defer func() { call.End(done) }()
 	for may := true; ; { // may is whether this call is one of those that ask about the stream
 		if end := a.conn.Wait(ctx); end != nil {
-			return answer, call.Doubtful(), end, tooLate(call, err)
+			return none, call.Doubtful(), end, tooLate(call, err)
 		}
 		if call.Window() < 0 && call.Hangs() {
 			call.Within(a.Window(ctx, stored, may))
@@ -48,33 +54,61 @@ func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, pa
 		if m, err = call.Next(ctx); err == nil {
 			answer, err = parse(m)
 		}
+		if err != nil && u.begun.IsZero() {
+			u.begun = time.Now()
+		}
+		ack, isAck := any(answer).(*jetstream.PubAck)
+		if err == nil && isAck && stored != "" {
+			err = a.Foreign(stored, ack)
+		}
 		switch {
 		case err == nil:
-			ack, isAck := any(answer).(*jetstream.PubAck)
 			done = !isAck || !ack.Duplicate // a duplicate is answered before what waits to be stored
 			return answer, call.Doubtful(), nil, nil
 		case errors.Is(err, conn.ErrBroken): // the next connection is waited for
 			continue
 		case errors.Is(err, conn.ErrUnanswered):
-			may = call.MayAsk()
+			may, u.silent = call.MayAsk(), u.silent || call.Doubtful()
 		case errors.Is(err, jetstream.ErrInvalidJSAck):
 			call.Disown()
 			continue
+		case errors.Is(err, fault.ErrWrongDomain):
+			wrong = err
+			call.Disown()
+			continue
 		case crowded(err):
+			full = err
 			call.Refused()
 			continue
 		case InProcess(err) && call.Doubtful(): // perhaps by the message itself, whose answer is to come
 			continue
-		case !Passes(err), stored == "" && a.Absent(err, begun):
-			return answer, call.Doubtful(), nil, err
+		case stored == "" && a.Absent(err, u.begun) != nil:
+			return none, call.Doubtful(), nil, a.Absent(err, u.begun)
+		case !Passes(err):
+			return none, call.Doubtful(), nil, err
 		default:
+			u.nobody = errors.Is(err, natsgo.ErrNoResponders)
 			call.Later(Pause)
 		}
-		if ctx.Err() != nil {
-			return answer, call.Doubtful(), fault.ErrTimeout, tooLate(call, err)
+		switch {
+		case ctx.Err() != nil && wrong != nil:
+			return none, call.Doubtful(), nil, fault.Joined{wrong, fault.Ended(ctx)}
+		case ctx.Err() != nil:
+			if u.hidden {
+				full = fault.ErrNoStream
+			}
+			if full != nil {
+				err = fault.Joined{full, err}
+			}
+			return none, call.Doubtful(), fault.ErrTimeout, tooLate(call, err)
+		case stored == "":
+			continue
 		}
-		if stored != "" && a.finder.missing(ctx, stored, may) {
-			return answer, call.Doubtful(), nil, jetstream.ErrNoStreamResponse
+		if missing := a.finder.judge(ctx, stored, may, &u); missing != nil {
+			if wrong != nil {
+				missing = fault.Joined{wrong, missing}
+			}
+			return none, call.Doubtful(), nil, missing
 		}
 	}
 }

@@ -11,5 +11,6 @@
 //   - look.go: [Look], for what upstream asks.
 //   - finder.go: [API.Missing], whether a stream stores a subject at all.
 //   - window.go: [API.Window], for how long a stream knows a message.
+//   - trace.go: whether another account's stream may store it.
 //   - passing.go: the refusals that pass.
 package jsapi

@@ -7,8 +7,11 @@ import (
 	"sync"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
@@ -37,10 +40,36 @@ type finder struct {
 type verdict int
 
 const (
-	streamUnknown verdict = iota // it is there, or nobody knows
-	streamDoubted                // it was not there a moment ago: ask again
-	streamMissing
+	streamUnknown  verdict = iota // it is there, or nobody knows
+	streamDoubted                 // it was not there a moment ago: ask again
+	streamMissing                 // and no other account imports the subject
+	streamHidden                  // the user may not ask
+	streamDisabled                // the account has no JetStream
+	streamAbsent                  // nobody answers for the API
 )
+
+// unheard is what a question has met that is not answered.
+type unheard struct {
+	begun  time.Time
+	silent bool // nothing was heard, at least once
+	nobody bool // the last word was that nobody listens
+	hidden bool // and that was all, and the user may not ask for the stream
+}
+
+// judge returns the error that ends a question, or nil when it is to be asked again.
+func (f *finder) judge(ctx context.Context, subject string, sure bool, u *unheard) error {
+	found := f.missing(ctx, subject, sure)
+	u.hidden = found == streamHidden && u.nobody && !u.silent
+	switch alone := f.api.conn.Info().Cluster == "" && f.api.o.Domain+f.api.o.Prefix == ""; {
+	case found == streamMissing, u.hidden && alone && time.Since(u.begun) > absence:
+		return jetstream.ErrNoStreamResponse
+	case u.nobody && found == streamDisabled:
+		return jetstream.ErrJetStreamNotEnabledForAccount
+	case u.nobody && found == streamAbsent:
+		return f.api.Absent(natsgo.ErrNoResponders, u.begun)
+	}
+	return nil
+}
 
 // finding is what is known of one subject.
 type finding struct {
@@ -51,7 +80,7 @@ type finding struct {
 
 // Missing returns when it knows that no stream stores subject, or that nobody can say so.
 func (a *API) Missing(ctx context.Context, subject string) bool {
-	return a.finder.missing(ctx, subject, true)
+	return a.finder.missing(ctx, subject, true) == streamMissing
 }
 
 // Of returns the API that is asked about the stream of a subject. A key of another domain, or of the bucket that a
@@ -95,20 +124,12 @@ func (a *API) StreamsOf(ctx context.Context, subject string) ([]string, error) {
 	return answer.Names, err
 }
 
-// missing is Missing for one of many that wait for a slow server: when it is not sure, it asks only if nothing is
-// known of similar subjects.
-func (f *finder) missing(ctx context.Context, subject string, sure bool) bool {
+// missing returns when something is known. One of many that wait for a slow server, which is not sure, asks only
+// if nothing is known of similar subjects.
+func (f *finder) missing(ctx context.Context, subject string, sure bool) verdict {
 	for {
-		switch f.ask(ctx, subject, sure) {
-		case streamMissing:
-			return true
-		case streamUnknown:
-			return false
-		}
-		select {
-		case <-time.After(finderConfirm):
-		case <-ctx.Done():
-			return false
+		if found := f.ask(ctx, subject, sure); found != streamDoubted || !pause.Sleep(ctx, finderConfirm) {
+			return found
 		}
 	}
 }
@@ -144,7 +165,7 @@ func (f *finder) ask(ctx context.Context, subject string, sure bool) verdict {
 	switch {
 	case age >= finderFresh:
 		found.verdict = streamUnknown
-	case found.verdict == streamUnknown,
+	case found.verdict != streamDoubted && found.verdict != streamMissing,
 		found.verdict == streamDoubted && age < finderConfirm,
 		found.verdict == streamMissing && age < finderMissing:
 		return found.verdict
@@ -154,9 +175,23 @@ func (f *finder) ask(ctx context.Context, subject string, sure bool) verdict {
 	if f.api.conn.Wait(ctx) != nil {
 		return streamUnknown
 	}
-	_, err := f.api.StreamOf(ctx, subject)
+	names, err := f.api.StreamsOf(ctx, subject)
+	none := err == nil && len(names) == 0
+	absent, disabled := errors.Is(err, natsgo.ErrNoResponders), fault.Kind(err) == fault.ErrJetStreamDisabled //nolint:errorlint // a sentinel of our own table
 	switch {
-	case !errors.Is(err, jetstream.ErrStreamNotFound): // it is there, or the server is slow to say anything
+	case none && found.verdict != streamUnknown: // the second time
+		found.verdict = streamMissing
+	case errors.Is(err, natsgo.ErrPermissionViolation):
+		found.verdict = streamHidden
+	case (none || absent || disabled) && f.api.isImported(ctx, subject):
+		found.verdict = streamUnknown
+	case none:
+		found.verdict = streamDoubted
+	case absent:
+		found.verdict = streamAbsent
+	case disabled:
+		found.verdict = streamDisabled
+	default: // it is there, or the server is slow to say anything
 		found.verdict = streamUnknown
 		f.mu.Lock()
 		if f.near == nil || len(f.near) >= finderSize {
@@ -164,10 +199,6 @@ func (f *finder) ask(ctx context.Context, subject string, sure bool) verdict {
 		}
 		f.near[head] = time.Now()
 		f.mu.Unlock()
-	case found.verdict == streamUnknown:
-		found.verdict = streamDoubted
-	default:
-		found.verdict = streamMissing
 	}
 	found.asked = time.Now()
 	return found.verdict

@@ -39,7 +39,7 @@ func Look[T any](ctx context.Context, a *API, f func(context.Context, jetstream.
 		up, leave := a.conn.WhileUp(asking)
 		found, err := attempts(up, func(ctx context.Context) (T, error) { return f(ctx, js) }, func(err error) bool {
 			last = err
-			return Passes(err) && !a.Absent(err, begun)
+			return Passes(err) && a.Absent(err, begun) == nil
 		})
 		broken := errors.Is(context.Cause(up), fault.ErrConnectionLost) || errors.Is(err, natsgo.ErrDisconnected)
 		leave()

@@ -24,6 +24,8 @@ func crowded(err error) bool { return fault.Kind(err) == fault.ErrTooManyRequest
 func Passes(err error) bool {
 	var api *jetstream.APIError
 	switch {
+	case errors.Is(err, fault.ErrJetStreamDisabled):
+		return false
 	case errors.As(err, &api):
 		return fault.Passes(api)
 	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, natsgo.ErrReconnectBufExceeded):

@@ -59,9 +59,11 @@ func (r *Reader) open(ctx context.Context) (Opening, error) {
 		r.names = nil // refused
 	}
 	r.giveUp()
+	if absent := r.api.Absent(err, r.created); absent != nil {
+		err = absent
+	}
 	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-	case !r.began && (!jsapi.Passes(err) || r.api.Absent(err, r.created)):
+	case errors.Is(err, jetstream.ErrStreamNotFound), !r.began && !jsapi.Passes(err):
 	case errors.Is(err, natsgo.ErrPermissionViolation):
 		return Opening{}, r.deny(err)
 	default:

@@ -90,7 +90,7 @@ func (p *Publisher) Atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 				return found, nil
 			}
 			return nil, fault.Wrap(op, batch[at].Subject, fault.Joined{err, conn.ErrUnanswered})
-		case errors.Is(err, conn.ErrUnanswered), errors.Is(err, conn.ErrBroken):
+		case errors.Is(err, conn.ErrUnanswered), errors.Is(err, conn.ErrBroken), errors.Is(err, fault.ErrWrongDomain):
 			if at == len(batch)-1 && doubtful.IsZero() {
 				doubtful = commit.Begun()
 			}
@@ -152,7 +152,13 @@ func (p *Publisher) committed(ctx context.Context, op string, commit *conn.Call,
 	if err != nil {
 		return nil, err
 	}
-	if _, err := wire.ParsePubAck(answer); err != nil {
+	stored, err := wire.ParsePubAck(answer)
+	if err == nil {
+		if err = p.api.Foreign(batch[len(batch)-1].Subject, stored); err != nil {
+			commit.Disown()
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	final, ack := batch[len(batch)-1], &Batch{}

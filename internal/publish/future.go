@@ -38,7 +38,7 @@ type Future struct {
 // Answered implements conn.Asker.
 func (f *Future) Answered(m *natsgo.Msg) bool {
 	ack, err := wire.ParsePubAck(m)
-	if err != nil {
+	if err != nil || f.publisher.api.Foreign(f.msg.Subject, ack) != nil {
 		return false
 	}
 	if f.patience > 0 {
