@@ -89,13 +89,17 @@ type Consumption struct {
 // after its dead letter is stored; until that succeeds it is kept and tried again.
 //
 // The end of ctx is a Stop bounded by Config.DrainTimeout: nothing more is fetched, what waits is handed
-// back, and the handlers that run go on. Message.Context has the values of ctx and lives on until they
+// back, or handled where deliveries are few, and the handlers that run go on. Message.Context has the values of ctx and lives on until they
 // have returned or the time is up. A handler that fails after that, or because it uses ctx itself, has
 // not had its try: its message is delivered again, whatever WithMaxDeliver says, and is a dead letter
 // only where the consumer's own MaxDeliver allows no other delivery.
 //
+// A consumer whose configuration is changed meanwhile is handled by what it says as soon as a handler takes
+// longer than 400 ms, or fails: so is an AckWait that is lowered, to a second or more.
+//
 // The errors are ErrStreamNotFound, ErrConsumerNotFound, ErrNotConnected, ErrClosed, ErrAlreadyExists
-// when the consumer exists and differs from WithConsumerConfig's, and ErrInvalidArgument.
+// when the consumer exists and differs from WithConsumerConfig's, ErrPermission, and ErrInvalidArgument, also
+// for a consumer that gets the schedules of a stream that allows them as messages.
 func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler, opts ...ConsumeOption) (*Consumption, error) {
 	const op = "consume"
 	if h == nil {

@@ -263,3 +263,30 @@ func TestStreamMadeAnewUnderARunningHandler(t *testing.T) {
 	close(release["new"])
 	idle(t, other)
 }
+
+// Far from the server the first messages take as long as the way there and back, twice: raw nats.go has the
+// consumer looked up as well. One message after the other, each a way, was what they took.
+func TestConsumeFromAfar(t *testing.T) {
+	t.Parallel()
+	const trip = 600 * time.Millisecond
+	for name, opts := range map[string][]nats.ConsumeOption{
+		"one by one": nil, "confirmed": {nats.WithConfirmedAcks(), nats.WithWorkers(100)}, "few deliveries": {nats.WithMaxDeliver(2)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := natstest.RunServer(t)
+			proxy := natstest.NewProxy(t, s.URL())
+			proxy.Delay(trip / 2)
+			near, client := connect(t, s, nil), connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+			newStream(t, near, 100)
+			newConsumer(t, near, jetstream.ConsumerConfig{Name: "worker"})
+			var got calls
+			begin := time.Now()
+			consumption := consume(t, client, func(msg *nats.Message) error { got.note(msg); return nil }, opts...)
+			eventually(t, "all are handled", func() bool { return got.len() == 100 })
+			assert.Less(t, time.Since(begin), 3*trip+raceSlack)
+			idle(t, near)
+			assert.Zero(t, consumption.Stats().Unconfirmed)
+		})
+	}
+}

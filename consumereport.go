@@ -43,9 +43,10 @@ func (s *Consumption) Err() error {
 	return s.err
 }
 
-// Healthy tells whether the server was heard on the consumer's behalf of late: false while
+// Healthy tells whether the server was heard on the consumer's behalf of late. It is false while
 // disconnected, while the consumer or its stream is gone, during an election, while acknowledgements are
-// denied, and after the end.
+// denied, and after the end, within two seconds as a rule: the death of a leader whose consumer has replicas is
+// known when they elect another one, some seconds later, and a leader that is frozen, without a word, after three.
 func (s *Consumption) Healthy() bool {
 	up, _, _ := s.client.conn.State()
 	s.mu.Lock()

@@ -8,12 +8,15 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
-// Stop ends the Consumption gracefully: no more messages come, those that wait are handed back to
-// the server at once, or handled where it would never deliver them again, and Stop returns when the
-// last handler has returned and its message is settled. When ctx ends first (without a deadline: Config.DrainTimeout) it ends the messages'
-// context and returns ErrDrainTimeout with the number of handlers left; they are still acknowledged
-// if they return before the client closes. A second call waits as well. Called from a handler it
-// would wait for itself until the time is up.
+// Stop ends the Consumption gracefully: no more messages are asked for, those that wait are handed back to
+// the server at once, and Stop returns when the last handler has returned and its message is settled. To be
+// handed back costs a message one of its deliveries. So where the consumer's MaxDeliver or WithMaxDeliver is 5
+// or less, no more is fetched ahead than the workers handle within a second, about, or a quarter of
+// Config.DrainTimeout, and that is handled. What has been asked for is waited for, for 0.3 s where none comes.
+// When ctx ends first (without a deadline: Config.DrainTimeout) it ends the messages' context and returns
+// ErrDrainTimeout with the number of handlers left; they are still acknowledged if they return before the
+// client closes. A second call waits as well. Called from a handler it would wait for itself until the time
+// is up.
 func (s *Consumption) Stop(ctx context.Context) error {
 	const op = "stop consuming"
 	if ctx == nil {

@@ -3,7 +3,6 @@ package nats
 import (
 	"context"
 	"errors"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +28,7 @@ const (
 // what comes of the old ones from what is asked for next.
 type pullSession struct {
 	p      *puller
-	inbox  string // with a dot; below it, every pull has its number of messages for an inbox
+	inbox  string
 	sub    *natsgo.Subscription
 	fault  chan error // holds the first
 	closed chan struct{}
@@ -59,17 +58,18 @@ func (p *puller) open() (*pullSession, error) {
 	s, c := p.s, p.s.client
 	now := time.Now()
 	ps := &pullSession{
-		p: p, inbox: c.nc.NewInbox() + ".pull.", fault: make(chan error, 1), closed: make(chan struct{}), woken: make(chan struct{}, 1),
+		p: p, inbox: c.nc.NewInbox(), fault: make(chan error, 1), closed: make(chan struct{}), woken: make(chan struct{}, 1),
 		begun: now, heard: now,
 	}
-	sub, err := c.conn.Subscribe(s.quit, ps.inbox+"*", ps.receive, nil)
+	ps.deaf = c.conn.Watch(ps.deny, p.subject, ps.inbox)
+	sub, err := c.conn.Subscribe(s.quit, ps.inbox, ps.receive, nil)
 	if err != nil {
+		ps.deaf()
 		return nil, err
 	}
 	_ = sub.SetPendingLimits(-1, -1) // no more comes than was asked for
 	sub.SetClosedHandler(func(string) { close(ps.closed) })
 	ps.sub = sub
-	ps.deaf = c.conn.Watch(ps.deny, p.subject, sub.Subject)
 	server, trip := c.conn.Peer()
 	s.mu.Lock()
 	s.pace.trip = trip
@@ -288,8 +288,7 @@ func (ps *pullSession) pull(batch int, beat time.Duration) {
 	if beat < pullBeat && !ps.sentinel.Load() {
 		expires = min(expires, pullYoung) // the next one has slower heartbeats
 	}
-	inbox := ps.inbox + strconv.Itoa(batch)
-	if s.client.conn.TryPublish(ps.p.subject, inbox, wire.Pull(batch, expires, min(beat, expires/2), false)) == nil {
+	if s.client.conn.TryPublish(ps.p.subject, ps.inbox, wire.Pull(batch, expires, min(beat, expires/2), false)) == nil {
 		ps.asked += batch
 	} // else it shows as a change of the link
 }
