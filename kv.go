@@ -25,6 +25,7 @@ type KeyValue struct {
 	stream      string
 	prefix      string                      // of the subjects of keys
 	writePrefix string                      // of the subjects to which they are written
+	getPrefix   string                      // of those on which any replica is asked for them
 	origin      string                      // the bucket that this one mirrors, or empty
 	direct      bool                        // every replica answers reads
 	facts       atomic.Pointer[bucketFacts] // as last told
@@ -57,6 +58,7 @@ func (c *Client) boundKeyValue(upstream jetstream.KeyValue, info *jetstream.Stre
 	}
 	kv.prefix = kvSubjectPrefix + source + "."
 	kv.writePrefix = kv.prefix
+	kv.getPrefix = c.api.Subject("DIRECT.GET." + kv.stream + "." + kv.prefix)
 	switch {
 	case cfg.Mirror != nil && cfg.Mirror.External != nil && cfg.Mirror.External.APIPrefix != "":
 		kv.writePrefix = cfg.Mirror.External.APIPrefix + "." + kv.prefix

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"math"
 	"strconv"
 	"strings"
@@ -173,6 +174,10 @@ func (b *bucketPolls) run(ctx context.Context, kv *KeyValue, p *bucketPoll) {
 			return
 		}
 		facts, err := kv.inquire(ctx)
+		if errors.Is(err, ErrPermission) {
+			kv.client.log.Warn("the state of the bucket may not be asked for, so a purge of it is not noticed", "bucket", kv.bucket, "error", err)
+			return
+		}
 		if err != nil { // the followers have noticed, or will when they read on
 			continue
 		}

@@ -61,7 +61,7 @@ func (kv *KeyValue) last(ctx context.Context, key string) (*keyEntry, error) {
 	if !kv.direct {
 		return kv.latest(ctx, key)
 	}
-	return kv.request(ctx, kv.prefix+key, kv.client.api.Subject("DIRECT.GET."+kv.stream+"."+kv.prefix+key), nil, kv.directEntry)
+	return kv.request(ctx, kv.prefix+key, kv.getPrefix+key, nil, kv.directEntry)
 }
 
 // latest is last as the leader knows it.

@@ -20,7 +20,7 @@ import (
 // once; then after as little of the key's history as is enough has been removed, the oldest first. The last
 // value goes only for a deletion, and the mark follows at once. Where it is larger than what it is to replace
 // the key is deleted without one, as where the process ends in between: the next deletion leaves a mark.
-func (kv *KeyValue) squeezed(ctx context.Context, op, key string, m *natsgo.Msg, w *keyWrite, refusal error) (*jetstream.PubAck, error) {
+func (kv *KeyValue) squeezed(ctx context.Context, op, key string, m *natsgo.Msg, w keyWrite, refusal error) (*jetstream.PubAck, error) {
 	if kv.origin != "" {
 		return nil, refusal // the keys are those of another bucket
 	}

@@ -26,7 +26,7 @@ type keyWrite struct {
 }
 
 // demand sets the header that makes the server look at the latest revision.
-func (w *keyWrite) demand(header natsgo.Header) {
+func (w keyWrite) demand(header natsgo.Header) {
 	header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(w.revision, 10)}
 }
 
@@ -55,7 +55,7 @@ func (kv *KeyValue) write(ctx context.Context, op, key string, value []byte, w k
 	m := &natsgo.Msg{Subject: kv.writePrefix + key, Header: header, Data: value}
 	ack, doubted, err := c.publisher.Store(ctx, op, m)
 	if !doubted && errors.Is(err, ErrStreamFull) {
-		ack, err = kv.squeezed(ctx, op, key, m, &w, err)
+		ack, err = kv.squeezed(ctx, op, key, m, w, err)
 	}
 	switch {
 	case err == nil:

@@ -2,6 +2,7 @@ package nats_test
 
 import (
 	"context"
+	"crypto/rand"
 	"testing"
 	"time"
 
@@ -146,3 +147,58 @@ func TestLeadersContextLooksAtTheClock(t *testing.T) {
 	}, nats.WithLease(time.Second))
 	require.ErrorIs(t, err, context.Canceled)
 }
+
+// A mirror does not know when its origin gives a lock to the next one.
+func TestLockOfAMirror(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	ctx := within(t, patience)
+	newLocks(t, client)
+	mirror, err := client.CreateKeyValue(ctx, "mirror", nats.WithKeyValueConfig(func(cfg *jetstream.KeyValueConfig) {
+		cfg.Mirror = &jetstream.StreamSource{Name: "locks"}
+	}))
+	require.NoError(t, err)
+	_, err = mirror.Lock(ctx, "k", time.Second)
+	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+	require.ErrorContains(t, err, `"locks"`)
+}
+
+// A lock in a bucket that is full is renewed and given up.
+func TestLockInAFullBucket(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	ctx := within(t, 2*patience)
+	kv, err := client.CreateKeyValue(ctx, "full", nats.WithKeyTTLs(time.Second), nats.WithKeyValueConfig(func(cfg *jetstream.KeyValueConfig) {
+		cfg.MaxBytes = 5000
+	}))
+	require.NoError(t, err)
+	held := lock(t, kv, "k", 2*time.Second)
+	fill := func() {
+		for size := 1000; size > 0; {
+			if _, err := kv.Create(ctx, nextKey(), make([]byte, size)); err != nil {
+				size /= 2
+			}
+		}
+	}
+	fill()
+	last := held.Token()
+	for range 4 {
+		eventually(t, "it is renewed", func() bool {
+			entry, err := kv.Get(ctx, "k")
+			if err != nil || entry.Revision() == last {
+				return false
+			}
+			last = entry.Revision()
+			return true
+		})
+		fill()
+	}
+	require.NoError(t, held.Context().Err())
+	require.NoError(t, held.Unlock(ctx))
+	_, err = kv.Get(ctx, "k")
+	require.ErrorIs(t, err, nats.ErrKeyNotFound)
+}
+
+func nextKey() string { return "key." + rand.Text() }

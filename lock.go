@@ -65,8 +65,8 @@ type Lock struct {
 // Waiters watch the key, and also ask twice a second, so that they take a lock at once when it is
 // unlocked, and within a second of its end when its holder has died. Which of them gets it is chance.
 //
-// The errors are ErrInvalidArgument for a bad key or ttl and for a bucket that does not allow it, or
-// deletes all its values sooner (WithKeyValueTTL),
+// The errors are ErrInvalidArgument for a bad key or ttl and for a bucket that does not allow it,
+// deletes all its values sooner (WithKeyValueTTL), or is a mirror,
 // ErrBucketNotFound, and, when ctx ends, ErrTimeout or ErrNotConnected.
 func (kv *KeyValue) Lock(ctx context.Context, key string, ttl time.Duration) (*Lock, error) {
 	const op = "lock"
@@ -143,6 +143,9 @@ func (kv *KeyValue) tryLock(ctx context.Context, op, key string, holder []byte, 
 		return nil, nil
 	default:
 		w.revision = entry.revision
+	}
+	if kv.origin != "" { // which may delete its values sooner, and does not tell its mirrors that it has
+		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket is a mirror, which cannot have locks; take those of %q", kv.origin)
 	}
 	if facts, err := kv.known(asking); err != nil {
 		return nil, kv.fault(op, key, err)
