@@ -79,11 +79,26 @@ func (c *Client) lastMessages(ctx context.Context, stream string, of []string, y
 	switch {
 	case errors.Is(err, errEnough):
 		return nil
-	case errors.Is(err, jsapi.ErrNotDirect):
-		return c.readStream(ctx, stream, []ReadOption{WithReadLast(), WithReadFilter(of...)}, yield)
+	case !errors.Is(err, jsapi.ErrNotDirect):
+		return fault.Because(ctx, err)
+	case len(of) == 0:
+		return c.readStream(ctx, stream, []ReadOption{WithReadLast()}, yield)
 	}
-	return fault.Because(ctx, err)
+	more := true
+	for some := range slices.Chunk(of, filtersAtOnce) {
+		err := c.readStream(ctx, stream, []ReadOption{WithReadLast(), WithReadFilter(some...)}, func(msg *Message, err error) bool {
+			more = yield(msg, err)
+			return more
+		})
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
 }
+
+// filtersAtOnce is how many filters a consumer gets: the server compares each with each.
+const filtersAtOnce = 512
 
 // storedMessage returns a message as it is stored, without what the server adds to tell of it.
 func (c *Client) storedMessage(stream string, m wire.Stored) *Message {

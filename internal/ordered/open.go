@@ -20,11 +20,12 @@ import (
 
 // How consumers are asked for.
 const (
-	hurry    = time.Second // between two, at most, where the way is not longer
-	pauseMin = 10 * time.Millisecond
-	pauseMax = 500 * time.Millisecond
-	denied   = 5 * time.Second // more, after the server has denied a question
-	maxNames = 32              // that are remembered; older ones the server has dropped
+	hurry      = time.Second // between two, at most, where the way is not longer
+	fewFilters = 100         // with more it is not hurried: the server compares each with each
+	pauseMin   = 10 * time.Millisecond
+	pauseMax   = 500 * time.Millisecond
+	denied     = 5 * time.Second // more, after the server has denied a question
+	maxNames   = 32              // that are remembered; older ones the server has dropped
 )
 
 // open goes on making a consumer that starts after the last message, until there is news: the consumer, or that
@@ -87,7 +88,10 @@ func (r *Reader) create(ctx context.Context) (made *jetstream.ConsumerInfo, brea
 			r.created = time.Now()
 		}
 		r.creation = r.conn.Ask(r.question())
-		r.creation.Renew, r.creation.Hurry = r.question, hurry
+		r.creation.Renew = r.question
+		if len(r.o.Config.FilterSubjects) < fewFilters {
+			r.creation.Hurry = hurry
+		}
 	}
 	_, breaks, _ = r.conn.State()
 	m, err := r.creation.Next(ctx)

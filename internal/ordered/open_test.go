@@ -139,8 +139,13 @@ func TestIdleReaderIsCalm(t *testing.T) {
 	assert.LessOrEqual(t, after.InMsgs-before.InMsgs, uint64(2))
 	assert.LessOrEqual(t, after.OutMsgs-before.OutMsgs, uint64(2))
 	assert.Equal(t, name, r.Consumer())
-	o.publish(t, 0, 1)
-	_, meta, err := r.Next(timed(t, 10*time.Second))
-	require.NoError(t, err)
-	assert.EqualValues(t, 1, meta.Sequence.Stream)
+	for i := range 2 { // what comes now and then costs no new consumer
+		o.publish(t, i, i+1)
+		_, meta, err := r.Next(timed(t, 10*time.Second))
+		require.NoError(t, err)
+		assert.EqualValues(t, i+1, meta.Sequence.Stream)
+		_, _, err = r.Next(timed(t, 3*time.Second)) // longer than another reader bears silence
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, name, r.Consumer())
+	}
 }

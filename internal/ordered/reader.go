@@ -66,10 +66,9 @@ type Reader struct {
 	name     string // of the consumer; empty while there is none
 	sub      *natsgo.Subscription
 	received chan *natsgo.Msg
-	breaks   uint64 // of the connection, when the consumer was made
-
-	unwatch func()     // ends the watch for denials
-	denials chan error // holds one
+	breaks   uint64     // of the connection, when the consumer was made
+	unwatch  func()     // ends the watch for denials
+	denials  chan error // holds one
 
 	creation *conn.Call // of the next consumer
 	created  time.Time  // when the first one was asked for first
@@ -86,7 +85,7 @@ type Reader struct {
 	left      int64  // messages to ask for in all; negative for no end
 	asked     int    // messages asked for and not yet received
 	calms     bool   // it may pull calmly
-	calm      bool   // and does, since nothing has come for a while
+	calm      bool   // and does: since nothing came for a while, with this consumer
 	answers   int    // of this consumer: messages and statuses
 	starved   int    // consumers in a row of which one answer came and then nothing
 	alarm     *time.Timer
@@ -122,8 +121,8 @@ func (r *Reader) Start(ctx context.Context) (Opening, error) {
 }
 
 // Next returns the next message and its metadata. It returns an error when ctx ends, the client is closed, the
-// stream is gone, the server denies what reading takes, or consumer after consumer falls silent after one answer; everything else it waits
-// out. It may be called again, which tries again.
+// stream is gone, the server denies what reading takes, or consumer after consumer falls silent after one
+// answer; everything else it waits out. It may be called again, which tries again.
 func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, error) {
 	if r.alarm == nil { // one for all messages
 		r.alarm = time.NewTimer(r.patience())
@@ -205,7 +204,7 @@ func (r *Reader) take(ctx context.Context, m *natsgo.Msg) (*natsgo.MsgMetadata, 
 		return nil, nil
 	}
 	r.delivered = meta.Sequence.Consumer
-	r.failures, r.calm = 0, false
+	r.failures = 0
 	r.asked--
 	if r.left > 0 {
 		r.left--
@@ -309,7 +308,8 @@ func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) err
 	case wire.StatusTimeout:
 		left, _ := wire.PullEnded(m)
 		r.asked -= min(r.asked, left)
-		r.calm = r.calms && r.api.Subject("") == jetstream.DefaultAPIPrefix && r.conn.Info().Cluster == ""
+		info := r.conn.Info()
+		r.calm = r.calms && r.api.Subject("") == jetstream.DefaultAPIPrefix && info.JetStream && info.Cluster == ""
 		r.refill()
 	default:
 		r.Renew()
