@@ -3,6 +3,7 @@ package nats
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"os"
@@ -12,7 +13,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
 )
@@ -223,14 +223,24 @@ func (s *ObjectStore) AddBucketLink(ctx context.Context, name string, bucket *Ob
 	return s.store.Link(ctx, name, &jetstream.ObjectLink{Bucket: bucket.bucket})
 }
 
-// Seal makes the bucket read-only for good.
+// Seal makes the bucket read-only for good. A bucket that is sealed already stays so.
 func (s *ObjectStore) Seal(ctx context.Context) error {
 	ctx, cancel, err := s.client.bucketCall(ctx, "seal", s.bucket)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	return s.wrap("seal", "", s.ObjectStore.Seal(ctx))
+	_, err = jsapi.Look(ctx, s.client.api, func(ctx context.Context, js jetstream.JetStream) (any, error) {
+		upstream, err := js.ObjectStore(ctx, s.bucket)
+		if err == nil {
+			err = upstream.Seal(ctx)
+		}
+		return nil, err
+	})
+	if err = s.wrap("seal", "", err); errors.Is(err, ErrSealed) {
+		return nil
+	}
+	return err
 }
 
 // Status asks the server for the bucket's configuration and size.
@@ -240,8 +250,14 @@ func (s *ObjectStore) Status(ctx context.Context) (jetstream.ObjectStoreStatus, 
 		return nil, err
 	}
 	defer cancel()
-	status, err := s.ObjectStore.Status(ctx)
-	return status, s.wrap("status of", "", fault.Because(ctx, err))
+	status, err := jsapi.Look(ctx, s.client.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStoreStatus, error) {
+		upstream, err := js.ObjectStore(ctx, s.bucket)
+		if err != nil {
+			return nil, err
+		}
+		return upstream.Status(ctx)
+	})
+	return status, s.wrap("status of", "", err)
 }
 
 // List returns the objects in the bucket. An empty bucket is an empty sequence and no error. Of an object whose
