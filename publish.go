@@ -34,6 +34,11 @@ import (
 // there is no right to look and nobody listens, that is final after 2 seconds on a server that is in no
 // cluster; elsewhere the error is both ErrNoStream and ErrTimeout when ctx ends. An acknowledgement of another
 // domain than the configured one is ErrWrongDomain when the right one does not come.
+//
+// A schedule (jetstream.WithScheduleAt and its kin) that would lose messages in silence is refused: ErrConflict on a
+// subject that holds another schedule, which the server would remove, unless
+// jetstream.WithExpectLastSequencePerSubject means that; ErrInvalidArgument for a time beyond the stream's MaxAge or
+// the message's TTL. A schedule that repeats ends at its MaxAge without a TTL of "never".
 func (c *Client) PublishToStream(ctx context.Context, subject string, data []byte, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
 	return c.publishToStream(ctx, &Message{Subject: subject, Data: data}, opts)
 }

@@ -2,7 +2,6 @@ package nats_test
 
 import (
 	"context"
-	"net/textproto"
 	"testing"
 	"time"
 
@@ -104,7 +103,7 @@ func TestMessageWith(t *testing.T) {
 	header := natsgo.Header{"K": {"v"}}
 	msg := &nats.Message{Subject: "s.a", Header: header}
 	assert.Same(t, msg, msg.With(jetstream.WithMsgID("one"), jetstream.WithMsgTTL(time.Hour)))
-	assert.Equal(t, natsgo.Header{"K": {"v"}, "Nats-Msg-Id": {"one"}, "Nats-Ttl": {"1h0m0s"}}, canonical(msg.Header))
+	assert.Equal(t, natsgo.Header{"K": {"v"}, "Nats-Msg-Id": {"one"}, "Nats-TTL": {"1h0m0s"}}, msg.Header)
 	assert.Len(t, header, 1, "left alone")
 	msg.With(nats.WithHeader("Nats-Rollup", "sub"))
 	batch := []*nats.Message{
@@ -126,14 +125,6 @@ func TestMessageWith(t *testing.T) {
 	require.ErrorIs(t, err, nats.ErrInvalidArgument)
 	_, err = client.PublishMsgToStream(ctx, (&nats.Message{Subject: "s.a"}).With(nats.WithHeader("K", "a\r\nb")))
 	require.ErrorIs(t, err, nats.ErrInvalidHeader)
-}
-
-func canonical(header natsgo.Header) natsgo.Header {
-	own := make(natsgo.Header)
-	for name, values := range header {
-		own[textproto.CanonicalMIMEHeaderKey(name)] = values
-	}
-	return own
 }
 
 func keep(all map[string]int, names ...string) map[string]int {
@@ -158,4 +149,59 @@ func TestPublishJSONToStream(t *testing.T) {
 	assert.JSONEq(t, `{"n":1}`, string(stored.Data))
 	_, err = client.PublishJSONToStream(ctx, "orders.created", func() {})
 	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+}
+
+// A schedule that would lose messages in silence is refused: raw, each of these calls succeeds.
+func TestSchedulesThatLoseMessagesAreRefused(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := within(t, patience)
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{
+		Name: "S", Subjects: []string{"s.>"}, AllowMsgSchedules: true, AllowRollup: true, AllowMsgTTL: true, MaxAge: time.Hour,
+		AllowAtomicPublish: true,
+	})
+	require.NoError(t, err)
+	at := func(d time.Duration, more ...jetstream.PublishOpt) []jetstream.PublishOpt {
+		return append([]jetstream.PublishOpt{jetstream.WithScheduleAt(time.Now().Add(d)), jetstream.WithScheduleTarget("s.target")}, more...)
+	}
+	every := []jetstream.PublishOpt{jetstream.WithScheduleEvery(2 * time.Hour), jetstream.WithScheduleTarget("s.target")}
+	_, err = client.PublishToStream(ctx, "s.one", nil)
+	require.NoError(t, err, "no schedule")
+	first, err := client.PublishToStream(ctx, "s.one", []byte("first"), at(30*time.Minute)...)
+	require.NoError(t, err)
+	for way, publish := range map[string]func(string, []jetstream.PublishOpt) error{
+		"sync": func(subject string, opts []jetstream.PublishOpt) error {
+			_, err := client.PublishToStream(ctx, subject, nil, opts...)
+			return err
+		},
+		"async": func(subject string, opts []jetstream.PublishOpt) error {
+			future, err := client.PublishAsync(ctx, &nats.Message{Subject: subject}, opts...)
+			if err != nil {
+				return err
+			}
+			return resolved(t, future)
+		},
+		"batch": func(subject string, opts []jetstream.PublishOpt) error {
+			_, err := client.PublishBatch(ctx, []*nats.Message{(&nats.Message{Subject: subject}).With(opts...)})
+			return err
+		},
+		"atomic": func(subject string, opts []jetstream.PublishOpt) error {
+			_, err := client.PublishAtomic(ctx, []*nats.Message{(&nats.Message{Subject: subject}).With(opts...)})
+			return err
+		},
+	} {
+		err := publish("s.one", at(30*time.Minute))
+		require.ErrorIs(t, err, nats.ErrConflict, way)
+		require.ErrorContains(t, err, "holds another schedule", way)
+		require.ErrorIs(t, publish("s.two", at(2*time.Hour)), nats.ErrInvalidArgument, way)
+		require.ErrorIs(t, publish("s.two", every), nats.ErrInvalidArgument, way)
+		require.ErrorIs(t, publish("s.two", at(time.Minute, jetstream.WithMsgTTL(30*time.Second))), nats.ErrInvalidArgument, way)
+		require.NoError(t, publish("s."+way, at(2*time.Hour, nats.WithHeader("Nats-TTL", "never"))), way)
+	}
+	stream, err := client.GetStream(ctx, "S")
+	require.NoError(t, err)
+	_, err = stream.GetMsg(ctx, first.Sequence)
+	require.NoError(t, err, "it is still there")
+	_, err = client.PublishToStream(ctx, "s.one", nil, at(time.Minute, jetstream.WithExpectLastSequencePerSubject(first.Sequence))...)
+	require.NoError(t, err, "on purpose")
 }

@@ -1,6 +1,7 @@
 package jsapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -19,7 +20,7 @@ const (
 	windowStreams = 256             // remembered
 )
 
-// windows remembers for how long the streams know the IDs of messages.
+// windows remembers what publishers must know of the streams.
 type windows struct {
 	turn chan struct{} // full while a server is asked
 	mu   sync.Mutex
@@ -29,21 +30,22 @@ type windows struct {
 // window is that of the stream, or several, that store certain subjects.
 type window struct {
 	subjects []string
-	length   time.Duration
+	length   time.Duration // for how long it knows the IDs of messages
+	maxAge   time.Duration
 	asked    time.Time
 }
 
-// find returns what is remembered, or 0.
-func (w *windows) find(subject string) time.Duration {
+// find returns what is remembered. Its length is 0 when that is nothing.
+func (w *windows) find(subject string) (found window) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.all = slices.DeleteFunc(w.all, func(one window) bool { return time.Since(one.asked) > windowFresh })
 	for _, one := range w.all {
 		if slices.ContainsFunc(one.subjects, func(s string) bool { return subjects.Covers(s, subject) }) {
-			return one.length
+			return one
 		}
 	}
-	return 0
+	return window{}
 }
 
 func (w *windows) add(one window) {
@@ -59,12 +61,21 @@ func (w *windows) add(one window) {
 // nobody has said so yet: it asks for half a second, if at all. Where there is no right to ask, it is the server's
 // default.
 func (a *API) Window(ctx context.Context, subject string, ask bool) time.Duration {
-	const unknown = -1
+	return a.window(ctx, subject, ask).length
+}
+
+// MaxAge returns that of the stream that stores subject, and 0 where there is none, or nobody says so soon.
+func (a *API) MaxAge(ctx context.Context, subject string) time.Duration {
+	return a.window(ctx, subject, true).maxAge
+}
+
+func (a *API) window(ctx context.Context, subject string, ask bool) window {
+	unknown := window{length: -1}
 	subject = strings.TrimPrefix(subject, a.prefix) // keys of a domain have it
-	length := a.windows.find(subject)
+	found := a.windows.find(subject)
 	switch {
-	case length > 0:
-		return length
+	case found.length > 0:
+		return found
 	case !ask:
 		return unknown
 	}
@@ -76,11 +87,11 @@ func (a *API) Window(ctx context.Context, subject string, ask bool) time.Duratio
 	case <-ctx.Done():
 		return unknown
 	}
-	if length = a.windows.find(subject); length > 0 {
-		return length
+	if found = a.windows.find(subject); found.length > 0 {
+		return found
 	}
 	head := subjects.Head(subject)
-	found := window{subjects: []string{head, head + ".>"}, length: windowDefault}
+	found = window{subjects: []string{head, head + ".>"}, length: windowDefault, asked: time.Now()}
 	var answer struct {
 		Refusal
 		Config jetstream.StreamConfig `json:"config"`
@@ -92,15 +103,12 @@ func (a *API) Window(ctx context.Context, subject string, ask bool) time.Duratio
 	switch {
 	case err == nil:
 		found.subjects = append(answer.Config.Subjects, subject)
-		if answer.Config.Duplicates > 0 {
-			found.length = answer.Config.Duplicates
-		}
+		found.length, found.maxAge = cmp.Or(answer.Config.Duplicates, windowDefault), answer.Config.MaxAge
 	case ctx.Err() != nil:
 		return unknown
 	case errors.Is(err, jetstream.ErrStreamNotFound): // of another account, perhaps
-		return windowDefault
+		return found
 	}
-	found.asked = time.Now()
 	a.windows.add(found)
-	return found.length
+	return found
 }

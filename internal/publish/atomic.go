@@ -41,6 +41,9 @@ func (p *Publisher) Atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 	subject := batch[0].Subject
 	for i, m := range batch {
 		p.identify(m)
+		if err := p.checkSchedule(ctx, op, m); err != nil {
+			return nil, fmt.Errorf("message %d: %w", i, err)
+		}
 		m.Header[batchSequenceHeader] = []string{strconv.Itoa(i + 1)}
 	}
 	batch[len(batch)-1].Header[batchCommitHeader] = []string{"1"}
@@ -99,7 +102,7 @@ func (p *Publisher) Atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 			// stored.
 			careful = true
 		case !jsapi.Passes(err):
-			return nil, fault.Wrap(op, batch[at].Subject, p.sized(err, batch[at].Header, batch[at].Data))
+			return nil, fault.Wrap(op, batch[at].Subject, p.sized(refused(batch[at], err), batch[at].Header, batch[at].Data))
 		}
 		if last = err; late {
 			last = fmt.Errorf("%w; it was not sent again, its stream may have forgotten its IDs", err)

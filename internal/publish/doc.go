@@ -8,6 +8,7 @@
 //
 //   - publisher.go: [Publisher], and the IDs.
 //   - headers.go: [Publisher.Message], what a header may say, and upstream's options.
+//   - schedule.go: schedules that would lose messages.
 //   - store.go: [Publisher.Store], and what became of a message that is in doubt.
 //   - flight.go: [Publisher.Start], and how much is in flight.
 //   - future.go: [Future], one message in flight.

@@ -36,6 +36,9 @@ type Flight struct {
 // bounds it.
 func (p *Publisher) Start(ctx context.Context, op string, m *natsgo.Msg, o Flight) (*Future, error) {
 	p.identify(m)
+	if err := p.checkSchedule(ctx, op, m); err != nil {
+		return nil, err
+	}
 	f := &Future{publisher: p, op: op, ctx: cmp.Or(o.Context, ctx), msg: m, patience: o.Patience, brief: o.Brief}
 	var ok bool
 	if f.deadline, ok = f.ctx.Deadline(); !ok {

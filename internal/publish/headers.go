@@ -3,7 +3,6 @@ package publish
 import (
 	"errors"
 	"maps"
-	"net/textproto"
 	"slices"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -126,7 +125,7 @@ func apply(js jetstream.JetStream, op, subject string, header natsgo.Header, opt
 		var ours *optionError
 		switch {
 		case errors.As(err, &ours):
-			header[textproto.CanonicalMIMEHeaderKey(ours.name)] = ours.values
+			header[ours.name] = ours.values
 		case err != nil:
 			return fault.New(op, subject, fault.ErrInvalidArgument, "%w", err)
 		}

@@ -21,6 +21,9 @@ func (p *Publisher) Store(ctx context.Context, op string, m *natsgo.Msg) (_ *jet
 		return nil, false, fault.Wrap(op, m.Subject, err)
 	}
 	p.identify(m)
+	if err := p.checkSchedule(ctx, op, m); err != nil {
+		return nil, false, err
+	}
 	return p.goOn(ctx, op, m, p.call(m))
 }
 
@@ -36,7 +39,7 @@ func (p *Publisher) goOn(ctx context.Context, op string, m *natsgo.Msg, call *co
 		ack, err = p.storedBefore(ctx, op, m, err)
 		return ack, doubted, err
 	}
-	return nil, doubted, fault.Wrap(op, m.Subject, p.sized(err, m.Header, m.Data))
+	return nil, doubted, fault.Wrap(op, m.Subject, p.sized(refused(m, err), m.Header, m.Data))
 }
 
 // unstored says why a publish ended without an acknowledgement: kind is what ended it, last what
