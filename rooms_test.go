@@ -207,3 +207,44 @@ func TestNoRightToLookForTheStream(t *testing.T) {
 	_, err = far.PublishToStream(ctx, "orders.new", nil)
 	require.ErrorIs(t, err, nats.ErrTimeout)
 }
+
+// What makes or fetches a handle outlasts a connection that swallows its question, and one that breaks under it.
+func TestHandlesOverABrokenConnection(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs, c.RequestTimeout = []string{proxy.URL()}, 30*time.Second })
+	ctx := context.Background()
+	second := func(_ any, err error) error { return err }
+	calls := []func() error{
+		func() error {
+			return second(client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}))
+		},
+		func() error {
+			return second(client.CreateConsumer(ctx, "ORDERS", &jetstream.ConsumerConfig{Name: "c"}))
+		},
+		func() error { return second(client.GetConsumer(ctx, "ORDERS", "c")) },
+		func() error { return client.PauseConsumer(ctx, "ORDERS", "c", time.Now().Add(time.Hour)) },
+		func() error { return client.PurgeStream(ctx, "ORDERS") },
+		func() error { return second(client.CreateKeyValue(ctx, "b")) },
+		func() error { return second(client.CreateObjectStore(ctx, "b")) },
+		func() error { return client.DeleteConsumer(ctx, "ORDERS", "c") },
+		func() error { return client.DeleteStream(ctx, "ORDERS") },
+		func() error { return client.DeleteKeyValue(ctx, "b") },
+	}
+	for i, call := range calls {
+		proxy.BlackHole()
+		done := make(chan error, 1)
+		go func() { done <- call() }()
+		select {
+		case err := <-done:
+			require.NoError(t, err, i)
+		case <-time.After(50 * time.Millisecond): // it has been sent
+		}
+		proxy.Cut()
+		proxy.Restore()
+		begin := time.Now()
+		require.NoError(t, <-done, i)
+		assert.Less(t, time.Since(begin), 10*time.Second, i)
+	}
+}

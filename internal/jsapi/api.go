@@ -1,6 +1,7 @@
 package jsapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -113,9 +114,12 @@ func (a *API) Absent(err error, begun time.Time) error {
 
 // Wrap is fault.Wrap for calls to the JetStream API, which has its own way to say that it is not there.
 func Wrap(op, target string, err error) error {
-	if errors.Is(err, natsgo.ErrNoResponders) && !errors.Is(err, jetstream.ErrNoStreamResponse) {
-		return fault.New(op, target, fault.ErrJetStreamDisabled,
-			"nobody answers for it; is it enabled on the server and is the domain right? %w", err)
+	const text = "nobody answers for it; is it enabled on the server and is the domain right? %w"
+	switch {
+	case !errors.Is(err, natsgo.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse):
+		return fault.Wrap(op, target, err)
+	case errors.Is(err, context.DeadlineExceeded): // it may have come
+		return fault.New(op, target, fault.ErrTimeout, "%w: "+text, fault.ErrJetStreamDisabled, err)
 	}
-	return fault.Wrap(op, target, err)
+	return fault.New(op, target, fault.ErrJetStreamDisabled, text, err)
 }

@@ -80,7 +80,7 @@ func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, pa
 			full = err
 			call.Refused()
 			continue
-		case InProcess(err) && call.Doubtful(): // perhaps by the message itself, whose answer is to come
+		case inProcess(err) && call.Doubtful(): // perhaps by the message itself, whose answer is to come
 			continue
 		case stored == "" && a.Absent(err, u.begun) != nil:
 			return none, call.Doubtful(), nil, a.Absent(err, u.begun)

@@ -9,9 +9,9 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
-// InProcess tells whether the server refuses a message because it, or another one on its subject whose
+// inProcess tells whether the server refuses a message because it, or another one on its subject whose
 // sequence is expected, is on its way to the replicas: it is not known yet what becomes of it.
-func InProcess(err error) bool {
+func inProcess(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && (api.ErrorCode == fault.CodeSequenceInProcess || api.ErrorCode == fault.CodeDuplicateInProcess)
 }
