@@ -413,13 +413,15 @@ func TestPermissionsPage(t *testing.T) {
 			checkRights(t, documented[name], can, "", "")
 			checkRights(t, strings.NewReplacer(local...).Replace(documented[name]), can, "hub", "hub")
 			checkRights(t, strings.NewReplacer(far...).Replace(documented[name]), can, "leaf", "hub")
+			long := append(slices.Clone(local), `"$JS.ACK.`, `"$JS.ACK.*.*.`)
+			checkRights(t, strings.NewReplacer(long...).Replace(documented[name]), can, "hub", "hub", "js_ack_fc_v2")
 		})
 	}
 }
 
 // checkRights runs a capability with the rights of conf on a server of a JetStream domain, in that domain or in
 // that of a hub.
-func checkRights(t *testing.T, conf string, can capability, domain, in string) {
+func checkRights(t *testing.T, conf string, can capability, domain, in string, flags ...string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "server.conf")
 	require.NoError(t, os.WriteFile(file, []byte(conf), 0o600))
@@ -430,6 +432,10 @@ func checkRights(t *testing.T, conf string, can capability, domain, in string) {
 	permissions := *user.Permissions // the server changes its own
 	opt := natstest.WithConfig(func(o *server.Options) {
 		o.Users, o.JetStreamDomain = []*server.User{user, {Username: "admin", Password: "admin"}}, domain
+		o.FeatureFlags = map[string]bool{}
+		for _, flag := range flags {
+			o.FeatureFlags[flag] = true
+		}
 	})
 	var s *natstest.Server
 	if domain == in {
