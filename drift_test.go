@@ -42,12 +42,12 @@ func TestDriftErrorNamesItsRemedy(t *testing.T) {
 		remedy         string
 	}{
 		{createFiles(nats.WithObjectStoreTTL(2 * time.Hour)), "files", `create object store "files": `, "EnsureObjectStore adapts it"},
-		{createFiles(nats.WithObjectStoreTTL(time.Minute)), "files", `create object store "files": `, "upstream's UpdateObjectStore goes ahead"},
-		{ensureFiles(nats.WithObjectStoreTTL(time.Minute)), "files", `ensure object store "files": `, "upstream's UpdateObjectStore goes ahead"},
+		{createFiles(nats.WithObjectStoreTTL(time.Minute)), "files", `create object store "files": `, "UpdateStream of OBJ_files goes ahead"},
+		{ensureFiles(nats.WithObjectStoreTTL(time.Minute)), "files", `ensure object store "files": `, "UpdateStream of OBJ_files goes ahead"},
 		{ensureFiles(nats.WithObjectStoreStorage(jetstream.MemoryStorage)), "files", `ensure object store "files": `, anew},
 		{createConf(nats.WithKeyHistory(7), nats.WithKeyValueTTL(time.Hour)), "conf", `create key-value bucket "conf": `, "EnsureKeyValue adapts it"},
-		{createConf(nats.WithKeyHistory(2), nats.WithKeyValueTTL(time.Hour)), "conf", `create key-value bucket "conf": `, "upstream's UpdateKeyValue goes ahead"},
-		{ensureConf(nats.WithKeyHistory(2)), "conf", `ensure key-value bucket "conf": `, "upstream's UpdateKeyValue goes ahead"},
+		{createConf(nats.WithKeyHistory(2), nats.WithKeyValueTTL(time.Hour)), "conf", `create key-value bucket "conf": `, "UpdateStream of KV_conf goes ahead"},
+		{ensureConf(nats.WithKeyHistory(2)), "conf", `ensure key-value bucket "conf": `, "UpdateStream of KV_conf goes ahead"},
 		{ensureConf(nats.WithKeyValueStorage(jetstream.MemoryStorage)), "conf", `ensure key-value bucket "conf": `, anew},
 		{second(client.EnsureStream(ctx, &jetstream.StreamConfig{Name: "S", MaxAge: time.Minute})), "", `ensure stream "S": `, "AllowShrink goes ahead"},
 	} {

@@ -343,7 +343,7 @@ func (e *DriftError) Error() string {
 	case e.create && !shrinks:
 		remedy = "Ensure" + kind + " adapts it"
 	case kind != "": // neither Ensure takes AllowShrink
-		remedy = "upstream's Update" + kind + " goes ahead"
+		remedy = "UpdateStream of " + cmp.Or(e.Stream, kvStreamPrefix+e.Bucket) + " goes ahead"
 	}
 	return fmt.Sprintf("%s %s %q: differs: %s; %s", verb, what, e.target(), strings.Join(texts, ", "), remedy)
 }
