@@ -78,6 +78,9 @@ func TestImportedStreamWithOneAnswer(t *testing.T) {
 		for range w.Updates() { //nolint:revive // what comes does not matter
 		}
 	}()
+	_, err = kv.Cached(within(t, patience))
+	require.ErrorIs(t, err, nats.ErrTimeout)
+	require.ErrorIs(t, err, nats.ErrOneAnswer, "which is why")
 	_, err = read(t, client)
 	require.ErrorIs(t, err, nats.ErrOneAnswer)
 	require.ErrorContains(t, err, "response_type")

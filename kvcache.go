@@ -44,7 +44,11 @@ func (kv *KeyValue) Cached(ctx context.Context, filters ...string) (*KeyValueCac
 	case <-loaded:
 		return c, nil
 	case <-c.done:
-		return nil, kv.fault(op, "", ended(ctx))
+		err := ended(ctx)
+		if follower.block != nil {
+			err = fault.Joined{err, follower.block}
+		}
+		return nil, kv.fault(op, "", err)
 	}
 }
 

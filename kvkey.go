@@ -92,7 +92,8 @@ func bucketFault(op, target string, err error) error {
 		e = &own
 	}
 	e.Op, e.Target = op, target
-	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, ErrNoStream) || errors.Is(err, jetstream.ErrNoStreamResponse) {
+	missing := errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, ErrNoStream) || errors.Is(err, jetstream.ErrNoStreamResponse)
+	if missing && e.Kind != ErrBucketNotFound { //nolint:errorlint // set below
 		cause := err
 		if !errors.Is(err, jetstream.ErrBucketNotFound) {
 			cause = fault.Joined{jetstream.ErrBucketNotFound, err}

@@ -83,6 +83,37 @@ func TestKeyValueMirrorWhileItsOriginIsAway(t *testing.T) {
 	require.ErrorIs(t, err, nats.ErrBucketNotFound, "once it can be asked")
 }
 
+// Who waits for a lock of a bucket in another domain waits for the domain, too.
+func TestLockWhileTheHubIsAway(t *testing.T) {
+	t.Parallel()
+	servers := leafPair(t, nil)
+	hub, leaf := servers["hub"], servers["leaf"]
+	_, err := connect(t, hub, inDomain("hub")).CreateKeyValue(within(t, patience), "locks", nats.WithKeyTTLs(time.Minute))
+	require.NoError(t, err)
+	far := connect(t, leaf, func(cfg *nats.Config) { cfg.JetStreamDomain, cfg.RequestTimeout = "hub", time.Second })
+	kv, err := far.GetKeyValue(within(t, patience), "locks")
+	require.NoError(t, err)
+	hub.Stop()
+	short, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	_, err = kv.Lock(short, "k", 2*time.Second)
+	require.ErrorIs(t, err, nats.ErrTimeout)
+	got := make(chan error, 2)
+	go func() {
+		l, err := kv.Lock(context.Background(), "k", 2*time.Second)
+		if err == nil {
+			err = l.Unlock(context.Background())
+		}
+		got <- err
+	}()
+	go func() {
+		got <- kv.Elect(context.Background(), "leader", func(context.Context) error { return nil })
+	}()
+	time.AfterFunc(4*time.Second, func() { hub.Restart() })
+	require.NoError(t, <-got)
+	require.NoError(t, <-got)
+}
+
 // Every call works over a line on which an answer takes seconds, and leaves no consumer behind.
 func TestKeyValueOverASlowLine(t *testing.T) {
 	t.Parallel()
