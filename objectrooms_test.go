@@ -101,6 +101,18 @@ func TestObjectsOfTwoDomains(t *testing.T) {
 			require.NoError(t, away.Delete(ctx, "renamed "+name))
 		}
 	}
+	// Where only the leaf's stream stores the chunks, the error says so, and they stay.
+	near := connect(t, servers["hub"], inDomain("hub"))
+	info, err := near.GetStreamInfo(ctx, "OBJ_files")
+	require.NoError(t, err)
+	info.Config.Subjects = []string{"$O.files.M.>"}
+	_, err = near.UpdateStream(ctx, &info.Config)
+	require.NoError(t, err)
+	leaf := connect(t, servers["leaf"], inDomain("leaf"))
+	before := len(chunkCounts(t, leaf, "files"))
+	_, err = away.PutString(within(t, 2*time.Second), "elsewhere", "content")
+	require.ErrorIs(t, err, nats.ErrWrongDomain)
+	assert.Len(t, chunkCounts(t, leaf, "files"), before+1)
 	for _, name := range names(t, own) {
 		_, err := own.GetString(ctx, name)
 		require.NoError(t, err, "the leaf's own %s", name)

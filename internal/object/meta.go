@@ -12,6 +12,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // races bounds how often a writer that was overtaken tries again.
@@ -50,16 +51,23 @@ func (s *Store) storeMeta(ctx context.Context, op string, v version, replaced ui
 func (s *Store) storeMessage(ctx context.Context, op string, info *jetstream.ObjectInfo, m *natsgo.Msg) (uint64, error) {
 	ctx, cancel := s.conn.Deadline(ctx)
 	defer cancel()
-	ack, _, err := s.publisher.Store(ctx, op, m)
-	if err == nil {
-		return ack.Sequence, nil
-	}
-	if errors.Is(err, fault.ErrConflict) {
-		if v, failed := s.version(ctx, info.Bucket, info.Name); failed == nil && v.id == m.Header.Get(jetstream.MsgIDHeader) {
+	for race := 1; ; race++ {
+		ack, _, err := s.publisher.Store(ctx, op, m)
+		if err == nil {
+			return ack.Sequence, nil
+		}
+		if !errors.Is(err, fault.ErrConflict) {
+			return 0, named(op, info.Bucket, info.Name, err)
+		}
+		v, failed := s.version(ctx, info.Bucket, info.Name)
+		if failed == nil && v.id == m.Header.Get(jetstream.MsgIDHeader) {
 			return v.sequence, nil
 		}
+		expected := strconv.FormatUint(v.sequence, 10) == m.Header.Get(jetstream.ExpectedLastSubjSeqHeader)
+		if failed != nil || !expected || race == races || !pause.Sleep(ctx, readPause) {
+			return 0, named(op, info.Bucket, info.Name, err)
+		}
 	}
-	return 0, named(op, info.Bucket, info.Name, err)
 }
 
 // wrap names the object in the place of a subject that nobody knows.
