@@ -89,7 +89,8 @@
 // [Consumption.Healthy], [Consumption.Lag] and [Consumption.Stats] tell how it goes, and
 // [Consumption.Stop] ends it without loss.
 //
-// [Client.ReadStream] reads a stream in order, without a consumer, to its end or beyond.
+// [Client.ReadStream] reads a stream in order, without a consumer, to its end or beyond; [Client.GetMessage] and
+// [Client.GetLastMessages] get single messages.
 //
 // # Key-value and object stores
 //

@@ -136,3 +136,21 @@ func TestReadingWithoutJetStream(t *testing.T) {
 	require.ErrorIs(t, err, nats.ErrJetStreamDisabled)
 	assert.Less(t, time.Since(begun), 5*time.Second)
 }
+
+// Who may only read comes to the end as well, when what was announced is purged meanwhile.
+func TestReadStreamEndsAfterAPurgeWithFewRights(t *testing.T) {
+	t.Parallel()
+	s := restricted(t, &server.Permissions{Publish: &server.SubjectPermission{Allow: []string{
+		"$JS.API.CONSUMER.CREATE.ORDERS.*", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.*", "$JS.API.CONSUMER.DELETE.ORDERS.*",
+	}}})
+	admin, client := connect(t, s, as("admin")), connect(t, s, as("u"))
+	fillSubjects(t, admin, 1000)
+	got := 0
+	for _, err := range client.ReadStream(within(t, patience), "ORDERS") {
+		require.NoError(t, err)
+		if got++; got == 1 {
+			require.NoError(t, admin.PurgeStream(context.Background(), "ORDERS"))
+		}
+	}
+	assert.Less(t, got, 1000)
+}

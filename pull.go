@@ -164,9 +164,12 @@ func (p *pull) end(err error) {
 	p.tell()
 }
 
+// ready tells whether there is nothing more to wait for. It is called with the lock held.
+func (p *pull) ready() bool { return p.over || len(p.came) >= p.want }
+
 // tell is called with the lock held.
 func (p *pull) tell() {
-	if p.over || len(p.came) >= p.want {
+	if p.ready() {
 		select {
 		case p.news <- struct{}{}:
 		default:
@@ -189,8 +192,10 @@ func (p *pull) collect(ctx context.Context, limit int) ([]*Message, error) {
 			p.end(wire.ErrPullAgain) // the server has forgotten the pull
 		}
 		select {
-		case <-p.news:
-			waiting = false
+		case <-p.news: // perhaps of before
+			p.mu.Lock()
+			waiting = !p.ready()
+			p.mu.Unlock()
 		case <-change:
 		case <-ctx.Done():
 			waiting, err = false, fault.Ended(ctx)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
@@ -173,11 +174,11 @@ func opened(o ordered.Opening) error {
 }
 
 // finished returns errReadAll when the consumer has delivered all there is: the messages that it had
-// announced may be gone.
+// announced may be gone. For those who may not ask, that it has nothing to deliver must do.
 func finished(ctx context.Context, r *ordered.Reader) error {
 	ctx, cancel := context.WithTimeout(ctx, apiAttempt)
 	defer cancel()
-	if left, err := r.Left(ctx); err == nil && left == 0 {
+	if left, err := r.Left(ctx); err == nil && left == 0 || errors.Is(err, natsgo.ErrPermissionViolation) {
 		return errReadAll
 	}
 	return nil // whatever it is, the reader will find out
