@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -152,4 +154,49 @@ func BenchmarkPublishSequential(b *testing.B) {
 			}
 		})
 	})
+}
+
+// BenchmarkPublishCallers has that many callers wait for their acknowledgements at once, with an ID and, at least
+// once, without.
+func BenchmarkPublishCallers(b *testing.B) {
+	x, ctx := newBench(b), context.Background()
+	_, err := x.client.CreateStream(ctx, &jetstream.StreamConfig{
+		Name: "BENCH_CALLERS", Subjects: []string{"callers"}, MaxMsgs: 10_000, Duplicates: 10 * time.Second,
+	})
+	require.NoError(b, err)
+	data := make([]byte, 128)
+	run := func(b *testing.B, callers int, publish func() error) {
+		var wg sync.WaitGroup
+		var next atomic.Int64
+		for range callers {
+			wg.Go(func() {
+				for next.Add(1) <= int64(b.N) {
+					if err := publish(); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+	for _, callers := range []int{1, 16, 256, 2000} {
+		var n atomic.Uint64
+		prefix := rand.Text()[:16] + "."
+		id := func() string { return prefix + strconv.FormatUint(n.Add(1), 36) }
+		name := fmt.Sprintf("callers=%d/", callers)
+		pair(b, name+"id=yes/", len(data), func(b *testing.B) {
+			run(b, callers, func() error { _, err := x.js.Publish(ctx, "callers", data, jetstream.WithMsgID(id())); return err })
+		}, func(b *testing.B) {
+			run(b, callers, func() error { _, err := x.client.PublishToStream(ctx, "callers", data); return err })
+		})
+		pair(b, name+"id=no/", len(data), func(b *testing.B) {
+			run(b, callers, func() error { _, err := x.js.Publish(ctx, "callers", data); return err })
+		}, func(b *testing.B) {
+			run(b, callers, func() error {
+				_, err := x.client.PublishToStream(ctx, "callers", data, nats.WithoutMessageID())
+				return err
+			})
+		})
+	}
 }

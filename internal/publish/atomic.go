@@ -44,6 +44,9 @@ func (p *Publisher) Atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 		if err := p.checkSchedule(ctx, op, m); err != nil {
 			return nil, fmt.Errorf("message %d: %w", i, err)
 		}
+		if m.Header == nil {
+			m.Header = make(natsgo.Header, 3)
+		}
 		m.Header[batchSequenceHeader] = []string{strconv.Itoa(i + 1)}
 	}
 	batch[len(batch)-1].Header[batchCommitHeader] = []string{"1"}

@@ -116,7 +116,7 @@ func apply(js jetstream.JetStream, op, subject string, header natsgo.Header, opt
 		}
 		return err
 	}
-	if try(opts...) == nil {
+	if len(opts) > 1 && try(opts...) == nil {
 		return nil
 	}
 	// One of ours may be among them; one at a time tells which.

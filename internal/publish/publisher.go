@@ -55,10 +55,15 @@ func (s *ids) next() string {
 
 // identify gives m an ID if it has none and wants one: without wanting, it has the header with no value.
 func (p *Publisher) identify(m *natsgo.Msg) {
-	if id, there := m.Header[jetstream.MsgIDHeader]; there && (len(id) == 0 || id[0] != "") {
+	switch id, there := m.Header[jetstream.MsgIDHeader]; {
+	case len(id) > 0 && id[0] != "":
 		return
-	}
-	if m.Header == nil {
+	case there && len(id) == 0:
+		if delete(m.Header, jetstream.MsgIDHeader); len(m.Header) == 0 {
+			m.Header = nil // the server reads the message faster
+		}
+		return
+	case m.Header == nil:
 		m.Header = make(natsgo.Header, 1)
 	}
 	m.Header[jetstream.MsgIDHeader] = []string{p.ids.next()}
