@@ -102,7 +102,7 @@ func (a *API) window(ctx context.Context, subject string, ask bool) window {
 	}
 	switch {
 	case err == nil:
-		found.subjects = append(answer.Config.Subjects, subject)
+		found.subjects = slices.Concat(answer.Config.Subjects, []string{subject})
 		found.length, found.maxAge = cmp.Or(answer.Config.Duplicates, windowDefault), answer.Config.MaxAge
 	case ctx.Err() != nil:
 		return unknown

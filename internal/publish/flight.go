@@ -96,7 +96,7 @@ func (p *Publisher) send(ctx context.Context, f *Future) error {
 
 // enter counts f as in flight, or returns why it cannot be yet and a channel that is closed when it is worth
 // to try again; without one it never is.
-func (p *Publisher) enter(ctx context.Context, f *Future) (wait <-chan struct{}, kind error) { //nolint:revive // the kind belongs to the channel
+func (p *Publisher) enter(ctx context.Context, f *Future) (wait <-chan struct{}, kind error) {
 	up, _, change := p.conn.State()
 	p.mu.Lock()
 	defer p.mu.Unlock()
