@@ -191,6 +191,7 @@ func (ps *pullSession) judge(now time.Time) (next time.Duration, err error) {
 		return late, nil
 	case sentinel || alarmed:
 		ps.probed, next = now, pullQuickBeat+slack
+		ps.asked = 0 // what is not heard of may be lost, and must not keep the next from being asked for
 		ps.pull(1, pullQuickBeat)
 	default:
 		next = ps.heard.Add(max(2*pullQuickBeat, beat*11/10) + slack).Sub(now)
