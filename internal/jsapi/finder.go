@@ -128,7 +128,7 @@ func (a *API) StreamsOf(ctx context.Context, subject string) ([]string, error) {
 // if nothing is known of similar subjects.
 func (f *finder) missing(ctx context.Context, subject string, sure bool) verdict {
 	for {
-		if found := f.ask(ctx, subject, sure); found != streamDoubted || !pause.Sleep(ctx, finderConfirm) {
+		if found, wait := f.ask(ctx, subject, sure); found != streamDoubted || !pause.Sleep(ctx, wait) {
 			return found
 		}
 	}
@@ -136,7 +136,7 @@ func (f *finder) missing(ctx context.Context, subject string, sure bool) verdict
 
 // ask tells whether a stream stores subject. It takes two answers, a moment apart, to say that none
 // does: a stream that was created just now may not have got around. No answer is no evidence.
-func (f *finder) ask(ctx context.Context, subject string, sure bool) verdict {
+func (f *finder) ask(ctx context.Context, subject string, sure bool) (found verdict, wait time.Duration) {
 	_, stored := f.api.Of(subject)
 	head := subjects.Head(stored)
 	if !sure {
@@ -145,54 +145,55 @@ func (f *finder) ask(ctx context.Context, subject string, sure bool) verdict {
 		case turn <- struct{}{}:
 			defer func() { <-turn }()
 		case <-ctx.Done():
-			return streamUnknown
+			return streamUnknown, 0
 		}
 		f.mu.Lock()
 		near := time.Since(f.near[head]) < finderFresh
 		f.mu.Unlock()
 		if near {
-			return streamUnknown
+			return streamUnknown, 0
 		}
 	}
-	found := f.finding(subject)
+	known := f.finding(subject)
 	select {
-	case found.turn <- struct{}{}:
-		defer func() { <-found.turn }()
+	case known.turn <- struct{}{}:
+		defer func() { <-known.turn }()
 	case <-ctx.Done():
-		return streamUnknown
+		return streamUnknown, 0
 	}
-	age := time.Since(found.asked)
+	age := time.Since(known.asked)
 	switch {
 	case age >= finderFresh:
-		found.verdict = streamUnknown
-	case found.verdict != streamDoubted && found.verdict != streamMissing,
-		found.verdict == streamDoubted && age < finderConfirm,
-		found.verdict == streamMissing && age < finderMissing:
-		return found.verdict
+		known.verdict = streamUnknown
+	case known.verdict != streamDoubted && known.verdict != streamMissing,
+		known.verdict == streamDoubted && age < finderConfirm,
+		known.verdict == streamMissing && age < finderMissing:
+		return known.verdict, finderConfirm - age
 	}
 	ctx, cancel := context.WithTimeout(ctx, finderTimeout)
 	defer cancel()
 	if f.api.conn.Wait(ctx) != nil {
-		return streamUnknown
+		return streamUnknown, 0
 	}
 	names, err := f.api.StreamsOf(ctx, subject)
+	asked := time.Now()
 	none := err == nil && len(names) == 0
 	absent, disabled := errors.Is(err, natsgo.ErrNoResponders), fault.Kind(err) == fault.ErrJetStreamDisabled //nolint:errorlint // a sentinel of our own table
 	switch {
-	case none && found.verdict != streamUnknown: // the second time
-		found.verdict = streamMissing
+	case none && known.verdict != streamUnknown: // the second time
+		known.verdict = streamMissing
 	case errors.Is(err, natsgo.ErrPermissionViolation):
-		found.verdict = streamHidden
+		known.verdict = streamHidden
 	case (none || absent || disabled) && f.api.isImported(ctx, subject):
-		found.verdict = streamUnknown
+		known.verdict = streamUnknown
 	case none:
-		found.verdict = streamDoubted
+		known.verdict = streamDoubted
 	case absent:
-		found.verdict = streamAbsent
+		known.verdict = streamAbsent
 	case disabled:
-		found.verdict = streamDisabled
+		known.verdict = streamDisabled
 	default: // it is there, or the server is slow to say anything
-		found.verdict = streamUnknown
+		known.verdict = streamUnknown
 		f.mu.Lock()
 		if f.near == nil || len(f.near) >= finderSize {
 			f.near = make(map[string]time.Time)
@@ -200,8 +201,8 @@ func (f *finder) ask(ctx context.Context, subject string, sure bool) verdict {
 		f.near[head] = time.Now()
 		f.mu.Unlock()
 	}
-	found.asked = time.Now()
-	return found.verdict
+	known.asked = asked
+	return known.verdict, finderConfirm - time.Since(asked)
 }
 
 func (f *finder) finding(subject string) *finding {

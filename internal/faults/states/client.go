@@ -135,6 +135,10 @@ var streamCalls = []Call{
 		_, err := s.Client.PublishMsgToStream(ctx, event("other.x"))
 		return err
 	}},
+	{Name: "Client.PublishJSONToStream", Kind: Stores, Do: func(ctx context.Context, s *Scene) error {
+		_, err := s.Client.PublishJSONToStream(ctx, "other.x", 1)
+		return err
+	}},
 	{Name: "Client.PublishAsync", Kind: Stores, Do: func(ctx context.Context, s *Scene) error {
 		future, err := s.Client.PublishAsync(ctx, event("other.x"))
 		if err != nil {
@@ -159,6 +163,13 @@ var streamCalls = []Call{
 	}},
 	{Name: "Client.PublishSeq", Kind: Stores, Do: func(ctx context.Context, s *Scene) error {
 		return last(s.Client.PublishSeq(ctx, slices.Values([]*nats.Message{event("other.x"), event("other.x")})))
+	}},
+	{Name: "Client.GetMessage", Kind: Stores, Do: func(ctx context.Context, s *Scene) error {
+		_, err := s.Client.GetMessage(ctx, "ORDERS", 1)
+		return err
+	}},
+	{Name: "Client.GetLastMessages", Kind: Stores, Do: func(ctx context.Context, s *Scene) error {
+		return last(s.Client.GetLastMessages(ctx, "ORDERS", "orders.>"))
 	}},
 	{Name: "Client.ReadStream", Kind: Stores, Do: func(ctx context.Context, s *Scene) error {
 		return last(s.Client.ReadStream(ctx, "ORDERS"))
