@@ -92,7 +92,7 @@ func TestObjectGetFileKeepsTheOwner(t *testing.T) {
 	_, err := store.PutString(ctx, "x", "new")
 	require.NoError(t, err)
 	file := filepath.Join(t.TempDir(), "file")
-	require.NoError(t, os.WriteFile(file, []byte("old"), 0o640)) //nolint:gosec // a mode of its own
+	require.NoError(t, os.WriteFile(file, []byte("old"), 0o640))
 	if os.Getuid() == 0 {
 		require.NoError(t, os.Chown(file, 4711, 4712))
 	}

@@ -33,19 +33,9 @@ func (w *writer) commit(ctx context.Context) error {
 		case errors.Is(lost, conn.ErrUnanswered):
 			w.store.leaveBehind(w.subject, lost) // another writer may have replaced the object already
 			return lost
-		case w.replaces != nil:
-			err = w.replaces(now)
-		}
-		if err == nil {
-			err = w.verify(ctx, false)
-		}
-		shared := false
-		if err == nil {
-			shared, err = w.store.shared(ctx, opPut, now)
-		}
-		if err == nil && shared { // a rename was cut
-			err = w.store.remove(ctx, opPut, now)
-			if (err == nil || errors.Is(err, fault.ErrConflict)) && race < races {
+		default:
+			var again bool
+			if again, err = w.mayReplace(ctx, now); again && race < races {
 				continue
 			}
 		}
@@ -73,6 +63,26 @@ func (w *writer) commit(ctx context.Context) error {
 		w.abandon(ctx, err)
 		return err
 	}
+}
+
+// mayReplace tells what speaks against putting the object in the place of the version that is there, or that it has
+// to be looked at again.
+func (w *writer) mayReplace(ctx context.Context, now version) (again bool, err error) {
+	if w.replaces != nil {
+		err = w.replaces(now)
+	}
+	if err == nil {
+		err = w.verify(ctx, false)
+	}
+	shared := false
+	if err == nil {
+		shared, err = w.store.shared(ctx, opPut, now)
+	}
+	if err == nil && shared { // a rename was cut: the other name keeps the chunks
+		err = w.store.remove(ctx, opPut, now)
+		return err == nil || errors.Is(err, fault.ErrConflict), err
+	}
+	return false, err
 }
 
 // committed ends an upload that is the object now, unless a Sweep has taken its chunks: then what it replaced is put

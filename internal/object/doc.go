@@ -20,6 +20,7 @@
 //   - pace.go: how many chunks are in flight, and for how long.
 //   - commit.go: making the chunks the object, or removing them.
 //   - room.go: what goes first in a full bucket.
+//   - open.go: what a name leads to, and the first of its chunks.
 //   - read.go: [Reader], the chunks in order, checked.
 //   - get.go: whole downloads, which begin anew when the object is replaced.
 //   - file.go: downloads to files, and through what is no file.

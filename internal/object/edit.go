@@ -73,7 +73,7 @@ func (s *Store) Describe(ctx context.Context, name string, meta jetstream.Object
 	if meta.Name != name {
 		return s.wrap(op, name, s.rename(ctx, op, name, meta))
 	}
-	_, _, err = s.change(ctx, op, name, func(old version) (*jetstream.ObjectInfo, error) {
+	_, err = s.change(ctx, op, name, func(old version) (*jetstream.ObjectInfo, error) {
 		return described(old, meta)
 	})
 	return s.wrap(op, name, err)
@@ -137,7 +137,7 @@ func described(old version, meta jetstream.ObjectMeta) (*jetstream.ObjectInfo, e
 // Link makes name stand for another object, or a bucket.
 func (s *Store) Link(ctx context.Context, name string, link *jetstream.ObjectLink) (*jetstream.ObjectInfo, error) {
 	const op = "add link"
-	_, info, err := s.change(ctx, op, name, func(old version) (*jetstream.ObjectInfo, error) {
+	info, err := s.change(ctx, op, name, func(old version) (*jetstream.ObjectInfo, error) {
 		if old.there() && !old.isLink() {
 			return nil, jetstream.ErrObjectAlreadyExists
 		}

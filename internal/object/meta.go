@@ -87,18 +87,18 @@ func named(op, bucket, name string, err error) error {
 }
 
 // change replaces the metadata of an object by what change makes of the version that is there, which
-// it may refuse. It tries again when another writer was faster, and returns the version that was replaced.
-func (s *Store) change(ctx context.Context, op, name string, change func(version) (*jetstream.ObjectInfo, error)) (version, *jetstream.ObjectInfo, error) {
+// it may refuse. It tries again when another writer was faster.
+func (s *Store) change(ctx context.Context, op, name string, change func(version) (*jetstream.ObjectInfo, error)) (*jetstream.ObjectInfo, error) {
 	ctx, cancel := s.conn.Deadline(ctx)
 	defer cancel()
 	for race := 1; ; race++ {
 		old, err := s.version(ctx, s.bucket, name)
 		if err != nil {
-			return old, nil, err
+			return nil, err
 		}
 		info, err := change(old)
 		if err != nil {
-			return old, nil, err
+			return nil, err
 		}
 		next := version{info: info}
 		if next.has(info.NUID) && old.has(info.NUID) { // it is changed, and neither replaced nor deleted
@@ -111,7 +111,7 @@ func (s *Store) change(ctx context.Context, op, name string, change func(version
 		if err == nil {
 			info.ModTime = time.Now().UTC() // about the server's
 		}
-		return old, info, err
+		return info, err
 	}
 }
 

@@ -65,7 +65,7 @@ func (s *Store) sweep(ctx context.Context, olderThan time.Duration) (removed int
 		if err != nil {
 			break
 		}
-		n := 0
+		var n int
 		n, err = s.purgeSubject(ctx, chunkSubject(s.bucket, nuid), last)
 		if removed += n; n > 0 {
 			s.reports.Swept(s.bucket, nuid, n)

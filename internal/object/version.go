@@ -30,6 +30,7 @@ const (
 
 func chunkSubject(bucket, nuid string) string { return fmt.Sprintf(chunkFormat, bucket, nuid) }
 
+// MetaSubject is where the metadata of an object is stored.
 func MetaSubject(bucket, name string) string {
 	return fmt.Sprintf(metaFormat, bucket, base64.URLEncoding.EncodeToString([]byte(name)))
 }
