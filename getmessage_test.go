@@ -82,7 +82,8 @@ func TestGetLastMessages(t *testing.T) {
 				}
 				assert.Len(t, seen, n, what)
 			}
-			for range client.GetLastMessages(ctx, name, all...) {
+			for _, err := range client.GetLastMessages(ctx, name, all...) {
+				require.NoError(t, err)
 				break
 			}
 			for msg, err := range client.GetLastMessages(ctx, name, name+".none") {

@@ -75,7 +75,7 @@ func TestImportedStreamWithOneAnswer(t *testing.T) {
 	w, err := kv.WatchAll(within(t, time.Minute))
 	require.NoError(t, err)
 	go func() {
-		for range w.Updates() { //nolint:revive // what comes does not matter
+		for range w.Updates() {
 		}
 	}()
 	_, err = kv.Cached(within(t, patience))

@@ -198,8 +198,8 @@ func (r *Reader) take(ctx context.Context, m *natsgo.Msg) (*natsgo.MsgMetadata, 
 	if status, _ := wire.Status(m); status != "" {
 		return nil, r.onStatus(ctx, status, m)
 	}
-	meta, err := m.Metadata()
-	if err != nil || meta.Sequence.Consumer != r.delivered+1 {
+	meta, _ := m.Metadata()
+	if meta == nil || meta.Sequence.Consumer != r.delivered+1 {
 		r.Renew()
 		return nil, nil
 	}
