@@ -119,7 +119,7 @@ func (c *Client) askConsumer(ctx context.Context, op, verb, stream, consumer str
 
 // checkCall checks what every call on a stream, and unless its name is empty on a consumer, needs.
 func (c *Client) checkCall(ctx context.Context, op, stream, consumer string) error {
-	if _, err := c.jetStream(ctx, op, path(stream, consumer)); err != nil {
+	if err := c.jetStream(ctx, op, path(stream, consumer)); err != nil {
 		return err
 	}
 	if err := checkName(op, "stream", stream); err != nil || consumer == "" {

@@ -30,24 +30,23 @@ func (c *Client) setupJetStream() (err error) {
 	return nil
 }
 
-// jetStream waits for the connection and returns upstream's handle for a call, or why there is none.
-func (c *Client) jetStream(ctx context.Context, op, target string) (jetstream.JetStream, error) {
-	js, err := c.jetStreamHandle(ctx, op, target)
-	if err != nil {
-		return nil, err
+// jetStream waits for the connection for a call, or says why there is no JetStream for it.
+func (c *Client) jetStream(ctx context.Context, op, target string) error {
+	if err := c.checkJetStream(ctx, op, target); err != nil {
+		return err
 	}
-	return js, c.awaitConnection(ctx, op, target)
+	return c.awaitConnection(ctx, op, target)
 }
 
-// jetStreamHandle is jetStream for those who wait by themselves.
-func (c *Client) jetStreamHandle(ctx context.Context, op, target string) (jetstream.JetStream, error) {
+// checkJetStream is jetStream for those who wait by themselves.
+func (c *Client) checkJetStream(ctx context.Context, op, target string) error {
 	switch {
 	case c.js == nil:
-		return nil, fail(op, target, ErrJetStreamDisabled, "set jetstream_enabled to true")
+		return fail(op, target, ErrJetStreamDisabled, "set jetstream_enabled to true")
 	case ctx == nil:
-		return nil, errNilContext(op, target)
+		return errNilContext(op, target)
 	}
-	return c.js, nil
+	return nil
 }
 
 // CreateStream creates a stream and returns upstream's handle of it. Creating it again with the
@@ -204,7 +203,7 @@ func (c *Client) Streams(ctx context.Context) iter.Seq2[*jetstream.StreamInfo, e
 // listStreams returns the streams with a subject that is one of those, or all.
 func (c *Client) listStreams(ctx context.Context, op, subject string) iter.Seq2[*jetstream.StreamInfo, error] {
 	return func(yield func(*jetstream.StreamInfo, error) bool) {
-		if _, err := c.jetStream(ctx, op, ""); err != nil {
+		if err := c.jetStream(ctx, op, ""); err != nil {
 			yield(nil, err)
 			return
 		}

@@ -17,7 +17,7 @@ import (
 // bucketCall checks what every call on buckets needs and waits for the connection. The context that
 // it returns has a deadline.
 func (c *Client) bucketCall(ctx context.Context, op, bucket string) (context.Context, context.CancelFunc, error) {
-	if _, err := c.jetStream(ctx, op, bucket); err != nil {
+	if err := c.jetStream(ctx, op, bucket); err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := c.deadline(ctx)
@@ -149,7 +149,7 @@ func listBuckets[S any](
 ) iter.Seq2[S, error] {
 	return func(yield func(S, error) bool) {
 		var none S
-		if _, err := c.jetStream(ctx, op, ""); err != nil {
+		if err := c.jetStream(ctx, op, ""); err != nil {
 			yield(none, err)
 			return
 		}

@@ -69,7 +69,7 @@ func (c *Client) publishToStream(ctx context.Context, msg *Message, opts []jetst
 // publication checks a message for a stream and returns it with the options applied. It shares nothing with the
 // caller but data.
 func (c *Client) publication(ctx context.Context, op string, msg *Message, opts []jetstream.PublishOpt) (*natsgo.Msg, error) {
-	if _, err := c.jetStreamHandle(ctx, op, msg.Subject); err != nil {
+	if err := c.checkJetStream(ctx, op, msg.Subject); err != nil {
 		return nil, err
 	}
 	if err := c.checkToStream(op, msg); err != nil {

@@ -91,7 +91,7 @@ func (c *Client) ReplayDeadLetters(ctx context.Context, stream string, opts ...R
 		}
 	}
 	from := cmp.Or(o.stream, deadLetterStreamOf(stream))
-	if _, err := c.jetStream(ctx, op, stream); err != nil {
+	if err := c.jetStream(ctx, op, stream); err != nil {
 		return 0, err
 	}
 	if err := cmp.Or(checkName(op, "stream", stream), checkName(op, "stream", from)); err != nil {

@@ -3,6 +3,7 @@ package drift
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -48,14 +49,14 @@ func normalSource(source *jetstream.StreamSource) *jetstream.StreamSource {
 
 // sourceName returns what tells a source from the others, as the server has it.
 func sourceName(source *jetstream.StreamSource) string {
-	text := source.Name + " " + source.FilterSubject
+	parts := []string{source.Name, source.FilterSubject}
 	for _, t := range source.SubjectTransforms {
-		text += " " + t.Source + ":" + t.Destination
+		parts = append(parts, t.Source, t.Destination)
 	}
 	if source.External != nil {
-		text += " " + source.External.APIPrefix
+		parts = append(parts, source.External.APIPrefix)
 	}
-	return text
+	return strings.Join(parts, " ")
 }
 
 // inherits tells whether a stream mirrors one that its server knows, which decides on MirrorDirect.
