@@ -80,7 +80,8 @@ type Consumption struct {
 // unless it is set. Health and EventRetriesCrowd tell when more than half of it waits. A MaxAckPending of
 // 1 is strict order: nothing else comes until the message is handled or dead. WithRetryStream lets messages
 // leave their place. The server is told of them in bursts, every 250 ms, as steady ones would stop its
-// redeliveries; the delay is counted to the end all the same.
+// redeliveries; the delay is counted to the end all the same. Who changes the consumer's AckWait moves what
+// waits by as much, for the server counts from there.
 //
 // Dead letters keep payload and headers byte for byte: see DeadLetter and ReplayDeadLetters. The
 // stream "<stream>_DLQ" (subject "dlq.<stream>.<consumer>", in a JetStream domain

@@ -73,7 +73,7 @@
 // # Consuming
 //
 // [Client.Consume] calls a handler for every message of a consumer and does the rest: it acknowledges
-// what succeeds, delivers again what fails, with growing pauses ([WithBackoff], [RetryAfter]), keeps
+// what succeeds, delivers again what fails, with growing pauses ([WithBackoff], [RetryAfter], [WithRetryStream]), keeps
 // the server from delivering to others what is held here, and goes on over reconnects, elections and
 // deleted consumers. [WithWorkers] handles several messages at once and [WithKey] those of different
 // keys only. [JSON] makes a handler of a function that takes a decoded payload.
