@@ -97,7 +97,7 @@ func secondsOf(header natsgo.Header) int32 {
 	if err != nil {
 		return 0
 	}
-	return int32(min(seconds, math.MaxInt32)) //nolint:gosec // it fits
+	return int32(min(seconds, math.MaxInt32))
 }
 
 // over tells whether a value's time has been over for late. The bucket's own ends that of a key, but for

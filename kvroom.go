@@ -15,8 +15,8 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
-// squeezed stores what the server has refused since the bucket is full: a value in the place of a larger
-// one, or the mark of a deletion, which needs room as well. First it goes without a message ID, and so only
+// squeezed stores what the server has refused since the bucket is full: a value in the place of one as
+// large, or the mark of a deletion, which needs room as well. First it goes without a message ID, and so only
 // once; then after as little of the key's history as is enough has been removed, the oldest first. The last
 // value goes only for a deletion, and the mark follows at once. Where it is larger than what it is to replace
 // the key is deleted without one, as where the process ends in between: the next deletion leaves a mark.
@@ -28,7 +28,7 @@ func (kv *KeyValue) squeezed(ctx context.Context, op, key string, m *natsgo.Msg,
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound) && w.delete != "" && !w.expect:
 		return &jetstream.PubAck{Stream: kv.stream}, nil
-	case err != nil:
+	case err != nil, w.delete == "" && len(m.Data) > len(entry.value): // what it has is not touched in vain
 		return nil, refusal
 	case w.expect && entry.revision != w.revision:
 		return nil, &ConflictError{Bucket: kv.bucket, Key: key, Expected: w.revision, Revision: entry.revision, cause: refusal}

@@ -84,6 +84,15 @@ func TestKeyValueOfAFullBucket(t *testing.T) {
 			require.NoError(t, kv.PurgeDeletes(ctx, jetstream.DeleteMarkersOlderThan(-1)))
 			_, err = kv.Put(ctx, "k0", make([]byte, 5000))
 			require.NoError(t, err)
+
+			for range test.history {
+				put(t, kv, "old", "1234567890")
+			}
+			for i := 0; err == nil; i++ {
+				_, err = kv.Create(ctx, fmt.Sprint("more", i), make([]byte, 10))
+			}
+			require.ErrorIs(t, err, nats.ErrStreamFull)
+			put(t, kv, "old", "123456789") // in the place of the oldest
 		})
 	}
 }

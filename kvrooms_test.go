@@ -75,7 +75,7 @@ func TestKeyValueMirrorWhileItsOriginIsAway(t *testing.T) {
 	}
 	time.AfterFunc(time.Second, func() { hub.Restart() })
 	for range calls {
-		<-ended
+		require.NoError(t, <-ended)
 	}
 
 	require.NoError(t, connect(t, hub, inDomain("hub")).DeleteKeyValue(ctx, "config"))
