@@ -167,6 +167,24 @@ func TestForeignDigests(t *testing.T) {
 	}
 }
 
+// Objects without content may have no NUID, and are not one object for that.
+func TestForeignObjectsWithoutContent(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	store := newObjects(t, client, "files")
+	ctx := within(t, patience)
+	for _, name := range []string{"a", "b"} {
+		putForeign(t, client, name, "UNUSED", "", func(m map[string]any) []byte { delete(m, "nuid"); m["chunks"] = 0; return nil })
+	}
+	require.ErrorIs(t, store.UpdateMeta(ctx, "a", jetstream.ObjectMeta{Name: "b"}), nats.ErrAlreadyExists)
+	require.NoError(t, store.UpdateMeta(ctx, "a", jetstream.ObjectMeta{Name: "c"}))
+	assert.Equal(t, []string{"b", "c"}, names(t, store))
+	got, err := store.GetBytes(ctx, "c")
+	require.NoError(t, err)
+	assert.Empty(t, got)
+}
+
 // A server that marks what has expired leaves no object that cannot be read.
 func TestObjectExpiryMarks(t *testing.T) {
 	t.Parallel()

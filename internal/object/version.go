@@ -86,7 +86,7 @@ func (v version) isLink() bool {
 }
 
 // has tells whether it is an object with the chunks of that NUID.
-func (v version) has(nuid string) bool { return v.there() && v.info.NUID == nuid }
+func (v version) has(nuid string) bool { return v.there() && nuid != "" && v.info.NUID == nuid }
 
 // hasChunks tells whether the object may have chunks, which its NUID names.
 func (v version) hasChunks() bool {
