@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -14,6 +15,7 @@ const (
 	extendAfter = 400 * time.Millisecond // of a message here, at the latest: what leaves sooner costs nothing
 	extendLeast = 5 * time.Millisecond   // between looks
 	rulesFresh  = time.Second            // how old the rules may be when a handler takes its time
+	rulesDenied = time.Hour              // and where they may not be asked for
 )
 
 // now reads the Consumption's clock.
@@ -110,7 +112,12 @@ func (s *Consumption) learnRules() {
 	defer cancel()
 	info, err := s.client.GetConsumerInfo(ctx, s.stream, s.consumer)
 	if err != nil {
-		return // the pulls tell
+		if errors.Is(err, ErrPermission) {
+			s.mu.Lock()
+			s.ruled = s.now() + rulesDenied
+			s.mu.Unlock()
+		}
+		return // the pulls tell of all else
 	}
 	rules, err := rulesOf(info)
 	if err != nil {

@@ -258,11 +258,8 @@ func ackPendingLimit(err error) (limit int, exceeded bool) {
 	return limit, true
 }
 
-// noteFloor asks how far the own consumer has come.
-func (p *puller) noteFloor() {
-	if p.own == nil {
-		return
-	}
+// noteFloor asks how far the own consumer has come, and tells whether it may.
+func (p *puller) noteFloor() (allowed bool) {
 	p.s.mu.Lock()
 	p.moved = false
 	p.s.mu.Unlock()
@@ -276,4 +273,5 @@ func (p *puller) noteFloor() {
 	} else {
 		p.moved = true
 	}
+	return !errors.Is(err, ErrPermission)
 }

@@ -21,7 +21,8 @@ const (
 	aheadTimeMax = 500 * time.Millisecond
 	aheadMax     = 512                  // messages
 	aheadUnknown = 5 * time.Millisecond // a handler that has not returned yet
-	blockedMax   = 1000                 // messages that wait here, and for no worker, before no more are asked for
+	aheadFrom    = 100 * time.Millisecond
+	blockedMax   = 1000 // messages that wait here, and for no worker, before no more are asked for
 )
 
 // sample tells whether to time the next handler: not all of the fast ones, for the clock costs.
@@ -40,14 +41,15 @@ func (p *pace) observe(took time.Duration) {
 	}
 }
 
-// target is how many messages to hold and to have asked for. Before the first message is handled, only one
-// round trip is made good for, so that near the server nothing is fetched ahead: should the process die on
-// that message, no other has been delivered in vain.
+// target is how many messages to hold and to have asked for. Before the first message is handled nothing is
+// fetched ahead, should the process die on it, unless the server is far: then no more than a round trip.
 func (p *pace) target() int {
 	ahead := max(min(max(aheadTrips*p.trip, aheadTimeMin), aheadTimeMax), aheadFar*p.trip)
 	handling := p.handling
 	if handling == 0 {
-		ahead, handling = p.trip, aheadUnknown
+		if ahead, handling = 0, aheadUnknown; p.trip >= aheadFrom {
+			ahead = p.trip
+		}
 	}
 	if p.bound > 0 {
 		ahead = min(ahead, p.bound)

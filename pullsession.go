@@ -20,6 +20,7 @@ const (
 	pullSlack     = 250 * time.Millisecond // that a heartbeat may be late
 	fewWaiting    = 64                     // pulls that a consumer takes: then one at a time is asked
 	floorEvery    = 5 * time.Second        // between looks at the acknowledgement floor, while it moves
+	floorDenied   = time.Hour              // and where that is not allowed
 	drainedMax    = 2 * time.Second        // for what is on its way when a session ends
 	lastPulls     = 300 * time.Millisecond // for what is asked for when the Consumption stops
 )
@@ -164,8 +165,9 @@ func (ps *pullSession) watch(breaks uint64) error {
 				return ErrStopped
 			}
 			if moved && time.Since(floored) >= floorEvery {
-				floored = time.Now()
-				p.noteFloor()
+				if floored = time.Now(); !p.noteFloor() {
+					floored = floored.Add(floorDenied)
+				}
 			}
 		}
 	}
@@ -285,6 +287,9 @@ func (p *puller) ask() {
 // pull asks for messages. The caller holds s.mu.
 func (ps *pullSession) pull(batch int, beat time.Duration) {
 	s := ps.p.s
+	if ps.asked == 0 {
+		ps.heard = time.Now() // none was to be heard before
+	}
 	expires := s.rules.expires
 	if beat < pullBeat && !ps.sentinel.Load() {
 		expires = min(expires, pullYoung) // the next one has slower heartbeats
