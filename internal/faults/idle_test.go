@@ -117,10 +117,14 @@ func TestIdleConsumptionsAreWatchful(t *testing.T) {
 	assert.LessOrEqual(t, rates[1].out, rates[0].out+1)
 	raw.Close()
 
+	before := consumeLeader(publisher, "bound")
 	f.publish(1)
 	_, err = publisher.Request(ctx, "$JS.API.CONSUMER.LEADER.STEPDOWN.S.bound", nil, 0)
 	require.NoError(t, err)
-	publishEventually(t, "a leader", func() bool { return consumeLeader(publisher, "bound") != "" })
+	publishEventually(t, "another leader", func() bool {
+		leader := consumeLeader(publisher, "bound")
+		return leader != "" && leader != before
+	})
 	f.resume(seenBound)
 
 	require.NoError(t, publisher.DeleteConsumer(ctx, "S0", "C0"))
