@@ -83,7 +83,7 @@ func (p *puller) find(ctx context.Context) error {
 	first := make(chan *jetstream.StreamInfo, 1)
 	if p.born.IsZero() && p.own == nil { // declare has it
 		go func() {
-			info, _ := c.streamInfo(ctx, p.stream) //nolint:errcheck // it is for a precaution
+			info, _ := c.streamInfo(ctx, p.stream) // it is for a precaution
 			first <- info
 		}()
 	} else {
