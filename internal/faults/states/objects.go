@@ -64,6 +64,10 @@ var objectCalls = []Call{
 	{Name: "ObjectStore.GetFile", Kind: Stores, Handle: true, Do: func(ctx context.Context, s *Scene) error {
 		return s.store.GetFile(ctx, "a", filepath.Join(filepath.Dir(s.file), "got"))
 	}},
+	{Name: "ObjectStore.Upstream", Kind: Stores, Handle: true, Do: func(ctx context.Context, s *Scene) error {
+		_, err := s.store.Upstream().GetBytes(ctx, "a")
+		return err
+	}},
 	{Name: "ObjectStore.GetInfo", Kind: Stores, Handle: true, Do: func(ctx context.Context, s *Scene) error {
 		_, err := s.store.GetInfo(ctx, "a")
 		return err
