@@ -16,7 +16,7 @@ import (
 
 const (
 	windowDefault = 2 * time.Minute // the server's own
-	windowFresh   = time.Minute     // how long an answer holds
+	windowFresh   = time.Hour       // how long an answer holds: while a cluster elects nobody may give a new one
 	windowStreams = 256             // remembered
 )
 
