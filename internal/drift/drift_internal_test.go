@@ -13,6 +13,7 @@ import (
 func TestDifferencesPrintNoPointers(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	later := at.AddDate(100, 0, 0) // a pause that is over makes no difference
 	_, found := Stream(
 		jetstream.StreamConfig{Placement: &jetstream.Placement{Cluster: "east"}, Sources: []*jetstream.StreamSource{{Name: "A"}}, Subjects: []string{"a"}},
 		jetstream.StreamConfig{
@@ -25,7 +26,7 @@ func TestDifferencesPrintNoPointers(t *testing.T) {
 			Metadata:         map[string]string{"k": "v"},
 		}, &jetstream.StreamState{})
 	_, more := Consumer(jetstream.ConsumerConfig{}, jetstream.ConsumerConfig{
-		OptStartTime: &at, PauseUntil: &at, BackOff: []time.Duration{time.Second}, DeliverPolicy: jetstream.DeliverNewPolicy,
+		OptStartTime: &at, PauseUntil: &later, BackOff: []time.Duration{time.Second}, DeliverPolicy: jetstream.DeliverNewPolicy,
 	})
 	texts := map[string]string{}
 	for _, d := range append(found, more...) {
@@ -38,7 +39,7 @@ func TestDifferencesPrintNoPointers(t *testing.T) {
 		"Mirror":           `Mirror none -> {"name":"M","opt_start_time":"2026-01-02T03:04:05Z"} (cannot be changed)`,
 		"SubjectTransform": `SubjectTransform none -> {"src":"a","dest":"b"}`,
 		"ConsumerLimits":   `ConsumerLimits {} -> {"max_ack_pending":7} (refuses consumers that it allowed so far)`,
-		"PauseUntil":       `PauseUntil none -> "2026-01-02T03:04:05Z"`,
+		"PauseUntil":       `PauseUntil none -> "2126-01-02T03:04:05Z"`,
 		"BackOff":          "BackOff [] -> [1s]",
 		"Metadata":         "Metadata map[] -> map[k:v]",
 		"DeliverPolicy":    "DeliverPolicy all -> new (cannot be changed)",

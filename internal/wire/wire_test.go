@@ -70,7 +70,7 @@ func TestHowPullsEnd(t *testing.T) {
 		{m: status("409", "Consumer Deleted"), err: jetstream.ErrConsumerDeleted},
 		{m: status("409", "Leadership Change"), err: wire.ErrPullAgain},
 		{m: status("409", "Server Shutdown"), err: wire.ErrPullAgain},
-		{m: status("409", "Exceeded MaxWaiting"), text: "409 Exceeded MaxWaiting"},
+		{m: status("409", "Exceeded MaxWaiting"), err: wire.ErrTooManyPulls},
 		{m: status("503", ""), err: natsgo.ErrNoResponders},
 		{m: status("400", "Bad Request"), text: "400 Bad Request"},
 	} {
