@@ -177,13 +177,13 @@ func (a *Call) due(breaks uint64) bool {
 		return false
 	case n == 0, breaks != a.breaks, !now.Before(a.lost) && a.lane.Lost(a.out):
 	case now.Before(a.next):
-		a.timer.Reset(min(callLook, a.next.Sub(now)))
+		a.timer.Reset(min(a.lane.Look(), a.next.Sub(now)))
 		return false
 	case a.asking:
 	case a.lane.Ask():
 		a.asking = true
 	default:
-		a.timer.Reset(callLook)
+		a.timer.Reset(a.lane.Look())
 		return false
 	}
 	return a.enter(n + 1)

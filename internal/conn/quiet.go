@@ -131,8 +131,9 @@ func (r *requests) repeat(breaks uint64) {
 	}
 	r.mu.Unlock()
 	slices.SortFunc(all, func(a, b quiet) int { return cmp.Compare(a.number, b.number) })
+	again := true // when one may not be, whoever is asked for that is not asked for all the others
 	for _, a := range all {
-		if a.Again() {
+		if again = again && a.Again(); again {
 			if _, err := a.send(a.conn.ctx); err == nil {
 				a.hush(a.Asker)
 				continue

@@ -8,6 +8,9 @@ const (
 	patienceMax = 4 * time.Second        // it doubles up to that
 	askersMax   = 16
 	windowMin   = 16
+	lookMin     = 100 * time.Millisecond
+	lookMax     = 500 * time.Millisecond
+	lookEach    = 100 * time.Microsecond
 	windowSpell = 200 * time.Millisecond // the refusals of one burst are one reason to send less
 )
 
@@ -62,6 +65,12 @@ func (p *Pace) Ask() bool {
 	}
 	p.asking++
 	return true
+}
+
+// Look returns how often one of the calls that may not ask again looks whether it may: as many as there are, the
+// looks of all cost little.
+func (p *Pace) Look() time.Duration {
+	return min(max(time.Duration(p.flying)*lookEach, lookMin), lookMax)
 }
 
 // Asked ends what Ask began.

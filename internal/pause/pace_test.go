@@ -65,3 +65,17 @@ func TestPaceWindow(t *testing.T) {
 		assert.True(t, p.Enter(), "without a limit again")
 	}
 }
+
+func TestPaceLook(t *testing.T) {
+	t.Parallel()
+	var p pause.Pace
+	assert.Equal(t, 100*time.Millisecond, p.Look(), "few look often")
+	for range 2000 {
+		p.Enter()
+	}
+	assert.Equal(t, 200*time.Millisecond, p.Look())
+	for range 20_000 {
+		p.Enter()
+	}
+	assert.Equal(t, 500*time.Millisecond, p.Look(), "many do not")
+}
