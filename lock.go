@@ -211,9 +211,16 @@ func (l *Lock) keep() {
 	const op = "renew lock"
 	defer l.timer.Stop()
 	last, next := time.Duration(0), l.ttl/lockRenewals
+	due := time.NewTimer(next - time.Since(l.begun))
+	defer due.Stop()
 	for {
 		select {
-		case <-time.After(last + next - time.Since(l.begun)):
+		case <-l.stop:
+			return
+		default: // far from the server the next renewal is always due
+		}
+		select {
+		case <-due.C:
 		case <-l.stop:
 			return
 		case <-l.ctx.Done():
@@ -242,6 +249,7 @@ func (l *Lock) keep() {
 			l.kv.client.log.Warn("the lock could not be renewed; trying on", "key", path(l.kv.bucket, l.key), "error", err)
 			last, next = time.Since(l.begun), lockPause
 		}
+		due.Reset(last + next - time.Since(l.begun))
 	}
 }
 
