@@ -23,10 +23,10 @@ help: ## print this help
 	@echo "  variables: T=TestName PKG=./natstest ROUNDS=5 BENCH=Publish FUZZTIME=20s"
 
 test: ## run the tests (under two minutes)
-	$(GO) test -parallel 12 $(RUN) $(FAST)
+	$(GO) test -parallel 8 $(RUN) $(FAST)
 
 race: ## run the tests under the race detector
-	$(GO) test -race -parallel 8 $(RUN) $(FAST)
+	$(GO) test -race -parallel 6 $(RUN) $(FAST)
 
 faults: ## run the long fault tests: restarts, cut connections, elections
 	$(GO) test -race -count=1 -timeout 40m $(RUN) ./internal/faults/...

@@ -341,7 +341,7 @@ func TestKeyValueWatchWithoutAMajority(t *testing.T) {
 			s.Restart()
 		}
 	}
-	eventually(t, "fresh", func() bool { return !w.Stale() })
+	require.Eventually(t, func() bool { return !w.Stale() }, 3*patience, 10*time.Millisecond, "the cluster elects, which takes it a while")
 	put(t, kv, "k", "5")
 	assert.Equal(t, "k=5", update(t, w))
 }

@@ -65,21 +65,21 @@ func TestNoStreamIsToldSoon(t *testing.T) {
 				_, err := client.Subscribe(ctx, ">", func(*nats.Message) error { return nil })
 				require.NoError(t, err)
 			}
-			wanted := func(what string, begin time.Time, err error) {
+			wanted := func(what string, begin time.Time, most time.Duration, err error) {
 				t.Helper()
 				took := time.Since(begin)
 				require.ErrorIs(t, err, nats.ErrNoStream, what)
 				require.ErrorIs(t, err, jetstream.ErrNoStreamResponse, what)
 				require.ErrorContains(t, err, `"nowhere.at.all"`, what)
-				assert.Less(t, took, time.Second, what)
+				assert.Less(t, took, most, what)
 			}
 			begin := time.Now()
 			_, err := client.PublishToStream(ctx, "nowhere.at.all", nil)
-			wanted("PublishToStream", begin, err)
+			wanted("PublishToStream", begin, time.Second, err)
 
 			begin = time.Now()
 			_, err = client.PublishAtomic(ctx, []*nats.Message{{Subject: "nowhere.at.all"}, {Subject: "nowhere.at.all"}})
-			wanted("PublishAtomic", begin, err)
+			wanted("PublishAtomic", begin, time.Second, err)
 
 			msgs := make([]*nats.Message, 500)
 			for i := range msgs {
@@ -87,7 +87,7 @@ func TestNoStreamIsToldSoon(t *testing.T) {
 			}
 			begin = time.Now()
 			acks, err := client.PublishBatch(ctx, msgs)
-			wanted("PublishBatch", begin, err)
+			wanted("PublishBatch", begin, 2*time.Second, err) // 500 of them, beside other tests
 			var failed *nats.BatchError
 			require.ErrorAs(t, err, &failed)
 			assert.Len(t, failed.Failed, 500)
