@@ -23,7 +23,7 @@ help: ## print this help
 	@echo "  variables: T=TestName PKG=./natstest ROUNDS=5 BENCH=Publish FUZZTIME=20s"
 
 test: ## run the tests (under two minutes)
-	$(GO) test -parallel 8 $(RUN) $(FAST)
+	$(GO) test -parallel 12 $(RUN) $(FAST)
 
 race: ## run the tests under the race detector
 	$(GO) test -race -parallel 6 $(RUN) $(FAST)
