@@ -210,8 +210,7 @@ var errLeaseExpired = errors.New("the lease could not be renewed in time")
 func (l *Lock) keep() {
 	const op = "renew lock"
 	defer l.timer.Stop()
-	last, next := time.Duration(0), l.ttl/lockRenewals
-	due := time.NewTimer(next - time.Since(l.begun))
+	due := time.NewTimer(l.ttl/lockRenewals - time.Since(l.begun))
 	defer due.Stop()
 	for {
 		select {
@@ -241,15 +240,14 @@ func (l *Lock) keep() {
 				l.lose(errLeaseExpired)
 				return
 			}
-			last, next = from, l.ttl/lockRenewals
+			due.Reset(from + l.ttl/lockRenewals - time.Since(l.begun))
 		case errors.Is(err, ErrConflict), errors.Is(err, ErrBucketNotFound):
 			l.lose(err)
 			return
 		default:
 			l.kv.client.log.Warn("the lock could not be renewed; trying on", "key", path(l.kv.bucket, l.key), "error", err)
-			last, next = time.Since(l.begun), lockPause
+			due.Reset(lockPause)
 		}
-		due.Reset(last + next - time.Since(l.begun))
 	}
 }
 
