@@ -102,7 +102,7 @@ func TestDeploysBuryNoOrder(t *testing.T) {
 				newStream(t, client, 1)
 				ackWait := 30 * time.Second
 				if option == "short ack wait too" {
-					ackWait = 500 * time.Millisecond
+					ackWait = time.Second
 				}
 				begin := time.Now()
 				newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: ackWait})

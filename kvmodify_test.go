@@ -122,7 +122,8 @@ func TestKeyValueConflictInACluster(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	entry, err := kv.Get(ctx, "n")
-	require.NoError(t, err)
-	assert.Equal(t, "80", string(entry.Value()))
+	eventually(t, "the replica that answers has all", func() bool {
+		entry, err := kv.Get(ctx, "n")
+		return err == nil && string(entry.Value()) == "80"
+	})
 }

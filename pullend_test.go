@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,12 +94,14 @@ func TestPullsThatAreGivenUpLoseNothing(t *testing.T) {
 				newStream(t, near, 0)
 				newConsumer(t, near, jetstream.ConsumerConfig{Name: "c", MaxDeliver: 1})
 				const n = 200
-				go func() {
+				var publishing sync.WaitGroup
+				defer publishing.Wait()
+				publishing.Go(func() {
 					for i := range n {
-						_, err := near.PublishToStream(t.Context(), "orders.created", fmt.Append(nil, i))
+						_, err := near.PublishToStream(context.Background(), "orders.created", fmt.Append(nil, i))
 						assert.NoError(t, err)
 					}
-				}()
+				})
 				seen := map[string]int{}
 				for begun := time.Now(); len(seen) < n && time.Since(begun) < 20*time.Second; {
 					ctx, cancel := context.WithCancel(t.Context())

@@ -69,8 +69,9 @@ func (s *Consumption) failed(d *delivery, err error) (kept bool) {
 		s.reportFailed(failureLevel(d, err), handlerFailed, d, nextNever, err)
 		return s.bury(d, "cut short on the last delivery that the consumer's MaxDeliver allows: "+err.Error())
 	}
-	s.reportFailed(failureLevel(d, err), handlerFailed, d, nextAfter(minRetryDelay), err)
-	s.cut(d, limit)
+	delay = s.cutDelay()
+	s.reportFailed(failureLevel(d, err), handlerFailed, d, nextAfter(delay), err)
+	s.cut(d, limit, delay)
 	return false
 }
 
@@ -92,7 +93,7 @@ func tellsOfEnd(ctx context.Context, err error) bool {
 
 // cut gives a message to others whose handler had not the time to succeed. A delivery that was the last
 // by WithMaxDeliver is taken back, which takes the retry stream.
-func (s *Consumption) cut(d *delivery, limit int) {
+func (s *Consumption) cut(d *delivery, limit int, delay time.Duration) {
 	s.count(&s.stats.Retried)
 	s.mu.Lock()
 	back := limit > 0 && d.deliveries >= limit && s.parks()
@@ -100,9 +101,15 @@ func (s *Consumption) cut(d *delivery, limit int) {
 		d.deliveries--
 	}
 	s.mu.Unlock()
-	if !back || !s.park(d, minRetryDelay) {
-		s.nakAfter(d, minRetryDelay)
+	if !back || !s.park(d, delay) {
+		s.nakAfter(d, delay)
 	}
+}
+
+// cutDelay outlasts the pulls of a Consumption that ends: what comes back to it is cut again, and again.
+func (s *Consumption) cutDelay() time.Duration {
+	_, trip := s.client.conn.Peer()
+	return 2*lastPulls + trip
 }
 
 // Without WithMaxDeliver a message has had its tries when it was delivered so often and is so old: neither a
