@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/faults/states"
 )
 
 // idleRate is what a connection costs while nothing happens.
@@ -214,7 +215,11 @@ func TestAThousandIdleConsumptions(t *testing.T) {
 		t.Logf("%d idle: %.1f messages a second in, %.1f out", []int{1, 200, consumers}[i], rate.in, rate.out)
 		if i == 2 {
 			t.Logf("the process takes %.2f %% of a core", 100*rate.cpu)
-			assert.Less(t, rate.cpu, 0.02)
+			most := 0.02
+			if states.RaceEnabled {
+				most *= 4 // what its detector takes
+			}
+			assert.Less(t, rate.cpu, most)
 		}
 	}
 	servers[0].kill()

@@ -2,4 +2,5 @@
 
 package states
 
-const raceEnabled = false
+// RaceEnabled tells whether the race detector runs, under which everything takes longer.
+const RaceEnabled = false

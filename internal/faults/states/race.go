@@ -2,4 +2,5 @@
 
 package states
 
-const raceEnabled = true
+// RaceEnabled tells whether the race detector runs, under which everything takes longer.
+const RaceEnabled = true

@@ -107,7 +107,7 @@ func (r *run) one(c Call) {
 	limit := patience + slack + r.state.Slow
 	if c.Kind == Local {
 		limit = localLimit
-		if raceEnabled {
+		if RaceEnabled {
 			limit = raceLimit
 		}
 	}
