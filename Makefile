@@ -11,7 +11,7 @@ FUZZTIME ?= 20s
 
 LINT      = $(GO) tool -modfile=tools/lint.mod golangci-lint
 BENCHSTAT = $(GO) tool -modfile=tools/bench.mod benchstat
-LIBRARY   = $$($(GO) list . ./natstest ./internal/... | grep -v -e /internal/consultest -e /internal/faults)
+LIBRARY   = $$($(GO) list . ./natstest ./internal/... | grep -v -e /internal/consultest -e /internal/conntest -e /internal/faults)
 FAST      = $$($(GO) list $(PKG) | grep -v /internal/faults)
 RUN       = $(if $(T),-run '$(T)')
 

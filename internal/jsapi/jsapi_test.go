@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
@@ -24,28 +24,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds every wait for a state that is sure to come.
 const patience = 10 * time.Second
 
-// silent hears nothing of the connection.
-type silent struct{}
-
-func (silent) Up(bool, time.Duration)        {}
-func (silent) Down(error)                    {}
-func (silent) Failed(*conn.ServerError)      {}
-func (silent) Dropped(string, int, int64)    {}
-func (silent) Unsubscribed(string, int, int) {}
-func (silent) Refused(error)                 {}
-func (silent) Closed(error)                  {}
-
 func newAPI(t *testing.T, o jsapi.Options, server ...natstest.Option) *jsapi.API {
 	t.Helper()
 	url := natstest.RunServer(t, server...).URL()
-	options := natsgo.GetDefaultOptions()
-	options.MaxReconnect = -1
-	var c *conn.Conn
-	c = conn.New(conn.Options{NATS: &options, RequestTimeout: patience, Denied: func(err error) { c.Deny(err) }}, silent{})
-	t.Cleanup(c.Close)
-	require.NoError(t, c.Open(context.Background(), func(context.Context) ([]string, error) { return []string{url}, nil }))
 	o.Timeout = patience
-	a, err := jsapi.New(c, o)
+	a, err := jsapi.New(conntest.Open(t, url, nil), o)
 	require.NoError(t, err)
 	return a
 }

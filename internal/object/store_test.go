@@ -8,13 +8,12 @@ import (
 	"testing"
 	"time"
 
-	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
@@ -27,17 +26,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for a state that is sure to come.
 const patience = 10 * time.Second
-
-// silent hears nothing of the connection.
-type silent struct{}
-
-func (silent) Up(bool, time.Duration)        {}
-func (silent) Down(error)                    {}
-func (silent) Failed(*conn.ServerError)      {}
-func (silent) Dropped(string, int, int64)    {}
-func (silent) Unsubscribed(string, int, int) {}
-func (silent) Refused(error)                 {}
-func (silent) Closed(error)                  {}
 
 // told records what a store reports.
 type told struct {
@@ -67,12 +55,7 @@ func (r *told) Ended(bucket, _ string, err error)    { r.say("ended in", bucket,
 func newStore(t *testing.T) (*object.Store, jetstream.JetStream, *told) {
 	t.Helper()
 	s := natstest.RunServer(t)
-	options := natsgo.GetDefaultOptions()
-	var c *conn.Conn
-	c = conn.New(conn.Options{NATS: &options, RequestTimeout: patience, Denied: func(err error) { c.Deny(err) }}, silent{})
-	t.Cleanup(c.Close)
-	require.NoError(t, c.Open(context.Background(), func(context.Context) ([]string, error) { return []string{s.URL()}, nil }))
-	api, err := jsapi.New(c, jsapi.Options{Timeout: patience})
+	api, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience})
 	require.NoError(t, err)
 	_, err = api.JetStream().CreateObjectStore(context.Background(), jetstream.ObjectStoreConfig{Bucket: "b"})
 	require.NoError(t, err)

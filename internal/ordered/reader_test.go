@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
@@ -21,25 +22,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// silent hears nothing of the connection.
-type silent struct{}
-
-func (silent) Up(bool, time.Duration)        {}
-func (silent) Down(error)                    {}
-func (silent) Failed(*conn.ServerError)      {}
-func (silent) Dropped(string, int, int64)    {}
-func (silent) Unsubscribed(string, int, int) {}
-func (silent) Refused(error)                 {}
-func (silent) Closed(error)                  {}
-
 // dial returns the API over a connection of its own.
 func dial(t *testing.T, url string) *jsapi.API {
 	t.Helper()
-	o := natsgo.GetDefaultOptions()
-	o.MaxReconnect, o.ReconnectWait, o.Timeout = -1, 10*time.Millisecond, 20*time.Second
-	c := conn.New(conn.Options{NATS: &o, RequestTimeout: 10 * time.Second, ReconnectMaxWait: 50 * time.Millisecond}, silent{})
-	t.Cleanup(c.Close)
-	require.NoError(t, c.Open(context.Background(), func(context.Context) ([]string, error) { return []string{url}, nil }))
+	c := conntest.Open(t, url, func(o *conn.Options) {
+		o.NATS.Timeout, o.ReconnectMaxWait, o.Denied = 20*time.Second, 50*time.Millisecond, nil
+	})
 	api, err := jsapi.New(c, jsapi.Options{Timeout: 10 * time.Second})
 	require.NoError(t, err)
 	return api

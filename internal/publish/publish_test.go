@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
@@ -22,17 +22,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for a state that is sure to come.
 const patience = 10 * time.Second
-
-// silent hears nothing of the connection.
-type silent struct{}
-
-func (silent) Up(bool, time.Duration)        {}
-func (silent) Down(error)                    {}
-func (silent) Failed(*conn.ServerError)      {}
-func (silent) Dropped(string, int, int64)    {}
-func (silent) Unsubscribed(string, int, int) {}
-func (silent) Refused(error)                 {}
-func (silent) Closed(error)                  {}
 
 // newPublisher returns a publisher behind a proxy, and upstream's handle that is before it.
 func newPublisher(t *testing.T, config jetstream.StreamConfig) (*publish.Publisher, *natstest.Proxy, jetstream.Stream) {
@@ -46,13 +35,7 @@ func newPublisher(t *testing.T, config jetstream.StreamConfig) (*publish.Publish
 	stream, err := js.CreateStream(context.Background(), config)
 	require.NoError(t, err)
 	proxy := natstest.NewProxy(t, s.URL())
-	options := natsgo.GetDefaultOptions()
-	options.MaxReconnect, options.ReconnectWait = -1, 10*time.Millisecond
-	var c *conn.Conn
-	c = conn.New(conn.Options{NATS: &options, RequestTimeout: patience, Denied: func(err error) { c.Deny(err) }}, silent{})
-	t.Cleanup(c.Close)
-	require.NoError(t, c.Open(context.Background(), func(context.Context) ([]string, error) { return []string{proxy.URL()}, nil }))
-	api, err := jsapi.New(c, jsapi.Options{Timeout: patience})
+	api, err := jsapi.New(conntest.Open(t, proxy.URL(), nil), jsapi.Options{Timeout: patience})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
@@ -25,17 +26,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for a state that is sure to come.
 const patience = 10 * time.Second
-
-// silent hears nothing of the connection.
-type silent struct{}
-
-func (silent) Up(bool, time.Duration)        {}
-func (silent) Down(error)                    {}
-func (silent) Failed(*conn.ServerError)      {}
-func (silent) Dropped(string, int, int64)    {}
-func (silent) Unsubscribed(string, int, int) {}
-func (silent) Refused(error)                 {}
-func (silent) Closed(error)                  {}
 
 // reports counts.
 type reports struct {
@@ -73,11 +63,7 @@ func (r *reports) all() (failed, lost []error, dropped uint64) {
 func newEngine(t *testing.T) (*receive.Engine, *natsgo.Conn, *reports) {
 	t.Helper()
 	url := natstest.RunServer(t, natstest.WithoutJetStream()).URL()
-	o := natsgo.GetDefaultOptions()
-	o.MaxReconnect = -1
-	c := conn.New(conn.Options{NATS: &o, RequestTimeout: patience}, silent{})
-	t.Cleanup(c.Close)
-	require.NoError(t, c.Open(context.Background(), func(context.Context) ([]string, error) { return []string{url}, nil }))
+	c := conntest.Open(t, url, func(o *conn.Options) { o.Denied = nil }) // the engine hears of denials
 	r := &reports{}
 	return receive.New(c, r), c.NATS(), r
 }
