@@ -80,14 +80,12 @@ func (c *Client) GetConsumer(ctx context.Context, stream, consumer string) (jets
 // GetConsumerInfo asks the server for a consumer's configuration and progress. It returns
 // ErrStreamNotFound or ErrConsumerNotFound when there is no such consumer.
 func (c *Client) GetConsumerInfo(ctx context.Context, stream, consumer string) (*jetstream.ConsumerInfo, error) {
-	var answer struct {
-		jsapi.Refusal
-		jetstream.ConsumerInfo
-	}
-	if err := c.askConsumer(ctx, "get consumer", "INFO", stream, consumer, nil, &answer); err != nil {
+	const op = "get consumer"
+	if err := c.checkNamed(ctx, op, stream, consumer); err != nil {
 		return nil, err
 	}
-	return &answer.ConsumerInfo, nil
+	info, err := c.api.ConsumerInfo(ctx, stream, consumer)
+	return info, jsapi.Wrap(op, path(stream, consumer), err)
 }
 
 // DeleteConsumer deletes a consumer and its progress. It returns ErrStreamNotFound or

@@ -144,19 +144,8 @@ func (c *Client) GetStreamInfo(ctx context.Context, name string) (*jetstream.Str
 	if err := c.checkCall(ctx, op, name, ""); err != nil {
 		return nil, err
 	}
-	info, err := c.streamInfo(ctx, name)
+	info, err := c.api.StreamInfo(ctx, name)
 	return info, jsapi.Wrap(op, name, err)
-}
-
-func (c *Client) streamInfo(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
-	var answer struct {
-		jsapi.Refusal
-		jetstream.StreamInfo
-	}
-	if err := c.api.Ask(ctx, "STREAM.INFO."+name, nil, &answer); err != nil {
-		return nil, err
-	}
-	return &answer.StreamInfo, nil
 }
 
 // PurgeStream deletes the stream's messages, or those that the options select. What is stored meanwhile
@@ -175,7 +164,7 @@ func (c *Client) PurgeStream(ctx context.Context, name string, opts ...jetstream
 		}
 	}
 	if question.Sequence == 0 && question.Keep == 0 { // to purge twice is to purge what came in between
-		info, err := c.streamInfo(ctx, name)
+		info, err := c.api.StreamInfo(ctx, name)
 		if err != nil {
 			return jsapi.Wrap(op, name, err)
 		}

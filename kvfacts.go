@@ -11,8 +11,6 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 )
 
 // The server tells followers of keys neither that one has expired where no marks are left, nor of a purge
@@ -59,15 +57,12 @@ func (kv *KeyValue) known(ctx context.Context) (*bucketFacts, error) {
 }
 
 func (kv *KeyValue) inquire(ctx context.Context) (*bucketFacts, error) {
-	var answer struct {
-		jsapi.Refusal
-		jetstream.StreamInfo
-	}
 	asked := time.Now()
-	if err := kv.client.api.Ask(ctx, "STREAM.INFO."+kv.stream, struct{}{}, &answer); err != nil {
+	info, err := kv.client.api.StreamInfo(ctx, kv.stream)
+	if err != nil {
 		return nil, err
 	}
-	facts := factsOf(&answer.StreamInfo, asked)
+	facts := factsOf(info, asked)
 	kv.facts.Store(facts)
 	return facts, nil
 }
@@ -230,24 +225,12 @@ func (b *bucketPolls) tell(ctx context.Context, kv *KeyValue, p *bucketPoll, fac
 func (kv *KeyValue) names(ctx context.Context, filters []string) (map[string]uint64, error) {
 	names := make(map[string]uint64)
 	for _, subject := range kv.subjects(filters) {
-		for offset, total := 0, 1; offset < total; {
-			question := struct {
-				Filter string `json:"subjects_filter"`
-				Offset int    `json:"offset"`
-			}{subject, offset}
-			var answer struct {
-				jsapi.Refusal
-				Total int `json:"total"`
-				jetstream.StreamInfo
-			}
-			if err := kv.client.api.Ask(ctx, "STREAM.INFO."+kv.stream, question, &answer); err != nil {
-				return nil, err
-			}
-			for subject, n := range answer.State.Subjects {
-				names[strings.TrimPrefix(subject, kv.prefix)] = n
-			}
-			offset += max(len(answer.State.Subjects), 1)
-			total = answer.Total
+		found, err := kv.client.api.Subjects(ctx, kv.stream, subject)
+		if err != nil {
+			return nil, err
+		}
+		for subject, n := range found {
+			names[strings.TrimPrefix(subject, kv.prefix)] = n
 		}
 	}
 	return names, nil

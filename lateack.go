@@ -101,12 +101,11 @@ func (a *ackWaits) ask(ctx context.Context, api *jsapi.API, meta *jetstream.MsgM
 	_, trip := api.Conn().Peer()
 	ctx, cancel := context.WithTimeout(ctx, ackWaitsTimeout+2*trip)
 	defer cancel()
-	var info struct {
-		jsapi.Refusal
-		jetstream.ConsumerInfo
+	info, err := api.ConsumerInfo(ctx, meta.Stream, meta.Consumer)
+	found := ackWait{asked: time.Now()}
+	if err == nil {
+		found.wait, found.backOff = info.Config.AckWait, info.Config.BackOff
 	}
-	err := api.Ask(ctx, "CONSUMER.INFO."+meta.Stream+"."+meta.Consumer, nil, &info)
-	found := ackWait{asked: time.Now(), wait: info.Config.AckWait, backOff: info.Config.BackOff}
 	if err == nil || errors.Is(err, natsgo.ErrPermissionViolation) {
 		a.mu.Lock()
 		defer a.mu.Unlock()

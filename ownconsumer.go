@@ -83,7 +83,7 @@ func (p *puller) find(ctx context.Context) error {
 	first := make(chan *jetstream.StreamInfo, 1)
 	if p.born.IsZero() && p.own == nil { // declare has it
 		go func() {
-			info, _ := c.streamInfo(ctx, p.stream) // it is for a precaution
+			info, _ := c.api.StreamInfo(ctx, p.stream) // it is for a precaution
 			first <- info
 		}()
 	} else {
@@ -132,7 +132,7 @@ func (p *puller) isAnew(ctx context.Context, info *jetstream.ConsumerInfo) bool 
 	if p.born.IsZero() || info.Created.Equal(p.born) {
 		return false
 	}
-	stream, err := p.s.client.streamInfo(ctx, p.stream)
+	stream, err := p.s.client.api.StreamInfo(ctx, p.stream)
 	return err == nil && stream.Created.After(p.born)
 }
 
@@ -230,7 +230,7 @@ func (p *puller) declare(ctx context.Context, stream, _ string) (jetstream.Consu
 // it would leave out as many messages of that.
 func (p *puller) confirm(ctx context.Context, meant *jetstream.StreamInfo) error {
 	c := p.s.client
-	is, err := c.streamInfo(ctx, p.stream)
+	is, err := c.api.StreamInfo(ctx, p.stream)
 	if err != nil || is.Created.Equal(meant.Created) {
 		return err
 	}

@@ -61,7 +61,7 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 		case errors.Is(err, natsgo.ErrNoResponders):
 			// Nobody listens for pulls: the consumer does not exist, or its leader is changing.
 			unheard = err
-			err := c.api.Ask(ctx, "CONSUMER.INFO."+stream+"."+consumer, nil, &jsapi.Refusal{})
+			_, err := c.api.ConsumerInfo(ctx, stream, consumer)
 			if err != nil && ctx.Err() == nil && c.conn.IsUp() {
 				return nil, jsapi.Wrap(op, target, err)
 			}

@@ -97,7 +97,7 @@ func (c *Client) ReplayDeadLetters(ctx context.Context, stream string, opts ...R
 	if err := cmp.Or(checkName(op, "stream", stream), checkName(op, "stream", from)); err != nil {
 		return 0, err
 	}
-	letters, err := c.streamInfo(ctx, from)
+	letters, err := c.api.StreamInfo(ctx, from)
 	if o.stream == "" && c.hasNoDeadLetters(ctx, from, err) {
 		return 0, nil
 	}

@@ -73,25 +73,16 @@ func (x *sideStream) check(ctx context.Context) error {
 
 // count returns how many messages are in the stream.
 func (x *sideStream) count(ctx context.Context) (uint64, error) {
-	var answer struct {
-		jsapi.Refusal
-		State struct {
-			Messages uint64            `json:"messages"`
-			Subjects map[string]uint64 `json:"subjects"`
-		} `json:"state"`
-	}
-	ask := func(question any) error {
-		err := x.s.client.api.Ask(ctx, "STREAM.INFO."+x.config.Name, question, &answer)
-		return jsapi.Wrap("info stream", x.config.Name, err)
-	}
-	if err := ask(nil); err != nil || answer.State.Messages == 0 {
-		return 0, err
+	api := x.s.client.api
+	info, err := api.StreamInfo(ctx, x.config.Name)
+	if err != nil || info.State.Msgs == 0 {
+		return 0, jsapi.Wrap("info stream", x.config.Name, err)
 	}
 	if _, err := x.locate(ctx); err != nil {
 		return 0, err
 	}
-	err := ask(map[string]string{"subjects_filter": x.subject})
-	return answer.State.Subjects[x.subject], err
+	counts, err := api.Subjects(ctx, x.config.Name, x.subject)
+	return counts[x.subject], jsapi.Wrap("info stream", x.config.Name, err)
 }
 
 // park stores a message in the retry stream and acknowledges the original. It tells whether it

@@ -88,18 +88,12 @@ func (a *API) lastOf(ctx context.Context, stream string, subjects []string, each
 
 // direct returns why a stream's replicas cannot be asked.
 func (a *API) direct(ctx context.Context, stream string) error {
-	var info struct {
-		Refusal
-		Config struct {
-			Direct bool `json:"allow_direct"`
-		} `json:"config"`
-	}
-	switch err := a.Ask(ctx, "STREAM.INFO."+stream, nil, &info); {
+	switch info, err := a.StreamInfo(ctx, stream); {
 	case errors.Is(err, natsgo.ErrPermissionViolation): // then nobody can say
 		return nil
 	case err != nil:
 		return err
-	case !info.Config.Direct:
+	case !info.Config.AllowDirect:
 		return ErrNotDirect
 	}
 	return nil

@@ -92,18 +92,15 @@ func (a *API) window(ctx context.Context, subject string, ask bool) window {
 	}
 	head := subjects.Head(subject)
 	found = window{subjects: []string{head, head + ".>"}, length: windowDefault, asked: time.Now()}
-	var answer struct {
-		Refusal
-		Config jetstream.StreamConfig `json:"config"`
-	}
+	var info *jetstream.StreamInfo
 	name, err := a.StreamOf(ctx, subject)
 	if err == nil {
-		err = a.Ask(ctx, "STREAM.INFO."+name, nil, &answer)
+		info, err = a.StreamInfo(ctx, name)
 	}
 	switch {
 	case err == nil:
-		found.subjects = slices.Concat(answer.Config.Subjects, []string{subject})
-		found.length, found.maxAge = cmp.Or(answer.Config.Duplicates, windowDefault), answer.Config.MaxAge
+		found.subjects = slices.Concat(info.Config.Subjects, []string{subject})
+		found.length, found.maxAge = cmp.Or(info.Config.Duplicates, windowDefault), info.Config.MaxAge
 	case ctx.Err() != nil:
 		return unknown
 	case errors.Is(err, jetstream.ErrStreamNotFound): // of another account, perhaps

@@ -62,8 +62,8 @@ func (s *Store) Describe(ctx context.Context, name string, meta jetstream.Object
 	const op = "update object"
 	v, err := s.version(ctx, s.bucket, name)
 	if err == nil && v.hasChunks() {
-		var bucket state
-		if bucket, err = s.state(ctx, s.bucket, ""); err == nil && bucket.Config.MaxAge > 0 {
+		var bucket *jetstream.StreamInfo
+		if bucket, err = s.state(ctx); err == nil && bucket.Config.MaxAge > 0 {
 			return s.wrap(op, name, s.renew(ctx, op, v, meta))
 		}
 	}

@@ -97,7 +97,7 @@ func (s *Store) claim(ctx context.Context, nuid string, orphans, claims map[stri
 // uploads returns the NUIDs of all that has chunks and, of those whose last chunk is old, the sequence of that one. It
 // removes the claims of Sweeps that were killed.
 func (s *Store) uploads(ctx context.Context, olderThan time.Duration) (all []string, old map[string]uint64, err error) {
-	bucket, err := s.state(ctx, s.bucket, "")
+	bucket, err := s.state(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -105,7 +105,7 @@ func (s *Store) uploads(ctx context.Context, olderThan time.Duration) (all []str
 	old = make(map[string]uint64)
 	err = s.walk(ctx, jetstream.ConsumerConfig{FilterSubject: prefix + ">", HeadersOnly: true}, func(m wire.Stored) {
 		nuid := strings.TrimPrefix(m.Subject, prefix)
-		isOld := bucket.Now.Sub(m.Time) >= olderThan
+		isOld := bucket.TimeStamp.Sub(m.Time) >= olderThan
 		switch {
 		case !strings.Contains(nuid, "."):
 			all = append(all, nuid)

@@ -8,13 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
@@ -137,35 +135,16 @@ func (s *Store) version(ctx context.Context, bucket, name string) (version, erro
 	return readVersion(bucket, m), nil
 }
 
-// state is what the stream of a bucket says of itself.
-type state struct {
-	jsapi.Refusal
-	Now    time.Time `json:"ts"`
-	Config struct {
-		MaxMsgSize int32         `json:"max_msg_size"`
-		MaxAge     time.Duration `json:"max_age"`
-	} `json:"config"`
-	State struct {
-		Last     uint64            `json:"last_seq"`
-		Subjects map[string]uint64 `json:"subjects"`
-	} `json:"state"`
-}
-
-// state asks for the state of a bucket, with the number of messages of the subject, if there is one.
-func (s *Store) state(ctx context.Context, bucket, subject string) (state, error) {
-	question := struct {
-		Filter string `json:"subjects_filter,omitempty"`
-	}{subject}
-	var answer state
-	err := s.api.Ask(ctx, "STREAM.INFO."+StreamPrefix+bucket, question, &answer)
-	return answer, err
+// state asks for the configuration and the state of the bucket's stream.
+func (s *Store) state(ctx context.Context) (*jetstream.StreamInfo, error) {
+	return s.api.StreamInfo(ctx, StreamPrefix+s.bucket)
 }
 
 // storedChunks returns how many chunks of an object the leader of the bucket's stream has.
 func (s *Store) storedChunks(ctx context.Context, bucket, nuid string) (uint64, error) {
 	subject := chunkSubject(bucket, nuid)
-	state, err := s.state(ctx, bucket, subject)
-	return state.State.Subjects[subject], err
+	counts, err := s.api.Subjects(ctx, StreamPrefix+bucket, subject)
+	return counts[subject], err
 }
 
 // walk calls each with the last message of every subject that the consumer is for, as they are now. Without a

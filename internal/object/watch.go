@@ -72,12 +72,12 @@ func (w *Watcher) open(ctx context.Context) error {
 	switch {
 	case w.options.UpdatesOnly:
 		// By number, so that a consumer made after a restart misses nothing.
-		bucket, err := w.store.state(ctx, w.store.bucket, "")
+		bucket, err := w.store.state(ctx)
 		if err != nil {
 			return err
 		}
 		w.marked = true // upstream has no nil then
-		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, bucket.State.Last+1
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, bucket.State.LastSeq+1
 	case !w.options.History:
 		cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
 	}

@@ -140,12 +140,13 @@ func (s *Store) newWriter(ctx context.Context, meta jetstream.ObjectMeta) (*writ
 func (s *Store) largestMessage(ctx context.Context) (int64, string, error) {
 	limit := s.limit.Load()
 	if limit == 0 {
-		bucket, err := s.state(ctx, s.bucket, "")
-		if err != nil && !errors.Is(err, natsgo.ErrPermissionViolation) { // who may not ask finds out by storing
+		limit = math.MaxInt64
+		switch bucket, err := s.state(ctx); {
+		case errors.Is(err, natsgo.ErrPermissionViolation): // who may not ask finds out by storing
+		case err != nil:
 			return 0, "", err
-		}
-		if limit = int64(bucket.Config.MaxMsgSize); limit <= 0 {
-			limit = math.MaxInt64
+		case bucket.Config.MaxMsgSize > 0:
+			limit = int64(bucket.Config.MaxMsgSize)
 		}
 		s.limit.Store(limit)
 	}

@@ -195,12 +195,7 @@ func (r *Reader) isAnew(ctx context.Context) (bool, error) {
 		ctx, cancel = context.WithTimeout(ctx, max(pauseMax, 3*trip))
 		defer cancel()
 	}
-	var info struct {
-		jsapi.Refusal
-		Created time.Time             `json:"created"`
-		State   jetstream.StreamState `json:"state"`
-	}
-	err := r.api.Ask(ctx, "STREAM.INFO."+r.o.Stream, struct{}{}, &info)
+	info, err := r.api.StreamInfo(ctx, r.o.Stream)
 	switch {
 	case errors.Is(err, natsgo.ErrPermissionViolation): // then nobody can say
 		return false, nil

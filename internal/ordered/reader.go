@@ -319,12 +319,11 @@ func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) err
 
 // Left asks how many messages the consumer has yet to deliver.
 func (r *Reader) Left(ctx context.Context) (uint64, error) {
-	var info struct {
-		jsapi.Refusal
-		jetstream.ConsumerInfo
+	info, err := r.api.ConsumerInfo(ctx, r.o.Stream, r.name)
+	if err != nil {
+		return 0, err
 	}
-	err := r.api.Ask(ctx, "CONSUMER.INFO."+r.o.Stream+"."+r.name, struct{}{}, &info)
-	return info.NumPending, err
+	return info.NumPending, nil
 }
 
 // Renew gives the consumer up. The server is told to delete it, but not waited for: it drops the consumer by
