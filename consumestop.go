@@ -100,7 +100,7 @@ func (s *Consumption) isLast(d *delivery) bool {
 func (s *Consumption) handBack(d *delivery) {
 	verb := wire.Nak
 	if d.state == stateWaiting {
-		verb = d.verbNakAfter(max(time.Until(d.trial.until), minRetryDelay))
+		verb = s.verbNakAfter(&s.rules, d.msg.msg.Reply, max(time.Until(d.trial.until), minRetryDelay))
 	}
 	d.tryFinish(verb)
 	s.stats.HandedBack++

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // delivery is a message that a Consumption holds, from its arrival to its acknowledgement.
@@ -91,14 +90,6 @@ func (d *delivery) deliver() {
 
 // finished tells whether a final acknowledgement was sent.
 func (d *delivery) finished() bool { return atomic.LoadUint32(&d.msg.acked) == 1 }
-
-// verbNakAfter asks for the message again after delay. The caller holds the Consumption's lock.
-func (d *delivery) verbNakAfter(delay time.Duration) []byte {
-	if !d.from.side { // the retry stream's consumer has no back-off
-		delay = d.from.s.rules.nakDelay(delay, d.deliveries)
-	}
-	return wire.NakAfter(delay)
-}
 
 // heldList is all that a Consumption holds. The Consumption's lock guards it.
 type heldList struct {

@@ -2,7 +2,6 @@ package nats
 
 import (
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -126,18 +125,31 @@ func (n *naks) waiting() int {
 }
 
 func (n *naks) send(k nak, now time.Time, rules *ackRules) bool {
-	verb, side := wire.Nak, strings.Contains(k.reply, "."+retryStreamOf(n.s.stream)+".")
+	verb := wire.Nak
 	if left := k.due.Sub(now); left > 0 {
-		if deliveries, _, _, ok := wire.ParseReply(k.reply); ok && !side { // the retry stream's consumer has no back-off
-			left = rules.nakDelay(left, deliveries)
-		}
-		verb = wire.NakAfter(left)
+		verb = n.s.verbNakAfter(rules, k.reply, left)
 	}
 	if n.s.client.conn.TryPublish(k.reply, "", verb) != nil {
 		return false
 	}
-	if !side && rules.maxAckPending > 0 {
+	if rules.maxAckPending > 0 && !n.s.isParked(k.reply) {
 		n.away = append(n.away, k.due)
 	}
 	return true
+}
+
+// verbNakAfter asks for a message again after delay, by its consumer's rules: the server counts the delay from
+// when the deadline of the delivery would end, which its own back-off sets. The retry stream's consumer has none.
+func (s *Consumption) verbNakAfter(rules *ackRules, reply string, delay time.Duration) []byte {
+	if n := len(rules.backOff); n > 0 && !s.isParked(reply) {
+		deliveries, _, _, _ := wire.ParseReply(reply)
+		delay -= rules.backOff[min(max(deliveries, 1), n)-1] - rules.ackWait
+	}
+	return wire.NakAfter(delay)
+}
+
+// isParked tells whether what is acknowledged on reply came from the retry stream.
+func (s *Consumption) isParked(reply string) bool {
+	stream, _, _ := wire.AckOf(reply)
+	return stream == retryStreamOf(s.stream)
 }

@@ -30,15 +30,6 @@ func (r *ackRules) shortestWait() time.Duration {
 	return slices.Min(append([]time.Duration{r.ackWait}, r.backOff...))
 }
 
-// nakDelay returns what to ask for so that a message comes again after delay: the server counts it from
-// when the deadline of the delivery would end, which its own back-off sets.
-func (r *ackRules) nakDelay(delay time.Duration, deliveries int) time.Duration {
-	if n := len(r.backOff); n > 0 {
-		delay -= r.backOff[min(max(deliveries, 1), n)-1] - r.ackWait
-	}
-	return delay
-}
-
 // rulesOf checks that a consumer can be consumed.
 func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
 	cfg := info.Config

@@ -249,10 +249,10 @@ func (s *Consumption) later(d *delivery, delay time.Duration) (kept bool) {
 // nakAfter hands a message to the server to deliver it again after delay.
 func (s *Consumption) nakAfter(d *delivery, delay time.Duration) {
 	s.mu.Lock()
-	verb, mine := d.verbNakAfter(delay), d.claim() // under the lock, for an extension after it would change the delay
+	rules, mine := s.rules, d.claim() // under the lock, for an extension after it would change the delay
 	s.mu.Unlock()
-	if mine && !s.naks.add(d.msg.msg.Reply, delay) {
-		d.noteSent(s.client.conn.Publish(context.Background(), d.msg.msg.Reply, "", nil, verb))
+	if reply := d.msg.msg.Reply; mine && !s.naks.add(reply, delay) {
+		d.noteSent(s.client.conn.Publish(context.Background(), reply, "", nil, s.verbNakAfter(&rules, reply, delay)))
 	}
 }
 
@@ -287,7 +287,7 @@ func (s *Consumption) wait(d *delivery, delay time.Duration) (kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
-		d.tryFinish(d.verbNakAfter(delay))
+		d.tryFinish(s.verbNakAfter(&s.rules, d.msg.msg.Reply, delay))
 		return false
 	}
 	d.again().until = time.Now().Add(delay)
