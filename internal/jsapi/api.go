@@ -46,7 +46,7 @@ func New(c *conn.Conn, o Options) (*API, error) {
 		a.prefix = "$JS." + o.Domain + ".API."
 	}
 	a.finder.api = a
-	a.windows.turn = make(chan struct{}, 1)
+	a.windows.turn = newTurn()
 	var err error
 	a.js, err = a.handle()
 	return a, err

@@ -73,8 +73,8 @@ func (f *finder) judge(ctx context.Context, subject string, sure bool, u *unhear
 
 // finding is what is known of one subject.
 type finding struct {
-	turn    chan struct{} // full while the server is asked; guards what follows
-	asked   time.Time     // when the server last answered
+	turn    turn      // of those who ask the server; guards what follows
+	asked   time.Time // when the server last answered
 	verdict verdict
 }
 
@@ -141,12 +141,10 @@ func (f *finder) ask(ctx context.Context, subject string, sure bool) (found verd
 	head := subjects.Head(stored)
 	if !sure {
 		turn := f.finding(head + ".").turn // no subject
-		select {
-		case turn <- struct{}{}:
-			defer func() { <-turn }()
-		case <-ctx.Done():
+		if !turn.take(ctx) {
 			return streamUnknown, 0
 		}
+		defer turn.end()
 		f.mu.Lock()
 		near := time.Since(f.near[head]) < finderFresh
 		f.mu.Unlock()
@@ -155,12 +153,10 @@ func (f *finder) ask(ctx context.Context, subject string, sure bool) (found verd
 		}
 	}
 	known := f.finding(subject)
-	select {
-	case known.turn <- struct{}{}:
-		defer func() { <-known.turn }()
-	case <-ctx.Done():
+	if !known.turn.take(ctx) {
 		return streamUnknown, 0
 	}
+	defer known.turn.end()
 	age := time.Since(known.asked)
 	switch {
 	case age >= finderFresh:
@@ -213,8 +209,25 @@ func (f *finder) finding(subject string) *finding {
 		if f.known == nil || len(f.known) >= finderSize {
 			f.known = make(map[string]*finding)
 		}
-		found = &finding{turn: make(chan struct{}, 1)}
+		found = &finding{turn: newTurn()}
 		f.known[subject] = found
 	}
 	return found
 }
+
+// turn is taken by one at a time of those who would ask the same.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+// take tells whether it is the caller's turn, who then is to end it: not when ctx ends before.
+func (t turn) take(ctx context.Context) bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (t turn) end() { <-t }

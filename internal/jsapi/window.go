@@ -22,7 +22,7 @@ const (
 
 // windows remembers what publishers must know of the streams.
 type windows struct {
-	turn chan struct{} // full while a server is asked
+	turn turn // of those who ask a server
 	mu   sync.Mutex
 	all  []window
 }
@@ -81,12 +81,10 @@ func (a *API) window(ctx context.Context, subject string, ask bool) window {
 	}
 	ctx, cancel := context.WithTimeout(ctx, finderTimeout)
 	defer cancel()
-	select {
-	case a.windows.turn <- struct{}{}:
-		defer func() { <-a.windows.turn }()
-	case <-ctx.Done():
+	if !a.windows.turn.take(ctx) {
 		return unknown
 	}
+	defer a.windows.turn.end()
 	if found = a.windows.find(subject); found.length > 0 {
 		return found
 	}
