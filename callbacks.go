@@ -80,7 +80,7 @@ func (r reports) Down(err error) {
 		return // the end of Close is no disconnect
 	}
 	lost, _ := c.conn.Unconfirmed()
-	c.log.Warn("disconnected from NATS; reconnecting", append(failureAttrs(err),
+	c.log.Warn("disconnected from NATS; reconnecting", append(fault.Attrs(err),
 		"server", serverurl.Redact(c.conn.Server()), "unconfirmed_bytes", lost)...)
 	c.emit(Event{Type: EventDisconnected, Err: err, Bytes: lost})
 }
@@ -130,7 +130,7 @@ func (c *Client) onDenied(err error) {
 		return // the Subscribe that caused it returns it
 	case c.conn.Deny(err):
 		return // the call that caused it returns it
-	case v.Publish && !c.denyAck(v.Subject):
+	case v.Publish && !c.consumer.Deny(v.Subject):
 		c.denied.Store(&err)
 	}
 	c.report(err, v.Subject, v.Queue)

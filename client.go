@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/discovery"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
@@ -46,6 +46,7 @@ type Client struct {
 	ackWaits  ackWaits
 	pulls     pulls
 	publisher *publish.Publisher // nil when JetStream is not enabled
+	consumer  *consume.Engine
 
 	resolver  Resolver // nil when there is no discovery
 	watching  bool     // the resolver tells of changes
@@ -55,10 +56,6 @@ type Client struct {
 	life    *lifecycle.Life // received messages and background work hang on its context
 	pulled  *origin         // of the answers to requests
 	failing bool            // publish_when_disconnected: fail
-
-	mu           sync.Mutex
-	consumptions map[*Consumption]struct{}
-	sentinels    sentinels
 }
 
 // NewClient connects to the servers that cfg names and returns the client, or an error that says
@@ -96,12 +93,12 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 func newClient(cfg *Config, opts []Option) *Client {
 	own := cfg.withDefaults()
 	c := &Client{
-		cfg:          &own,
-		opts:         options{log: slog.New(slog.DiscardHandler)},
-		ready:        make(chan struct{}),
-		life:         lifecycle.New(),
-		servers:      new(discovery.Servers),
-		consumptions: make(map[*Consumption]struct{}),
+		cfg:      &own,
+		opts:     options{log: slog.New(slog.DiscardHandler)},
+		ready:    make(chan struct{}),
+		life:     lifecycle.New(),
+		servers:  new(discovery.Servers),
+		consumer: &consume.Engine{},
 	}
 	for _, opt := range opts {
 		if opt != nil {
@@ -224,7 +221,7 @@ func (c *Client) Stats() Stats {
 		s.Dropped += one.Dropped
 		s.InFlight += one.InFlight
 	}
-	for _, consumption := range c.runningConsumptions() {
+	for _, consumption := range c.consumer.All() {
 		one := consumption.Stats()
 		s.Pending += one.Ready
 		s.InFlight += one.InFlight

@@ -2,63 +2,18 @@ package nats
 
 import (
 	"context"
-	"errors"
-	"sync"
-	"sync/atomic"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // Consumption is a running Consume. Its methods are safe for concurrent use.
 type Consumption struct {
-	client           *Client
-	stream, consumer string
-	handler          Handler
-	caller           context.Context // of Consume
-	opts             consumeOptions
-	origin           origin // of the messages; its context is over when the graceful end is, or its time
-	cancel           context.CancelCauseFunc
-
-	main        *puller // from the consumer
-	parked      *puller // from the retry stream
-	retries     *sideStream
-	deadLetters *sideStream
-
-	quit    context.Context // ends when no more messages are wanted
-	endQuit context.CancelFunc
-	running sync.WaitGroup
-	done    chan struct{} // closed when the last handler has returned
-
-	handled, failures atomic.Uint64
-	denied            atomic.Bool // acknowledgements are, until one is confirmed
-	scheduled         atomic.Bool // the stream may hold schedules
-
-	begun    time.Time   // from when its clock runs
-	extender *time.Timer // for what is held here
-
-	mu       sync.Mutex
-	changed  *sync.Cond // a message became ready, or no more will
-	held     heldList
-	waiting  waitList
-	naks     naks // has a lock of its own
-	rules    ackRules
-	ruled    time.Duration // when the rules were asked for
-	looking  bool          // the extender goes off soon
-	pace     pace
-	stopping bool
-	sided    bool  // the retry stream is one of them
-	pulling  int   // pullers that run: what is on its way comes until they end
-	err      error // why it ended
-	stats    ConsumeStats
-	expired  int      // handlers running that took too long
-	age      struct { // MaxAge of the stream
-		is    time.Duration
-		asked time.Time
-	}
-	crowd crowd
+	client *Client
+	inner  *consume.Consumption
 }
 
 // Consume calls h for the messages of a pull consumer, which must have explicit acknowledgements,
@@ -106,274 +61,189 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	if h == nil {
 		return nil, fail(op, path(stream, consumer), ErrInvalidArgument, "the handler is nil")
 	}
-	if err := checkName(op, "consumer", consumer); err != nil {
+	if err := c.checkNamed(ctx, op, stream, consumer); err != nil {
 		return nil, err
 	}
-	if err := c.checkCall(ctx, op, stream, consumer); err != nil {
-		return nil, err
-	}
-	o, err := c.newConsumeOptions(op, stream, consumer, opts)
+	o, err := c.newConsumeOptions(ctx, op, stream, consumer, opts)
 	if err != nil {
 		return nil, err
 	}
 	if err := fault.Ended(ctx); err != nil {
 		return nil, wrap(op, path(stream, consumer), err)
 	}
-	s := &Consumption{
-		client: c, stream: stream, consumer: consumer, handler: h, opts: o, caller: ctx, done: make(chan struct{}),
-		begun: time.Now(),
-	}
-	s.extender = time.AfterFunc(time.Hour, s.extendHeld)
-	s.extender.Stop()
-	s.quit, s.endQuit = context.WithCancel(context.Background())
-	s.changed = sync.NewCond(&s.mu)
-	s.held.init()
-	s.pace.workers = o.workers
-	s.main = newPuller(s, stream, consumer, o.own)
-	if o.keyOf != nil {
-		s.held.lanes = make(map[string]*lane)
-	}
-	s.parked = newPuller(s, retryStreamOf(stream), consumer, nil)
-	s.parked.side = true
-	s.naks.s = s
-	s.origin = origin{client: c, naks: &s.naks}
-	s.origin.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	s.deadLetters = s.newDeadLetters()
-	s.retries = s.newRetries()
 	find, cancel := c.deadline(ctx)
 	defer cancel()
-	if err := s.main.find(find); err != nil {
+	inner, err := c.consumer.Start(find, ctx, o.Options, func(inner *consume.Consumption) consume.Host {
+		return &consuming{origin: origin{client: c, ctx: inner.Context(), consumption: inner}, handler: h, keyOf: o.keyOf}
+	})
+	if err != nil {
 		return nil, wrap(op, path(stream, consumer), err)
 	}
-	if o.retries {
-		if err := s.retries.check(find); err != nil {
-			return nil, wrap(op, path(stream, consumer), err)
-		}
-	} else if most := s.rules.maxAckPending; most > 0 && most < crowdWorkers*o.workers && most+o.workers > 2 {
-		c.log.Warn("the consumer's MaxAckPending is small: messages that wait for their next try may stop the others",
-			"stream", stream, "consumer", consumer, "max_ack_pending", most, "workers", o.workers)
-	}
-	if err := c.addConsumption(s); err != nil {
-		s.cancel(ErrClosed)
-		return nil, wrap(op, path(stream, consumer), err)
-	}
-	s.start()
-	if err := s.denial(find); err != nil {
-		s.beginStop(err)
-		<-s.done
-		return nil, wrap(op, path(stream, consumer), err)
-	}
-	return s, nil
+	return &Consumption{client: c, inner: inner}, nil
 }
 
-// denial tells whether the server denies the first pull. Its word is there when it answers what follows.
-func (s *Consumption) denial(ctx context.Context) error {
-	select {
-	case <-s.main.opened:
-		_ = s.client.conn.Flush(ctx) // when there is no answer, the pulls go on
-	case <-s.done:
-	case <-ctx.Done():
+// consuming is what the messages of one Consumption share.
+type consuming struct {
+	origin  origin
+	handler Handler
+	keyOf   func(*Message) string
+}
+
+// consumed is a message together with its delivery.
+type consumed struct {
+	msg Message
+	d   consume.Delivery
+}
+
+// Receive implements consume.Host.
+func (h *consuming) Receive(m *natsgo.Msg) *consume.Delivery {
+	c := &consumed{msg: Message{
+		Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data, msg: m, origin: &h.origin,
+	}}
+	c.d.Message, c.d.Token = &c.msg, &c.msg.acked
+	return &c.d
+}
+
+// Key implements consume.Host.
+func (h *consuming) Key(d *consume.Delivery) (key string, err error) {
+	err = callHandler(func(msg *Message) error { key = h.keyOf(msg); return nil }, h.message(d))
+	return key, err
+}
+
+// Handle implements consume.Host.
+func (h *consuming) Handle(d *consume.Delivery) error { return callHandler(h.handler, h.message(d)) }
+
+func (h *consuming) message(d *consume.Delivery) *Message {
+	msg, _ := d.Message.(*Message)
+	if d.Meta != nil {
+		msg.meta = d.Meta
 	}
-	if err := s.main.denied.Load(); err != nil {
-		return *err
+	return msg
+}
+
+// Stop ends the Consumption gracefully: no more messages are asked for, those that wait are handed back to
+// the server at once, and Stop returns when the last handler has returned and its message is settled. To be
+// handed back costs a message one of its deliveries. So where the consumer's MaxDeliver or WithMaxDeliver is 5
+// or less, no more is fetched ahead than the workers handle within a second, about, or a quarter of
+// Config.DrainTimeout, and that is handled. What has been asked for is waited for, for 0.3 s where none comes.
+// When ctx ends first (without a deadline: Config.DrainTimeout) it ends the messages' context and returns
+// fault.ErrDrainTimeout with the number of handlers left; they are still acknowledged if they return before the
+// client closes. A second call waits as well. Called from a handler it would wait for itself until the time
+// is up.
+func (s *Consumption) Stop(ctx context.Context) error {
+	const op = "stop consuming"
+	if ctx == nil {
+		return errNilContext(op, s.path())
+	}
+	ctx, cancel := s.client.drainDeadline(ctx)
+	defer cancel()
+	s.inner.BeginStop(ErrStopped)
+	if handlers := s.inner.AwaitStop(ctx); handlers > 0 {
+		return fail(op, s.path(), ErrDrainTimeout, "%d handlers still running: %w", handlers, fault.Ended(ctx))
 	}
 	return nil
 }
 
-// start runs the workers and everything around them.
-func (s *Consumption) start() {
-	s.main.healthy, s.parked.healthy = true, s.opts.retries // find and check have seen them
-	stopWithContext := context.AfterFunc(s.caller, func() { s.endWith(s.caller) })
-	stopWithClient := context.AfterFunc(s.client.life.Context(), func() { s.endWith(s.client.life.Context()) })
+func (s *Consumption) path() string { return path(s.inner.Stream, s.inner.Consumer) }
 
-	s.pulling = 2
-	for _, run := range []func(){s.main.run, s.runParked} {
-		s.running.Go(func() {
-			run()
-			s.mu.Lock()
-			s.pulling--
-			s.mu.Unlock()
-			s.changed.Broadcast()
-		})
+// Done returns a channel that is closed when the Consumption has ended and its last handler has
+// returned.
+func (s *Consumption) Done() <-chan struct{} { return s.inner.Done() }
+
+// Err returns nil while the Consumption lives, and afterwards why it ended: ErrStopped, ErrClosed
+// with the client, or the cause with which its context ended.
+func (s *Consumption) Err() error { return s.inner.Err() }
+
+// Healthy tells whether the server was heard on the consumer's behalf of late. It is false while
+// disconnected, while the consumer or its stream is gone, during an election, while acknowledgements are
+// denied, and after the end, within two seconds as a rule: the death of a leader whose consumer has replicas is
+// known when they elect another one, some seconds later, and a leader that is frozen, without a word, after three.
+func (s *Consumption) Healthy() bool { return s.inner.Healthy() }
+
+// Lag asks the server how many messages of the consumer are not done: those not yet delivered and
+// those delivered and not yet acknowledged, to whichever instance, and those in the retry stream, where one is
+// used. Without a deadline in ctx, Config.RequestTimeout applies.
+func (s *Consumption) Lag(ctx context.Context) (uint64, error) {
+	if ctx == nil {
+		return 0, errNilContext("get consumer", s.path())
 	}
-	for range s.opts.workers {
-		s.running.Go(s.work)
-	}
-	go func() {
-		s.running.Wait()
-		s.extender.Stop()
-		stopWithContext()
-		stopWithClient()
-		s.crowd.looks.Wait()
-		s.mu.Lock()
-		s.naks.end()
-		s.mu.Unlock()
-		s.flush()
-		s.cancel(s.Err())
-		s.client.removeConsumption(s)
-		close(s.done)
-	}()
+	return s.inner.Lag(ctx)
 }
 
-// take adds a message to those that are held. The caller holds s.mu.
-func (s *Consumption) take(d *delivery) {
-	switch {
-	case s.stopping && !s.mustHandle(d):
-		s.handBack(d)
-		return
-	case d.deliveries > 1:
-		if twin := s.held.twin(d); twin != nil {
-			if twin.state != stateRunning { // else its worker reads them
-				twin.deliveries = max(twin.deliveries, d.deliveries)
-			}
-			d.from.ask()
-			return
-		}
-	}
-	s.noteHeld()
-	if s.held.add(d) {
-		s.changed.Signal()
-	} else {
-		d.from.ask() // it waits behind another one of its key, not for a worker
-	}
+// ConsumeStats are the counters of a Consumption.
+type ConsumeStats struct {
+	// InFlight handlers are running.
+	InFlight int
+	// Ready messages are fetched ahead and wait for a worker.
+	Ready int
+	// Waiting messages are held here until their next try, or behind one of their key.
+	Waiting int
+	// Handled messages, of which Failed ended in an error or a panic. Every try counts.
+	Handled uint64
+	Failed  uint64
+	// Retried messages were sent away to be delivered again later, of which Parked went through the
+	// retry stream.
+	Retried uint64
+	Parked  uint64
+	// DeadLettered messages are in the dead-letter stream.
+	DeadLettered uint64
+	// HandedBack messages were returned to the server unhandled, by Stop or for want of a worker.
+	HandedBack uint64
+	// Expired messages were handled for longer than WithMaxHandling allows.
+	Expired uint64
+	// Unconfirmed acknowledgements got no answer from the server: see WithConfirmedAcks.
+	Unconfirmed uint64
 }
 
-// work handles one message after the other until no more will come.
-func (s *Consumption) work() {
-	var d *delivery // nil but while its handler runs
-	defer func() {
-		if d != nil {
-			s.running.Go(s.work)
-			kept := s.conclude(d, fault.Exited())
-			s.mu.Lock()
-			s.noteHandled(d, 0, kept)
-			s.mu.Unlock()
-		}
-	}()
-	s.mu.Lock()
-	for {
-		d = s.held.next()
-		switch {
-		case d != nil:
-			s.stats.InFlight++
-			s.noteHeld()
-			timed, reason := s.pace.sample(), s.doomed(d)
-			s.mu.Unlock()
-			took, kept := s.handle(d, timed, reason)
-			s.mu.Lock()
-			s.noteHandled(d, took, kept)
-		case s.stopping && s.pulling == 0:
-			s.mu.Unlock()
-			return
-		default:
-			s.changed.Wait()
-		}
+// Stats returns the counters.
+func (s *Consumption) Stats() ConsumeStats { return ConsumeStats(s.inner.Stats()) }
+
+// Permanent marks an error that no retry will mend: a Consumption moves the message to the dead
+// letters at once. It may be wrapped further. Permanent of nil is nil.
+func Permanent(err error) error { return verdict(err, -1) }
+
+// RetryAfter marks an error that may be gone after d: a Consumption delivers the message again then,
+// instead of by WithBackoff's delays. A d below 10 ms is 10 ms. It may be wrapped further.
+// RetryAfter of nil is nil.
+func RetryAfter(err error, d time.Duration) error { return verdict(err, max(d, 0)) }
+
+func verdict(err error, after time.Duration) error {
+	if err == nil {
+		return nil
 	}
+	return &consume.Verdict{Cause: err, After: after}
 }
 
-// noteHandled takes note of what handle returned. The caller holds s.mu.
-func (s *Consumption) noteHandled(d *delivery, took time.Duration, kept bool) {
-	s.stats.InFlight--
-	s.pace.observe(took)
-	if !kept {
-		s.drop(d)
-	}
+// consumption turns what a Consumption tells into events.
+type consumptionReports struct{ c *Client }
+
+func (r consumptionReports) Available(stream, consumer string) {
+	r.c.emit(Event{Type: EventConsumerAvailable, Stream: stream, Consumer: consumer})
 }
 
-// handle runs the handler, unless the message is doomed for a reason, and settles the message. It
-// returns how long the handler took, if timed, and whether the message is kept for another try.
-func (s *Consumption) handle(d *delivery, timed bool, doomed string) (took time.Duration, kept bool) {
-	if doomed != "" {
-		return 0, s.bury(d, doomed)
-	}
-	if d.from == s.parked {
-		if admitted, kept := s.admit(d); !admitted {
-			return 0, kept
-		}
-	}
-	var start time.Time
-	if timed {
-		start = time.Now()
-	}
-	err := callHandler(s.handler, &d.msg)
-	if timed {
-		took = time.Since(start)
-	}
-	return took, s.conclude(d, err)
+func (r consumptionReports) Unavailable(stream, consumer string, err error) {
+	r.c.emit(Event{Type: EventConsumerUnavailable, Stream: stream, Consumer: consumer, Err: err})
 }
 
-// conclude acknowledges a message or refuses it, as its handler said, and tells whether it is kept for
-// another try.
-func (s *Consumption) conclude(d *delivery, err error) (kept bool) {
-	s.handled.Add(1)
-	if err != nil {
-		s.failures.Add(1)
-	}
-	switch {
-	case err != nil:
-		s.freshenRules()
-		kept = s.failed(d, err)
-	case s.opts.confirmed || s.denied.Load():
-		s.ackConfirmed(d)
-	default:
-		d.finish(wire.Ack)
-	}
-	return kept
+func (r consumptionReports) Crowded(stream, consumer string, err error) {
+	r.c.emit(Event{Type: EventRetriesCrowd, Stream: stream, Consumer: consumer, Err: err})
 }
 
-// drop ends the care for a message and asks for more. The caller holds s.mu.
-func (s *Consumption) drop(d *delivery) {
-	if d.expired {
-		s.expired--
-	}
-	if s.held.remove(d) {
-		s.changed.Signal()
-	}
-	if p := d.from; p.own != nil && !p.moved {
-		p.moved = true
-		if p.session != nil {
-			p.session.wake()
-		}
-	}
-	d.from.ask()
+func (r consumptionReports) Left(stream, consumer string, messages uint64, err error) {
+	r.c.emit(Event{Type: EventRetriesLeft, Stream: stream, Consumer: consumer, Messages: messages, Err: err})
 }
 
-// ackConfirmed acknowledges and waits for the server's word, for as long as the server would wait
-// for ours.
-func (s *Consumption) ackConfirmed(d *delivery) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), s.ackWait())
-	defer cancel()
-	var err error
-	for wait := retryPauseMin; ; wait = min(2*wait, retryPauseMax) {
-		attempt, cancel := context.WithTimeout(ctx, s.patience())
-		err = d.msg.AckSync(attempt)
-		cancel()
-		switch {
-		case err == nil:
-			s.denied.Store(false)
-			return
-		case errors.Is(err, ErrAlreadyAcked):
-			return
-		case errors.Is(err, ErrPermission):
-			s.denied.Store(true)
-		case ctx.Err() == nil && !errors.Is(err, ErrClosed):
-			pause.Sleep(ctx, wait)
-			continue
-		}
-		break
-	}
-	s.count(&s.stats.Unconfirmed)
-	s.unconfirmed(d, err)
+func (r consumptionReports) Failed(d *consume.Delivery, err error) { r.of(EventHandlerError, d, err) }
+func (r consumptionReports) Died(d *consume.Delivery, err error)   { r.of(EventDeadLetter, d, err) }
+func (r consumptionReports) Undead(d *consume.Delivery, err error) { r.of(EventAsyncError, d, err) }
+func (r consumptionReports) Unconfirmed(d *consume.Delivery, err error) {
+	r.of(EventUnconfirmedAck, d, err)
 }
 
-func (s *Consumption) count(counter *uint64) {
-	s.mu.Lock()
-	*counter++
-	s.mu.Unlock()
-}
-
-func (s *Consumption) ackWait() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.rules.ackWait
+func (r consumptionReports) of(kind EventType, d *consume.Delivery, err error) {
+	s := d.Consumption()
+	r.c.emit(Event{
+		Type: kind, Stream: s.Stream, Consumer: s.Consumer, Subject: d.Msg.Subject,
+		Sequence: d.Sequence, Deliveries: d.Deliveries, Err: err,
+	})
 }

@@ -2,11 +2,13 @@ package nats
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
@@ -14,22 +16,9 @@ import (
 type ConsumeOption func(*consumeOptions)
 
 type consumeOptions struct {
-	workers     int
-	keyOf       func(*Message) string
-	backOff     []time.Duration
-	maxDeliver  int
-	maxHandling time.Duration // 0: a multiple of the consumer's AckWait
-	deadLetters string        // a subject; empty for the default
-	confirmed   bool
-	retries     bool                      // in a stream of their own
-	own         *jetstream.ConsumerConfig // nil for a consumer of somebody else's
+	consume.Options
+	keyOf func(*Message) string
 }
-
-// What holds where no option says otherwise.
-const (
-	defaultHandlingAckWaits = 10 // times the consumer's AckWait
-	minRetryDelay           = 10 * time.Millisecond
-)
 
 var defaultBackOff = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute}
 
@@ -37,7 +26,7 @@ var defaultBackOff = []time.Duration{time.Second, 5 * time.Second, 30 * time.Sec
 // fast the handlers are, so that instances share the work evenly. The default, and the meaning of an
 // n below 2, is one at a time, in the order in which the server delivers.
 func WithWorkers(n int) ConsumeOption {
-	return func(o *consumeOptions) { o.workers = n }
+	return func(o *consumeOptions) { o.Workers = n }
 }
 
 // WithKey keeps messages of the same key in order while WithWorkers handles different keys at once.
@@ -55,7 +44,7 @@ func WithKey(key func(*Message) string) ConsumeOption {
 // messages that failed together do not return together. The default is 1 s, 5 s, 30 s, 2 min and
 // 10 min. A delay below 10 ms is 10 ms.
 func WithBackoff(delays ...time.Duration) ConsumeOption {
-	return func(o *consumeOptions) { o.backOff = slices.Clone(delays) }
+	return func(o *consumeOptions) { o.BackOff = slices.Clone(delays) }
 }
 
 // WithMaxDeliver moves a message to the dead letters when its nth delivery fails; a negative n is without
@@ -69,27 +58,27 @@ func WithBackoff(delays ...time.Duration) ConsumeOption {
 // neither may bury what nobody has tried. With a retry stream n are enough, for it takes those back. A MaxDeliver of the consumer itself is best left unset: when a
 // worker dies on the last delivery, the server drops the message and nobody hears of it.
 func WithMaxDeliver(n int) ConsumeOption {
-	return func(o *consumeOptions) { o.maxDeliver = n }
+	return func(o *consumeOptions) { o.MaxDeliver = n }
 }
 
 // WithMaxHandling bounds for how long a message is kept from being delivered to others while its
 // handler runs. After that, and one AckWait more, the server delivers it again, although the handler
 // still runs. Zero or less means the default, ten times the consumer's AckWait.
 func WithMaxHandling(d time.Duration) ConsumeOption {
-	return func(o *consumeOptions) { o.maxHandling = max(d, 0) }
+	return func(o *consumeOptions) { o.MaxHandling = max(d, 0) }
 }
 
 // WithDeadLetter publishes dead letters to subject instead of "dlq.<stream>.<consumer>". Whatever
 // stream stores that subject receives them; when none does, the stream "<stream>_DLQ" is made to.
 func WithDeadLetter(subject string) ConsumeOption {
-	return func(o *consumeOptions) { o.deadLetters = subject }
+	return func(o *consumeOptions) { o.DeadLetters = subject }
 }
 
 // WithConfirmedAcks waits for the server to confirm every acknowledgement before the next message
 // is handled. A handler's effect and its acknowledgement then differ only when the server could not
 // be asked; that is logged, counted in ConsumeStats.Unconfirmed, and the message comes again.
 func WithConfirmedAcks() ConsumeOption {
-	return func(o *consumeOptions) { o.confirmed = true }
+	return func(o *consumeOptions) { o.Confirmed = true }
 }
 
 // WithRetryStream lets a message leave its place while it waits for its next try: when it waits for more than
@@ -108,7 +97,7 @@ func WithConfirmedAcks() ConsumeOption {
 // A Consume without this option looks once, when it begins, for what an earlier one has left in the retry
 // stream, and handles that: EventRetriesLeft. So let the last instance with the option end before.
 func WithRetryStream() ConsumeOption {
-	return func(o *consumeOptions) { o.retries = true }
+	return func(o *consumeOptions) { o.Retries = true }
 }
 
 // WithConsumerConfig makes the consumer the Consumption's own: Consume creates it from cfg, durable
@@ -121,39 +110,43 @@ func WithConsumerConfig(cfg *jetstream.ConsumerConfig) ConsumeOption {
 	return func(o *consumeOptions) {
 		if cfg != nil {
 			own := *cfg
-			o.own = &own
+			o.Own = &own
 		}
 	}
 }
 
 // newConsumeOptions applies and checks the options.
-func (c *Client) newConsumeOptions(op, stream, consumer string, opts []ConsumeOption) (consumeOptions, error) {
-	var o consumeOptions
+func (c *Client) newConsumeOptions(ctx context.Context, op, stream, consumer string, opts []ConsumeOption) (consumeOptions, error) {
+	o := consumeOptions{Options: consume.Options{Stream: stream, Consumer: consumer}}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&o)
 		}
 	}
-	o.workers = max(o.workers, 1)
+	o.Workers, o.Keyed = max(o.Workers, 1), o.keyOf != nil
 
-	if len(o.backOff) == 0 {
-		o.backOff = defaultBackOff
+	if len(o.BackOff) == 0 {
+		o.BackOff = defaultBackOff
 	}
 	target := path(stream, consumer)
-	if o.deadLetters != "" {
-		fault := cmp.Or(subjects.Fault(o.deadLetters, false), c.lineFault(len(o.deadLetters)+c.lineRoom()))
+	if o.DeadLetters != "" {
+		fault := cmp.Or(subjects.Fault(o.DeadLetters, false), c.lineFault(len(o.DeadLetters)+c.lineRoom()))
 		if fault != "" {
-			return o, fail(op, target, ErrInvalidSubject, "dead letter subject %q: %s", o.deadLetters, fault)
+			return o, fail(op, target, ErrInvalidSubject, "dead letter subject %q: %s", o.DeadLetters, fault)
 		}
 	}
-	if o.own != nil {
+	if o.Own != nil {
 		switch {
-		case o.own.Name != "" && o.own.Name != consumer, o.own.Durable != "" && o.own.Durable != consumer:
-			return o, fail(op, target, ErrInvalidArgument, "the ConsumerConfig names another consumer, %q", o.own.Name+o.own.Durable)
-		case o.own.AckPolicy != jetstream.AckExplicitPolicy:
+		case o.Own.Name != "" && o.Own.Name != consumer, o.Own.Durable != "" && o.Own.Durable != consumer:
+			return o, fail(op, target, ErrInvalidArgument, "the ConsumerConfig names another consumer, %q", o.Own.Name+o.Own.Durable)
+		case o.Own.AckPolicy != jetstream.AckExplicitPolicy:
 			return o, fail(op, target, ErrInvalidArgument, "the ConsumerConfig's AckPolicy must be explicit")
 		}
-		o.own.Name = consumer
+		o.Own.Name = consumer
+		*o.Own = withDurable(*o.Own)
+		if err := c.checkConsumer(ctx, "create consumer", stream, o.Own); err != nil {
+			return o, wrap(op, target, err)
+		}
 	}
 	return o, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +47,7 @@ func TestConsumeSurvivesDeletion(t *testing.T) {
 			var got calls
 			h := func(msg *nats.Message) error { got.note(msg); return nil }
 			var consumption *nats.Consumption
+			var looks atomic.Int32 // at the consumer
 			if owned {
 				consumption = consume(t, client, h, nats.WithConsumerConfig(&jetstream.ConsumerConfig{}))
 			} else {
@@ -55,7 +57,11 @@ func TestConsumeSurvivesDeletion(t *testing.T) {
 			eventually(t, "the first ten", func() bool { return got.len() == 10 })
 			idle(t, other)
 			if owned {
-				eventually(t, "it has looked at what is done", func() bool { return consumption.Floor() == 10 })
+				_, err := other.Subscribe(ctx, "$JS.API.CONSUMER.INFO.ORDERS.worker", func(*nats.Message) error { looks.Add(1); return nil })
+				require.NoError(t, err)
+				eventually(t, "it looks at what is done", func() bool { return looks.Load() > 0 })
+				_, err = client.GetConsumerInfo(ctx, "ORDERS", "worker") // which is answered later
+				require.NoError(t, err)
 			}
 
 			require.NoError(t, other.DeleteConsumer(ctx, "ORDERS", "worker"))

@@ -1,18 +1,33 @@
 package nats
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
-	"log/slog"
-	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+)
+
+// Headers of a message that a Consumption copied into the dead-letter or the retry stream.
+const (
+	// HeaderOriginStream and the next five say what the message was.
+	HeaderOriginStream     = "Origin-Stream"
+	HeaderOriginSequence   = "Origin-Sequence"
+	HeaderOriginSubject    = "Origin-Subject"
+	HeaderOriginTime       = "Origin-Time" // when it was stored, RFC 3339 in nanoseconds
+	HeaderOriginConsumer   = "Origin-Consumer"
+	HeaderOriginDeliveries = "Origin-Deliveries"
+	// HeaderOriginPrefix precedes those of the message's own headers that would command the server
+	// (Nats-*) or be taken for one of these.
+	HeaderOriginPrefix = "Origin-Header-"
+	// HeaderDeadLetterReason and HeaderDeadLetterTime say why and when a message became a dead letter.
+	HeaderDeadLetterReason = "Dead-Letter-Reason"
+	HeaderDeadLetterTime   = "Dead-Letter-Time"
+	// HeaderDeadLetterReference is there when the payload is not: see DeadLetter.
+	HeaderDeadLetterReference = "Dead-Letter-Reference"
 )
 
 // DeadLetter is a message that a Consumption gave up, as ReadDeadLetter finds it in the dead-letter
@@ -37,155 +52,88 @@ type DeadLetter struct {
 	Time       time.Time
 }
 
-// What the dead-letter stream is made with.
-const (
-	deadLetterAge = 30 * 24 * time.Hour
-	// A worker that dies between storing a dead letter and ending the original stores it again when
-	// the original comes back; within this time that makes no second one.
-	deadLetterDuplicates = 24 * time.Hour
-	deadLetterReasonMax  = 1 << 10 // bytes
-	deadLetterReasonMin  = 1 << 6  // where there is no room for more
-	// What must not end, because its stream would delete it, comes again after so long, and is known.
-	deadLetterKept = deadLetterDuplicates / 2
-)
-
-const headerPayloadSize = "Nats-Msg-Size" // of the payload that a headers-only consumer does not deliver
-
-const deadLetterSuffix = "_DLQ" // of their stream's name
-
-func deadLetterStreamOf(stream string) string { return stream + deadLetterSuffix }
-
 // ReadDeadLetter returns the dead letter that msg, of a dead-letter stream, holds, or
 // ErrInvalidArgument for any other message.
 func ReadDeadLetter(msg *Message) (*DeadLetter, error) {
 	if msg == nil {
 		return nil, fail("read dead letter", "", ErrInvalidArgument, "the message is nil")
 	}
-	return readDeadLetter(msg.Subject, msg.Header, msg.Data)
-}
-
-func readDeadLetter(subject string, h natsgo.Header, data []byte) (*DeadLetter, error) {
-	letter, err := readCopy(h, data)
-	if err == nil {
-		letter.Reason, letter.Reference = h.Get(HeaderDeadLetterReason), h.Get(HeaderDeadLetterReference) != ""
-		letter.Time, err = time.Parse(time.RFC3339Nano, h.Get(HeaderDeadLetterTime))
-	}
+	letter, err := wire.ReadLetter(msg.Header, msg.Data, wire.DeadLetterTime)
 	if err != nil {
-		return nil, fail("read dead letter", subject, ErrInvalidArgument, "its headers are not those of a dead letter: %w", err)
+		return nil, fail("read dead letter", msg.Subject, ErrInvalidArgument, "its headers are not those of a dead letter: %w", err)
 	}
-	return letter, nil
+	return (*DeadLetter)(letter), nil
 }
 
-func (s *Consumption) newDeadLetters() *sideStream {
-	const failing = "a dead letter cannot be stored; its message stays, and storing is tried again"
-	return &sideStream{s: s, root: "dlq", subject: s.opts.deadLetters, level: slog.LevelError, failing: failing, config: jetstream.StreamConfig{
-		Name:        deadLetterStreamOf(s.stream),
-		Description: "Dead letters of the stream " + s.stream,
-		MaxAge:      deadLetterAge,
-		Duplicates:  deadLetterDuplicates,
-	}}
-}
+// ReplayOption changes what ReplayDeadLetters does.
+type ReplayOption func(*replayOptions)
 
-// bury stores the dead letter and then ends the original. While that fails the message is kept, and
-// tried again; bury tells whether it is.
-func (s *Consumption) bury(d *delivery, reason string) (kept bool) {
-	s.mu.Lock()
-	d.since = 0 // the time for the handler is over, and that for this begins
-	s.noteHeld()
-	s.mu.Unlock()
-	d.again().reason = reason
-	letter, pause := s.deadLetters.store(d, s.copyID("dead", d), func(ctx context.Context) ([]*natsgo.Msg, error) {
-		return s.letters(ctx, d, reason)
-	})
-	if pause > 0 {
-		return s.wait(d, pause)
-	}
-	if letter.Header.Get(HeaderDeadLetterReference) != "" && s.endDeletes() {
-		s.nakAfter(d, deadLetterKept)
-	} else {
-		s.settle(d, wire.Term(oneLine(reason, deadLetterReasonMax)))
-	}
-	s.count(&s.stats.DeadLettered)
-	s.note(slog.LevelWarn, "message moved to the dead letters", d, nextNever, "reason", reason)
-	s.tell(EventDeadLetter, d, errors.New(reason))
-	return false
-}
+type replayOptions = consume.Replay
 
-// letters returns the forms of a dead letter: the message with its reason, with a short one, and without
-// its payload and headers.
-func (s *Consumption) letters(ctx context.Context, d *delivery, reason string) ([]*natsgo.Msg, error) {
-	now := timeText(time.Now())
-	form := func(header natsgo.Header, data []byte, most int, reference ...string) *natsgo.Msg {
-		header = s.copyHeader(d, header)
-		header[HeaderDeadLetterReason] = []string{oneLine(reason, most)}
-		header[HeaderDeadLetterTime] = []string{now}
-		if len(reference) > 0 {
-			header[HeaderDeadLetterReference] = reference
-		}
-		return &natsgo.Msg{Header: header, Data: data}
-	}
-	header, data, reference := d.msg.Header, d.msg.Data, []string(nil)
-	if len(data) == 0 && header.Get(headerPayloadSize) != "" { // the consumer delivers headers only
-		stored, err := s.fetch(ctx, d)
-		switch {
-		case err == nil:
-			header, data = stored.Header, stored.Data
-		case errors.Is(err, jetstream.ErrMsgNotFound):
-			reference = []string{"gone"}
-		default:
-			return nil, jsapi.Wrap("get message", s.stream, err)
+// WithReplayFilter replays only the dead letters for which match returns true; the others stay.
+func WithReplayFilter(match func(*DeadLetter) bool) ReplayOption {
+	return func(o *replayOptions) {
+		o.Match = nil
+		if match != nil {
+			o.Match = func(letter *wire.Letter) bool { return match((*DeadLetter)(letter)) }
 		}
 	}
-	return []*natsgo.Msg{
-		form(header, data, deadLetterReasonMax, reference...),
-		form(header, data, deadLetterReasonMin, reference...),
-		form(nil, nil, deadLetterReasonMin, "too large"),
-	}, nil
 }
 
-// fetch reads the message from its stream: from its leader, or from a replica where only that is allowed.
-func (s *Consumption) fetch(ctx context.Context, d *delivery) (wire.Stored, error) {
-	api, question := s.client.api, wire.Get{Sequence: d.seq}
-	found, err := api.Stored(ctx, s.stream, question)
-	if errors.Is(err, natsgo.ErrPermissionViolation) {
-		body, _ := json.Marshal(question)
-		m := &natsgo.Msg{Subject: api.Subject("DIRECT.GET." + s.stream), Data: body}
-		if direct, failed := s.client.conn.Exchange(ctx, m, s.patience()); failed == nil {
-			found, err = wire.ParseDirect(direct)
+// WithReplayRate replays at most n dead letters a second, evenly spread. The default, and the
+// meaning of an n of zero or less, is as many as the server takes.
+func WithReplayRate(n float64) ReplayOption {
+	return func(o *replayOptions) {
+		o.Every = 0
+		if n > 0 {
+			o.Every = time.Duration(float64(time.Second) / n)
 		}
 	}
-	if err == nil && found.Time.UnixNano() != d.stored { // the stream was made anew
-		err = jetstream.ErrMsgNotFound
-	}
-	return found, err
 }
 
-// endDeletes tells whether the stream may delete a message that ends.
-func (s *Consumption) endDeletes() bool {
-	ctx, cancel := s.copying()
-	defer cancel()
-	cfg, err := s.deadLetters.streamAPI(ctx, "INFO", s.stream, nil)
-	return err != nil || cfg.Retention != jetstream.LimitsPolicy
+// WithReplayDryRun counts the dead letters that would be replayed and changes nothing.
+func WithReplayDryRun() ReplayOption {
+	return func(o *replayOptions) { o.Dry = true }
 }
 
-// settle ends a message of which a copy is stored. When the server does not confirm it, the message
-// comes again and its copy is recognised.
-func (s *Consumption) settle(d *delivery, verb []byte) {
-	if !d.claim() {
-		return
-	}
-	ctx, cancel := s.copying()
-	defer cancel()
-	if _, err := s.client.conn.Request(ctx, "settle", d.msg.msg.Reply, nil, verb, s.patience()); err != nil {
-		_ = s.client.conn.TryPublish(d.msg.msg.Reply, "", verb)
-	}
+// WithReplayFrom reads the dead letters from another stream than "<stream>_DLQ": see WithDeadLetter.
+func WithReplayFrom(deadLetters string) ReplayOption {
+	return func(o *replayOptions) { o.From = deadLetters }
 }
 
-// oneLine makes a text fit for a header.
-func oneLine(text string, limit int) string {
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > limit {
-		text = strings.ToValidUTF8(text[:limit], "")
+// ReplayDeadLetters publishes the dead letters of a stream to their original subjects and deletes
+// them from the dead-letter stream, in the order in which they died, up to the last there is at the
+// call. It returns how many it replayed.
+//
+// The message has its payload and headers again, but for the headers of the server (Nats-*), such as
+// a message ID, under which it would be dropped as a duplicate, or a rollup. Every consumer of the
+// stream gets it, not only the one that gave it up.
+//
+// When ctx ends, the dead letter at hand is finished and the error tells why it stopped; another
+// call goes on with the rest. Every dead letter is replayed once, over calls, and over calls at the
+// same time; after a crash too if it is replayed again within the duplicate window of the original
+// stream (two minutes by default), since the message ID of a replay is the dead letter's own.
+//
+// A stream that stores its messages under other subjects than it listens to, by a SubjectTransform, or
+// that has them from a source or an origin, gets the message by the subject that brings it there.
+//
+// A dead letter that is refused, such as one whose subject no stream takes any more, stays, and the others
+// are replayed: the error tells how many stayed, and one refusal of each kind. Without any dead letters the
+// result is 0 and no error; ErrStreamNotFound means that there is no such stream at all. The other errors
+// are those of PublishMsgToStream.
+func (c *Client) ReplayDeadLetters(ctx context.Context, stream string, opts ...ReplayOption) (int, error) {
+	const op = "replay dead letters"
+	o := replayOptions{Stream: stream}
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&o)
+		}
 	}
-	return text
+	if err := c.jetStream(ctx, op, stream); err != nil {
+		return 0, err
+	}
+	if err := cmp.Or(checkName(op, "stream", stream), checkName(op, "stream", cmp.Or(o.From, stream))); err != nil {
+		return 0, err
+	}
+	return c.consumer.Replay(ctx, op, o)
 }

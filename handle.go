@@ -1,8 +1,6 @@
 package nats
 
 import (
-	"errors"
-
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
@@ -19,26 +17,14 @@ func callHandler(h Handler, msg *Message) (err error) {
 // contain calls a callback of the user's whose panic is to harm nothing, and reports that.
 func (c *Client) contain(name string, callback func()) {
 	if err := callHandler(func(*Message) error { callback(); return nil }, nil); err != nil {
-		c.log.Error("a callback panicked", append(failureAttrs(err), "callback", name)...)
+		c.log.Error("a callback panicked", append(fault.Attrs(err), "callback", name)...)
 	}
-}
-
-// failureAttrs returns what to log of an error: nothing of none, and of a panic the stack, too.
-func failureAttrs(err error) (attrs []any) {
-	if err != nil {
-		attrs = append(attrs, "error", err)
-	}
-	var p *fault.PanicError
-	if errors.As(err, &p) {
-		attrs = append(attrs, "stack", string(p.Stack))
-	}
-	return attrs
 }
 
 const handlerFailed = "message handler failed"
 
 // reportHandler reports an error that a handler of a subscription returned, or its panic.
 func (c *Client) reportHandler(err error, subject, queue string) {
-	c.log.Error(handlerFailed, append(failureAttrs(err), "subject", subject, "queue", queue)...)
+	c.log.Error(handlerFailed, append(fault.Attrs(err), "subject", subject, "queue", queue)...)
 	c.emit(Event{Type: EventHandlerError, Subject: subject, Queue: queue, Err: err})
 }

@@ -54,6 +54,8 @@ const (
 	congested = 2 * time.Second
 )
 
+var errSilent = errors.New("the server is silent")
+
 // Health asks the server for a sign of life, JetStream for its state, where it is enabled, and every
 // Consumption's consumer for its lag. What the client has no right to see is Unknown; all else that fails is one
 // of the Problems: among them the reason for which the last attempt to reconnect failed, a refused TLS
@@ -112,16 +114,16 @@ func (c *Client) Health(ctx context.Context) Health {
 	if refused > problemsShown {
 		h.Problems = append(h.Problems, fmt.Sprintf("%d more subscriptions are refused", refused-problemsShown))
 	}
-	for _, s := range c.runningConsumptions() {
-		one := ConsumerHealth{Stream: s.stream, Consumer: s.consumer, Healthy: s.Healthy()}
+	for _, s := range c.consumer.All() {
+		one := ConsumerHealth{Stream: s.Stream, Consumer: s.Consumer, Healthy: s.Healthy()}
 		if up {
 			lag, err := s.Lag(ctx)
-			problem("consumer "+path(s.stream, s.consumer)+": ", err)
-			problem("consumer "+path(s.stream, s.consumer)+": ", s.crowded())
+			problem("consumer "+path(s.Stream, s.Consumer)+": ", err)
+			problem("consumer "+path(s.Stream, s.Consumer)+": ", s.Crowded())
 			one.Lag = lag
 		}
 		if up && !one.Healthy {
-			problem("consumer "+path(s.stream, s.consumer)+": ", errPullSilent)
+			problem("consumer "+path(s.Stream, s.Consumer)+": ", errSilent)
 		}
 		h.Consumers = append(h.Consumers, one)
 	}

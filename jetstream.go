@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
@@ -27,6 +28,7 @@ func (c *Client) setupJetStream() (err error) {
 	}
 	c.js = c.api.JetStream()
 	c.publisher = publish.New(c.life.Context(), c.api, c.cfg.RequestTimeout)
+	c.consumer = consume.New(c.api, c.publisher, c.life, c.cfg.DrainTimeout, c.log, consumptionReports{c})
 	return nil
 }
 

@@ -263,7 +263,7 @@ func (f *keyFollower) setFresh(fresh bool, cause error) {
 		c.emit(Event{Type: EventWatchFresh, Subject: name})
 	default:
 		f.told = true
-		c.log.Warn("the watched keys may be out of date", append(failureAttrs(cause), "keys", name)...)
+		c.log.Warn("the watched keys may be out of date", append(fault.Attrs(cause), "keys", name)...)
 		c.emit(Event{Type: EventWatchStale, Subject: name, Err: jsapi.Wrap("watch", name, cause)})
 	}
 }

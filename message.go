@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -34,17 +35,17 @@ type Message struct {
 	msg     *natsgo.Msg            // as received; nil on a message that the caller made
 	origin  *origin                // nil on a message that the caller made
 	meta    *jetstream.MsgMetadata // where Reply does not say it: see Consume and GetMessage; else nil
-	acked   uint32                 // 1 once a final acknowledgement was sent
+	acked   wire.Token             // taken once a final acknowledgement was sent
 	with    *messageOptions        // what With said; else nil
 	renewed int64                  // when InProgress was called last, in Unix nanoseconds; 0 for never
 }
 
 // origin is what all the messages of one subscription, or of one client's pulls, share.
 type origin struct {
-	client   *Client
-	ctx      context.Context
-	received time.Time // of the messages of a pull; else zero
-	naks     *naks     // of a Consumption; else nil
+	client      *Client
+	ctx         context.Context
+	received    time.Time            // of the messages of a pull; else zero
+	consumption *consume.Consumption // whose they are; else nil
 }
 
 // Handler handles one received message. An error it returns, or a panic, is reported to the logger
@@ -136,7 +137,7 @@ func (m *Message) NakWithDelay(delay time.Duration) error {
 	if err := m.startAck(op); err != nil {
 		return err
 	}
-	if naks := m.origin.naks; naks != nil && naks.add(m.msg.Reply, delay) {
+	if s := m.origin.consumption; s != nil && s.NakAfter(m.msg.Reply, delay) {
 		return nil
 	}
 	return m.endAck(op, m.origin.client.conn.Publish(context.Background(), m.msg.Reply, "", nil, wire.NakAfter(delay)))
@@ -179,19 +180,8 @@ func (m *Message) Metadata() (*jetstream.MsgMetadata, error) {
 	if !m.isJetStream() {
 		return nil, fail("metadata", m.Subject, ErrNotJetStream, "")
 	}
-	meta, err := m.msg.Metadata()
-	if err != nil {
-		return nil, wrap("metadata", m.Subject, err)
-	}
-	return &jetstream.MsgMetadata{
-		Sequence:     jetstream.SequencePair{Consumer: meta.Sequence.Consumer, Stream: meta.Sequence.Stream},
-		NumDelivered: meta.NumDelivered,
-		NumPending:   meta.NumPending,
-		Timestamp:    meta.Timestamp,
-		Stream:       meta.Stream,
-		Consumer:     meta.Consumer,
-		Domain:       meta.Domain,
-	}, nil
+	meta, err := wire.Metadata(m.msg)
+	return meta, wrap("metadata", m.Subject, err)
 }
 
 func (m *Message) isJetStream() bool {
@@ -210,7 +200,7 @@ func (m *Message) checkAck(op string) error {
 	if !m.isJetStream() {
 		return fail(op, m.Subject, ErrNotJetStream, "")
 	}
-	if atomic.LoadUint32(&m.acked) == 1 {
+	if m.acked.Taken() {
 		return fail(op, m.Subject, ErrAlreadyAcked, "")
 	}
 	return nil
@@ -221,7 +211,7 @@ func (m *Message) startAck(op string) error {
 	if err := m.checkAck(op); err != nil {
 		return err
 	}
-	if !atomic.CompareAndSwapUint32(&m.acked, 0, 1) {
+	if !m.acked.Take() {
 		return fail(op, m.Subject, ErrAlreadyAcked, "")
 	}
 	return nil
@@ -230,7 +220,7 @@ func (m *Message) startAck(op string) error {
 // endAck gives the claim back when the acknowledgement did not get through.
 func (m *Message) endAck(op string, err error) error {
 	if err != nil {
-		atomic.StoreUint32(&m.acked, 0)
+		m.acked.GiveBack()
 	}
 	return wrap(op, m.Subject, err)
 }

@@ -260,6 +260,11 @@ func (all *pulls) remove(p *pull) bool {
 	return true
 }
 
+const (
+	pullsLeft   = 300 * time.Millisecond // for the next call to come
+	handBackMax = 2 * time.Second        // for what is on its way then
+)
+
 // leave keeps p for the next call, and ends it when none comes. Shutdown waits for that.
 func (all *pulls) leave(p *pull, done func()) {
 	all.mu.Lock()
@@ -273,7 +278,7 @@ func (all *pulls) leave(p *pull, done func()) {
 	_, trip := c.conn.Peer()
 	go func() {
 		defer done()
-		timer := time.NewTimer(lastPulls + trip)
+		timer := time.NewTimer(pullsLeft + trip)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
@@ -283,7 +288,7 @@ func (all *pulls) leave(p *pull, done func()) {
 		mine := all.remove(p)
 		all.mu.Unlock()
 		if mine {
-			p.handBack(drainedMax + 2*trip)
+			p.handBack(handBackMax + 2*trip)
 		}
 	}()
 }

@@ -126,7 +126,7 @@ func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOptio
 	defer r.Close()
 	first, err := r.Start(ctx)
 	if err != nil {
-		if !o.follow && c.hasNoDeadLetters(ctx, stream, err) {
+		if !o.follow && c.consumer.NoDeadLetters(ctx, stream, err) {
 			return nil
 		}
 		return fault.Because(ctx, err)
@@ -176,7 +176,7 @@ func opened(o ordered.Opening) error {
 // finished returns errReadAll when the consumer has delivered all there is: the messages that it had
 // announced may be gone. For those who may not ask, that it has nothing to deliver must do.
 func finished(ctx context.Context, r *ordered.Reader) error {
-	ctx, cancel := context.WithTimeout(ctx, apiAttempt)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if left, err := r.Left(ctx); err == nil && left == 0 || errors.Is(err, natsgo.ErrPermissionViolation) {
 		return errReadAll

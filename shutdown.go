@@ -120,41 +120,12 @@ func (c *Client) drainDeadline(ctx context.Context) (context.Context, context.Ca
 
 // drainHandlers lets the handlers of everything received return.
 func (c *Client) drainHandlers(ctx context.Context, left *ShutdownError) {
-	consumptions := c.stopConsumptions(ctx)
+	consumptions := c.consumer.Close(ctx)
 	subscriptions := c.subs.Close(ctx)
 	left.Handlers += subscriptions.InFlight
 	left.Messages += subscriptions.Pending
 	left.Handlers += <-consumptions
 	c.drainForeign(ctx, left)
-}
-
-// cutGrace is what handlers get to return when the time is up and their contexts have ended.
-const cutGrace = 250 * time.Millisecond
-
-// stopConsumptions hands back at once what no worker has begun, and tells on the channel how many
-// handlers run on when ctx ends. Those that return when they hear of it still have their messages
-// settled.
-func (c *Client) stopConsumptions(ctx context.Context) <-chan int {
-	all := c.runningConsumptions()
-	for _, s := range all {
-		s.beginStop(ErrClosed)
-	}
-	left := make(chan int, 1)
-	go func() {
-		handlers := 0
-		for _, s := range all {
-			handlers += s.awaitStop(ctx)
-		}
-		if handlers > 0 {
-			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutGrace)
-			defer cancel()
-			for _, s := range all {
-				s.awaitStop(grace)
-			}
-		}
-		left <- handlers
-	}()
-	return left
 }
 
 // drainAsyncPublishes waits for the acknowledgements and returns how many never came. Upstream

@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 )
@@ -21,3 +22,15 @@ func Panicked(value any) error { return &PanicError{Value: value, Stack: debug.S
 // Exited is the error of a handler that ended its goroutine, as testing's FailNow does. No call
 // returns from that: it is made in a deferred function, and another goroutine goes on.
 func Exited() error { return Panicked("it ended its goroutine (runtime.Goexit)") }
+
+// Attrs returns what to log of an error: nothing of none, and of a panic the stack, too.
+func Attrs(err error) (attrs []any) {
+	if err != nil {
+		attrs = append(attrs, "error", err)
+	}
+	var p *PanicError
+	if errors.As(err, &p) {
+		attrs = append(attrs, "stack", string(p.Stack))
+	}
+	return attrs
+}

@@ -3,7 +3,11 @@ package wire
 import (
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // The acknowledgements that need no more words.
@@ -70,3 +74,32 @@ func AckOf(subject string) (stream, consumer string, ok bool) {
 		return tokens[2], tokens[3], true
 	}
 }
+
+// Metadata reads the reply subject of a message that a consumer delivered.
+func Metadata(m *natsgo.Msg) (*jetstream.MsgMetadata, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return nil, err
+	}
+	return &jetstream.MsgMetadata{
+		Sequence:     jetstream.SequencePair{Consumer: meta.Sequence.Consumer, Stream: meta.Sequence.Stream},
+		NumDelivered: meta.NumDelivered,
+		NumPending:   meta.NumPending,
+		Timestamp:    meta.Timestamp,
+		Stream:       meta.Stream,
+		Consumer:     meta.Consumer,
+		Domain:       meta.Domain,
+	}, nil
+}
+
+// Token is the right to the one final acknowledgement of a delivery.
+type Token uint32
+
+// Take tells whether the acknowledgement is for the caller to send.
+func (t *Token) Take() bool { return atomic.CompareAndSwapUint32((*uint32)(t), 0, 1) }
+
+// GiveBack undoes Take, when the acknowledgement did not get through.
+func (t *Token) GiveBack() { atomic.StoreUint32((*uint32)(t), 0) }
+
+// Taken tells whether one was sent.
+func (t *Token) Taken() bool { return atomic.LoadUint32((*uint32)(t)) != 0 }

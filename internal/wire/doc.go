@@ -4,9 +4,10 @@
 // Nothing here sends or receives, and nothing remembers: each function makes the bytes of one message,
 // or says what those of one mean.
 //
-//   - ack.go: acknowledgements, and the subjects that they go to (ADR-15).
+//   - ack.go: acknowledgements, the subjects that they go to (ADR-15), and the [Token] of the final one.
 //   - pull.go: requests for a consumer's messages, and how they end (ADR-37).
 //   - get.go: requests for stored messages, and the answers (ADR-31).
+//   - letter.go: copies of messages that are dead or wait for their next try.
 //   - puback.go: the answer to a publish.
 //   - status.go: messages of the server itself, which have a status instead of a payload.
 //   - line.go: the sizes of lines and payloads, as the server counts them.

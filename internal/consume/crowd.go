@@ -1,4 +1,4 @@
-package nats
+package consume
 
 import (
 	"fmt"
@@ -75,13 +75,13 @@ func (s *Consumption) noteCrowd(info *jetstream.ConsumerInfo) {
 	now := c.problem
 	s.mu.Unlock()
 	if now != nil && was == nil {
-		s.client.log.Warn("retries crowd a consumer", "stream", s.stream, "consumer", s.consumer, "error", now)
-		s.client.emit(Event{Type: EventRetriesCrowd, Stream: s.stream, Consumer: s.consumer, Err: now})
+		s.log.Warn("retries crowd a consumer", "error", now)
+		s.e.reports.Crowded(s.Stream, s.Consumer, now)
 	}
 }
 
-// crowded returns what Health says of the crowd.
-func (s *Consumption) crowded() error {
+// Crowded returns an error when messages that wait for their next try may stop the others.
+func (s *Consumption) Crowded() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.crowd.problem

@@ -1,4 +1,4 @@
-package nats
+package consume
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -32,12 +33,12 @@ var (
 // puller keeps pulls for messages open on one consumer (ADR-37), whatever happens to the consumer,
 // its stream, the server and the connection. Its fields are guarded by the Consumption's lock.
 type puller struct {
-	s                *Consumption
-	stream, consumer string
-	own              *jetstream.ConsumerConfig // to create it again from
-	side             bool                      // it is the one in the retry stream
-	subject          string                    // of pulls
-	poke             chan struct{}             // ends a pause
+	s       *Consumption
+	stream  string
+	own     *jetstream.ConsumerConfig // to create it again from
+	side    bool                      // it is the one in the retry stream
+	subject string                    // of pulls
+	poke    chan struct{}             // ends a pause
 
 	firstPull sync.Once
 	opened    chan struct{}         // closed when the first pull is sent
@@ -58,16 +59,16 @@ type puller struct {
 	born    time.Time // when the consumer was created; the run's own
 }
 
-func newPuller(s *Consumption, stream, consumer string, own *jetstream.ConsumerConfig) *puller {
+func newPuller(s *Consumption, stream string, own *jetstream.ConsumerConfig) *puller {
 	return &puller{
-		s: s, stream: stream, consumer: consumer, own: own, poke: make(chan struct{}, 1), opened: make(chan struct{}),
-		subject: s.client.api.Subject("CONSUMER.MSG.NEXT." + stream + "." + consumer),
+		s: s, stream: stream, own: own, poke: make(chan struct{}, 1), opened: make(chan struct{}),
+		subject: s.api.Subject("CONSUMER.MSG.NEXT." + stream + "." + s.Consumer),
 	}
 }
 
 // patience is for how long the Consumption waits for an answer.
 func (s *Consumption) patience() time.Duration {
-	_, trip := s.client.conn.Peer()
+	_, trip := s.conn.Peer()
 	return apiAttempt + 2*trip
 }
 
@@ -81,10 +82,10 @@ func (p *puller) run() {
 		switch {
 		case p.s.quit.Err() != nil:
 			return
-		case errors.Is(err, ErrClosed):
+		case errors.Is(err, fault.ErrClosed):
 			<-p.s.quit.Done() // it follows
 			return
-		case p.side && !p.s.opts.retries && (errors.Is(err, ErrStreamNotFound) || errors.Is(err, ErrConsumerNotFound)):
+		case p.side && !p.s.Retries && (errors.Is(err, fault.ErrStreamNotFound) || errors.Is(err, fault.ErrConsumerNotFound)):
 			return // nothing is left
 		case errors.Is(err, errPullRelinked):
 			attempt, pause, missing = 0, 0, false
@@ -120,7 +121,7 @@ func (p *puller) pause(d time.Duration) {
 
 // answers tells whether the consumer is there although its pulls are silent.
 func (p *puller) answers() bool {
-	_, trip := p.s.client.conn.Peer()
+	_, trip := p.s.conn.Peer()
 	ctx, cancel := context.WithTimeout(p.s.quit, silentAttempt+2*trip)
 	defer cancel()
 	return p.find(ctx) == nil
@@ -132,7 +133,7 @@ func (p *puller) answers() bool {
 func (p *puller) failed(attempt int, before time.Duration, err error) time.Duration {
 	pause := time.Duration(0)
 	switch {
-	case errors.Is(err, ErrPermission):
+	case errors.Is(err, fault.ErrPermission):
 		pause = pullPauseDenied
 	case attempt > 1:
 		pause = min(max(2*before, pullPauseMin), pullPauseMax)
@@ -145,11 +146,11 @@ func (p *puller) failed(attempt int, before time.Duration, err error) time.Durat
 	p.healthy = false
 	s.mu.Unlock()
 	if wasHealthy {
-		s.client.emit(Event{Type: EventConsumerUnavailable, Stream: p.stream, Consumer: p.consumer, Err: err})
+		s.e.reports.Unavailable(p.stream, s.Consumer, err)
 	}
 	if pause != before || attempt == 1 || attempt%pullWarnEvery == 0 {
-		s.client.log.Warn("consumer is not available; trying again",
-			"stream", p.stream, "consumer", p.consumer, "attempt", attempt, "pause", pause, "error", err)
+		s.e.log.Warn("consumer is not available; trying again",
+			"stream", p.stream, "consumer", s.Consumer, "attempt", attempt, "pause", pause, "error", err)
 	}
 	return pause
 }
@@ -157,10 +158,10 @@ func (p *puller) failed(attempt int, before time.Duration, err error) time.Durat
 // pull holds one session. It returns why it ended, and whether the server was heard in it.
 func (p *puller) pull(missing bool) (heard bool, err error) {
 	s := p.s
-	if err := s.client.conn.Wait(s.quit); err != nil {
+	if err := s.conn.Wait(s.quit); err != nil {
 		return false, err
 	}
-	_, breaks, _ := s.client.conn.State()
+	_, breaks, _ := s.conn.State()
 	if missing {
 		ctx, cancel := context.WithTimeout(s.quit, s.patience())
 		err := p.find(ctx)
@@ -217,6 +218,6 @@ func (p *puller) forget(over func(*pullSession) bool) {
 	})
 	p.s.mu.Unlock()
 	for _, ps := range ended {
-		p.s.client.conn.Unsubscribe(ps.sub)
+		p.s.conn.Unsubscribe(ps.sub)
 	}
 }

@@ -1,4 +1,4 @@
-package nats
+package consume
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -56,14 +57,14 @@ type pullSession struct {
 
 // open subscribes to a new inbox and asks for the first messages.
 func (p *puller) open() (*pullSession, error) {
-	s, c := p.s, p.s.client
+	s := p.s
 	now := time.Now()
 	ps := &pullSession{
-		p: p, inbox: c.nc.NewInbox(), fault: make(chan error, 1), closed: make(chan struct{}), woken: make(chan struct{}, 1),
+		p: p, inbox: s.conn.NATS().NewInbox(), fault: make(chan error, 1), closed: make(chan struct{}), woken: make(chan struct{}, 1),
 		begun: now, heard: now,
 	}
-	ps.deaf = c.conn.Watch(ps.deny, p.subject, ps.inbox)
-	sub, err := c.conn.Subscribe(s.quit, ps.inbox, ps.receive, nil)
+	ps.deaf = s.conn.Watch(ps.deny, p.subject, ps.inbox)
+	sub, err := s.conn.Subscribe(s.quit, ps.inbox, ps.receive, nil)
 	if err != nil {
 		ps.deaf()
 		return nil, err
@@ -71,7 +72,7 @@ func (p *puller) open() (*pullSession, error) {
 	_ = sub.SetPendingLimits(-1, -1) // no more comes than was asked for
 	sub.SetClosedHandler(func(string) { close(ps.closed) })
 	ps.sub = sub
-	server, trip := c.conn.Peer()
+	server, trip := s.conn.Peer()
 	s.mu.Lock()
 	s.pace.trip = trip
 	if p.leader != server { // else its death is the connection's
@@ -81,7 +82,7 @@ func (p *puller) open() (*pullSession, error) {
 	p.ask()
 	s.mu.Unlock()
 	if ps.node != "" {
-		c.sentinels.join(ps.node, ps)
+		s.e.sentinels.join(ps.node, ps)
 	}
 	p.firstPull.Do(func() { close(p.opened) })
 	return ps, nil
@@ -89,7 +90,7 @@ func (p *puller) open() (*pullSession, error) {
 
 // deny ends the session for want of a right.
 func (ps *pullSession) deny(err error) {
-	err = wrap("pull", path(ps.p.stream, ps.p.consumer), err)
+	err = fault.Wrap("pull", target(ps.p.stream, ps.p.s.Consumer), err)
 	ps.p.denied.Store(&err)
 	ps.fail(err)
 }
@@ -98,8 +99,8 @@ func (ps *pullSession) deny(err error) {
 func (ps *pullSession) leave(cause error) {
 	ps.deaf()
 	if ps.node != "" {
-		fault := !errors.Is(cause, ErrStopped) && !errors.Is(cause, errPullRelinked)
-		ps.p.s.client.sentinels.leave(ps.node, ps, fault)
+		fault := !errors.Is(cause, fault.ErrStopped) && !errors.Is(cause, errPullRelinked)
+		ps.p.s.e.sentinels.leave(ps.node, ps, fault)
 	}
 }
 
@@ -117,7 +118,7 @@ func (ps *pullSession) watch(breaks uint64) error {
 	timer := time.NewTimer(pullQuickBeat)
 	defer timer.Stop()
 	for {
-		up, now, change := s.client.conn.State()
+		up, now, change := s.conn.State()
 		if !up || now != breaks {
 			return errPullRelinked // the server has forgotten the pulls
 		}
@@ -128,7 +129,7 @@ func (ps *pullSession) watch(breaks uint64) error {
 		unknown := busy && !p.healthy
 		s.mu.Unlock()
 		if quit == nil && busy {
-			return ErrStopped
+			return fault.ErrStopped
 		}
 		if err != nil {
 			return err
@@ -141,7 +142,7 @@ func (ps *pullSession) watch(breaks uint64) error {
 			next = pullQuickBeat
 		}
 		if busy && ps.sentinel.Load() {
-			s.client.sentinels.relieve(ps.node, ps)
+			s.e.sentinels.relieve(ps.node, ps)
 		}
 		if moved {
 			next = min(next, max(time.Until(floored.Add(floorEvery)), 0))
@@ -153,16 +154,16 @@ func (ps *pullSession) watch(breaks uint64) error {
 		case err := <-ps.fault:
 			return err
 		case <-quit:
-			_, trip := s.client.conn.Peer()
+			_, trip := s.conn.Peer()
 			timer.Reset(lastPulls + trip)
-			quit, over = nil, s.origin.ctx.Done()
+			quit, over = nil, s.ctx.Done()
 		case <-over:
-			return ErrStopped
+			return fault.ErrStopped
 		case <-change:
 		case <-ps.woken:
 		case <-timer.C:
 			if quit == nil {
-				return ErrStopped
+				return fault.ErrStopped
 			}
 			if moved && time.Since(floored) >= floorEvery {
 				if floored = time.Now(); !p.noteFloor() {
@@ -227,30 +228,30 @@ func (ps *pullSession) inquire() {
 // close ends the session. What is on its way still comes through receive, but for a connection that
 // is gone.
 func (ps *pullSession) close(cause error) {
-	c := ps.p.s.client
+	c := ps.p.s.conn
 	if errors.Is(cause, errPullRelinked) || !ps.drain() {
-		c.conn.Unsubscribe(ps.sub)
+		c.Unsubscribe(ps.sub)
 		return
 	}
 	if ps.p.s.quit.Err() == nil {
 		return
 	}
-	_, trip := c.conn.Peer()
+	_, trip := c.Peer()
 	timer := time.NewTimer(drainedMax + 2*trip)
 	defer timer.Stop()
 	select {
 	case <-ps.closed:
 	case <-timer.C:
-		c.conn.Unsubscribe(ps.sub)
-	case <-c.life.Context().Done():
+		c.Unsubscribe(ps.sub)
+	case <-ps.p.s.e.life.Context().Done():
 	}
 }
 
 // drain begins to end the subscription gracefully, if there is room to tell the server.
 func (ps *pullSession) drain() bool {
-	ctx, cancel := context.WithTimeout(ps.p.s.client.life.Context(), drainedMax)
+	ctx, cancel := context.WithTimeout(ps.p.s.e.life.Context(), drainedMax)
 	defer cancel()
-	pass, err := ps.p.s.client.conn.Enter(ctx, 0)
+	pass, err := ps.p.s.conn.Enter(ctx, 0)
 	if err != nil {
 		return false
 	}
@@ -266,10 +267,10 @@ func (p *puller) ask() {
 	}
 	target := s.pace.target()
 	if p.side {
-		target = s.opts.workers // those that come back, beside the many that are new
+		target = s.Workers // those that come back, beside the many that are new
 	}
 	want := target - p.active - session.asked
-	if 2*want < target && p.active+session.asked >= s.opts.workers {
+	if 2*want < target && p.active+session.asked >= s.Workers {
 		return // later, and more at once
 	}
 	if want < 1 || s.hung() || s.held.count-s.held.ready-s.stats.InFlight >= s.pace.mayWait() {
@@ -294,7 +295,7 @@ func (ps *pullSession) pull(batch int, beat time.Duration) {
 	if beat < pullBeat && !ps.sentinel.Load() {
 		expires = min(expires, pullYoung) // the next one has slower heartbeats
 	}
-	if s.client.conn.TryPublish(ps.p.subject, ps.inbox, wire.Pull(batch, expires, min(beat, expires/2), false)) == nil {
+	if s.conn.TryPublish(ps.p.subject, ps.inbox, wire.Pull(batch, expires, min(beat, expires/2), false)) == nil {
 		ps.asked += batch
 	} // else it shows as a change of the link
 }
@@ -307,13 +308,16 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 		ps.onStatus(m)
 		return
 	}
-	d := &delivery{msg: Message{
-		Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data, msg: m, origin: &s.origin,
-	}, from: p}
+	var letter *wire.Letter
+	if p.side {
+		letter = unwrap(m)
+	}
+	d := s.host.Receive(m)
+	d.Msg, d.from = m, p
 	var ok bool
-	d.deliveries, d.seq, d.stored, ok = wire.ParseReply(m.Reply)
-	wanted := ok && (!p.side || s.unpark(d)) && !s.passOver(d)
-	if wanted && s.opts.keyOf != nil {
+	d.Deliveries, d.Sequence, d.stored, ok = wire.ParseReply(m.Reply)
+	wanted := ok && (!p.side || s.unpark(d, letter)) && !s.passOver(d)
+	if wanted && s.Keyed {
 		ps.setKey(d)
 	}
 	s.mu.Lock()
@@ -334,7 +338,7 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 // answered notes that so many messages are not to come any more. The caller holds s.mu.
 func (ps *pullSession) answered(n int) {
 	if ps.asked -= min(n, ps.asked); ps.asked == 0 && ps.p.s.stopping {
-		ps.fail(ErrStopped)
+		ps.fail(fault.ErrStopped)
 	}
 }
 
@@ -354,8 +358,8 @@ func (ps *pullSession) alive() {
 		return
 	}
 	p.healthy = true
-	p.s.client.log.Info("consumer is available", "stream", p.stream, "consumer", p.consumer)
-	p.s.client.emit(Event{Type: EventConsumerAvailable, Stream: p.stream, Consumer: p.consumer})
+	p.s.e.log.Info("consumer is available", "stream", p.stream, "consumer", p.s.Consumer)
+	p.s.e.reports.Available(p.stream, p.s.Consumer)
 }
 
 // onStatus takes the server's word on a pull.

@@ -1,4 +1,4 @@
-package nats
+package consume
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -29,7 +30,7 @@ func (s *Consumption) checkSchedules(ctx context.Context, info *jetstream.Stream
 	const text = "filter %q gets the schedules of the stream, which would be handled, and acknowledged, as messages; " +
 		"give the consumer a filter of the subjects that they publish to"
 	if len(filters) == 0 {
-		return fail("consume", path(s.stream, s.consumer), ErrInvalidArgument, text, ">")
+		return fault.New("consume", target(s.Stream, s.Consumer), fault.ErrInvalidArgument, text, ">")
 	}
 	for _, filter := range filters {
 		all := true
@@ -37,23 +38,23 @@ func (s *Consumption) checkSchedules(ctx context.Context, info *jetstream.Stream
 			all = all && subjects.Covers(filter, subject)
 		}
 		if all || s.isSchedule(ctx, wire.Get{Sequence: 1, NextFor: filter}) || s.isSchedule(ctx, wire.Get{LastFor: filter}) {
-			return fail("consume", path(s.stream, s.consumer), ErrInvalidArgument, text, filter)
+			return fault.New("consume", target(s.Stream, s.Consumer), fault.ErrInvalidArgument, text, filter)
 		}
 	}
 	return nil
 }
 
 func (s *Consumption) isSchedule(ctx context.Context, question wire.Get) bool {
-	found, err := s.client.api.Stored(ctx, s.stream, question)
+	found, err := s.api.Stored(ctx, s.Stream, question)
 	return err == nil && found.Header.Get(headerSchedule) != ""
 }
 
 // passOver leaves a schedule alone that has come as a message.
-func (s *Consumption) passOver(d *delivery) bool {
-	if !s.scheduled.Load() || d.msg.Header.Get(headerSchedule) == "" {
+func (s *Consumption) passOver(d *Delivery) bool {
+	if !s.scheduled.Load() || d.Msg.Header.Get(headerSchedule) == "" {
 		return false
 	}
 	s.note(slog.LevelError, "the consumer's filter gets a schedule of the stream; it is left alone", d, nextAfter(foreignDelay))
-	_ = d.msg.NakWithDelay(foreignDelay)
+	s.nakAfter(d, foreignDelay)
 	return true
 }

@@ -1,13 +1,18 @@
-package nats
+package consume
 
 import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 )
 
-// ConsumeStats are the counters of a Consumption.
-type ConsumeStats struct {
+// Stats are the counters of a Consumption.
+type Stats struct {
 	// InFlight handlers are running.
 	InFlight int
 	// Ready messages are fetched ahead and wait for a worker.
@@ -35,7 +40,7 @@ type ConsumeStats struct {
 // returned.
 func (s *Consumption) Done() <-chan struct{} { return s.done }
 
-// Err returns nil while the Consumption lives, and afterwards why it ended: ErrStopped, ErrClosed
+// Err returns nil while the Consumption lives, and afterwards why it ended: fault.ErrStopped, fault.ErrClosed
 // with the client, or the cause with which its context ended.
 func (s *Consumption) Err() error {
 	s.mu.Lock()
@@ -48,17 +53,17 @@ func (s *Consumption) Err() error {
 // denied, and after the end, within two seconds as a rule: the death of a leader whose consumer has replicas is
 // known when they elect another one, some seconds later, and a leader that is frozen, without a word, after three.
 func (s *Consumption) Healthy() bool {
-	up, _, _ := s.client.conn.State()
+	up, _, _ := s.conn.State()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return up && s.main.healthy && (s.parked.healthy || !s.opts.retries) && !s.stopping && !s.denied.Load()
+	return up && s.main.healthy && (s.parked.healthy || !s.Retries) && !s.stopping && !s.denied.Load()
 }
 
 // Lag asks the server how many messages of the consumer are not done: those not yet delivered and
 // those delivered and not yet acknowledged, to whichever instance, and those in the retry stream, where one is
 // used. Without a deadline in ctx, Config.RequestTimeout applies.
 func (s *Consumption) Lag(ctx context.Context) (uint64, error) {
-	info, err := s.client.GetConsumerInfo(ctx, s.stream, s.consumer)
+	info, err := s.info(ctx, s.Stream)
 	if err != nil {
 		return 0, err
 	}
@@ -70,15 +75,24 @@ func (s *Consumption) Lag(ctx context.Context) (uint64, error) {
 	if !sided {
 		return lag, nil
 	}
-	side, err := s.client.GetConsumerInfo(ctx, s.parked.stream, s.consumer)
+	side, err := s.info(ctx, s.parked.stream)
 	if err != nil {
 		return lag, err
 	}
 	return lag + side.NumPending + uint64(side.NumAckPending), nil
 }
 
+// info asks for the consumer in one of the two streams.
+func (s *Consumption) info(ctx context.Context, stream string) (*jetstream.ConsumerInfo, error) {
+	info, err := s.api.ConsumerInfo(ctx, stream, s.Consumer)
+	return info, jsapi.Wrap("get consumer", target(stream, s.Consumer), err)
+}
+
+// target names a consumer in an error.
+func target(stream, consumer string) string { return stream + "/" + consumer }
+
 // Stats returns the counters.
-func (s *Consumption) Stats() ConsumeStats {
+func (s *Consumption) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stats := s.stats
@@ -88,6 +102,8 @@ func (s *Consumption) Stats() ConsumeStats {
 	return stats
 }
 
+const handlerFailed = "message handler failed"
+
 // What a log line says about a message's next try where no time is known.
 const (
 	nextNever   = "none"
@@ -95,33 +111,24 @@ const (
 )
 
 // note logs something about a message. Next says when it is tried again.
-func (s *Consumption) note(level slog.Level, text string, d *delivery, next string, attrs ...any) {
-	s.client.log.Log(context.Background(), level, text, append([]any{
-		"stream", s.stream, "consumer", s.consumer, "subject", d.msg.Subject,
-		"sequence", d.seq, "delivery", d.deliveries, "next_try", next,
+func (s *Consumption) note(level slog.Level, text string, d *Delivery, next string, attrs ...any) {
+	s.log.Log(context.Background(), level, text, append([]any{
+		"subject", d.Msg.Subject, "sequence", d.Sequence, "delivery", d.Deliveries, "next_try", next,
 	}, attrs...)...)
 }
 
 // nextAfter is the next try of a message that the server delivers again after d.
 func nextAfter(d time.Duration) string { return "after " + d.Round(time.Millisecond).String() }
 
-// tell reports an event about a message.
-func (s *Consumption) tell(kind EventType, d *delivery, err error) {
-	s.client.emit(Event{
-		Type: kind, Stream: s.stream, Consumer: s.consumer, Subject: d.msg.Subject,
-		Sequence: d.seq, Deliveries: d.deliveries, Err: err,
-	})
-}
-
 // reportFailed reports an error or a panic of the user's code.
-func (s *Consumption) reportFailed(level slog.Level, text string, d *delivery, next string, err error) {
-	s.note(level, text, d, next, failureAttrs(err)...)
-	s.tell(EventHandlerError, d, err)
+func (s *Consumption) reportFailed(level slog.Level, text string, d *Delivery, next string, err error) {
+	s.note(level, text, d, next, fault.Attrs(err)...)
+	s.e.reports.Failed(d, err)
 }
 
 // unconfirmed reports an acknowledgement that the server has not got, as far as is known.
-func (s *Consumption) unconfirmed(d *delivery, err error) {
+func (s *Consumption) unconfirmed(d *Delivery, err error) {
 	s.note(slog.LevelError, "acknowledgement not confirmed; the message may be delivered again", d,
 		"after the ack wait, if at all", "error", err)
-	s.tell(EventUnconfirmedAck, d, err)
+	s.e.reports.Unconfirmed(d, err)
 }

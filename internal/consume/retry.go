@@ -1,4 +1,4 @@
-package nats
+package consume
 
 import (
 	"context"
@@ -10,62 +10,46 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
-// permanentError and retryError are what Permanent and RetryAfter return.
-type permanentError struct{ error }
-
-func (e *permanentError) Unwrap() error { return e.error }
-
-type retryError struct {
-	error
-	after time.Duration
+// Verdict is an error that says when its message is to be tried again.
+type Verdict struct {
+	Cause error
+	After time.Duration // negative for never
 }
 
-func (e *retryError) Unwrap() error { return e.error }
+func (v *Verdict) Error() string { return v.Cause.Error() }
 
-// Permanent marks an error that no retry will mend: a Consumption moves the message to the dead
-// letters at once. It may be wrapped further. Permanent of nil is nil.
-func Permanent(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &permanentError{err}
-}
+func (v *Verdict) Unwrap() error { return v.Cause }
 
-// RetryAfter marks an error that may be gone after d: a Consumption delivers the message again then,
-// instead of by WithBackoff's delays. A d below 10 ms is 10 ms. It may be wrapped further.
-// RetryAfter of nil is nil.
-func RetryAfter(err error, d time.Duration) error {
-	if err == nil {
-		return nil
-	}
-	return &retryError{err, d}
-}
+var errPermanent = errors.New("never again")
+
+// Is finds a verdict of never wherever it is in an error.
+func (v *Verdict) Is(sentinel error) bool { return sentinel == errPermanent && v.After < 0 }
 
 // failed settles a message whose handler returned an error, and tells whether it is kept here for
 // another try.
-func (s *Consumption) failed(d *delivery, err error) (kept bool) {
+func (s *Consumption) failed(d *Delivery, err error) (kept bool) {
 	s.mu.Lock()
 	limit, servers := s.maxDeliver(), s.rules.maxDeliver
-	mine := !d.finished() && !d.expired // else the handler or the server has settled it
+	mine := !d.Token.Taken() && !d.expired // else the handler or the server has settled it
 	s.mu.Unlock()
-	gaveUp := tellsOfEnd(s.origin.ctx, err) || tellsOfEnd(s.caller, err)
-	cut := gaveUp || s.origin.ctx.Err() != nil // by the end: it says nothing about the message
+	gaveUp := tellsOfEnd(s.ctx, err) || tellsOfEnd(s.caller, err)
+	cut := gaveUp || s.ctx.Err() != nil // by the end: it says nothing about the message
 	delay := s.delay(d, err)
-	var permanent *permanentError
 	switch {
 	case !mine:
 		s.reportFailed(slog.LevelError, handlerFailed, d, nextSettled, err)
 		return false
-	case errors.As(err, &permanent) && !gaveUp, !cut && s.isSpent(d, limit, delay):
+	case errors.Is(err, errPermanent) && !gaveUp, !cut && s.isSpent(d, limit, delay):
 		s.reportFailed(failureLevel(d, err), handlerFailed, d, nextNever, err)
 		return s.bury(d, err.Error())
 	case !cut:
 		s.reportFailed(failureLevel(d, err), handlerFailed, d, nextAfter(delay), err)
 		return s.later(d, delay)
-	case servers > 0 && d.deliveries >= servers && d.from != s.parked:
+	case servers > 0 && d.Deliveries >= servers && d.from != s.parked:
 		s.reportFailed(failureLevel(d, err), handlerFailed, d, nextNever, err)
 		return s.bury(d, "cut short on the last delivery that the consumer's MaxDeliver allows: "+err.Error())
 	}
@@ -79,8 +63,8 @@ func (s *Consumption) failed(d *delivery, err error) (kept bool) {
 // would be one line for each message and retry of an outage.
 const loggedFailure = 5
 
-func failureLevel(d *delivery, err error) slog.Level {
-	if d.deliveries == loggedFailure || errors.Is(err, ErrHandlerPanic) {
+func failureLevel(d *Delivery, err error) slog.Level {
+	if d.Deliveries == loggedFailure || errors.Is(err, fault.ErrHandlerPanic) {
 		return slog.LevelError
 	}
 	return slog.LevelDebug
@@ -93,12 +77,12 @@ func tellsOfEnd(ctx context.Context, err error) bool {
 
 // cut gives a message to others whose handler had not the time to succeed. A delivery that was the last
 // by WithMaxDeliver is taken back, which takes the retry stream.
-func (s *Consumption) cut(d *delivery, limit int, delay time.Duration) {
+func (s *Consumption) cut(d *Delivery, limit int, delay time.Duration) {
 	s.count(&s.stats.Retried)
 	s.mu.Lock()
-	back := limit > 0 && d.deliveries >= limit && s.parks()
+	back := limit > 0 && d.Deliveries >= limit && s.parks()
 	if back {
-		d.deliveries--
+		d.Deliveries--
 	}
 	s.mu.Unlock()
 	if !back || !s.park(d, delay) {
@@ -108,7 +92,7 @@ func (s *Consumption) cut(d *delivery, limit int, delay time.Duration) {
 
 // cutDelay outlasts the pulls of a Consumption that ends: what comes back to it is cut again, and again.
 func (s *Consumption) cutDelay() time.Duration {
-	_, trip := s.client.conn.Peer()
+	_, trip := s.conn.Peer()
 	return 2*lastPulls + trip
 }
 
@@ -123,7 +107,7 @@ const (
 // maxDeliver returns after how many deliveries a message is dead; 0 is no limit. The caller holds
 // s.mu.
 func (s *Consumption) maxDeliver() int {
-	limit, servers := max(s.opts.maxDeliver, 0), s.rules.maxDeliver
+	limit, servers := max(s.MaxDeliver, 0), s.rules.maxDeliver
 	if limit == 0 || servers > 0 && servers < limit {
 		return servers
 	}
@@ -132,14 +116,14 @@ func (s *Consumption) maxDeliver() int {
 
 // isSpent tells whether a message that has failed, and would come again after delay, has had its tries; so
 // has one that its stream deletes before. Limit is that of maxDeliver.
-func (s *Consumption) isSpent(d *delivery, limit int, delay time.Duration) bool {
+func (s *Consumption) isSpent(d *Delivery, limit int, delay time.Duration) bool {
 	age := time.Since(time.Unix(0, d.stored))
 	switch {
-	case limit > 0 && d.deliveries >= limit:
+	case limit > 0 && d.Deliveries >= limit:
 		return true
-	case s.opts.maxDeliver < 0:
+	case s.MaxDeliver < 0:
 		return false
-	case limit == 0 && d.deliveries >= patientDeliveries && age >= patientAge:
+	case limit == 0 && d.Deliveries >= patientDeliveries && age >= patientAge:
 		return true
 	}
 	life := s.lifetime(d)
@@ -147,9 +131,9 @@ func (s *Consumption) isSpent(d *delivery, limit int, delay time.Duration) bool 
 }
 
 // lifetime returns for how long the stream keeps a message; 0 is for ever, or not known.
-func (s *Consumption) lifetime(d *delivery) time.Duration {
+func (s *Consumption) lifetime(d *Delivery) time.Duration {
 	life := s.maxAge()
-	if ttl := d.msg.Header.Get(jetstream.MsgTTLHeader); ttl != "" {
+	if ttl := d.Msg.Header.Get(jetstream.MsgTTLHeader); ttl != "" {
 		own, err := time.ParseDuration(ttl)
 		if err != nil {
 			own, _ = time.ParseDuration(ttl + "s")
@@ -174,13 +158,13 @@ func (s *Consumption) maxAge() time.Duration {
 	}
 	ctx, cancel := s.copying()
 	defer cancel()
-	cfg, err := s.deadLetters.streamAPI(ctx, "INFO", s.stream, nil)
+	cfg, err := s.deadLetters.streamAPI(ctx, "INFO", s.Stream, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case err == nil:
 		s.age.is = cfg.MaxAge
-	case errors.Is(err, ErrPermission):
+	case errors.Is(err, fault.ErrPermission):
 		s.age.asked = time.Now().Add(time.Hour)
 	}
 	return s.age.is
@@ -190,14 +174,14 @@ func (s *Consumption) maxAge() time.Duration {
 // after as many deliveries as it may have and nobody lived to say anything. A message that is younger than so
 // many ack waits cannot have killed so many workers; and the server counts what a graceful end hands back, or
 // cuts short, as it counts deaths, so that some are spared. The caller holds s.mu.
-func (s *Consumption) doomed(d *delivery) string {
+func (s *Consumption) doomed(d *Delivery) string {
 	if d.trial != nil && d.trial.reason != "" {
 		return d.trial.reason
 	}
 	limit := s.maxDeliver()
 	least := time.Duration(limit) * s.rules.shortestWait()
 	switch {
-	case limit == 0 && s.opts.maxDeliver < 0:
+	case limit == 0 && s.MaxDeliver < 0:
 		return ""
 	case limit == 0:
 		limit, least = patientDeliveries, patientAge
@@ -206,20 +190,20 @@ func (s *Consumption) doomed(d *delivery) string {
 	if s.parks() { // cut takes them back
 		spared = 0
 	}
-	if d.deliveries > limit+spared && time.Since(time.Unix(0, d.stored)) >= least {
-		return fmt.Sprintf("delivered %d times, and no worker lived to answer for it", d.deliveries-1)
+	if d.Deliveries > limit+spared && time.Since(time.Unix(0, d.stored)) >= least {
+		return fmt.Sprintf("delivered %d times, and no worker lived to answer for it", d.Deliveries-1)
 	}
 	return ""
 }
 
 // delay returns how long a message waits for its next try.
-func (s *Consumption) delay(d *delivery, err error) time.Duration {
-	var retry *retryError
-	if errors.As(err, &retry) {
-		return max(retry.after, minRetryDelay)
+func (s *Consumption) delay(d *Delivery, err error) time.Duration {
+	var said *Verdict
+	if errors.As(err, &said) {
+		return max(said.After, minRetryDelay)
 	}
-	schedule := s.opts.backOff
-	delay := schedule[min(max(d.deliveries, 1), len(schedule))-1]
+	schedule := s.BackOff
+	delay := schedule[min(max(d.Deliveries, 1), len(schedule))-1]
 	return max(pause.Varied(delay), minRetryDelay)
 }
 
@@ -231,10 +215,10 @@ const (
 
 // later sees to it that the message is tried again after delay: here, where that keeps its key in
 // order, or by the server.
-func (s *Consumption) later(d *delivery, delay time.Duration) (kept bool) {
+func (s *Consumption) later(d *Delivery, delay time.Duration) (kept bool) {
 	s.count(&s.stats.Retried)
 	defer s.noteWaiting()
-	if s.opts.keyOf != nil {
+	if s.Keyed {
 		s.mu.Lock()
 		d.deliver() // the next try is no delivery of the server's
 		s.mu.Unlock()
@@ -247,22 +231,22 @@ func (s *Consumption) later(d *delivery, delay time.Duration) (kept bool) {
 }
 
 // nakAfter hands a message to the server to deliver it again after delay.
-func (s *Consumption) nakAfter(d *delivery, delay time.Duration) {
+func (s *Consumption) nakAfter(d *Delivery, delay time.Duration) {
 	s.mu.Lock()
-	rules, mine := s.rules, d.claim() // under the lock, for an extension after it would change the delay
+	rules, mine := s.rules, d.Token.Take() // under the lock, for an extension after it would change the delay
 	s.mu.Unlock()
-	if reply := d.msg.msg.Reply; mine && !s.naks.add(reply, delay) {
-		d.noteSent(s.client.conn.Publish(context.Background(), reply, "", nil, s.verbNakAfter(&rules, reply, delay)))
+	if reply := d.Msg.Reply; mine && !s.naks.add(reply, delay) {
+		d.noteSent(s.conn.Publish(context.Background(), reply, "", nil, s.verbNakAfter(&rules, reply, delay)))
 	}
 }
 
 // parks tells whether messages may leave their place. The caller holds s.mu.
 func (s *Consumption) parks() bool {
-	return s.opts.retries && s.opts.keyOf == nil && !s.rules.headersOnly && s.rules.maxAckPending != 1
+	return s.Retries && !s.Keyed && !s.rules.headersOnly && s.rules.maxAckPending != 1
 }
 
 // mustPark tells whether a message should wait outside its stream.
-func (s *Consumption) mustPark(d *delivery, delay time.Duration) bool {
+func (s *Consumption) mustPark(d *Delivery, delay time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.parks() || d.from == s.parked || s.rules.maxAckPending == 0 {
@@ -277,17 +261,17 @@ func (s *Consumption) mustPark(d *delivery, delay time.Duration) bool {
 
 // waitList is the messages that wait here for their next try. The Consumption's lock guards it.
 type waitList struct {
-	waiting []*delivery
+	waiting []*Delivery
 	timer   *time.Timer // for the first; nil before there was one
 }
 
 // wait keeps a message until delay has passed and then gives it to a worker. It tells whether it
 // does: not when the Consumption stops.
-func (s *Consumption) wait(d *delivery, delay time.Duration) (kept bool) {
+func (s *Consumption) wait(d *Delivery, delay time.Duration) (kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
-		d.tryFinish(s.verbNakAfter(&s.rules, d.msg.msg.Reply, delay))
+		d.tryFinish(s.verbNakAfter(&s.rules, d.Msg.Reply, delay))
 		return false
 	}
 	d.again().until = time.Now().Add(delay)
@@ -304,7 +288,7 @@ func (s *Consumption) armWait() {
 	if len(w.waiting) == 0 {
 		return
 	}
-	first := slices.MinFunc(w.waiting, func(a, b *delivery) int { return a.trial.until.Compare(b.trial.until) })
+	first := slices.MinFunc(w.waiting, func(a, b *Delivery) int { return a.trial.until.Compare(b.trial.until) })
 	left := time.Until(first.trial.until)
 	if w.timer == nil {
 		w.timer = time.AfterFunc(left, s.wake)
@@ -318,7 +302,7 @@ func (s *Consumption) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	s.waiting.waiting = slices.DeleteFunc(s.waiting.waiting, func(d *delivery) bool {
+	s.waiting.waiting = slices.DeleteFunc(s.waiting.waiting, func(d *Delivery) bool {
 		if d.state != stateWaiting { // handed back meanwhile
 			return true
 		}

@@ -1,4 +1,4 @@
-package nats
+package consume
 
 import (
 	"context"
@@ -32,24 +32,24 @@ const parkRoom = 256
 func (s *Consumption) newRetries() *sideStream {
 	const failing = "a message cannot wait in the retry stream; it waits in its own"
 	x := &sideStream{s: s, root: "retry", level: slog.LevelWarn, failing: failing, config: jetstream.StreamConfig{
-		Name:        retryStreamOf(s.stream),
-		Description: "Messages of the stream " + s.stream + " that wait for their next try",
+		Name:        retryStreamOf(s.Stream),
+		Description: "Messages of the stream " + s.Stream + " that wait for their next try",
 		Retention:   jetstream.WorkQueuePolicy,
 	}}
 	x.prepare = func(ctx context.Context) error {
 		question := map[string]any{"stream_name": x.config.Name, "config": jetstream.ConsumerConfig{
-			Durable: s.consumer, FilterSubject: x.subject, AckPolicy: jetstream.AckExplicitPolicy,
+			Durable: s.Consumer, FilterSubject: x.subject, AckPolicy: jetstream.AckExplicitPolicy,
 			AckWait: s.ackWait(), MaxAckPending: -1,
 		}}
 		var answer struct {
 			jsapi.Refusal
 			Cluster *jetstream.ClusterInfo `json:"cluster"`
 		}
-		err := s.client.api.Ask(ctx, "CONSUMER.CREATE."+x.config.Name+"."+s.consumer+"."+x.subject, question, &answer)
+		err := s.api.Ask(ctx, "CONSUMER.CREATE."+x.config.Name+"."+s.Consumer+"."+x.subject, question, &answer)
 		s.mu.Lock()
 		s.parked.watch(answer.Cluster)
 		s.mu.Unlock()
-		return jsapi.Wrap("create consumer", path(x.config.Name, s.consumer), fault.Because(ctx, err))
+		return jsapi.Wrap("create consumer", target(x.config.Name, s.Consumer), fault.Because(ctx, err))
 	}
 	return x
 }
@@ -73,7 +73,7 @@ func (x *sideStream) check(ctx context.Context) error {
 
 // count returns how many messages are in the stream.
 func (x *sideStream) count(ctx context.Context) (uint64, error) {
-	api := x.s.client.api
+	api := x.s.api
 	info, err := api.StreamInfo(ctx, x.config.Name)
 	if err != nil || info.State.Msgs == 0 {
 		return 0, jsapi.Wrap("info stream", x.config.Name, err)
@@ -87,20 +87,21 @@ func (x *sideStream) count(ctx context.Context) (uint64, error) {
 
 // park stores a message in the retry stream and acknowledges the original. It tells whether it
 // could.
-func (s *Consumption) park(d *delivery, delay time.Duration) bool {
-	header := s.copyHeader(d, d.msg.Header)
-	header[headerRetryTime] = []string{timeText(time.Now().Add(delay))}
-	if int64(wire.HeaderSize(header)+len(d.msg.Data)+parkRoom) > s.client.conn.MaxPayload() {
+func (s *Consumption) park(d *Delivery, delay time.Duration) bool {
+	letter := s.letter(d)
+	letter.Time = time.Now().Add(delay)
+	header := letter.Copy(wire.RetryTime)
+	if int64(wire.HeaderSize(header)+len(d.Msg.Data)+parkRoom) > s.conn.MaxPayload() {
 		return false
 	}
 	// A message that comes again although it was parked has been delivered once more, or is another copy.
-	id := s.copyID("retry", d) + "." + strconv.Itoa(d.deliveries)
+	id := s.copyID("retry", d) + "." + strconv.Itoa(d.Deliveries)
 	if d.from == s.parked {
-		_, copied, _, _ := wire.ParseReply(d.msg.msg.Reply)
+		_, copied, _, _ := wire.ParseReply(d.Msg.Reply)
 		id += "." + strconv.FormatUint(copied, 10)
 	}
 	_, pause := s.retries.store(d, id, func(context.Context) ([]*natsgo.Msg, error) {
-		return []*natsgo.Msg{{Header: header, Data: d.msg.Data}}, nil
+		return []*natsgo.Msg{{Header: header, Data: d.Msg.Data}}, nil
 	})
 	if pause > 0 {
 		return false
@@ -112,7 +113,7 @@ func (s *Consumption) park(d *delivery, delay time.Duration) bool {
 
 // findParked makes sure of the consumer in the retry stream.
 func (s *Consumption) findParked(ctx context.Context) error {
-	if s.opts.retries {
+	if s.Retries {
 		return s.retries.check(ctx)
 	}
 	return s.retries.prepare(ctx)
@@ -120,7 +121,7 @@ func (s *Consumption) findParked(ctx context.Context) error {
 
 // runParked handles what comes of the retry stream, if it is asked for or anything is left there.
 func (s *Consumption) runParked() {
-	if !s.opts.retries && !s.retriesLeft() {
+	if !s.Retries && !s.retriesLeft() {
 		return
 	}
 	s.mu.Lock()
@@ -139,15 +140,15 @@ func (s *Consumption) retriesLeft() bool {
 		}
 		cancel()
 		switch {
-		case err == nil && left == 0, errors.Is(err, ErrStreamNotFound), errors.Is(err, ErrPermission) && left == 0:
+		case err == nil && left == 0, errors.Is(err, fault.ErrStreamNotFound), errors.Is(err, fault.ErrPermission) && left == 0:
 			return false
 		case left > 0 && failures == 0:
-			s.client.log.Warn("messages wait in a retry stream that Consume was not asked to use; it handles them",
-				append(failureAttrs(err), "stream", s.stream, "consumer", s.consumer, "retry_stream", retryStreamOf(s.stream), "messages", left)...)
-			s.client.emit(Event{Type: EventRetriesLeft, Stream: s.stream, Consumer: s.consumer, Messages: left, Err: err})
+			s.log.Warn("messages wait in a retry stream that Consume was not asked to use; it handles them",
+				append(fault.Attrs(err), "retry_stream", retryStreamOf(s.Stream), "messages", left)...)
+			s.e.reports.Left(s.Stream, s.Consumer, left, err)
 		}
 		wait := pause.Jitter(failures, copyPauseMin, copyPauseMax)
-		if errors.Is(err, ErrPermission) {
+		if errors.Is(err, fault.ErrPermission) {
 			wait = copyDenied
 		}
 		if err == nil || !pause.Sleep(s.quit, wait) {
@@ -158,7 +159,7 @@ func (s *Consumption) retriesLeft() bool {
 
 // admit tells whether a message of the retry stream is to be handled: not what its own stream or consumer would
 // not deliver now. Kept tells whether it waits here.
-func (s *Consumption) admit(d *delivery) (admitted, kept bool) {
+func (s *Consumption) admit(d *Delivery) (admitted, kept bool) {
 	s.freshenRules()
 	s.mu.Lock()
 	paused, filters := s.rules.paused, s.rules.filters
@@ -171,7 +172,7 @@ func (s *Consumption) admit(d *delivery) (admitted, kept bool) {
 		return false, false
 	case time.Now().Before(paused):
 		return false, s.wait(d, rulesFresh)
-	case len(filters) > 0 && !slices.ContainsFunc(filters, func(f string) bool { return subjects.Covers(f, d.msg.Subject) }):
+	case len(filters) > 0 && !slices.ContainsFunc(filters, func(f string) bool { return subjects.Covers(f, d.Msg.Subject) }):
 		s.note(slog.LevelWarn, "a message in the retry stream is none that the consumer is for; it waits there", d, nextAfter(foreignDelay))
 		if !s.park(d, foreignDelay) {
 			s.nakAfter(d, foreignDelay)
@@ -181,35 +182,38 @@ func (s *Consumption) admit(d *delivery) (admitted, kept bool) {
 	return true, false
 }
 
-// unpark makes a message of the retry stream what it was, and tells whether it is due. If not, the
-// server is told when to deliver it again.
-func (s *Consumption) unpark(d *delivery) bool {
-	h := d.msg.Header
-	letter, err := readCopy(h, d.msg.Data)
-	var due time.Time
-	if err == nil {
-		due, err = time.Parse(time.RFC3339Nano, h.Get(headerRetryTime))
-	}
+// unwrap makes a copy in the retry stream what it was, or returns nil.
+func unwrap(m *natsgo.Msg) *wire.Letter {
+	letter, err := wire.ReadLetter(m.Header, m.Data, wire.RetryTime)
 	if err != nil {
+		return nil
+	}
+	m.Subject, m.Header = letter.Subject, letter.Header
+	return letter
+}
+
+// unpark tells whether a message of the retry stream, which holds a letter, is due. If not, the server is told
+// when to deliver it again.
+func (s *Consumption) unpark(d *Delivery, letter *wire.Letter) bool {
+	if letter == nil {
 		s.note(slog.LevelError, "a message in the retry stream was not put there by Consume; it is left alone", d,
-			nextAfter(foreignDelay), "retry_stream", retryStreamOf(s.stream), "error", err)
-		_ = d.msg.NakWithDelay(foreignDelay)
+			nextAfter(foreignDelay), "retry_stream", retryStreamOf(s.Stream))
+		s.nakAfter(d, foreignDelay)
 		return false
 	}
-	if left := time.Until(due); left > 0 {
-		_ = d.msg.NakWithDelay(left)
+	if left := time.Until(letter.Time); left > 0 {
+		s.nakAfter(d, left)
 		return false
 	}
 	// The first delivery came too early, as a rule, and was no try.
-	d.deliveries = letter.Deliveries + max(d.deliveries-1, 1)
-	d.seq, d.stored = letter.Sequence, letter.Stored.UnixNano()
-	d.msg.Subject, d.msg.Header = letter.Subject, letter.Header
-	d.msg.meta = &jetstream.MsgMetadata{
-		Sequence:     jetstream.SequencePair{Stream: d.seq},
-		NumDelivered: uint64(d.deliveries),
+	d.Deliveries = letter.Deliveries + max(d.Deliveries-1, 1)
+	d.Sequence, d.stored = letter.Sequence, letter.Stored.UnixNano()
+	d.Meta = &jetstream.MsgMetadata{
+		Sequence:     jetstream.SequencePair{Stream: d.Sequence},
+		NumDelivered: uint64(d.Deliveries),
 		Timestamp:    letter.Stored,
-		Stream:       s.stream,
-		Consumer:     s.consumer,
+		Stream:       s.Stream,
+		Consumer:     s.Consumer,
 	}
 	return true
 }

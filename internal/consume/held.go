@@ -1,33 +1,44 @@
-package nats
+package consume
 
 import (
 	"cmp"
 	"context"
 	"log/slog"
 	"slices"
-	"sync/atomic"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
-// delivery is a message that a Consumption holds, from its arrival to its acknowledgement.
-type delivery struct {
-	msg        Message
-	from       *puller
-	seq        uint64        // in the stream it was published to
-	stored     int64         // when, in nanoseconds
-	deliveries int           // of it, this one included
-	key        string        // of WithKey
-	since      time.Duration // when it was seen in its state, on the Consumption's clock; 0: not yet
-	due        time.Duration // when the server is to hear of it; 0: it was not seen yet
-	state      deliveryState
-	expired    bool   // its handler took too long; the server may deliver it to others
-	trial      *trial // nil for the many that need no second one
+// Delivery is a message that a Consumption holds, from its arrival to its acknowledgement.
+type Delivery struct {
+	Message any         // of the host
+	Token   *wire.Token // the right to acknowledge it
+	Msg     *natsgo.Msg // as it was published
+	// Meta is the metadata where the message's reply subject does not say it.
+	Meta       *jetstream.MsgMetadata
+	Sequence   uint64 // in the stream it was published to
+	Deliveries int    // of it, this one included
 
-	prev, next *delivery // of all that are held, oldest first
-	after      *delivery // of those that are ready
+	from    *puller
+	stored  int64         // when, in nanoseconds
+	key     string        // where they are kept in order
+	since   time.Duration // when it was seen in its state, on the Consumption's clock; 0: not yet
+	due     time.Duration // when the server is to hear of it; 0: it was not seen yet
+	state   deliveryState
+	expired bool   // its handler took too long; the server may deliver it to others
+	trial   *trial // nil for the many that need no second one
+
+	prev, next *Delivery // of all that are held, oldest first
+	after      *Delivery // of those that are ready
 }
+
+// Consumption returns whose delivery it is.
+func (d *Delivery) Consumption() *Consumption { return d.from.s }
 
 // trial is what is known of a message that waits here for its next try.
 type trial struct {
@@ -36,7 +47,7 @@ type trial struct {
 }
 
 // again returns the message's trial.
-func (d *delivery) again() *trial {
+func (d *Delivery) again() *trial {
 	if d.trial == nil {
 		d.trial = &trial{}
 	}
@@ -53,50 +64,46 @@ const (
 	stateGone
 )
 
-// claim tells whether the final acknowledgement is for the caller to send: not when the handler has sent
-// one. Extend leaves the message alone from then on.
-func (d *delivery) claim() bool { return atomic.CompareAndSwapUint32(&d.msg.acked, 0, 1) }
-
 // finish sends a final acknowledgement, unless the handler has.
-func (d *delivery) finish(verb []byte) {
-	if d.claim() {
-		d.noteSent(d.msg.origin.client.conn.Publish(context.Background(), d.msg.msg.Reply, "", nil, verb))
+func (d *Delivery) finish(verb []byte) {
+	if d.Token.Take() {
+		d.noteSent(d.from.s.conn.Publish(context.Background(), d.Msg.Reply, "", nil, verb))
 	}
 }
 
 // tryFinish is finish for the holder of the Consumption's lock, which waits for nothing.
-func (d *delivery) tryFinish(verb []byte) {
-	if d.claim() {
-		d.noteSent(d.msg.origin.client.conn.TryPublish(d.msg.msg.Reply, "", verb))
+func (d *Delivery) tryFinish(verb []byte) {
+	if d.Token.Take() {
+		d.noteSent(d.from.s.conn.TryPublish(d.Msg.Reply, "", verb))
 	}
 }
 
 // noteSent takes what came of a final acknowledgement.
-func (d *delivery) noteSent(err error) {
+func (d *Delivery) noteSent(err error) {
 	if err != nil {
 		d.from.s.unconfirmed(d, err)
 	}
 }
 
 // deliver counts a try that is made here, without the server.
-func (d *delivery) deliver() {
-	meta, err := d.msg.Metadata()
-	d.deliveries++
-	if err == nil {
-		meta.NumDelivered = uint64(d.deliveries)
-		d.msg.meta = meta
+func (d *Delivery) deliver() {
+	d.Deliveries++
+	if d.Meta == nil {
+		d.Meta, _ = wire.Metadata(d.Msg)
+	}
+	if d.Meta != nil {
+		meta := *d.Meta
+		meta.NumDelivered = uint64(d.Deliveries)
+		d.Meta = &meta
 	}
 }
 
-// finished tells whether a final acknowledgement was sent.
-func (d *delivery) finished() bool { return atomic.LoadUint32(&d.msg.acked) == 1 }
-
 // heldList is all that a Consumption holds. The Consumption's lock guards it.
 type heldList struct {
-	root  delivery // of the list of all
+	root  Delivery // of the list of all
 	count int
 
-	first, last *delivery // of those that are ready
+	first, last *Delivery // of those that are ready
 	ready       int
 
 	lanes map[string]*lane // nil without WithKey
@@ -104,12 +111,12 @@ type heldList struct {
 
 // lane is the messages of one key. The first of them is ready, running or waiting; the others are
 // blocked, in the order of their sequences.
-type lane struct{ queue []*delivery }
+type lane struct{ queue []*Delivery }
 
 func (l *heldList) init() { l.root.prev, l.root.next = &l.root, &l.root }
 
 // all calls f for every message, oldest first; f may remove the one it is called with.
-func (l *heldList) all(f func(*delivery)) {
+func (l *heldList) all(f func(*Delivery)) {
 	for d := l.root.next; d != &l.root; {
 		next := d.next
 		f(d)
@@ -118,7 +125,7 @@ func (l *heldList) all(f func(*delivery)) {
 }
 
 // add takes a message in and tells whether it is ready.
-func (l *heldList) add(d *delivery) bool {
+func (l *heldList) add(d *Delivery) bool {
 	d.prev, d.next = l.root.prev, &l.root
 	d.prev.next, l.root.prev = d, d
 	l.count++
@@ -126,19 +133,19 @@ func (l *heldList) add(d *delivery) bool {
 		ln := l.lanes[d.key]
 		if ln != nil {
 			// One that comes again may be older than those that wait.
-			at, _ := slices.BinarySearchFunc(ln.queue[1:], d.seq, func(d *delivery, seq uint64) int {
-				return cmp.Compare(d.seq, seq)
+			at, _ := slices.BinarySearchFunc(ln.queue[1:], d.Sequence, func(d *Delivery, seq uint64) int {
+				return cmp.Compare(d.Sequence, seq)
 			})
 			ln.queue = slices.Insert(ln.queue, at+1, d)
 			return false
 		}
-		l.lanes[d.key] = &lane{queue: []*delivery{d}}
+		l.lanes[d.key] = &lane{queue: []*Delivery{d}}
 	}
 	l.makeReady(d)
 	return true
 }
 
-func (l *heldList) makeReady(d *delivery) {
+func (l *heldList) makeReady(d *Delivery) {
 	d.state, d.since = stateReady, 0
 	d.from.active++
 	if l.first == nil {
@@ -151,7 +158,7 @@ func (l *heldList) makeReady(d *delivery) {
 }
 
 // next hands a ready message to a worker, or returns nil.
-func (l *heldList) next() *delivery {
+func (l *heldList) next() *Delivery {
 	for l.first != nil {
 		d := l.first
 		l.first, d.after = d.after, nil
@@ -165,13 +172,13 @@ func (l *heldList) next() *delivery {
 }
 
 // suspend makes a running message wait.
-func (l *heldList) suspend(d *delivery) {
+func (l *heldList) suspend(d *Delivery) {
 	d.state = stateWaiting
 	d.from.active--
 }
 
 // remove lets a message go and tells whether another one of its key became ready.
-func (l *heldList) remove(d *delivery) bool {
+func (l *heldList) remove(d *Delivery) bool {
 	d.prev.next, d.next.prev = d.next, d.prev
 	d.prev, d.next = nil, nil
 	l.count--
@@ -200,28 +207,29 @@ func (l *heldList) remove(d *delivery) bool {
 
 // setKey asks the user's function. When that panics the message has the empty key. When it ends the
 // goroutine, which is nats.go's, another session takes the place of this one, and the message comes again.
-func (ps *pullSession) setKey(d *delivery) {
+func (ps *pullSession) setKey(d *Delivery) {
 	s := ps.p.s
 	const failed = "the function of WithKey failed; the key is empty"
 	returned := false
 	defer func() {
 		if !returned {
 			s.reportFailed(slog.LevelError, failed, d, nextAfter(s.ackWait()), fault.Exited())
-			s.client.conn.Unsubscribe(ps.sub)
+			s.conn.Unsubscribe(ps.sub)
 			ps.fail(fault.Exited())
 		}
 	}()
-	if err := callHandler(func(msg *Message) error { d.key = s.opts.keyOf(msg); return nil }, &d.msg); err != nil {
+	key, err := s.host.Key(d)
+	if err != nil {
 		s.reportFailed(slog.LevelError, failed, d, "now", err)
 	}
-	returned = true
+	d.key, returned = key, true
 }
 
 // twin returns a held message that the server has delivered once more, because its deadline passed
 // while the connection was down.
-func (l *heldList) twin(again *delivery) *delivery {
+func (l *heldList) twin(again *Delivery) *Delivery {
 	for d := l.root.next; d != &l.root; d = d.next {
-		if d.seq == again.seq && d.stored == again.stored && !d.expired && !d.finished() {
+		if d.Sequence == again.Sequence && d.stored == again.stored && !d.expired && !d.Token.Taken() {
 			return d
 		}
 	}

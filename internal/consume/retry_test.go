@@ -1,4 +1,4 @@
-package nats
+package consume
 
 import (
 	"testing"
@@ -35,10 +35,12 @@ func TestWhenTriesAreSpent(t *testing.T) {
 		{deliveries: 1, ttl: "90", delay: 2 * time.Minute, spent: true},
 		{deliveries: 1, ttl: "never", delay: 2 * time.Minute},
 	} {
-		s := &Consumption{opts: consumeOptions{maxDeliver: test.option}, rules: ackRules{maxDeliver: test.servers}}
+		s := &Consumption{Options: Options{MaxDeliver: test.option}, rules: ackRules{maxDeliver: test.servers}}
 		s.age.is, s.age.asked = test.maxAge, time.Now()
-		d := &delivery{deliveries: test.deliveries, stored: time.Now().Add(-test.age).UnixNano()}
-		d.msg.Header = natsgo.Header{"Nats-TTL": {test.ttl}}
+		d := &Delivery{
+			Deliveries: test.deliveries, stored: time.Now().Add(-test.age).UnixNano(),
+			Msg: &natsgo.Msg{Header: natsgo.Header{"Nats-TTL": {test.ttl}}},
+		}
 		assert.Equal(t, test.spent, s.isSpent(d, s.maxDeliver(), test.delay), "%+v", test)
 	}
 }

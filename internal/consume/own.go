@@ -1,4 +1,4 @@
-package nats
+package consume
 
 import (
 	"context"
@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 )
 
 // ackRules is what the consumer's configuration means for those who consume.
@@ -48,14 +51,14 @@ func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
 		r.expires = min(r.expires, limit)
 	}
 	const op = "consume"
-	target := path(info.Stream, info.Name)
+	target := target(info.Stream, info.Name)
 	switch {
 	case cfg.DeliverSubject != "":
-		return r, fail(op, target, ErrInvalidArgument, "it is a push consumer")
+		return r, fault.New(op, target, fault.ErrInvalidArgument, "it is a push consumer")
 	case cfg.AckPolicy != jetstream.AckExplicitPolicy:
-		return r, fail(op, target, ErrInvalidArgument, "its acknowledgements are %q, not explicit", cfg.AckPolicy)
+		return r, fault.New(op, target, fault.ErrInvalidArgument, "its acknowledgements are %q, not explicit", cfg.AckPolicy)
 	case len(cfg.PriorityGroups) > 0:
-		return r, fail(op, target, ErrInvalidArgument, "it has priority groups")
+		return r, fault.New(op, target, fault.ErrInvalidArgument, "it has priority groups")
 	}
 	return r, nil
 }
@@ -63,24 +66,23 @@ func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
 // find makes sure that the consumer exists, creating it when it is the Consumption's own, and learns
 // its rules.
 func (p *puller) find(ctx context.Context) error {
-	c := p.s.client
 	if p.side {
 		return p.s.findParked(ctx)
 	}
-	declare := c.GetConsumer
+	declare := p.get
 	if p.own != nil {
 		declare = p.declare
 	}
 	first := make(chan *jetstream.StreamInfo, 1)
 	if p.born.IsZero() && p.own == nil { // declare has it
 		go func() {
-			info, _ := c.api.StreamInfo(ctx, p.stream) // it is for a precaution
+			info, _ := p.s.api.StreamInfo(ctx, p.stream) // it is for a precaution
 			first <- info
 		}()
 	} else {
 		first <- nil
 	}
-	consumer, err := declare(ctx, p.stream, p.consumer)
+	consumer, err := declare(ctx)
 	if err != nil {
 		return err
 	}
@@ -100,8 +102,8 @@ func (p *puller) find(ctx context.Context) error {
 		p.s.disown()
 	}
 	if n := rules.maxDeliver; n > 0 && n != p.s.rules.maxDeliver {
-		c.log.Warn("the consumer has a MaxDeliver: a message whose last delivery nobody answers is lost in its stream",
-			"stream", p.stream, "consumer", p.consumer, "max_deliver", n)
+		p.s.log.Warn("the consumer has a MaxDeliver: a message whose last delivery nobody answers is lost in its stream",
+			"max_deliver", n)
 	}
 	p.s.setRules(rules)
 	p.floor = max(p.floor, info.AckFloor.Stream)
@@ -123,7 +125,7 @@ func (p *puller) isAnew(ctx context.Context, info *jetstream.ConsumerInfo) bool 
 	if p.born.IsZero() || info.Created.Equal(p.born) {
 		return false
 	}
-	stream, err := p.s.client.api.StreamInfo(ctx, p.stream)
+	stream, err := p.s.api.StreamInfo(ctx, p.stream)
 	return err == nil && stream.Created.After(p.born)
 }
 
@@ -131,8 +133,8 @@ func (p *puller) isAnew(ctx context.Context, info *jetstream.ConsumerInfo) bool 
 // new stream that have their sequences. The caller holds s.mu.
 func (s *Consumption) disown() {
 	held := 0
-	s.held.all(func(d *delivery) {
-		if d.from.side || !d.claim() {
+	s.held.all(func(d *Delivery) {
+		if d.from.side || !d.Token.Take() {
 			return
 		}
 		if held++; d.state != stateRunning && s.held.remove(d) {
@@ -140,8 +142,8 @@ func (s *Consumption) disown() {
 		}
 	})
 	if held > 0 {
-		s.client.log.Warn("the stream was made anew; the messages of the old one that are here are not acknowledged",
-			"stream", s.stream, "consumer", s.consumer, "messages", held)
+		s.log.Warn("the stream was made anew; the messages of the old one that are here are not acknowledged",
+			"messages", held)
 	}
 }
 
@@ -151,12 +153,12 @@ func (s *Consumption) setRules(rules ackRules) {
 	s.rules, s.ruled = rules, s.now()
 	s.pace.bound = 0
 	if s.isScarce() {
-		_, trip := s.client.conn.Peer()
-		s.pace.bound = min(max(scarceAhead, trip), s.client.cfg.DrainTimeout/4)
+		_, trip := s.conn.Peer()
+		s.pace.bound = min(max(scarceAhead, trip), s.e.drain/4)
 	}
 	if wait := rules.shortestWait(); wait < before {
 		soon := s.ruled + wait/3
-		s.held.all(func(d *delivery) {
+		s.held.all(func(d *Delivery) {
 			if d.due != 0 {
 				d.due = min(d.due, soon)
 			}
@@ -167,11 +169,10 @@ func (s *Consumption) setRules(rules ackRules) {
 
 // declare makes the own consumer unless it exists. In the stream that it was in before it begins after
 // what is known to be done.
-func (p *puller) declare(ctx context.Context, stream, _ string) (jetstream.Consumer, error) {
-	c := p.s.client
-	info, err := c.GetStreamInfo(ctx, stream)
+func (p *puller) declare(ctx context.Context) (jetstream.Consumer, error) {
+	info, err := p.s.api.StreamInfo(ctx, p.stream)
 	if err != nil {
-		return nil, err
+		return nil, jsapi.Wrap("get stream", p.stream, err)
 	}
 	cfg := *p.own
 	first := p.born.IsZero()
@@ -193,18 +194,18 @@ func (p *puller) declare(ctx context.Context, stream, _ string) (jetstream.Consu
 	if ample {
 		cfg.MaxAckPending = ampleAckPending
 	}
-	consumer, err := c.CreateConsumer(ctx, stream, &cfg)
+	consumer, err := p.create(ctx, cfg)
 	for limit, exceeded := ackPendingLimit(err); exceeded && ample && limit < cfg.MaxAckPending; limit, exceeded = ackPendingLimit(err) {
 		cfg.MaxAckPending = limit
-		consumer, err = c.CreateConsumer(ctx, stream, &cfg)
+		consumer, err = p.create(ctx, cfg)
 	}
-	if !errors.Is(err, ErrAlreadyExists) {
+	if !errors.Is(err, fault.ErrAlreadyExists) {
 		if err == nil && resumed {
 			return consumer, p.confirm(ctx, info)
 		}
 		return consumer, err
 	}
-	live, err := c.GetConsumer(ctx, stream, p.consumer)
+	live, err := p.get(ctx)
 	if err != nil || !first {
 		return live, err // as somebody has changed it meanwhile
 	}
@@ -214,21 +215,34 @@ func (p *puller) declare(ctx context.Context, stream, _ string) (jetstream.Consu
 		cfg.MaxAckPending = began.MaxAckPending
 	}
 	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = began.DeliverPolicy, began.OptStartSeq, began.OptStartTime
-	return c.CreateConsumer(ctx, stream, &cfg)
+	return p.create(ctx, cfg)
+}
+
+func (p *puller) create(ctx context.Context, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	consumer, err := jsapi.Look(ctx, p.s.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
+		return js.CreateConsumer(ctx, p.stream, cfg)
+	})
+	return consumer, jsapi.Wrap("create consumer", target(p.stream, p.s.Consumer), err)
+}
+
+func (p *puller) get(ctx context.Context) (jetstream.Consumer, error) {
+	consumer, err := jsapi.Look(ctx, p.s.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
+		return js.Consumer(ctx, p.stream, p.s.Consumer)
+	})
+	return consumer, jsapi.Wrap("get consumer", target(p.stream, p.s.Consumer), err)
 }
 
 // confirm deletes the consumer that was made to go on in a stream which was replaced meanwhile by another one:
 // it would leave out as many messages of that.
 func (p *puller) confirm(ctx context.Context, meant *jetstream.StreamInfo) error {
-	c := p.s.client
-	is, err := c.api.StreamInfo(ctx, p.stream)
+	is, err := p.s.api.StreamInfo(ctx, p.stream)
 	if err != nil || is.Created.Equal(meant.Created) {
 		return err
 	}
-	if err := c.DeleteConsumer(ctx, p.stream, p.consumer); err != nil {
-		return err
+	if err := p.s.api.Ask(ctx, "CONSUMER.DELETE."+p.stream+"."+p.s.Consumer, nil, &jsapi.Refusal{}); err != nil {
+		return jsapi.Wrap("delete consumer", target(p.stream, p.s.Consumer), err)
 	}
-	return fail("create consumer", path(p.stream, p.consumer), ErrStreamNotFound, "it was replaced by another one")
+	return fault.New("create consumer", target(p.stream, p.s.Consumer), fault.ErrStreamNotFound, "it was replaced by another one")
 }
 
 // ampleAckPending is the MaxAckPending of a consumer that is made here: with so many messages that wait for
@@ -256,7 +270,7 @@ func (p *puller) noteFloor() (allowed bool) {
 	p.s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(p.s.quit, p.s.patience())
 	defer cancel()
-	info, err := p.s.client.GetConsumerInfo(ctx, p.stream, p.consumer)
+	info, err := p.s.info(ctx, p.stream)
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	if err == nil {
@@ -264,5 +278,5 @@ func (p *puller) noteFloor() (allowed bool) {
 	} else {
 		p.moved = true
 	}
-	return !errors.Is(err, ErrPermission)
+	return !errors.Is(err, fault.ErrPermission)
 }

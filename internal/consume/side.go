@@ -1,4 +1,4 @@
-package nats
+package consume
 
 import (
 	"cmp"
@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -21,99 +20,21 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
-// Headers of a message that a Consumption copied into the dead-letter or the retry stream.
-const (
-	// HeaderOriginStream and the next five say what the message was.
-	HeaderOriginStream     = "Origin-Stream"
-	HeaderOriginSequence   = "Origin-Sequence"
-	HeaderOriginSubject    = "Origin-Subject"
-	HeaderOriginTime       = "Origin-Time" // when it was stored, RFC 3339 in nanoseconds
-	HeaderOriginConsumer   = "Origin-Consumer"
-	HeaderOriginDeliveries = "Origin-Deliveries"
-	// HeaderOriginPrefix precedes those of the message's own headers that would command the server
-	// (Nats-*) or be taken for one of these.
-	HeaderOriginPrefix = "Origin-Header-"
-	// HeaderDeadLetterReason and HeaderDeadLetterTime say why and when a message became a dead letter.
-	HeaderDeadLetterReason = "Dead-Letter-Reason"
-	HeaderDeadLetterTime   = "Dead-Letter-Time"
-	// HeaderDeadLetterReference is there when the payload is not: see DeadLetter.
-	HeaderDeadLetterReference = "Dead-Letter-Reference"
-
-	headerRetryTime = "Retry-Time" // when a message in the retry stream is due
-)
-
-// isCopyHeader tells whether a header has a meaning in a copy that it must not have there.
-func isCopyHeader(name string) bool {
-	for _, prefix := range []string{"Origin-", "Dead-Letter-", headerRetryTime} {
-		if len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
-			return true
-		}
+// letter returns what a copy of a message is to say.
+func (s *Consumption) letter(d *Delivery) *wire.Letter {
+	return &wire.Letter{
+		Subject: d.Msg.Subject, Header: d.Msg.Header, Data: d.Msg.Data,
+		Stream: s.Stream, Sequence: d.Sequence, Stored: time.Unix(0, d.stored), Consumer: s.Consumer, Deliveries: d.Deliveries,
 	}
-	return wire.IsServers(name)
 }
 
-// copyHeader returns the headers of a copy of a message that has these.
-func (s *Consumption) copyHeader(d *delivery, header natsgo.Header) natsgo.Header {
-	h := make(natsgo.Header, len(header)+8)
-	for name, values := range header {
-		if isCopyHeader(name) {
-			name = HeaderOriginPrefix + name
-		}
-		h[name] = values
-	}
-	h[HeaderOriginStream] = []string{s.stream}
-	h[HeaderOriginSequence] = []string{strconv.FormatUint(d.seq, 10)}
-	h[HeaderOriginSubject] = []string{d.msg.Subject}
-	h[HeaderOriginTime] = []string{timeText(time.Unix(0, d.stored))}
-	h[HeaderOriginConsumer] = []string{s.consumer}
-	h[HeaderOriginDeliveries] = []string{strconv.Itoa(d.deliveries)}
-	return h
-}
-
-// originalHeader undoes copyHeader.
-func originalHeader(h natsgo.Header) natsgo.Header {
-	var original natsgo.Header
-	for name, values := range h {
-		own := strings.TrimPrefix(name, HeaderOriginPrefix)
-		if own == name && isCopyHeader(name) {
-			continue
-		}
-		if original == nil {
-			original = make(natsgo.Header, len(h))
-		}
-		original[own] = values
-	}
-	return original
-}
-
-// readCopy undoes copyHeader as far as a copy in either stream goes.
-func readCopy(h natsgo.Header, data []byte) (*DeadLetter, error) {
-	letter := &DeadLetter{
-		Subject:  h.Get(HeaderOriginSubject),
-		Header:   originalHeader(h),
-		Data:     data,
-		Stream:   h.Get(HeaderOriginStream),
-		Consumer: h.Get(HeaderOriginConsumer),
-	}
-	var errs [3]error
-	letter.Sequence, errs[0] = strconv.ParseUint(h.Get(HeaderOriginSequence), 10, 64)
-	letter.Deliveries, errs[1] = strconv.Atoi(h.Get(HeaderOriginDeliveries))
-	letter.Stored, errs[2] = time.Parse(time.RFC3339Nano, h.Get(HeaderOriginTime))
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
-	}
-	return letter, nil
-}
+const opStore = "publish to stream"
 
 // copyID is the same for every copy that is made of a message for the same purpose. The time tells
 // it from the message of the same number in a stream that was made again.
-func (s *Consumption) copyID(purpose string, d *delivery) string {
-	return fmt.Sprintf("%s.%s.%s.%d.%d", purpose, s.stream, s.consumer, d.seq, d.stored)
+func (s *Consumption) copyID(purpose string, d *Delivery) string {
+	return fmt.Sprintf("%s.%s.%s.%d.%d", purpose, s.Stream, s.Consumer, d.Sequence, d.stored)
 }
-
-func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // sideStream is a stream that takes copies of messages. While it does not, one of them at a time tries
 // whether it does again, and the others hold up no worker.
@@ -143,14 +64,14 @@ const (
 
 // copying returns the context of what is done about a copy, which goes on at the end of the Consumption.
 func (s *Consumption) copying() (context.Context, context.CancelFunc) {
-	_, trip := s.client.conn.Peer()
-	return context.WithTimeout(context.WithoutCancel(s.origin.ctx), copyTimeout+copyTrips*trip)
+	_, trip := s.conn.Peer()
+	return context.WithTimeout(context.WithoutCancel(s.ctx), copyTimeout+copyTrips*trip)
 }
 
 // store publishes a copy of d under an ID and returns it once it is stored. Copies are the forms that it
 // may have, the next one for when the stream has no room for the one before. When there is none, pause
 // is for how long not to try again; the failure is reported.
-func (x *sideStream) store(d *delivery, id string, copies func(context.Context) ([]*natsgo.Msg, error)) (stored *natsgo.Msg, pause time.Duration) {
+func (x *sideStream) store(d *Delivery, id string, copies func(context.Context) ([]*natsgo.Msg, error)) (stored *natsgo.Msg, pause time.Duration) {
 	x.mu.Lock()
 	if pause = time.Until(x.until); pause > 0 {
 		x.mu.Unlock()
@@ -163,7 +84,7 @@ func (x *sideStream) store(d *delivery, id string, copies func(context.Context) 
 	ctx, cancel := x.s.copying()
 	defer cancel()
 	forms, err := copies(ctx)
-	for i := 0; i < len(forms) && (i == 0 || errors.Is(err, ErrPayloadTooLarge)); i++ {
+	for i := 0; i < len(forms) && (i == 0 || errors.Is(err, fault.ErrPayloadTooLarge)); i++ {
 		stored, err = forms[i], x.publish(ctx, id, forms[i])
 	}
 	x.mu.Lock()
@@ -172,26 +93,25 @@ func (x *sideStream) store(d *delivery, id string, copies func(context.Context) 
 		x.failures, x.until = 0, time.Time{}
 		x.mu.Unlock()
 		return stored, 0
-	case errors.Is(err, ErrPermission):
+	case errors.Is(err, fault.ErrPermission):
 		pause = copyDenied
 	default:
 		pause = min(copyPauseMin<<min(x.failures, 10), copyPauseMax)
 	}
-	if !errors.Is(err, ErrPayloadTooLarge) { // else it is this message's own
+	if !errors.Is(err, fault.ErrPayloadTooLarge) { // else it is this message's own
 		x.failures++
 		x.name, x.until = "", time.Now().Add(pause) // it may be gone, or another stream has the subject now
 	}
 	x.mu.Unlock()
 	x.s.note(x.level, x.failing, d, nextAfter(pause), "error", err)
 	if x.level == slog.LevelError {
-		x.s.tell(EventAsyncError, d, err)
+		x.s.e.reports.Undead(d, err)
 	}
 	return nil, pause
 }
 
 // publish stores one copy, and makes the stream when there is none.
 func (x *sideStream) publish(ctx context.Context, id string, m *natsgo.Msg) error {
-	c := x.s.client
 	name, err := x.locate(ctx)
 	if err != nil {
 		return err
@@ -206,7 +126,7 @@ func (x *sideStream) publish(ctx context.Context, id string, m *natsgo.Msg) erro
 	if name != "" {
 		m.Header[jetstream.ExpectedStreamHeader] = []string{name}
 	}
-	ack, _, err := c.publisher.Store(ctx, opPublishToStream, m)
+	ack, _, err := x.s.e.publisher.Store(ctx, opStore, m)
 	if err != nil {
 		return err
 	}
@@ -224,24 +144,24 @@ func (x *sideStream) locate(ctx context.Context) (name string, err error) {
 	if x.config.Subjects != nil {
 		return x.name, nil
 	}
-	domain, err := x.s.client.domain(ctx)
+	domain, err := domain(ctx, x.s.api)
 	if err != nil {
-		return "", jsapi.Wrap("find the domain of", x.s.stream, err)
+		return "", jsapi.Wrap("find the domain of", x.s.Stream, err)
 	}
 	subject := x.root + "."
 	if domain != "" {
 		subject += domain + "."
 	}
-	subject += x.s.stream + "."
-	x.subject = cmp.Or(x.subject, subject+x.s.consumer)
+	subject += x.s.Stream + "."
+	x.subject = cmp.Or(x.subject, subject+x.s.Consumer)
 	x.config.Subjects = []string{subject + "*"}
 	return x.name, nil
 }
 
 // domain returns the domain that the client works in, if there are any: the one it is told to, or the
 // server's.
-func (c *Client) domain(ctx context.Context) (string, error) {
-	if prefix := c.api.Subject(""); prefix != jetstream.DefaultAPIPrefix {
+func domain(ctx context.Context, api *jsapi.API) (string, error) {
+	if prefix := api.Subject(""); prefix != jetstream.DefaultAPIPrefix {
 		domain, isDomain := strings.CutSuffix(strings.TrimPrefix(prefix, "$JS."), ".API.")
 		if !isDomain || strings.Contains(domain, ".") {
 			return "", nil // another account's
@@ -252,7 +172,7 @@ func (c *Client) domain(ctx context.Context) (string, error) {
 		jsapi.Refusal
 		Domain string `json:"domain"`
 	}
-	err := c.api.Ask(ctx, "INFO", nil, &answer)
+	err := api.Ask(ctx, "INFO", nil, &answer)
 	if errors.Is(err, natsgo.ErrPermissionViolation) {
 		err = nil // they who have domains let their users know
 	}
@@ -264,7 +184,7 @@ func (c *Client) domain(ctx context.Context) (string, error) {
 func (x *sideStream) find(ctx context.Context) (expected string, err error) {
 	if x.prepare != nil {
 		err := x.prepare(ctx)
-		if errors.Is(err, ErrStreamNotFound) {
+		if errors.Is(err, fault.ErrStreamNotFound) {
 			if err = x.create(ctx); err == nil {
 				err = x.prepare(ctx)
 			}
@@ -276,8 +196,8 @@ func (x *sideStream) find(ctx context.Context) (expected string, err error) {
 		return x.config.Name, x.create(ctx)
 	case !hasCode(err, fault.CodeWrongStream):
 		return x.config.Name, nil
-	case x.holds(ctx, x.s.stream) == nil:
-		return "", fail("find the stream of", x.subject, ErrInvalidConfig, "it is the stream %q that the messages come from", x.s.stream)
+	case x.holds(ctx, x.s.Stream) == nil:
+		return "", fault.New("find the stream of", x.subject, fault.ErrInvalidConfig, "it is the stream %q that the messages come from", x.s.Stream)
 	}
 	return "", nil
 }
@@ -288,7 +208,7 @@ func (x *sideStream) holds(ctx context.Context, stream string) error {
 	m := &natsgo.Msg{Subject: x.subject, Header: natsgo.Header{
 		jetstream.ExpectedStreamHeader: {stream}, jetstream.ExpectedLastMsgIDHeader: {unusedMessage},
 	}}
-	link := x.s.client.conn
+	link := x.s.conn
 	call := link.Ask(m)
 	defer call.End(false)
 	for {
@@ -318,7 +238,7 @@ func hasCode(err error, code jetstream.ErrorCode) bool {
 // create makes the stream as durable as the one that the messages come from, or adds the subject to
 // it.
 func (x *sideStream) create(ctx context.Context) error {
-	origin, err := x.streamAPI(ctx, "INFO", x.s.stream, nil)
+	origin, err := x.streamAPI(ctx, "INFO", x.s.Stream, nil)
 	if err != nil {
 		return err
 	}
@@ -350,6 +270,6 @@ func (x *sideStream) streamAPI(ctx context.Context, verb, name string, question 
 		jsapi.Refusal
 		Config jetstream.StreamConfig `json:"config"`
 	}
-	err := x.s.client.api.Ask(ctx, "STREAM."+verb+"."+name, question, &answer)
+	err := x.s.api.Ask(ctx, "STREAM."+verb+"."+name, question, &answer)
 	return &answer.Config, jsapi.Wrap(strings.ToLower(verb)+" stream", name, err)
 }

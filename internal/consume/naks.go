@@ -1,4 +1,4 @@
-package nats
+package consume
 
 import (
 	"slices"
@@ -38,6 +38,12 @@ const (
 	burstEvery = 250 * time.Millisecond
 	burstPart  = 4
 )
+
+// NakAfter hands a message that is acknowledged on reply to the server, to be delivered again after delay. It tells
+// whether it does: if not, it is for the caller to do.
+func (s *Consumption) NakAfter(reply string, delay time.Duration) bool {
+	return s.naks.add(reply, delay)
+}
 
 // add takes a message that is to come again after delay, and tells whether it has: not when it is for the
 // caller to send now.
@@ -79,7 +85,7 @@ func (n *naks) fire() {
 	n.s.mu.Lock()
 	rules := n.s.rules
 	n.s.mu.Unlock()
-	up, _, _ := n.s.client.conn.State()
+	up, _, _ := n.s.conn.State()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := time.Now()
@@ -129,7 +135,7 @@ func (n *naks) send(k nak, now time.Time, rules *ackRules) bool {
 	if left := k.due.Sub(now); left > 0 {
 		verb = n.s.verbNakAfter(rules, k.reply, left)
 	}
-	if n.s.client.conn.TryPublish(k.reply, "", verb) != nil {
+	if n.s.conn.TryPublish(k.reply, "", verb) != nil {
 		return false
 	}
 	if rules.maxAckPending > 0 && !n.s.isParked(k.reply) {
@@ -151,5 +157,5 @@ func (s *Consumption) verbNakAfter(rules *ackRules, reply string, delay time.Dur
 // isParked tells whether what is acknowledged on reply came from the retry stream.
 func (s *Consumption) isParked(reply string) bool {
 	stream, _, _ := wire.AckOf(reply)
-	return stream == retryStreamOf(s.stream)
+	return stream == retryStreamOf(s.Stream)
 }

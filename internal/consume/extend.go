@@ -1,4 +1,4 @@
-package nats
+package consume
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -39,15 +40,15 @@ func (s *Consumption) noteHeld() {
 func (s *Consumption) extendHeld() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	look, now, up := s.extendLook(), s.now(), s.client.conn.IsUp()
-	limit := s.opts.maxHandling
+	look, now, up := s.extendLook(), s.now(), s.conn.IsUp()
+	limit := s.MaxHandling
 	if limit == 0 {
-		limit = defaultHandlingAckWaits * s.rules.ackWait
+		limit = handlingAckWaits * s.rules.ackWait
 	}
 	next, slow := time.Duration(-1), false
 	s.looking = false
-	s.held.all(func(d *delivery) {
-		if d.finished() || d.expired {
+	s.held.all(func(d *Delivery) {
+		if d.Token.Taken() || d.expired {
 			return
 		}
 		if d.since == 0 {
@@ -68,7 +69,7 @@ func (s *Consumption) extendHeld() {
 		case d.state == stateReady && now-d.since > limit:
 			s.handBack(d) // all workers hang; others may not
 			return
-		case up && s.client.conn.TryPublish(d.msg.msg.Reply, "", wire.Progress) == nil:
+		case up && s.conn.TryPublish(d.Msg.Reply, "", wire.Progress) == nil:
 			d.due = now + max(s.rules.shortestWait()/3, look)
 			due, slow = d.due, true
 		default:
@@ -96,7 +97,7 @@ func (s *Consumption) extendHeld() {
 func (s *Consumption) freshenRules() {
 	s.mu.Lock()
 	now := s.now()
-	fresh := now-s.ruled <= rulesFresh || !s.client.conn.IsUp()
+	fresh := now-s.ruled <= rulesFresh || !s.conn.IsUp()
 	if !fresh {
 		s.ruled = now
 	}
@@ -108,11 +109,11 @@ func (s *Consumption) freshenRules() {
 
 // learnRules asks for the consumer as it is now.
 func (s *Consumption) learnRules() {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.origin.ctx), s.patience())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.patience())
 	defer cancel()
-	info, err := s.client.GetConsumerInfo(ctx, s.stream, s.consumer)
+	info, err := s.info(ctx, s.Stream)
 	if err != nil {
-		if errors.Is(err, ErrPermission) {
+		if errors.Is(err, fault.ErrPermission) {
 			s.mu.Lock()
 			s.ruled = s.now() + rulesDenied
 			s.mu.Unlock()
@@ -130,7 +131,7 @@ func (s *Consumption) learnRules() {
 }
 
 // expire gives a message up whose handler takes too long. The caller holds s.mu.
-func (s *Consumption) expire(d *delivery, limit time.Duration) {
+func (s *Consumption) expire(d *Delivery, limit time.Duration) {
 	d.expired = true
 	s.expired++
 	s.stats.Expired++
@@ -139,4 +140,4 @@ func (s *Consumption) expire(d *delivery, limit time.Duration) {
 }
 
 // hung tells whether every worker is in a handler that takes too long. The caller holds s.mu.
-func (s *Consumption) hung() bool { return s.expired >= s.opts.workers }
+func (s *Consumption) hung() bool { return s.expired >= s.Workers }

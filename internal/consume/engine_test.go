@@ -1,0 +1,139 @@
+package consume_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait for a state that is sure to come.
+const patience = 10 * time.Second
+
+// told records what an engine reports.
+type told struct {
+	mu    sync.Mutex
+	words []string
+}
+
+func (r *told) say(words ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.words = append(r.words, strings.Join(words, " "))
+}
+
+func (r *told) said() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Join(r.words, "; ")
+}
+
+func (r *told) Available(_, consumer string)               { r.say(consumer, "available") }
+func (r *told) Unavailable(_, consumer string, _ error)    { r.say(consumer, "unavailable") }
+func (r *told) Crowded(_, consumer string, _ error)        { r.say(consumer, "crowded") }
+func (r *told) Left(_, consumer string, _ uint64, _ error) { r.say(consumer, "left") }
+func (r *told) Failed(d *consume.Delivery, _ error)        { r.say(string(d.Msg.Data), "failed") }
+func (r *told) Died(d *consume.Delivery, err error) {
+	r.say(string(d.Msg.Data), "died of", err.Error())
+}
+func (r *told) Undead(d *consume.Delivery, _ error)      { r.say(string(d.Msg.Data), "undead") }
+func (r *told) Unconfirmed(d *consume.Delivery, _ error) { r.say(string(d.Msg.Data), "unconfirmed") }
+func (r *told) Receive(*natsgo.Msg) *consume.Delivery {
+	return &consume.Delivery{Token: new(wire.Token)}
+}
+func (r *told) Key(d *consume.Delivery) (key string, _ error) { return string(d.Msg.Data), nil }
+
+func (r *told) Handle(d *consume.Delivery) error {
+	r.say(string(d.Msg.Data), "handled")
+	if string(d.Msg.Data) == "bad" {
+		return &consume.Verdict{Cause: errors.New("it is bad"), After: -1}
+	}
+	return nil
+}
+
+// newEngine returns an engine with a stream S of two messages, and what it reports.
+func newEngine(t *testing.T) (*consume.Engine, jetstream.JetStream, *told) {
+	t.Helper()
+	s := natstest.RunServer(t)
+	api, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience})
+	require.NoError(t, err)
+	ctx := context.Background()
+	_, err = api.JetStream().CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
+	require.NoError(t, err)
+	for _, text := range []string{"good", "bad"} {
+		_, err = api.JetStream().Publish(ctx, "s", []byte(text))
+		require.NoError(t, err)
+	}
+	life, r := lifecycle.New(), &told{}
+	t.Cleanup(life.End)
+	p := publish.New(life.Context(), api, patience)
+	return consume.New(api, p, life, patience, slog.New(slog.DiscardHandler), r), api.JetStream(), r
+}
+
+// A good message and a bad one, through every door.
+func TestEngine(t *testing.T) {
+	t.Parallel()
+	e, js, r := newEngine(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	o := consume.Options{Stream: "S", Consumer: "C", Workers: 1, Keyed: true, BackOff: []time.Duration{time.Second}}
+	host := func(*consume.Consumption) consume.Host { return r }
+	_, err := e.Start(ctx, ctx, o, host)
+	require.ErrorIs(t, err, jetstream.ErrConsumerNotFound)
+	o.Own = &jetstream.ConsumerConfig{Name: "C", Durable: "C", AckPolicy: jetstream.AckExplicitPolicy}
+	s, err := e.Start(ctx, ctx, o, host)
+	require.NoError(t, err)
+	assert.Equal(t, []*consume.Consumption{s}, e.All())
+	require.Eventually(t, func() bool { return s.Stats().DeadLettered == 1 }, patience, 10*time.Millisecond)
+	assert.Equal(t, "good handled; bad handled; bad failed; bad died of it is bad", r.said())
+	require.Eventually(t, func() bool {
+		lag, err := s.Lag(ctx)
+		require.NoError(t, err)
+		return lag == 0
+	}, patience, 10*time.Millisecond)
+	assert.True(t, s.Healthy())
+	require.NoError(t, s.Crowded())
+
+	replayed, err := e.Replay(ctx, "replay", consume.Replay{Stream: "S"})
+	require.NoError(t, err)
+	assert.Equal(t, 1, replayed)
+	require.Eventually(t, func() bool { return s.Stats().Handled == 3 }, patience, 10*time.Millisecond)
+	require.NoError(t, js.DeleteStream(ctx, "S"))
+	require.Eventually(t, func() bool { return !s.Healthy() }, patience, 10*time.Millisecond)
+	assert.Contains(t, r.said(), "C unavailable")
+
+	s.BeginStop(fault.ErrStopped)
+	assert.Zero(t, s.AwaitStop(ctx))
+	<-s.Done()
+	require.ErrorIs(t, s.Err(), fault.ErrStopped)
+	assert.Empty(t, e.All())
+	assert.Zero(t, <-e.Close(ctx))
+}
+
+// An acknowledgement is denied by its subject.
+func TestDeny(t *testing.T) {
+	t.Parallel()
+	var e consume.Engine
+	assert.True(t, e.Deny("$JS.ACK.S.C.1.2.3.4.5"))
+	assert.False(t, e.Deny("s"))
+}
