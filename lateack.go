@@ -23,9 +23,8 @@ import (
 // starts the time anew. The consumer's ack wait is asked for once a minute, and only when a message
 // was held for 100 ms or longer.
 //
-// A consumer that is gone is ErrNoResponders: nobody has noted that the message is done. The other
-// errors are ErrNotJetStream, ErrTimeout, after which AckMessage may be called again, and those of
-// Request.
+// A consumer that is gone is ErrNoResponders. The other errors are ErrNotJetStream, ErrPermission, ErrNotConnected,
+// and ErrTimeout, after which AckMessage may be called again.
 func (c *Client) AckMessage(ctx context.Context, msg *Message) error {
 	const op = "ack"
 	if msg == nil {

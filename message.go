@@ -111,14 +111,14 @@ func (m *Message) DecodeJSON(v any) error {
 func (m *Message) Ack() error { return m.ack("ack", wire.Ack) }
 
 // AckSync is Ack confirmed by the server: when it returns nil the message will not be delivered
-// again, but for a server that loses its disk. Without a deadline in ctx, Config.RequestTimeout
-// applies; then it returns ErrTimeout and may be called again.
+// again, but for a server that loses its disk. It asks again over lost answers, broken connections and elections.
+// Without a deadline in ctx, Config.RequestTimeout applies; then it returns ErrTimeout and may be called again. A
+// consumer that is gone is ErrNoResponders: nobody has noted that the message is done.
 func (m *Message) AckSync(ctx context.Context) error {
 	if err := m.startAck("ack"); err != nil {
 		return err
 	}
-	_, err := m.origin.client.conn.Request(ctx, "ack", m.msg.Reply, nil, wire.Ack, 0)
-	return m.endAck("ack", err)
+	return m.endAck("ack", m.origin.client.api.Confirm(ctx, m.msg.Reply, wire.Ack))
 }
 
 // Nak asks the server to deliver the message again at once. A message that always fails then comes

@@ -223,6 +223,32 @@ func TestAcknowledgements(t *testing.T) {
 	require.ErrorIs(t, err, nats.ErrNotJetStream)
 }
 
+// A confirmation that is lost with its connection is asked for on the next one, at once.
+func TestAckOverABrokenConnection(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()}; c.RequestTimeout = time.Minute })
+	ctx := context.Background()
+	newStream(t, client, 1)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c", AckWait: time.Minute})
+	messages, err := client.PullMessages(ctx, "ORDERS", "c", 1)
+	require.NoError(t, err)
+	require.Len(t, messages, 1)
+	proxy.BlackHole()
+	acked, before := make(chan error, 1), client.Conn().Stats().OutMsgs
+	go func() { acked <- client.AckMessage(ctx, messages[0]) }()
+	eventually(t, "it is sent", func() bool { return client.Conn().Stats().OutMsgs > before })
+	proxy.Cut()
+	proxy.Restore()
+	select {
+	case err := <-acked:
+		require.NoError(t, err)
+	case <-time.After(patience):
+		t.Fatal("it is not confirmed")
+	}
+}
+
 // A confirmation that does not come leaves the message to be acknowledged again.
 func TestUnconfirmedAckCanBeRepeated(t *testing.T) {
 	t.Parallel()

@@ -145,14 +145,19 @@ func (r *requests) forget(w *waiter) {
 
 // lane returns what is shared with the calls to subjects that begin alike, which mostly go to one stream. The
 // questions to the JetStream API have one of their own: their answers tell nothing about a stream that is slow.
+// Acknowledgements share what their stream's others do.
 func (r *requests) lane(subject string) *pause.Pace {
 	if _, stored, _ := strings.Cut(subject, ".API."); strings.HasPrefix(stored, "$") {
 		subject = stored // of a domain
 	}
-	if strings.HasPrefix(subject, "$JS.") {
+	head := subjects.Head(subject)
+	switch consumer, isAck := strings.CutPrefix(subject, wire.AckPrefix); {
+	case isAck:
+		head = subjects.Head(consumer)
+	case strings.HasPrefix(subject, "$JS."):
 		return &r.lanes[0]
 	}
-	return &r.lanes[1+maphash.String(r.seed, subjects.Head(subject))%uint64(len(r.lanes)-1)]
+	return &r.lanes[1+maphash.String(r.seed, head)%uint64(len(r.lanes)-1)]
 }
 
 // deliver sends under the lock: after close nothing comes any more, so w can be used again.

@@ -28,7 +28,7 @@ func Passes(err error) bool {
 		return false
 	case errors.As(err, &api):
 		return fault.Passes(api)
-	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, natsgo.ErrReconnectBufExceeded):
+	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, errLeaderless), errors.Is(err, natsgo.ErrReconnectBufExceeded):
 		return true
 	}
 	return errors.Is(err, jetstream.ErrInvalidJSAck) // a core subscriber answered first
