@@ -180,23 +180,43 @@ func publishEventually(tb testing.TB, what string, ok func() bool) {
 }
 
 // publishStored returns how often the stream has each message ID.
-func publishStored(tb testing.TB, client *nats.Client, stream string) map[string]int {
+func publishStored(tb testing.TB, client *nats.Client, stream string) (stored map[string]int) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+	// The reader is upstream's, which an election ends.
+	publishEventually(tb, "the stream is read", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+		defer cancel()
+		var err error
+		if stored, err = publishRead(ctx, client, stream); err != nil {
+			tb.Logf("read anew: %v", err)
+		}
+		return err == nil
+	})
+	return stored
+}
+
+func publishRead(ctx context.Context, client *nats.Client, stream string) (map[string]int, error) {
 	info, err := client.GetStreamInfo(ctx, stream)
-	require.NoError(tb, err)
+	if err != nil {
+		return nil, err
+	}
 	stored := make(map[string]int, info.State.Msgs)
 	consumer, err := client.JetStream().OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{HeadersOnly: true})
-	require.NoError(tb, err)
+	if err != nil {
+		return nil, err
+	}
 	for left := int(info.State.Msgs); left > 0; {
 		batch, err := consumer.Fetch(min(left, 5000), jetstream.FetchMaxWait(10*time.Second))
-		require.NoError(tb, err)
+		if err != nil {
+			return nil, err
+		}
 		for msg := range batch.Messages() {
 			stored[msg.Headers().Get(jetstream.MsgIDHeader)]++
 			left--
 		}
-		require.NoError(tb, batch.Error())
+		if err := batch.Error(); err != nil {
+			return nil, err
+		}
 	}
-	return stored
+	return stored, nil
 }

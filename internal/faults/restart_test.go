@@ -69,7 +69,11 @@ func TestPullOverRestarts(t *testing.T) {
 				continue
 			}
 			for _, msg := range pulled {
-				if client.AckMessage(ctx, msg) == nil {
+				err := client.AckMessage(ctx, msg)
+				for errors.Is(err, nats.ErrTimeout) {
+					err = client.AckMessage(ctx, msg)
+				}
+				if err == nil || errors.Is(err, nats.ErrLateAck) { // it holds all the same
 					mu.Lock()
 					seen[string(msg.Data)] = true
 					if len(seen) == messages {
