@@ -142,7 +142,7 @@
 // Errors wrap both the sentinel and upstream's error, so that errors.Is holds for either, and their
 // text names the operation and its subject, stream, bucket or key. What is wrong with the arguments
 // is found before anything is sent: [ErrInvalidSubject], [ErrInvalidArgument], [ErrInvalidHeader],
-// [ErrInvalidConfig].
+// [ErrInvalidConfig]. [KindOf] sorts all errors, [IsRetryable] and [IsUncertain] tell whether to repeat a call.
 //
 // What no call can return goes to the logger and to the handler of [WithEventHandler], as an [Event]:
 // disconnects, failed handlers, dropped messages, dead letters, publishes that the server denied.

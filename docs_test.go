@@ -35,16 +35,18 @@ const docsModule = "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats
 
 var readmes = []string{"README.md", "README.zh-CN.md"}
 
-// TestDocsCompile compiles every Go block of the READMEs and of the package comment, all at once.
+// TestDocsCompile compiles every Go block of the READMEs, of docs and of the package comment, all at once.
 // A block is a program, declarations, or statements; to the latter two the imports are added, and
 // statements stand in a function with the parameters of fragmentParameters. The sources exist in
 // an overlay only, so that they belong to the module and nothing is written into it.
 func TestDocsCompile(t *testing.T) {
 	t.Parallel()
+	pages, err := filepath.Glob("docs/*.md")
+	require.NoError(t, err)
 	var blocks []docBlock
-	for _, readme := range readmes {
-		found := fencedBlocks(t, readme, "go")
-		require.NotEmpty(t, found, readme)
+	for _, page := range append(pages, readmes...) {
+		found := fencedBlocks(t, page, "go")
+		require.True(t, len(found) > 0 || strings.HasPrefix(page, "docs"), page)
 		for _, b := range found {
 			formatted, err := format.Source([]byte(b.text))
 			if assert.NoError(t, err, b) {
@@ -329,7 +331,7 @@ func saysValue(cell string, v any) bool {
 
 var errorRow = regexp.MustCompile("(?m)^\\| `(Err[A-Za-z]+)` \\|")
 
-// TestReadmeErrorTable compares the table of the errors with errors.go.
+// TestReadmeErrorTable compares the tables of the errors with errors.go.
 func TestReadmeErrorTable(t *testing.T) {
 	t.Parallel()
 	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, 0)
@@ -346,7 +348,7 @@ func TestReadmeErrorTable(t *testing.T) {
 			}
 		}
 	}
-	for _, readme := range readmes {
+	for _, readme := range append([]string{"docs/errors.md"}, readmes...) {
 		var rows []string
 		for _, m := range errorRow.FindAllStringSubmatch(docText(t, readme), -1) {
 			rows = append(rows, m[1])

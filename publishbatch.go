@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 )
 
@@ -77,11 +78,14 @@ func (e *BatchError) Error() string {
 	return text
 }
 
-// Unwrap returns the errors of the messages.
+// Unwrap returns the errors of the messages, and that others are stored, where some are.
 func (e *BatchError) Unwrap() []error {
-	errs := make([]error, len(e.Failed))
+	errs := make([]error, len(e.Failed), len(e.Failed)+1)
 	for i, failure := range e.Failed {
 		errs[i] = failure.Err
+	}
+	if len(e.Failed) < e.Messages {
+		errs = append(errs, fault.Doubt("others are stored"))
 	}
 	return errs
 }

@@ -2,7 +2,6 @@ package conn
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,13 +9,14 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // The ends of a wait for an answer.
 var (
-	ErrUnanswered = errors.New("no acknowledgement came")
-	ErrBroken     = errors.New("the connection broke before the acknowledgement came")
+	ErrUnanswered error = fault.Doubt("no acknowledgement came")
+	ErrBroken     error = fault.Doubt("the connection broke before the acknowledgement came")
 )
 
 const (

@@ -261,7 +261,7 @@ func (c *Conn) Request(ctx context.Context, op, subject string, header natsgo.He
 	case <-ctx.Done():
 		return nil, c.unanswered(op, subject, breaks, fault.Ended(ctx))
 	case <-c.ctx.Done():
-		return nil, fault.New(op, subject, fault.ErrClosed, "while waiting for the answer")
+		return nil, fault.New(op, subject, fault.ErrClosed, "%w", fault.Doubt("while waiting for the answer"))
 	}
 }
 

@@ -3,6 +3,7 @@ package fault
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -45,11 +46,29 @@ var codes = map[error][]jetstream.ErrorCode{
 	// Clusters, replicas, an API level, and what an older server finds of a newer one.
 	ErrUnsupported: {10010, 10036, 10074, 10185, 10194, 10195},
 	// Of the account, the server, the cluster and its peers.
-	ErrResourceLimit:   {10002, 10005, 10023, 10026, 10027, 10028, 10047, 10120, 10121, 10122, 10125, 10153},
-	ErrInvalidArgument: {10052}, // all that is wrong with a stream's configuration
+	ErrResourceLimit: {10002, 10005, 10023, 10026, 10027, 10028, 10047, 10120, 10121, 10122, 10125, 10153},
+	// All that is wrong with a stream's configuration, and with a consumer's filters, for which upstream's errors
+	// have another class than the server's.
+	ErrInvalidArgument: {10052, 10136, 10138, 10139},
 	// What passes, or is not known.
 	nil: {10040, 10044, 10129, CodeAtomicIncomplete, 10202, 10208, 10224},
 }
+
+// internal are the server's own failures.
+var internal = []jetstream.ErrorCode{
+	10006, 10007, 10012, 10029, 10041, 10042, 10045, 10048, 10049, 10050, 10051, 10053, CodeDeleteFailed, 10062, 10064,
+	10066, 10067, 10069, 10072, 10096, 10104, 10110, 10111, 10117, 10228,
+}
+
+var sentinelOf = sync.OnceValue(func() map[jetstream.ErrorCode]error {
+	all := map[jetstream.ErrorCode]error{}
+	for sentinel, listed := range codes {
+		for _, code := range listed {
+			all[code] = sentinel
+		}
+	}
+	return all
+})
 
 // fullTexts are what a full stream says: 10077 has the store's own text, and other failures have it too, such
 // as that of a server that is shutting down (nats-server, server/store.go).
@@ -57,10 +76,8 @@ var fullTexts = []string{"maximum messages", "maximum bytes"}
 
 // kindOfCode returns the sentinel of an error of the JetStream API, or nil.
 func kindOfCode(api *jetstream.APIError) error {
-	for sentinel, all := range codes {
-		if slices.Contains(all, api.ErrorCode) {
-			return sentinel
-		}
+	if sentinel, ok := sentinelOf()[api.ErrorCode]; ok {
+		return sentinel
 	}
 	switch {
 	case api.ErrorCode == CodeStoreFailed && slices.ContainsFunc(fullTexts, func(text string) bool {
@@ -76,6 +93,7 @@ func kindOfCode(api *jetstream.APIError) error {
 // The classes of errors of the JetStream API.
 const (
 	classInvalid     = 400
+	classNotFound    = 404
 	classCrowded     = 429
 	classUnavailable = 503
 )
@@ -83,11 +101,41 @@ const (
 // passing are the codes of errors that pass, although their classes or sentinels do not say so: a full disk or
 // a burst of requests, what is still in process, a cluster in the middle of something, and servers that are
 // not there at the moment.
-var passing = []jetstream.ErrorCode{10009, 10023, 10118, 10119, CodeDuplicateInProcess, 10202}
+var passing = []jetstream.ErrorCode{
+	10004, 10008, 10009, 10023, 10035, 10063, 10075, 10118, 10119, CodeDuplicateInProcess, 10163, 10202,
+}
 
 // Passes tells whether an error of the JetStream API is about a state of the server that passes, so that the
 // same may be done a moment later.
 func Passes(api *jetstream.APIError) bool {
 	return api.Code == classCrowded || slices.Contains(passing, api.ErrorCode) ||
-		api.Code == classUnavailable && Kind(api) == nil
+		api.Code == classUnavailable && kindOfCode(api) == nil
+}
+
+// ofCode is the class of an error of the JetStream API.
+func ofCode(api *jetstream.APIError) (class Class) {
+	passes, sentinel := Passes(api), kindOfCode(api)
+	switch {
+	case sentinel != nil:
+		class = Classify(sentinel, nil)
+	case passes, api.ErrorCode == CodeStoreFailed:
+		class = Class{Unavailable, again}
+	case slices.Contains(internal, api.ErrorCode), api.Code >= 500:
+		class = Class{Internal, 0}
+	case api.Code == classNotFound:
+		class = Class{NotFound, 0}
+	case slices.Contains(codes[nil], api.ErrorCode), api.Code != 0:
+		class = Class{FailedPrecondition, 0}
+	case api.ErrorCode != 0:
+		class = Class{InvalidArgument, 0}
+	default:
+		class = Class{Unknown, 0}
+	}
+	if passes {
+		class.marks |= again
+	}
+	if api.ErrorCode == CodeDuplicateInProcess {
+		class.marks |= doubt
+	}
+	return class
 }

@@ -10,5 +10,6 @@
 //   - handler.go: what a panic becomes.
 //   - denial.go: what a server's permission error denies.
 //   - upstream.go: [Kind], the sentinel of an error of nats.go or of the JetStream API.
+//   - class.go: [Classify], whether an error may pass, and whether what was asked for may have been done.
 //   - codes.go: the errors of the JetStream API, and which of them pass.
 package fault

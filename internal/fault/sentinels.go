@@ -1,60 +1,67 @@
 package fault
 
-import (
-	"errors"
-	"fmt"
-)
+import "fmt"
 
 // The sentinels. The root package names them too, with what each means to a caller.
 var (
-	ErrClosed         = errors.New("client is closed")
-	ErrNotConnected   = errors.New("not connected")
-	ErrConnectionLost = errors.New("connection lost while the request was in flight")
-	ErrBufferFull     = errors.New("reconnect buffer is full")
-	ErrUnflushed      = errors.New("published data did not reach the server")
-	ErrDrainTimeout   = errors.New("draining did not finish in time")
-	ErrAuthorization  = errors.New("authorization refused")
-	ErrPermission     = errors.New("permission denied")
+	ErrClosed         = named("client is closed", FailedPrecondition, 0)
+	ErrNotConnected   = named("not connected", Unavailable, again)
+	ErrConnectionLost = named("connection lost while the request was in flight", Unavailable, again|doubt)
+	ErrBufferFull     = named("reconnect buffer is full", ResourceExhausted, again)
+	ErrUnflushed      = named("published data did not reach the server", DataLoss, doubt)
+	ErrDrainTimeout   = named("draining did not finish in time", DeadlineExceeded, 0)
+	ErrAuthorization  = named("authorization refused", Unauthenticated, 0)
+	ErrPermission     = named("permission denied", PermissionDenied, 0)
 
-	ErrInvalidConfig   = errors.New("invalid configuration")
-	ErrInvalidArgument = errors.New("invalid argument")
-	ErrInvalidSubject  = errors.New("invalid subject")
-	ErrInvalidHeader   = errors.New("invalid header")
-	ErrReservedHeader  = errors.New("header is a command to the server")
-	ErrPayloadTooLarge = errors.New("payload too large")
+	ErrInvalidConfig   = named("invalid configuration", InvalidArgument, 0)
+	ErrInvalidArgument = named("invalid argument", InvalidArgument, 0)
+	ErrInvalidSubject  = named("invalid subject", InvalidArgument, 0)
+	ErrInvalidHeader   = named("invalid header", InvalidArgument, 0)
+	ErrReservedHeader  = named("header is a command to the server", InvalidArgument, 0)
+	ErrPayloadTooLarge = named("payload too large", InvalidArgument, 0)
 
-	ErrTimeout      = errors.New("timed out")
-	ErrNoResponders = errors.New("no responders")
-	ErrNoReply      = errors.New("message asks for no reply")
-	ErrNotJetStream = errors.New("not a JetStream message")
-	ErrAlreadyAcked = errors.New("message is already acknowledged")
-	ErrLateAck      = errors.New("acknowledged after the ack wait")
-	ErrSlowConsumer = errors.New("slow consumer, messages dropped")
-	ErrUnsubscribed = errors.New("unsubscribed")
-	ErrStopped      = errors.New("stopped")
-	ErrHandlerPanic = errors.New("handler panicked")
+	ErrTimeout      = named("timed out", DeadlineExceeded, again|doubt)
+	ErrNoResponders = named("no responders", Unavailable, again)
+	ErrNoReply      = named("message asks for no reply", FailedPrecondition, 0)
+	ErrNotJetStream = named("not a JetStream message", FailedPrecondition, 0)
+	ErrAlreadyAcked = named("message is already acknowledged", FailedPrecondition, 0)
+	ErrLateAck      = named("acknowledged after the ack wait", DeadlineExceeded, 0)
+	ErrSlowConsumer = named("slow consumer, messages dropped", ResourceExhausted, 0)
+	ErrUnsubscribed = named("unsubscribed", Canceled, 0)
+	ErrStopped      = named("stopped", Canceled, 0)
+	ErrHandlerPanic = named("handler panicked", Internal, 0)
 
-	ErrJetStreamDisabled = errors.New("JetStream is not enabled")
-	ErrNoStream          = errors.New("no stream stores the subject")
-	ErrStreamNotFound    = errors.New("stream not found")
-	ErrStreamFull        = errors.New("stream is full")
-	ErrConsumerNotFound  = errors.New("consumer not found")
-	ErrOneAnswer         = errors.New(`each question gets one answer only: where the JetStream API is imported from another account, its export needs response_type: "Stream"`)
+	ErrJetStreamDisabled = named("JetStream is not enabled", Unimplemented, 0)
+	ErrNoStream          = named("no stream stores the subject", NotFound, 0)
+	ErrStreamNotFound    = named("stream not found", NotFound, 0)
+	ErrStreamFull        = named("stream is full", ResourceExhausted, again)
+	ErrConsumerNotFound  = named("consumer not found", NotFound, 0)
+	ErrOneAnswer         = named(`each question gets one answer only: where the JetStream API is imported from another account, its export needs response_type: "Stream"`, FailedPrecondition, 0)
 	ErrPullRefused       = fmt.Errorf("%w: the consumer allows no such pull", ErrInvalidArgument)
-	ErrBucketNotFound    = errors.New("bucket not found")
-	ErrKeyNotFound       = errors.New("key not found")
-	ErrObjectNotFound    = errors.New("object not found")
-	ErrObjectCorrupt     = errors.New("object is corrupt")
-	ErrAlreadyExists     = errors.New("already exists")
-	ErrLockLost          = errors.New("lock is lost")
-	ErrConflict          = errors.New("conflicting revision")
-	ErrMessageNotFound   = errors.New("message not found")
-	ErrOverlap           = errors.New("overlaps with another one")
-	ErrWrongStream       = errors.New("another stream stores the subject")
-	ErrWrongDomain       = errors.New("another domain has answered")
-	ErrSealed            = errors.New("stream is sealed")
-	ErrFeatureDisabled   = errors.New("the stream does not allow it")
-	ErrUnsupported       = errors.New("the server does not support it")
-	ErrResourceLimit     = errors.New("resource limit reached")
-	ErrTooManyRequests   = errors.New("too many requests")
+	ErrBucketNotFound    = named("bucket not found", NotFound, 0)
+	ErrKeyNotFound       = named("key not found", NotFound, 0)
+	ErrObjectNotFound    = named("object not found", NotFound, 0)
+	ErrObjectCorrupt     = named("object is corrupt", DataLoss, 0)
+	ErrAlreadyExists     = named("already exists", AlreadyExists, 0)
+	ErrLockLost          = named("lock is lost", Aborted, 0)
+	ErrConflict          = named("conflicting revision", Aborted, 0)
+	ErrMessageNotFound   = named("message not found", NotFound, 0)
+	ErrOverlap           = named("overlaps with another one", FailedPrecondition, 0)
+	ErrWrongStream       = named("another stream stores the subject", FailedPrecondition, 0)
+	ErrWrongDomain       = named("another domain has answered", Unavailable, again|doubt)
+	ErrSealed            = named("stream is sealed", FailedPrecondition, 0)
+	ErrFeatureDisabled   = named("the stream does not allow it", FailedPrecondition, 0)
+	ErrUnsupported       = named("the server does not support it", Unimplemented, 0)
+	ErrResourceLimit     = named("resource limit reached", ResourceExhausted, 0)
+	ErrTooManyRequests   = named("too many requests", ResourceExhausted, again)
 )
+
+// sentinel is an error that is known by its identity.
+type sentinel struct { //nolint:errname // it is one of the names above, never a type to look for
+	text  string
+	class Class
+}
+
+func (s *sentinel) Error() string { return s.text }
+
+func named(text, kind string, marks marks) error { return &sentinel{text, Class{kind, marks}} }

@@ -47,6 +47,8 @@ func (p *Publisher) goOn(ctx context.Context, op string, m *natsgo.Msg, call *co
 func (p *Publisher) unstored(ctx context.Context, op, subject string, kind, last error, doubted bool) error {
 	var cause fault.Joined
 	switch {
+	case errors.Is(kind, fault.ErrClosed) && doubted && last == nil:
+		last = conn.ErrUnanswered
 	case errors.Is(kind, fault.ErrClosed):
 	case errors.Is(fault.Ended(ctx), context.Canceled):
 		kind, cause = nil, fault.Joined{fault.Ended(ctx)}
