@@ -34,9 +34,15 @@ func (w *writer) commit(ctx context.Context) error {
 			w.store.leaveBehind(w.subject, lost) // another writer may have replaced the object already
 			return lost
 		default:
-			var again bool
-			if again, err = w.mayReplace(ctx, now); again && race < races {
+			if err = w.mayReplace(ctx, now); err != nil {
+				break
+			}
+			var shared bool
+			if shared, err = w.store.shared(ctx, opPut, now); errors.Is(err, fault.ErrConflict) && race < races {
 				continue
+			}
+			if shared {
+				now.info = nil // the other name keeps the chunks
 			}
 		}
 		if err != nil {
@@ -65,24 +71,14 @@ func (w *writer) commit(ctx context.Context) error {
 	}
 }
 
-// mayReplace tells what speaks against putting the object in the place of the version that is there, or that it has
-// to be looked at again.
-func (w *writer) mayReplace(ctx context.Context, now version) (again bool, err error) {
+// mayReplace tells what speaks against putting the object in the place of the version that is there.
+func (w *writer) mayReplace(ctx context.Context, now version) error {
 	if w.replaces != nil {
-		err = w.replaces(now)
+		if err := w.replaces(now); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		err = w.verify(ctx, false)
-	}
-	shared := false
-	if err == nil {
-		shared, err = w.store.shared(ctx, opPut, now)
-	}
-	if err == nil && shared { // a rename was cut: the other name keeps the chunks
-		err = w.store.remove(ctx, opPut, now)
-		return err == nil || errors.Is(err, fault.ErrConflict), err
-	}
-	return false, err
+	return w.verify(ctx, false)
 }
 
 // committed ends an upload that is the object now, unless a Sweep has taken its chunks: then what it replaced is put
@@ -91,7 +87,7 @@ func (w *writer) committed(ctx context.Context, old version, sequence uint64) er
 	err := w.verify(ctx, true)
 	if err == nil {
 		w.uploaded.ModTime = time.Now().UTC() // about the server's
-		w.store.release(ctx, old, false)
+		w.store.release(ctx, old)
 		return nil
 	}
 	if !errors.Is(err, fault.ErrObjectCorrupt) {

@@ -11,15 +11,19 @@ import (
 // removeFull deletes v in a bucket that has no room for the mark of a deletion: first its chunks go, then, when that
 // is not enough, its metadata. What a crash leaves of it is an object without content, or none.
 func (s *Store) removeFull(ctx context.Context, op string, v version) error {
-	expected := []uint64{v.sequence, 0}
-	for step, sequence := range expected {
-		err := s.evict(ctx, op, v, step)
-		if err == nil {
-			_, err = s.storeMeta(ctx, op, version{info: tombstone(v.info)}, sequence)
-		}
-		if !errors.Is(err, fault.ErrStreamFull) {
+	shared, err := s.evict(ctx, op, v, 0)
+	if err == nil {
+		err = s.bury(ctx, op, v, shared)
+	}
+	if errors.Is(err, fault.ErrStreamFull) {
+		if _, err = s.evict(ctx, op, v, 1); err != nil {
 			return err
 		}
+		v.sequence = 0
+		err = s.bury(ctx, op, v, shared)
+	}
+	if !errors.Is(err, fault.ErrStreamFull) {
+		return err
 	}
 	s.reports.Unmarked(s.bucket, v.info.Name)
 	return nil
@@ -35,7 +39,7 @@ func (s *Store) makeRoom(ctx context.Context, name string, source position, step
 	if err != nil || !v.there() || uint64(source.size) > v.info.Size {
 		return false
 	}
-	if err := s.evict(ctx, opPut, v, step); err != nil {
+	if _, err := s.evict(ctx, opPut, v, step); err != nil {
 		return false
 	}
 	_, err = source.Seek(source.offset, io.SeekStart)
@@ -43,14 +47,14 @@ func (s *Store) makeRoom(ctx context.Context, name string, source position, step
 }
 
 // evict removes the chunks of v, unless another name needs them, and in the second step its metadata.
-func (s *Store) evict(ctx context.Context, op string, v version, step int) error {
+func (s *Store) evict(ctx context.Context, op string, v version, step int) (shared bool, err error) {
 	if step > 0 {
-		_, err := s.purgeSubject(ctx, MetaSubject(s.bucket, v.info.Name), v.sequence)
-		return err
+		_, err = s.purgeSubject(ctx, MetaSubject(s.bucket, v.info.Name), v.sequence)
+		return false, err
 	}
-	shared, err := s.shared(ctx, op, v)
+	shared, err = s.shared(ctx, op, v)
 	if err == nil && !shared && v.hasChunks() {
 		err = s.purgeWithin(ctx, v.info.NUID)
 	}
-	return err
+	return shared || err != nil, err // in doubt they are left
 }

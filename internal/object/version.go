@@ -52,11 +52,12 @@ type record struct {
 
 // moved tells which other name has, or may get, the chunks of an object that is renamed: see rename.
 type moved struct {
-	From string `json:"renamed_from,omitempty"`
-	To   string `json:"renamed_to,omitempty"`
+	From   string `json:"renamed_from,omitempty"`
+	To     string `json:"renamed_to,omitempty"`
+	Undone string `json:"rename_undone,omitempty"` // it was going there
 }
 
-func (m moved) other() string { return cmp.Or(m.From, m.To) }
+func (m moved) other() string { return cmp.Or(m.From, m.To, m.Undone) }
 
 // version is the metadata of an object as it is stored, also that of a deleted one. There is no info
 // when nothing is stored under the name; the sequence is 0 then.
