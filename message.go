@@ -3,14 +3,12 @@ package nats
 import (
 	"context"
 	"encoding/json"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
@@ -35,7 +33,7 @@ type Message struct {
 	msg     *natsgo.Msg            // as received; nil on a message that the caller made
 	origin  *origin                // nil on a message that the caller made
 	meta    *jetstream.MsgMetadata // where Reply does not say it: see Consume and GetMessage; else nil
-	acked   wire.Token             // taken once a final acknowledgement was sent
+	acked   wire.Token             // taken once a final acknowledgement, or an answer, was sent
 	with    *messageOptions        // what With said; else nil
 	renewed int64                  // when InProgress was called last, in Unix nanoseconds; 0 for never
 }
@@ -77,23 +75,25 @@ func (m *Message) Respond(data []byte) error {
 func (m *Message) RespondMsg(resp *Message) error {
 	switch {
 	case resp == nil:
-		return fail("respond", m.Subject, ErrInvalidArgument, "the response is nil")
+		return fail(opRespond, m.Subject, ErrInvalidArgument, "the response is nil")
 	case m.Reply == "" || m.origin == nil:
-		return fail("respond", m.Subject, ErrNoReply, "")
+		return fail(opRespond, m.Subject, ErrNoReply, "")
 	case m.isJetStream():
-		return fail("respond", m.Subject, ErrNoReply, "a stream's message is acknowledged, not answered")
+		return fail(opRespond, m.Subject, ErrNoReply, "a stream's message is acknowledged, not answered")
 	}
-	return m.origin.client.publish(context.Background(), "respond", m.Reply, resp.Reply, resp.Header, resp.Data)
+	err := m.origin.client.publish(context.Background(), opRespond, m.Reply, resp.Reply, resp.Header, resp.Data)
+	if err == nil {
+		m.acked.Take()
+	}
+	return err
 }
 
-// RespondError answers with an error in the convention of NATS services (ADR-32): the headers
-// Nats-Service-Error-Code and Nats-Service-Error, and no data. Code is the service's own, often an
-// HTTP status. It returns what Respond returns.
+const opRespond = "respond"
+
+// RespondError answers with an error, as a RequestHandler does that returns a *ServiceError with the code and the
+// description. It returns what Respond returns.
 func (m *Message) RespondError(code int, description string) error {
-	return m.RespondMsg(&Message{Header: natsgo.Header{
-		micro.ErrorCodeHeader: {strconv.Itoa(code)},
-		micro.ErrorHeader:     {description},
-	}})
+	return m.respondError(&ServiceError{Code: code, Description: description})
 }
 
 // DecodeJSON unmarshals the payload into v, a pointer.

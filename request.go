@@ -15,7 +15,8 @@ import (
 // ErrNotConnected: nothing was sent. When the connection breaks while the request is in flight it
 // waits on, since the answer may still come after a quick reconnect, and then returns
 // ErrConnectionLost: the request may have been handled, and the caller decides whether to repeat
-// it. The other errors are those of Publish.
+// it. An answer that is the error of a service is returned beside a *ServiceError. The other errors are those of
+// Publish.
 func (c *Client) Request(ctx context.Context, subject string, data []byte, timeout time.Duration) (*Message, error) {
 	return c.requestChecked(ctx, subject, nil, data, timeout)
 }
@@ -40,5 +41,5 @@ func (c *Client) requestChecked(ctx context.Context, subject string, header nats
 	if err != nil {
 		return nil, err
 	}
-	return c.pulled.message(m), nil
+	return c.pulled.message(m), wrap(op, subject, serviceErrorOf(m))
 }

@@ -46,7 +46,8 @@ func TestRequest(t *testing.T) {
 	require.NoError(t, err)
 	assert.Empty(t, answer.Data)
 	answer, err = client.Request(ctx, "service.fail", nil, time.Second)
-	require.NoError(t, err)
+	require.ErrorIs(t, err, &nats.ServiceError{Code: 404, Description: "no such order"})
+	require.EqualError(t, err, `request "service.fail": service error 404: no such order`)
 	assert.Equal(t, "404", answer.Header.Get(micro.ErrorCodeHeader))
 	assert.Equal(t, "no such order", answer.Header.Get(micro.ErrorHeader))
 

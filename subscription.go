@@ -46,8 +46,11 @@ type SubscriptionStats struct {
 	// Handled messages, of which Failed ended in an error or a panic.
 	Handled uint64
 	Failed  uint64
-	// Dropped messages exceeded the pending limits.
+	// Dropped messages exceeded the pending limits or WithMaxInFlight.
 	Dropped uint64
+	// Unanswered requests are those of HandleRequests whose senders wait for no answer: they were handled, and the
+	// answers dropped.
+	Unanswered uint64
 }
 
 func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler, opts []SubscribeOption) (*Subscription, error) {
@@ -80,6 +83,9 @@ func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler
 		if opt != nil {
 			opt(&o)
 		}
+	}
+	if o.InFlight != 0 && o.Refuse == nil {
+		return nil, fail(op, subject, ErrInvalidArgument, "WithMaxInFlight is for requests, whose senders are told: HandleRequests")
 	}
 	lazily := c.opts.background && !c.conn.WasUp() // it takes effect with the first connection
 	s, err := c.subs.Subscribe(ctx, subject, queue, o, lazily)

@@ -125,19 +125,23 @@ func (c *Conn) Publish(ctx context.Context, subject, reply string, header natsgo
 	if err != nil {
 		return err
 	}
-	switch {
-	case header != nil:
-		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: reply, Header: header, Data: data})
-	case reply != "":
-		err = c.nc.PublishRequest(subject, reply, data)
-	default:
-		err = c.nc.Publish(subject, data)
-	}
+	err = c.send(subject, reply, header, data)
 	pass.Leave()
 	if errors.Is(err, natsgo.ErrReconnectBufExceeded) {
 		err = c.why(err)
 	}
 	return err
+}
+
+// send enters nats.go by its cheapest door.
+func (c *Conn) send(subject, reply string, header natsgo.Header, data []byte) error {
+	switch {
+	case header != nil:
+		return c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: reply, Header: header, Data: data})
+	case reply != "":
+		return c.nc.PublishRequest(subject, reply, data)
+	}
+	return c.nc.Publish(subject, data)
 }
 
 // why adds to err why there is no connection.
@@ -156,10 +160,7 @@ func (c *Conn) TryPublish(subject, reply string, data []byte) error {
 	if _, ok := c.enterNow(0); !ok {
 		return errNoRoom
 	}
-	if reply == "" {
-		return c.nc.Publish(subject, data)
-	}
-	return c.nc.PublishRequest(subject, reply, data)
+	return c.send(subject, reply, nil, data)
 }
 
 // PublishMsg is Publish of a message with a header or a reply subject.

@@ -46,6 +46,9 @@ type waiter struct {
 	reply   string           // the subject of the answer, once it is open
 	answer  chan *natsgo.Msg // nil when the server denied the request
 	call    *Call            // whose answers are several, or nil
+	many    bool             // all answers are kept: in the channel, and what it has no room for in rest
+	rest    []*natsgo.Msg
+	size    int // of rest, in bytes
 	denied  error
 	timer   *time.Timer
 	begun   time.Time
@@ -132,6 +135,7 @@ func (w *waiter) clear() {
 		<-w.answer
 	}
 	w.subject, w.reply, w.denied, w.call, w.pass = "", "", nil, nil, Pass{}
+	w.many, w.rest, w.size = false, nil, 0
 }
 
 // forget is called with the lock held.
@@ -176,6 +180,8 @@ func (r *requests) accept(m *natsgo.Msg) (*Call, Asker) {
 	w := r.waiting[m.Subject[:len(r.prefix)+len(call)]]
 	switch {
 	case w == nil:
+	case w.many:
+		r.keep(w, m)
 	case w.call == nil:
 		r.forget(w)
 		w.answer <- m // it has room
@@ -185,6 +191,29 @@ func (r *requests) accept(m *natsgo.Msg) (*Call, Asker) {
 		w.push(m)
 	}
 	return nil, nil
+}
+
+// keep is called with the lock held. What is more than a subscription may have waiting is the end.
+func (r *requests) keep(w *waiter, m *natsgo.Msg) {
+	w.size += m.Size()
+	w.rest = append(w.rest, m)
+	if w.size > natsgo.DefaultSubPendingBytesLimit {
+		w.rest[len(w.rest)-1], w.denied = nil, natsgo.ErrSlowConsumer
+		r.forget(w)
+	}
+	w.refill()
+}
+
+// refill is called with the lock held.
+func (w *waiter) refill() {
+	for len(w.rest) > 0 && len(w.answer) < cap(w.answer) {
+		m := w.rest[0]
+		w.rest = w.rest[1:]
+		w.answer <- m
+		if m != nil {
+			w.size -= m.Size()
+		}
+	}
 }
 
 // push is called with the lock held, so there is room after the oldest answer has gone.
@@ -223,46 +252,103 @@ func (r *requests) settle(ctx context.Context, most time.Duration) {
 // Request sends and waits for one answer. Unlike nats.go's it outlives a reconnect, tells a broken
 // connection from a silent responder, and needs no context for its timeout; 0 is the request timeout.
 func (c *Conn) Request(ctx context.Context, op, subject string, header natsgo.Header, data []byte, timeout time.Duration) (*natsgo.Msg, error) {
+	w, breaks, err := c.ask(ctx, op, subject, header, data, timeout, false)
+	if err != nil {
+		return nil, err
+	}
+	defer c.requests.close(w)
+	return c.answer(ctx, op, w, breaks, timeout)
+}
+
+// RequestMany sends and hands over the answers, one after the other, until each returns false, no further one comes
+// within stall, where that is not zero, or the time is up, which is the end of ctx or else the request timeout.
+func (c *Conn) RequestMany(ctx context.Context, op, subject string, header natsgo.Header, data []byte, stall time.Duration, each func(*natsgo.Msg) bool) error {
+	timeout := c.o.RequestTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = max(time.Until(deadline), 1)
+	}
+	w, breaks, err := c.ask(ctx, op, subject, header, data, timeout, true)
+	if err != nil {
+		return err
+	}
+	defer c.requests.close(w)
+	for wait, first := timeout, true; ; first = false {
+		m, err := c.answer(ctx, op, w, breaks, wait)
+		switch {
+		case errors.Is(ctx.Err(), context.Canceled):
+			return fault.Wrap(op, subject, fault.Ended(ctx))
+		case err != nil && !first && errors.Is(err, fault.ErrTimeout):
+			return nil
+		case err != nil || !each(m):
+			return err
+		}
+		c.requests.mu.Lock()
+		w.refill()
+		c.requests.mu.Unlock()
+		if stall > 0 {
+			wait = min(stall, time.Until(w.until))
+			w.timer.Reset(wait)
+		}
+	}
+}
+
+// ask sends a request, to which many answers may come. The waiter is to be closed.
+func (c *Conn) ask(ctx context.Context, op, subject string, header natsgo.Header, data []byte, timeout time.Duration, many bool) (*waiter, uint64, error) {
 	switch {
 	case timeout < 0:
-		return nil, fault.New(op, subject, fault.ErrInvalidArgument, "the timeout must not be negative, got %v", timeout)
+		return nil, 0, fault.New(op, subject, fault.ErrInvalidArgument, "the timeout must not be negative, got %v", timeout)
 	case timeout == 0:
 		timeout = c.o.RequestTimeout
 	}
 	if err := fault.Ended(ctx); err != nil {
-		return nil, fault.Wrap(op, subject, err)
+		return nil, 0, fault.Wrap(op, subject, err)
 	}
 	w := c.requests.waiter(timeout)
-	defer c.requests.close(w)
+	w.many = many
 	breaks, err := c.openRequest(ctx, w, op, subject, len(data))
-	if err != nil {
-		return nil, err
-	}
-	if header == nil {
-		err = c.nc.PublishRequest(subject, w.reply, data)
-	} else {
-		err = c.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: w.reply, Header: header, Data: data})
+	if err == nil {
+		err = c.send(subject, w.reply, header, data)
+		err = fault.Wrap(op, subject, wire.Sized(err, header, data, c.MaxPayload()))
 	}
 	w.pass.Leave()
 	if err != nil {
-		return nil, fault.Wrap(op, subject, wire.Sized(err, header, data, c.MaxPayload()))
+		c.requests.close(w)
+		return nil, 0, err
+	}
+	return w, breaks, nil
+}
+
+// answer waits for an answer to what was sent after so many breaks of the connection. One that is there counts,
+// whatever else has happened meanwhile.
+func (c *Conn) answer(ctx context.Context, op string, w *waiter, breaks uint64, timeout time.Duration) (*natsgo.Msg, error) {
+	var err error
+	select {
+	case m := <-w.answer:
+		return w.read(op, m)
+	case <-w.timer.C:
+		err = c.unanswered(op, w.subject, breaks, fmt.Errorf("%w after %v", natsgo.ErrTimeout, timeout))
+	case <-ctx.Done():
+		err = c.unanswered(op, w.subject, breaks, fault.Ended(ctx))
+	case <-c.ctx.Done():
+		err = fault.New(op, w.subject, fault.ErrClosed, "%w", fault.Doubt("while waiting for the answer"))
 	}
 	select {
 	case m := <-w.answer:
-		if m == nil {
-			return nil, fault.Wrap(op, subject, w.denied)
-		}
-		if wire.NoResponders(m) {
-			return nil, fault.Wrap(op, subject, natsgo.ErrNoResponders)
-		}
-		return m, nil
-	case <-w.timer.C:
-		return nil, c.unanswered(op, subject, breaks, fmt.Errorf("%w after %v", natsgo.ErrTimeout, timeout))
-	case <-ctx.Done():
-		return nil, c.unanswered(op, subject, breaks, fault.Ended(ctx))
-	case <-c.ctx.Done():
-		return nil, fault.New(op, subject, fault.ErrClosed, "%w", fault.Doubt("while waiting for the answer"))
+		return w.read(op, m)
+	default:
+		return nil, err
 	}
+}
+
+// read returns the error that m is, if it is one of the server.
+func (w *waiter) read(op string, m *natsgo.Msg) (*natsgo.Msg, error) {
+	switch {
+	case m == nil:
+		return nil, fault.Wrap(op, w.subject, w.denied)
+	case wire.NoResponders(m):
+		return nil, fault.Wrap(op, w.subject, natsgo.ErrNoResponders)
+	}
+	return m, nil
 }
 
 // openRequest opens w when the connection stands and has room, and returns how often it broke so far.

@@ -34,3 +34,18 @@ func Attrs(err error) (attrs []any) {
 	}
 	return attrs
 }
+
+// Answered is the error of a handler whose caller was answered with an error.
+type Answered struct {
+	Told  string // what the caller knows
+	Cause error  // what it does not know; nil when it knows all
+}
+
+func (e *Answered) Error() string {
+	if e.Cause == nil {
+		return e.Told
+	}
+	return e.Cause.Error()
+}
+
+func (e *Answered) Unwrap() error { return e.Cause }

@@ -24,19 +24,33 @@ func (s *Subscription) Stop(cause error) {
 	s.begin(cause)
 	s.mu.Lock()
 	s.stopped.Store(true)
+	waiting := s.queue
 	s.queue = queue{}
 	upstream := s.upstream
 	s.mu.Unlock()
 	s.o.Ended(s.Err())
-	if upstream != nil {
+	for b := waiting.take(); b != nil; b = waiting.take() {
+		s.refuse(b)
+	}
+	switch {
+	case upstream == nil:
+	case s.o.Refuse != nil: // what the server sends meanwhile is refused, too
+		go s.endRefusing()
+	default:
 		s.e.conn.Unsubscribe(upstream) // detached follows
 	}
 	s.finishIfOver()
 }
 
+func (s *Subscription) endRefusing() {
+	bounded, cancel := context.WithTimeout(context.Background(), s.o.DrainTimeout)
+	defer cancel()
+	_, _ = s.e.release(bounded, []*Subscription{s}) // nobody is promised an end in time
+}
+
 // Drain ends the subscription gracefully. The error says what was left when ctx ended.
 func (s *Subscription) Drain(ctx context.Context, cause error) error {
-	left, err := s.e.drain(ctx, cause, []*Subscription{s})
+	left, err := s.e.Drain(ctx, cause, []*Subscription{s})
 	if left.InFlight+left.Pending > 0 {
 		return fault.New("drain", s.Subject, fault.ErrDrainTimeout, "%d handlers still running, %d messages not handled: %w",
 			left.InFlight, left.Pending, fault.Ended(ctx))
@@ -61,12 +75,12 @@ func (e *Engine) Close(ctx context.Context) Stats {
 	e.mu.Lock()
 	e.closed = true
 	e.mu.Unlock()
-	left, _ := e.drain(ctx, fault.ErrClosed, e.All()) // that the server is silent shows when the rest is sent
+	left, _ := e.Drain(ctx, fault.ErrClosed, e.All()) // that the server is silent shows when the rest is sent
 	return left
 }
 
-// drain returns the sum of what was left when ctx ended, and the error of release.
-func (e *Engine) drain(ctx context.Context, cause error, subs []*Subscription) (left Stats, err error) {
+// Drain ends subscriptions gracefully. It returns the sum of what was left when ctx ended, and the error of release.
+func (e *Engine) Drain(ctx context.Context, cause error, subs []*Subscription) (left Stats, err error) {
 	for _, s := range subs {
 		s.begin(cause)
 	}

@@ -39,6 +39,7 @@ type Subscription struct {
 	block           int          // messages that a worker takes at a time
 	ahead           atomic.Int64 // of the one worker's that it has not begun
 	handled, failed atomic.Uint64
+	unanswered      atomic.Uint64
 	stopped         atomic.Bool // what waits and what comes is dropped
 }
 
@@ -47,17 +48,20 @@ type Stats struct {
 	Pending, PendingBytes    int // wait for a handler; without the bytes of the few that a worker has taken
 	InFlight                 int // handlers running
 	Handled, Failed, Dropped uint64
+	Unanswered               uint64 // handled requests whose senders wait for no answer
 }
 
 // receive is called by nats.go, for one message at a time.
 func (s *Subscription) receive(m *natsgo.Msg) {
-	dropped := uint64(0)
+	dropped, refused := uint64(0), true
 	s.mu.Lock()
 	switch {
 	case s.stopped.Load():
-	case s.o.Messages > 0 && s.queue.size >= s.o.Messages, s.o.Bytes > 0 && s.queue.bytes+m.Size() > s.o.Bytes:
+	case s.o.Messages > 0 && s.queue.size >= s.o.Messages, s.o.Bytes > 0 && s.queue.bytes+m.Size() > s.o.Bytes,
+		s.o.InFlight > 0 && s.queue.size+s.inFlight >= s.o.InFlight:
 		dropped = s.drop()
 	default:
+		refused = false
 		s.queue.push(m, s.block)
 		if s.running < s.o.Workers {
 			s.running++
@@ -65,6 +69,9 @@ func (s *Subscription) receive(m *natsgo.Msg) {
 		}
 	}
 	s.mu.Unlock()
+	if refused && s.o.Refuse != nil {
+		s.o.Refuse(m)
+	}
 	if dropped > 0 {
 		s.e.reports.Slow(s, dropped, true)
 	}
@@ -95,7 +102,7 @@ func (s *Subscription) run() {
 			s.note(m, s.o.Handle(m))
 		}
 		s.ahead.Store(0) // or the subscription was stopped
-		b.recycle()
+		s.refuse(b)
 		s.mu.Lock()
 		s.inFlight--
 	}
@@ -108,9 +115,22 @@ func (s *Subscription) run() {
 func (s *Subscription) note(m *natsgo.Msg, err error) {
 	if err != nil {
 		s.failed.Add(1)
-		s.e.reports.Failed(m.Subject, s.Queue, err)
+		if told, ok := err.(*fault.Answered); !ok || told.Cause != nil { //nolint:errorlint // it is made by Handle
+			s.e.reports.Failed(m.Subject, s.Queue, err)
+		}
+	}
+	if m.Reply == "" && s.o.Refuse != nil {
+		s.unanswered.Add(1)
 	}
 	s.handled.Add(1)
+}
+
+// refuse drops what is left of a block.
+func (s *Subscription) refuse(b *block) {
+	for s.o.Refuse != nil && b.first < b.last {
+		s.o.Refuse(b.pop())
+	}
+	b.recycle()
 }
 
 // Stats returns the counters.
@@ -119,7 +139,7 @@ func (s *Subscription) Stats() Stats {
 	defer s.mu.Unlock()
 	return Stats{
 		Pending: s.queue.size + int(s.ahead.Load()), PendingBytes: s.queue.bytes, InFlight: s.inFlight,
-		Handled: s.handled.Load(), Failed: s.failed.Load(), Dropped: s.dropped,
+		Handled: s.handled.Load(), Failed: s.failed.Load(), Dropped: s.dropped, Unanswered: s.unanswered.Load(),
 	}
 }
 

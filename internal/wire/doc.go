@@ -9,6 +9,7 @@
 //   - get.go: requests for stored messages, and the answers (ADR-31).
 //   - letter.go: copies of messages that are dead or wait for their next try.
 //   - puback.go: the answer to a publish.
+//   - service.go: the errors of services (ADR-32).
 //   - status.go: messages of the server itself, which have a status instead of a payload.
 //   - line.go: the sizes of lines and payloads, as the server counts them.
 package wire
