@@ -53,4 +53,12 @@ func IsRetryable(err error) bool { return classOf(err).IsRetryable() }
 // may do it twice. Of joined errors one is enough.
 func IsUncertain(err error) bool { return classOf(err).IsUncertain() }
 
-func classOf(err error) fault.Class { return fault.Classify(err, nil) }
+func classOf(err error) fault.Class {
+	return fault.Classify(err, func(err error) (int, bool) {
+		e, ok := err.(*ServiceError) //nolint:errorlint // Classify asks for each of the chain
+		if !ok || e == nil {
+			return 0, false
+		}
+		return e.Code, true
+	})
+}
