@@ -1,4 +1,4 @@
-package conn
+package conn_test
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -58,7 +59,7 @@ func TestNothingIsTakenFromBeforeTLS(t *testing.T) {
 			_, _ = io.Copy(io.Discard, secure)
 		}
 	})
-	c, _ := connection(t, func(o *Options) {
+	c, _ := connection(t, func(o *conn.Options) {
 		o.NATS.TLSConfig = &tls.Config{RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS12}
 	})
 	err := c.Open(within(t, 500*time.Millisecond), func(context.Context) ([]string, error) { return []string{url}, nil })
@@ -72,7 +73,7 @@ func TestCredentialsThatHang(t *testing.T) {
 	s := natstest.RunServer(t)
 	end := make(chan struct{})
 	defer close(end)
-	c, _ := connection(t, func(o *Options) {
+	c, _ := connection(t, func(o *conn.Options) {
 		o.Credentials = func(*natsgo.Options) error { <-end; return errors.New("too late") }
 	})
 	begin := time.Now()
@@ -84,15 +85,15 @@ func TestCredentialsThatHang(t *testing.T) {
 func TestWithoutPings(t *testing.T) {
 	t.Parallel()
 	for _, interval := range []time.Duration{0, -1} {
-		c, _ := open(t, func(o *Options) { o.NATS.PingInterval = interval }, natstest.RunServer(t).URL())
+		c, _ := open(t, func(o *conn.Options) { o.NATS.PingInterval = interval }, natstest.RunServer(t).URL())
 		require.NoError(t, c.RoundTrip(within(t, 5*time.Second), "ping", ""))
 	}
 }
 
 func TestPatienceIsBounded(t *testing.T) {
 	t.Parallel()
-	c, _ := connection(t, func(o *Options) { o.NATS.MaxPingsOut = math.MaxInt })
-	require.Equal(t, maxPatience, c.patience)
+	c, _ := connection(t, func(o *conn.Options) { o.NATS.MaxPingsOut = math.MaxInt })
+	require.Equal(t, conn.MaxPatience, c.Patience())
 }
 
 // timeless is a connection that knows no deadlines, as those through an SSH tunnel.
@@ -113,7 +114,7 @@ func (tunnel) Dial(network, address string) (net.Conn, error) {
 
 func TestDiallerWithoutDeadlines(t *testing.T) {
 	t.Parallel()
-	c, _ := open(t, func(o *Options) { o.NATS.CustomDialer = tunnel{} }, natstest.RunServer(t).URL())
+	c, _ := open(t, func(o *conn.Options) { o.NATS.CustomDialer = tunnel{} }, natstest.RunServer(t).URL())
 	require.NoError(t, c.RoundTrip(within(t, 5*time.Second), "ping", ""))
 }
 
@@ -122,7 +123,7 @@ func TestServersChangeInABlackHole(t *testing.T) {
 	t.Parallel()
 	one, other := natstest.RunServer(t), natstest.RunServer(t)
 	proxy := natstest.NewProxy(t, one.URL())
-	c, _ := open(t, func(o *Options) {
+	c, _ := open(t, func(o *conn.Options) {
 		o.RequestTimeout = 200 * time.Millisecond
 		o.NATS.PingInterval, o.NATS.MaxPingsOut = time.Second, 1 // the least patience
 	}, proxy.URL())

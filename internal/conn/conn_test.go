@@ -1,4 +1,4 @@
-package conn
+package conn_test
 
 import (
 	"bytes"
@@ -20,6 +20,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -28,7 +29,7 @@ type heard struct {
 	mu           sync.Mutex
 	ups          int
 	downs        []error
-	failed       []*ServerError
+	failed       []*conn.ServerError
 	dropped      []string
 	unsubscribed []string
 	refused      []error
@@ -40,9 +41,9 @@ func (h *heard) do(f func()) {
 	defer h.mu.Unlock()
 	f()
 }
-func (h *heard) Up(bool, time.Duration) { h.do(func() { h.ups++ }) }
-func (h *heard) Down(err error)         { h.do(func() { h.downs = append(h.downs, err) }) }
-func (h *heard) Failed(e *ServerError)  { h.do(func() { h.failed = append(h.failed, e) }) }
+func (h *heard) Up(bool, time.Duration)     { h.do(func() { h.ups++ }) }
+func (h *heard) Down(err error)             { h.do(func() { h.downs = append(h.downs, err) }) }
+func (h *heard) Failed(e *conn.ServerError) { h.do(func() { h.failed = append(h.failed, e) }) }
 func (h *heard) Dropped(subject string, _ int, _ int64) {
 	h.do(func() { h.dropped = append(h.dropped, subject) })
 }
@@ -53,7 +54,7 @@ func (h *heard) Refused(err error) { h.do(func() { h.refused = append(h.refused,
 func (h *heard) Closed(error)      { h.do(func() { h.closed = true }) }
 
 // open returns a connection to the servers that is closed with the test.
-func open(t testing.TB, change func(*Options), urls ...string) (*Conn, *heard) {
+func open(t testing.TB, change func(*conn.Options), urls ...string) (*conn.Conn, *heard) {
 	t.Helper()
 	c, h := connection(t, change)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -62,17 +63,17 @@ func open(t testing.TB, change func(*Options), urls ...string) (*Conn, *heard) {
 	return c, h
 }
 
-func connection(t testing.TB, change func(*Options)) (*Conn, *heard) {
+func connection(t testing.TB, change func(*conn.Options)) (*conn.Conn, *heard) {
 	t.Helper()
 	n := natsgo.GetDefaultOptions()
 	n.ReconnectWait, n.ReconnectBufSize, n.MaxReconnect = 20*time.Millisecond, 8<<20, -1
 	n.AsyncErrorCB = func(*natsgo.Conn, *natsgo.Subscription, error) {}
-	o := Options{NATS: &n, ReconnectMaxWait: 100 * time.Millisecond, RequestTimeout: 5 * time.Second}
+	o := conn.Options{NATS: &n, ReconnectMaxWait: 100 * time.Millisecond, RequestTimeout: 5 * time.Second}
 	if change != nil {
 		change(&o)
 	}
 	h := &heard{}
-	c := New(o, h)
+	c := conn.New(o, h)
 	t.Cleanup(c.Close)
 	return c, h
 }
@@ -137,11 +138,11 @@ func TestCallsDuringDisruptions(t *testing.T) {
 			var n natsgo.Options
 			s := natstest.RunServer(t, natstest.WithConfig(func(o *natsserver.Options) { kind(t, o, &n) }))
 			p := natstest.NewProxy(t, s.URL())
-			c, h := open(t, func(o *Options) {
+			c, h := open(t, func(o *conn.Options) {
 				o.NATS.Secure, o.NATS.TLSConfig, o.NATS.TLSHandshakeFirst = n.Secure, n.TLSConfig, n.TLSHandshakeFirst
 				o.NATS.IgnoreDiscoveredServers = true
 			}, p.URL())
-			c.patience = time.Second // for the lines to come
+			c.SetPatience(time.Second)
 			require.NoError(t, c.SetServers([]string{natstest.SilentServer(t, ""), natstest.DeadHost(t), p.URL()}))
 			_ = c.NATS().ForceReconnect()
 			require.NoError(t, c.WaitPast(within(t, 20*time.Second), 1))
@@ -252,7 +253,7 @@ func TestFarServer(t *testing.T) {
 			p := natstest.NewProxy(t, s.URL())
 			p.Delay(400 * time.Millisecond)
 			begin := time.Now()
-			c, _ := open(t, func(o *Options) {
+			c, _ := open(t, func(o *conn.Options) {
 				o.NATS.Secure, o.NATS.TLSConfig, o.NATS.TLSHandshakeFirst = n.Secure, n.TLSConfig, n.TLSHandshakeFirst
 				o.NATS.Timeout = time.Second
 			}, p.URL())
@@ -297,7 +298,7 @@ func TestSlowLine(t *testing.T) {
 			var n natsgo.Options
 			s := natstest.RunServer(t, natstest.WithConfig(func(o *natsserver.Options) { kind(t, o, &n) }))
 			p := natstest.NewProxy(t, s.URL())
-			c, h := open(t, func(o *Options) {
+			c, h := open(t, func(o *conn.Options) {
 				o.NATS.Secure, o.NATS.TLSConfig, o.NATS.TLSHandshakeFirst = n.Secure, n.TLSConfig, n.TLSHandshakeFirst
 			}, p.URL())
 			p.Throttle(512 << 10)
@@ -353,7 +354,7 @@ func TestFlappingServer(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
 	p := natstest.NewProxy(t, s.URL())
-	c, h := open(t, func(o *Options) { o.NATS.ReconnectWait, o.ReconnectMaxWait = 400*time.Millisecond, time.Second }, p.URL())
+	c, h := open(t, func(o *conn.Options) { o.NATS.ReconnectWait, o.ReconnectMaxWait = 400*time.Millisecond, time.Second }, p.URL())
 	end := time.Now().Add(2 * time.Second)
 	for time.Now().Before(end) {
 		if c.IsUp() {
@@ -369,7 +370,7 @@ func TestFlappingServer(t *testing.T) {
 func TestPoisonousSubscription(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	c, h := open(t, func(o *Options) { o.MaxControlLine = 4096 }, s.URL())
+	c, h := open(t, func(o *conn.Options) { o.MaxControlLine = 4096 }, s.URL())
 	long := strings.Repeat("a", 5000)
 	got := make(chan *natsgo.Msg, 1)
 	_, err := c.NATS().ChanSubscribe("good", got)

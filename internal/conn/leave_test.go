@@ -1,4 +1,4 @@
-package conn
+package conn_test
 
 import (
 	"strconv"

@@ -1,4 +1,4 @@
-package conn
+package conn_test
 
 import (
 	"crypto/tls"
@@ -11,6 +11,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
@@ -50,9 +51,9 @@ func TestEveryOptionHasAFate(t *testing.T) {
 	require.Len(t, optionFates, options.NumField())
 
 	given := fullOptions()
-	c := New(Options{NATS: given, RequestTimeout: time.Second}, &heard{})
+	c := conn.New(conn.Options{NATS: given, RequestTimeout: time.Second}, &heard{})
 	t.Cleanup(c.Close)
-	told := c.natsOptions(false)
+	told := c.Told()
 	for i := range options.NumField() {
 		name := options.Field(i).Name
 		was, is := reflect.ValueOf(*given).Field(i), reflect.ValueOf(told).Field(i)
@@ -122,9 +123,9 @@ func TestRefusedOptions(t *testing.T) {
 		"Servers":              func(o *natsgo.Options) error { o.Servers = []string{"x"}; return nil },
 	} {
 		o := natsgo.GetDefaultOptions()
-		require.NoError(t, Check(&o))
+		require.NoError(t, conn.Check(&o))
 		require.NoError(t, option(&o))
-		err := Check(&o)
+		err := conn.Check(&o)
 		require.ErrorIs(t, err, fault.ErrInvalidConfig)
 		require.ErrorContains(t, err, name)
 	}
@@ -134,10 +135,10 @@ func TestRefusedOptions(t *testing.T) {
 func TestOtherWaysToDial(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	c, _ := open(t, func(o *Options) { o.NATS.InProcessServer = s.Embedded() }, "nats://nowhere.invalid:4222")
+	c, _ := open(t, func(o *conn.Options) { o.NATS.InProcessServer = s.Embedded() }, "nats://nowhere.invalid:4222")
 	require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
 	dialler := &counting{}
-	c, _ = open(t, func(o *Options) { o.NATS.CustomDialer = dialler }, s.URL())
+	c, _ = open(t, func(o *conn.Options) { o.NATS.CustomDialer = dialler }, s.URL())
 	require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
 	require.Equal(t, 1, dialler.n)
 }
@@ -154,8 +155,8 @@ func (d *counting) Dial(network, address string) (net.Conn, error) {
 func TestMaxReconnect(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	c, h := open(t, func(o *Options) { o.NATS.MaxReconnect = 2 }, s.URL())
-	discovered, _ := open(t, func(o *Options) { o.NATS.MaxReconnect, o.Discovered = 2, true }, s.URL())
+	c, h := open(t, func(o *conn.Options) { o.NATS.MaxReconnect = 2 }, s.URL())
+	discovered, _ := open(t, func(o *conn.Options) { o.NATS.MaxReconnect, o.Discovered = 2, true }, s.URL())
 	s.Stop()
 	require.Eventually(t, func() (closed bool) {
 		h.do(func() { closed = h.closed })

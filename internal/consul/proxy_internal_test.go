@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consultest"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
 // lockedLog is a log that may be read while it is written.
@@ -309,21 +308,5 @@ func TestLargestTimeout(t *testing.T) {
 	waitUntil(t, "the change", func() bool { return len(*urls.Load()) == 2 })
 	if log.String() != "" {
 		t.Errorf("logged %s", log.String())
-	}
-}
-
-// What is dialled for a query ends with it, not when the system gives up: with the largest timeout it
-// would outlive the package's tests.
-func TestDialEndsWithItsQuery(t *testing.T) {
-	t.Parallel()
-	dead := strings.TrimPrefix(natstest.DeadHost(t), "nats://")
-	r, err := New(Config{Address: dead, Timeout: math.MaxInt64}, "nats", 0, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := r.Resolve(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("a dead agent: %v", err)
 	}
 }
