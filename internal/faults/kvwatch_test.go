@@ -171,9 +171,9 @@ func TestWatchOverKilledLeaders(t *testing.T) {
 		publishEventually(t, "the watcher is fresh", func() bool { return !w.watcher.Stale() })
 		time.Sleep(time.Second) // the load
 	}
-	// An election takes longer, but what was acknowledged before and after it does not wait for it: less
-	// than 2 s, were it not for machines that are busy.
-	assert.Less(t, w.end(), 6*time.Second)
+	// An election takes longer, but what was acknowledged before and after it does not wait for it: less than
+	// 2 s, were it not for machines that are busy, on which a new consumer can be lost with its server again.
+	assert.Less(t, w.end(), 12*time.Second)
 }
 
 // What was acknowledged comes to a watcher also when the bucket has lost its leader and cannot have
