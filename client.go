@@ -16,6 +16,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/discovery"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
@@ -39,7 +40,6 @@ type Client struct {
 	tls       *tlsFiles
 	js        jetstream.JetStream // nil when JetStream is not enabled
 	api       *jsapi.API          // likewise
-	polls     bucketPolls
 	subs      *receive.Engine
 	denied    atomic.Pointer[error]             // the last denied publish that no call has returned
 	userError atomic.Pointer[natsgo.ErrHandler] // of WithNATSOptions
@@ -47,6 +47,7 @@ type Client struct {
 	pulls     pulls
 	publisher *publish.Publisher // nil when JetStream is not enabled
 	consumer  *consume.Engine
+	buckets   *keyvalue.Buckets // likewise
 
 	resolver  Resolver // nil when there is no discovery
 	watching  bool     // the resolver tells of changes

@@ -32,7 +32,7 @@ func WithLease(ttl time.Duration) ElectOption { return func(o *electOptions) { o
 // has returned. Close waits for that, and the next one leads at once. The other errors are those of Lock.
 func (kv *KeyValue) Elect(ctx context.Context, key string, run func(ctx context.Context) error, opts ...ElectOption) error {
 	const op = "elect"
-	if err := kv.checkKey(ctx, op, key); err != nil {
+	if err := kv.check(ctx, op, key); err != nil {
 		return err
 	}
 	if run == nil {
@@ -46,13 +46,13 @@ func (kv *KeyValue) Elect(ctx context.Context, key string, run func(ctx context.
 	}
 	ended, err := kv.client.life.Begin()
 	if err != nil {
-		return kv.fault(op, key, err)
+		return kv.wrap(op, key, err)
 	}
 	defer ended()
 	for {
 		lock, err := kv.Lock(ctx, key, o.lease)
 		if err != nil {
-			return kv.fault(op, key, err)
+			return kv.wrap(op, key, err)
 		}
 		done, err := kv.lead(ctx, lock, run)
 		if done {
@@ -84,9 +84,9 @@ func (kv *KeyValue) lead(ctx context.Context, lock *Lock, run func(ctx context.C
 	lost := release()
 	switch {
 	case ctx.Err() != nil:
-		return true, kv.fault("elect", lock.key, errors.Join(fault.Ended(ctx), other(err, ctx)))
+		return true, kv.wrap("elect", lock.key, errors.Join(fault.Ended(ctx), other(err, ctx)))
 	case errors.Is(context.Cause(lock.ctx), ErrClosed):
-		return true, kv.fault("elect", lock.key, errors.Join(context.Cause(lock.ctx), other(err, lock.ctx)))
+		return true, kv.wrap("elect", lock.key, errors.Join(context.Cause(lock.ctx), other(err, lock.ctx)))
 	case errors.Is(lost, ErrLockLost) && err != nil:
 		return false, fmt.Errorf("%w; %w", lost, err)
 	case errors.Is(lost, ErrLockLost):

@@ -17,6 +17,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
@@ -343,7 +344,7 @@ func (e *DriftError) Error() string {
 	case e.create && !shrinks:
 		remedy = "Ensure" + kind + " adapts it"
 	case kind != "": // neither Ensure takes AllowShrink
-		remedy = "UpdateStream of " + cmp.Or(e.Stream, kvStreamPrefix+e.Bucket) + " goes ahead"
+		remedy = "UpdateStream of " + cmp.Or(e.Stream, keyvalue.StreamPrefix+e.Bucket) + " goes ahead"
 	}
 	return fmt.Sprintf("%s %s %q: differs: %s; %s", verb, what, e.target(), strings.Join(texts, ", "), remedy)
 }

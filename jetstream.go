@@ -11,6 +11,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
@@ -29,6 +30,7 @@ func (c *Client) setupJetStream() (err error) {
 	c.js = c.api.JetStream()
 	c.publisher = publish.New(c.life.Context(), c.api, c.cfg.RequestTimeout)
 	c.consumer = consume.New(c.api, c.publisher, c.life, c.cfg.DrainTimeout, c.log, consumptionReports{c})
+	c.buckets = keyvalue.New(c.api, c.publisher, c.life, c.cfg.RequestTimeout, keyReports{c})
 	return nil
 }
 

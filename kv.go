@@ -2,16 +2,16 @@ package nats
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 )
 
 // KeyValue is a key-value bucket: upstream's jetstream.KeyValue, with the errors of this package,
@@ -20,61 +20,103 @@ import (
 // gets it from Upstream. It is safe for concurrent use.
 type KeyValue struct {
 	jetstream.KeyValue
-	client      *Client
-	bucket      string
-	stream      string
-	prefix      string                      // of the subjects of keys
-	writePrefix string                      // of the subjects to which they are written
-	getPrefix   string                      // of those on which any replica is asked for them
-	origin      string                      // the bucket that this one mirrors, or empty
-	direct      bool                        // every replica answers reads
-	facts       atomic.Pointer[bucketFacts] // as last told
+	client *Client
+	bucket string
+	keys   *keyvalue.Bucket
 }
 
-// newKeyValue asks the server what a handle has to know of its bucket.
-func (c *Client) newKeyValue(ctx context.Context, upstream jetstream.KeyValue) (*KeyValue, error) {
-	asked := time.Now()
-	status, err := upstream.Status(ctx)
-	if err != nil {
+// check refuses what cannot be a key, and a nil context.
+func (kv *KeyValue) check(ctx context.Context, op string, keys ...string) error {
+	return kv.checkKeys(ctx, op, false, keys)
+}
+
+// checkKeys is check of keys, or of filters of keys.
+func (kv *KeyValue) checkKeys(ctx context.Context, op string, filters bool, keys []string) error {
+	if ctx == nil {
+		return errNilContext(op, path(kv.bucket, strings.Join(keys, ",")))
+	}
+	for _, key := range keys {
+		fault := kv.keys.Fault(key, filters)
+		if fault == "" {
+			fault = kv.client.lineFault(len(key) + kv.keys.Line() + kv.client.lineRoom())
+		}
+		if fault != "" {
+			return fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w: %s", jetstream.ErrInvalidKey, fault)
+		}
+	}
+	return nil
+}
+
+// wrap gives err the operation, the bucket and the key.
+func (kv *KeyValue) wrap(op, key string, err error) error {
+	var conflict *keyvalue.Conflict
+	if errors.As(err, &conflict) {
+		return &fault.Error{Op: op, Target: path(kv.bucket, key), Cause: &ConflictError{
+			Bucket: kv.bucket, Key: key, Expected: conflict.Expected, Revision: conflict.Revision, cause: conflict,
+		}}
+	}
+	return kv.keys.Wrap(op, key, err)
+}
+
+// ConflictError is returned when a key was to be written over a revision that is no longer its
+// latest. It is ErrConflict and jetstream.ErrKeyRevisionMismatch.
+type ConflictError struct {
+	// Bucket and Key that were to be written.
+	Bucket, Key string
+	// Expected is the revision that the writer expected; 0 stands for none.
+	Expected uint64
+	// Revision is the latest one, which may be that of a deletion; 0 when there is none, or when the
+	// server could not be asked.
+	Revision uint64
+
+	cause error
+}
+
+func (e *ConflictError) Error() string { return e.cause.Error() }
+
+// Unwrap returns the sentinels and the server's answer.
+func (e *ConflictError) Unwrap() error { return e.cause }
+
+// Get returns the latest value of key. It returns ErrKeyNotFound when there is none or it was
+// deleted, and ErrInvalidArgument for a key that cannot be: keys are tokens of letters, digits and
+// -/_= joined by dots. While disconnected it waits for the connection, and an answer that is lost is
+// asked for again, until ctx ends: then it is ErrNotConnected or ErrTimeout. Any replica answers: right
+// after a write, one that lags can return the value before.
+func (kv *KeyValue) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
+	return kv.get(ctx, key, 0)
+}
+
+// GetRevision returns the value that key had at a revision, or ErrKeyNotFound. The other errors are
+// those of Get.
+func (kv *KeyValue) GetRevision(ctx context.Context, key string, revision uint64) (jetstream.KeyValueEntry, error) {
+	return kv.get(ctx, key, revision)
+}
+
+func (kv *KeyValue) get(ctx context.Context, key string, revision uint64) (jetstream.KeyValueEntry, error) {
+	const op = "get key"
+	if err := kv.check(ctx, op, key); err != nil {
 		return nil, err
 	}
-	info, err := bucketInfo(status)
+	entry, err := kv.keys.Get(ctx, key, revision)
 	if err != nil {
+		return nil, kv.wrap(op, key, err)
+	}
+	return entry, nil
+}
+
+// GetMany returns the latest values of the keys, by key, in one round trip for some hundreds of them.
+// Keys that do not exist are not in the map: none of them does is no error. The errors are those of
+// Get. It needs server 2.11.
+func (kv *KeyValue) GetMany(ctx context.Context, keys ...string) (map[string]jetstream.KeyValueEntry, error) {
+	const op = "get keys"
+	if err := kv.check(ctx, op, keys...); err != nil {
 		return nil, err
 	}
-	return c.boundKeyValue(upstream, info, asked), nil
-}
-
-// boundKeyValue returns the handle of a bucket of whose stream the server has told info.
-func (c *Client) boundKeyValue(upstream jetstream.KeyValue, info *jetstream.StreamInfo, asked time.Time) *KeyValue {
-	kv := &KeyValue{KeyValue: upstream, client: c, bucket: upstream.Bucket(), stream: kvStreamPrefix + upstream.Bucket()}
-	cfg := info.Config
-	kv.facts.Store(factsOf(info, asked))
-	kv.direct = cfg.AllowDirect || cfg.MirrorDirect
-	source := kv.bucket
-	if cfg.Mirror != nil {
-		source = strings.TrimPrefix(cfg.Mirror.Name, kvStreamPrefix)
-		kv.origin = source
+	entries, err := kv.keys.Many(ctx, keys)
+	if err != nil {
+		return nil, kv.wrap(op, "", err)
 	}
-	kv.prefix = kvSubjectPrefix + source + "."
-	kv.writePrefix = kv.prefix
-	kv.getPrefix = c.api.Subject("DIRECT.GET." + kv.stream + "." + kv.prefix)
-	switch {
-	case cfg.Mirror != nil && cfg.Mirror.External != nil && cfg.Mirror.External.APIPrefix != "":
-		kv.writePrefix = cfg.Mirror.External.APIPrefix + "." + kv.prefix
-	case c.api.Subject("") != jetstream.DefaultAPIPrefix:
-		kv.writePrefix = c.api.Subject(kv.prefix)
-	}
-	return kv
-}
-
-// bucketInfo returns what upstream knows of a bucket's stream.
-func bucketInfo(status jetstream.KeyValueStatus) (*jetstream.StreamInfo, error) {
-	known, ok := status.(*jetstream.KeyValueBucketStatus) // upstream has no other
-	if !ok {
-		return nil, fmt.Errorf("unknown status %T", status)
-	}
-	return known.StreamInfo(), nil
+	return entries, nil
 }
 
 // History returns the values that the bucket keeps of key, oldest first, or ErrKeyNotFound.
@@ -92,9 +134,134 @@ func (kv *KeyValue) History(ctx context.Context, key string, opts ...jetstream.W
 		entries = append(entries, entry)
 	}
 	if len(entries) == 0 {
-		return nil, kv.fault(op, key, jetstream.ErrKeyNotFound)
+		return nil, kv.wrap(op, key, jetstream.ErrKeyNotFound)
 	}
 	return entries, nil
+}
+
+// Put sets key and returns the new revision. A nil error means written once: a write is repeated under
+// the same message ID, over restarts, elections and lost answers, until ctx ends. Then the error is
+// ErrNotConnected when nothing was sent, and ErrTimeout or ErrConnectionLost when the write may or may
+// not be stored. The others are ErrBucketNotFound, ErrPayloadTooLarge, ErrStreamFull for a bucket that
+// has no room, and ErrInvalidArgument for a bad key.
+//
+// With jetstream.KeyTTL the key is deleted after a time of whole seconds, as Create has it. Without it the
+// value stays, also where the one before had a time: a time belongs to a value and not to its key.
+func (kv *KeyValue) Put(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
+	return kv.write(ctx, "put key", key, value, keyvalue.Write{}, opts)
+}
+
+// write writes a value with the options of its writer.
+func (kv *KeyValue) write(ctx context.Context, op, key string, value []byte, w keyvalue.Write, opts []jetstream.KVCreateOpt) (revision uint64, err error) {
+	if w.TTL, err = kv.checkWrite(ctx, op, key, opts); err != nil {
+		return 0, err
+	}
+	revision, err = kv.keys.Write(ctx, key, value, w)
+	return revision, kv.wrap(op, key, err)
+}
+
+// checkWrite is check, and returns the time to live that the options give.
+func (kv *KeyValue) checkWrite(ctx context.Context, op, key string, opts []jetstream.KVCreateOpt) (ttl time.Duration, err error) {
+	if err := kv.check(ctx, op, key); err != nil || len(opts) == 0 {
+		return 0, err
+	}
+	if err := readOptions(opts, map[string]any{"ttl": &ttl}); err != nil {
+		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
+	}
+	return ttl, kv.checkTTL(op, key, ttl)
+}
+
+// checkTTL refuses a time to live that the server would round: it counts in seconds.
+func (kv *KeyValue) checkTTL(op, key string, ttl time.Duration) error {
+	if ttl < 0 || ttl%time.Second != 0 {
+		return fail(op, path(kv.bucket, key), ErrInvalidArgument, "a time to live must be of whole seconds, not %v", ttl)
+	}
+	return nil
+}
+
+// PutString is Put of a string.
+func (kv *KeyValue) PutString(ctx context.Context, key, value string, opts ...jetstream.KVCreateOpt) (uint64, error) {
+	return kv.Put(ctx, key, []byte(value), opts...)
+}
+
+// Create sets key only if it does not exist or was deleted, and returns the new revision; otherwise
+// it returns ErrAlreadyExists. With jetstream.KeyTTL the key is deleted after a time of whole seconds:
+// the bucket must allow it, see WithKeyTTLs. The other errors are those of Put.
+func (kv *KeyValue) Create(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
+	const op = "create key"
+	ttl, err := kv.checkWrite(ctx, op, key, opts)
+	if err != nil {
+		return 0, err
+	}
+	revision, err := kv.keys.Create(ctx, key, value, ttl)
+	return revision, kv.wrap(op, key, err)
+}
+
+// Update sets key only if its latest revision is the given one, and returns the new revision;
+// otherwise it returns a *ConflictError with the latest one, which is ErrConflict. A revision of 0 is
+// that of a key that has never been, or whose deletion is forgotten. The options, the fate of a time to
+// live, and the other errors are those of Put.
+func (kv *KeyValue) Update(ctx context.Context, key string, value []byte, revision uint64, opts ...jetstream.KVCreateOpt) (uint64, error) {
+	return kv.write(ctx, "update key", key, value, keyvalue.Write{Expect: true, Revision: revision}, opts)
+}
+
+// Modify sets key to what f makes of its value, and begins again with the new value when another
+// writer was faster, until ctx ends: no change is lost. The value is nil when there is none. An error
+// of f ends it and is returned as it is; f must not change old and may be called many times. Modify
+// returns the new revision. An error that is ErrTimeout or ErrConnectionLost leaves open whether the
+// change was made. The options, the fate of a time to live, and the other errors are those of Put.
+func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) ([]byte, error), opts ...jetstream.KVCreateOpt) (uint64, error) {
+	const op = "modify key"
+	ttl, err := kv.checkWrite(ctx, op, key, opts)
+	if err != nil {
+		return 0, err
+	}
+	if f == nil {
+		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the function is nil")
+	}
+	var own error
+	revision, err := kv.keys.Modify(ctx, key, ttl, func(old []byte) (value []byte, err error) {
+		value, own = f(old)
+		return value, own
+	})
+	if own != nil {
+		return 0, own
+	}
+	return revision, kv.wrap(op, key, err)
+}
+
+// Delete marks key as deleted and keeps its history. Deleting a key that does not exist is no
+// error. With jetstream.LastRevision it returns a *ConflictError when key has another revision. A bucket
+// that is full makes room for the mark with the history of the key. The other errors are those of Put.
+func (kv *KeyValue) Delete(ctx context.Context, key string, opts ...jetstream.KVDeleteOpt) error {
+	return kv.remove(ctx, "delete key", key, jetstream.KeyValueDelete, opts)
+}
+
+// Purge is Delete that drops the history as well. With jetstream.PurgeTTL the mark is deleted after a
+// time of whole seconds.
+func (kv *KeyValue) Purge(ctx context.Context, key string, opts ...jetstream.KVDeleteOpt) error {
+	return kv.remove(ctx, "purge key", key, jetstream.KeyValuePurge, opts)
+}
+
+func (kv *KeyValue) remove(ctx context.Context, op, key string, deletion jetstream.KeyValueOp, opts []jetstream.KVDeleteOpt) error {
+	if err := kv.check(ctx, op, key); err != nil {
+		return err
+	}
+	w := keyvalue.Write{Op: deletion}
+	var purge bool
+	err := readOptions(opts, map[string]any{"revision": &w.Revision, "ttl": &w.TTL, "purge": &purge})
+	if err == nil && w.TTL > 0 && deletion == jetstream.KeyValueDelete {
+		err = jetstream.ErrTTLOnDeleteNotSupported
+	}
+	if err != nil {
+		return fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
+	}
+	if err := kv.checkTTL(op, key, w.TTL); err != nil {
+		return err
+	}
+	w.Expect = w.Revision != 0
+	_, err = kv.keys.Write(ctx, key, nil, w)
+	return kv.wrap(op, key, err)
 }
 
 // PurgeDeletes removes the history of deleted keys, and the markers of their deletion, those of the last
@@ -114,48 +281,11 @@ func (kv *KeyValue) PurgeDeletes(ctx context.Context, opts ...jetstream.KVPurgeO
 			return fail(op, kv.bucket, ErrInvalidArgument, "%w: unknown option %T", jetstream.ErrInvalidOption, opt)
 		}
 	}
-	var deleted []*keyEntry
-	for entry, err := range kv.present(ctx, op, nil, watchOptions{metaOnly: true}) {
-		if err != nil {
-			return err
-		}
-		if entry.deleted() {
-			deleted = append(deleted, entry)
-		}
+	if ctx == nil {
+		return errNilContext(op, kv.bucket)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var purging sync.WaitGroup
-	failed := make(chan error, 1)
-	places := make(chan struct{}, purgeAtOnce)
-	for _, entry := range deleted {
-		end := entry.revision // what is written from now on stays
-		if age < 0 || time.Since(entry.Created()) > age {
-			end++ // and the marker goes, too
-		}
-		places <- struct{}{}
-		purging.Go(func() {
-			if err := kv.purgeKey(ctx, entry.key, end, 0); err != nil {
-				select {
-				case failed <- kv.fault(op, entry.key, err):
-				default: // after another one
-				}
-				cancel()
-			}
-			<-places
-		})
-	}
-	purging.Wait()
-	select {
-	case err := <-failed:
-		return err
-	default:
-		return nil
-	}
+	return kv.wrap(op, "", kv.keys.PurgeDeletes(ctx, age))
 }
-
-// purgeAtOnce is how many keys PurgeDeletes purges at once.
-const purgeAtOnce = 16
 
 // purgeAge is how old a deletion is whose marker PurgeDeletes removes unless an option says otherwise.
 const purgeAge = 30 * time.Minute
@@ -174,5 +304,22 @@ func (kv *KeyValue) Status(ctx context.Context) (jetstream.KeyValueStatus, error
 		}
 		return upstream.Status(ctx)
 	})
-	return status, kv.fault("status of", "", err)
+	return status, kv.wrap("status of", "", err)
+}
+
+// keyReports turns what no caller sees into log lines and events.
+type keyReports struct{ c *Client }
+
+func (r keyReports) Stale(keys string, err error) {
+	r.c.log.Warn("the watched keys may be out of date", append(fault.Attrs(err), "keys", keys)...)
+	r.c.emit(Event{Type: EventWatchStale, Subject: keys, Err: err})
+}
+
+func (r keyReports) Fresh(keys string) {
+	r.c.log.Info("the watched keys are up to date again", "keys", keys)
+	r.c.emit(Event{Type: EventWatchFresh, Subject: keys})
+}
+
+func (r keyReports) Blind(bucket string, err error) {
+	r.c.log.Warn("the state of the bucket may not be asked for, so a purge of it is not noticed", "bucket", bucket, "error", err)
 }

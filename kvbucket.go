@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
@@ -29,7 +31,7 @@ func (c *Client) namedBucketCall(ctx context.Context, op, prefix, bucket string)
 	if most := subjects.MaxName - len(prefix); len(bucket) > most {
 		return nil, nil, fail(op, bucket, ErrInvalidArgument, "a bucket's name has at most %d bytes, not %d", most, len(bucket))
 	}
-	if bucket == "" || strings.ContainsFunc(bucket, func(r rune) bool { return r > 'z' || r == '.' || r == '/' || r == '=' || !isKeyByte(byte(r)) }) {
+	if bucket == "" || strings.Trim(bucket, bucketLetters) != "" {
 		bad := jetstream.ErrInvalidBucketName
 		if prefix == object.StreamPrefix {
 			bad = jetstream.ErrInvalidStoreName
@@ -38,6 +40,9 @@ func (c *Client) namedBucketCall(ctx context.Context, op, prefix, bucket string)
 	}
 	return c.bucketCall(ctx, op, bucket)
 }
+
+// bucketLetters are what the names of buckets consist of.
+const bucketLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 // CreateKeyValue creates a bucket and returns its handle. Creating it again with the same
 // configuration is no error, with another one it is a *DriftError, which names the fields that differ
@@ -64,7 +69,7 @@ func (c *Client) keyValueConfig(bucket string, opts []KeyValueOption) (set, full
 
 // ensureKeyValue is EnsureKeyValue or, where a bucket that exists is not to be changed, CreateKeyValue.
 func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []KeyValueOption, create bool) (*KeyValue, error) {
-	ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
+	ctx, cancel, err := c.namedBucketCall(ctx, op, keyvalue.StreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +87,7 @@ func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []K
 			return drift.KeyValue(live.Config, want, create)
 		}))
 	if err != nil {
-		return nil, ensureFault(op, bucket, bucketFault, err)
+		return nil, ensureFault(op, bucket, keyvalue.Wrap, err)
 	}
 	if fresh.LimitMarkerTTL > 0 && stream.CachedInfo().Config.SubjectDeleteMarkerTTL == 0 { // an older server does not know it
 		return nil, fail(op, bucket, ErrInvalidArgument, "%w", jetstream.ErrLimitMarkerTTLNotSupported)
@@ -91,9 +96,14 @@ func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []K
 		return js.KeyValue(ctx, bucket)
 	})
 	if err != nil {
-		return nil, bucketFault(op, bucket, err)
+		return nil, keyvalue.Wrap(op, bucket, err)
 	}
-	return c.boundKeyValue(upstream, stream.CachedInfo(), asked), nil
+	return c.keyValue(upstream, stream.CachedInfo(), asked), nil
+}
+
+// keyValue returns the handle of a bucket of whose stream the server has told info, when it was asked at that time.
+func (c *Client) keyValue(upstream jetstream.KeyValue, info *jetstream.StreamInfo, asked time.Time) *KeyValue {
+	return &KeyValue{KeyValue: upstream, client: c, bucket: upstream.Bucket(), keys: c.buckets.Open(info, asked)}
 }
 
 // EnsureKeyValue creates a bucket, or changes the one there is to what the options say, by the rules of
@@ -108,7 +118,7 @@ func (c *Client) EnsureKeyValue(ctx context.Context, bucket string, opts ...KeyV
 // GetKeyValue returns the handle of a bucket, or ErrBucketNotFound.
 func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, error) {
 	const op = "get key-value bucket"
-	ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
+	ctx, cancel, err := c.namedBucketCall(ctx, op, keyvalue.StreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -118,20 +128,29 @@ func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, err
 		if err != nil {
 			return nil, err
 		}
-		return c.newKeyValue(ctx, upstream)
+		asked := time.Now()
+		status, err := upstream.Status(ctx)
+		if err != nil {
+			return nil, err
+		}
+		known, ok := status.(*jetstream.KeyValueBucketStatus) // upstream has no other
+		if !ok {
+			return nil, fmt.Errorf("unknown status %T", status)
+		}
+		return c.keyValue(upstream, known.StreamInfo(), asked), nil
 	})
-	return kv, bucketFault(op, bucket, err)
+	return kv, keyvalue.Wrap(op, bucket, err)
 }
 
 // DeleteKeyValue deletes a bucket with all its keys, or returns ErrBucketNotFound.
 func (c *Client) DeleteKeyValue(ctx context.Context, bucket string) error {
 	const op = "delete key-value bucket"
-	ctx, cancel, err := c.namedBucketCall(ctx, op, kvStreamPrefix, bucket)
+	ctx, cancel, err := c.namedBucketCall(ctx, op, keyvalue.StreamPrefix, bucket)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	return bucketFault(op, bucket, c.api.Ask(ctx, "STREAM.DELETE."+kvStreamPrefix+bucket, nil, &jsapi.Refusal{}))
+	return keyvalue.Wrap(op, bucket, c.api.Ask(ctx, "STREAM.DELETE."+keyvalue.StreamPrefix+bucket, nil, &jsapi.Refusal{}))
 }
 
 // KeyValues returns the account's buckets. An error ends the sequence. Without a deadline in ctx,

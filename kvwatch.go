@@ -3,32 +3,28 @@ package nats
 import (
 	"context"
 	"iter"
-	"maps"
-	"time"
+	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 )
 
 // KeyWatcher implements jetstream.KeyWatcher. It is safe for concurrent use.
-type KeyWatcher struct {
-	follower *keyFollower
-	updates  chan jetstream.KeyValueEntry
-}
+type KeyWatcher struct{ watcher *keyvalue.Watcher }
 
 // Updates returns the channel of the updates. It is closed when the watcher ends.
-func (w *KeyWatcher) Updates() <-chan jetstream.KeyValueEntry { return w.updates }
+func (w *KeyWatcher) Updates() <-chan jetstream.KeyValueEntry { return w.watcher.Updates() }
 
 // Stop ends the watcher. It returns nil always, and may be called more than once.
-func (w *KeyWatcher) Stop() error {
-	w.follower.cancel()
-	return nil
-}
+func (w *KeyWatcher) Stop() error { return w.watcher.Stop() }
 
 // Stale tells whether the bucket may have updates that the watcher does not know of: while the present
 // values are not all received, the connection is down, the server is silent for more than a second or
 // two, or the bucket is gone. EventWatchStale and EventWatchFresh tell of the changes. It is true, too,
 // while the updates that the watcher has are not taken for some seconds.
-func (w *KeyWatcher) Stale() bool { return w.follower.isStale() }
+func (w *KeyWatcher) Stale() bool { return w.watcher.Stale() }
 
 // Watch reports the present values of the keys that match filter, which may have wildcards, then a
 // nil, then every change, until the watcher is stopped, ctx ends, or the client is closed: then
@@ -54,93 +50,45 @@ func (kv *KeyValue) WatchAll(ctx context.Context, opts ...jetstream.WatchOpt) (*
 
 // WatchFiltered is Watch of the keys that match one of the filters; without filters, of all keys.
 func (kv *KeyValue) WatchFiltered(ctx context.Context, filters []string, opts ...jetstream.WatchOpt) (*KeyWatcher, error) {
-	const op = "watch"
-	options, err := watchOptionsOf(opts)
-	if err != nil {
-		return nil, fail(op, kv.bucket, ErrInvalidArgument, "%w", err)
-	}
-	follower, err := kv.follow(ctx, op, filters, options, false)
+	options, err := kv.checkWatch(ctx, filters, opts)
 	if err != nil {
 		return nil, err
 	}
-	w := &KeyWatcher{follower: follower, updates: make(chan jetstream.KeyValueEntry)}
-	go func() {
-		defer close(w.updates)
-		defer follower.close()
-		w.run()
-	}()
-	return w, nil
-}
-
-// run hands out the updates. It knows which keys exist, for the deletions when the bucket is replaced.
-func (w *KeyWatcher) run() {
-	known, gone := make(map[string]knownKey), map[string]knownKey(nil)
-	told := w.follower.options.updatesOnly // upstream has no nil then
-	send := func(entry jetstream.KeyValueEntry) bool {
-		select {
-		case w.updates <- entry:
-			return true
-		case <-w.follower.live.Done():
-			return false
-		}
+	watcher, err := kv.keys.Watch(ctx, filters, options)
+	if err != nil {
+		return nil, kv.wrap(opWatch, strings.Join(filters, ","), err)
 	}
-	for {
-		step, err := w.follower.next()
-		switch {
-		case err != nil:
-			return
-		case step.entry != nil:
-			if step.entry.deleted() {
-				delete(known, step.entry.key)
-			} else {
-				known[step.entry.key] = knownKey{step.entry.revision, step.entry.lifetime}
-			}
-			delete(gone, step.entry.key)
-			if !send(step.entry) {
-				return
-			}
-		case step.check != nil:
-			for key, k := range known {
-				switch {
-				case step.check.over(k.lifetime, 0):
-					delete(known, key)
-				case step.check.lost(key, k.revision):
-					delete(known, key)
-					if !w.follower.options.ignoreDeletes && !send(w.follower.kv.goneEntry(key)) {
-						return
-					}
-				}
-			}
-		case step.replaced:
-			if gone == nil {
-				gone = known
-			}
-			maps.Copy(gone, known)
-			known = make(map[string]knownKey)
-		default:
-			for key := range gone {
-				if !w.follower.options.ignoreDeletes && !send(w.follower.kv.goneEntry(key)) {
-					return
-				}
-			}
-			gone = nil
-			if !told && !send(nil) {
-				return
-			}
-			told = true
-		}
+	return &KeyWatcher{watcher}, nil
+}
+
+const opWatch = "watch"
+
+// checkWatch refuses bad filters and options, and a nil context.
+func (kv *KeyValue) checkWatch(ctx context.Context, filters []string, opts []jetstream.WatchOpt) (keyvalue.Watch, error) {
+	options, err := watchOptionsOf(opts)
+	if err != nil {
+		return options, fail(opWatch, kv.bucket, ErrInvalidArgument, "%w", err)
 	}
+	return options, kv.checkKeys(ctx, opWatch, true, filters)
 }
 
-// knownKey is what a watcher remembers of a key.
-type knownKey struct {
-	revision uint64
-	lifetime
+// ListKeys is Keys as upstream has it; the lister ends with its ctx, with Stop, or with the client.
+func (kv *KeyValue) ListKeys(ctx context.Context, opts ...jetstream.WatchOpt) (jetstream.KeyLister, error) {
+	return kv.listKeys(ctx, nil, opts)
 }
 
-// goneEntry is the deletion of a key that the bucket's replacement does not have.
-func (kv *KeyValue) goneEntry(key string) *keyEntry {
-	return &keyEntry{kv: kv, key: key, lifetime: lifetime{created: time.Now().UnixNano()}, operation: jetstream.KeyValueDelete}
+// ListKeysFiltered is ListKeys of the keys that match one of the filters.
+func (kv *KeyValue) ListKeysFiltered(ctx context.Context, filters ...string) (jetstream.KeyLister, error) {
+	return kv.listKeys(ctx, filters, nil)
+}
+
+func (kv *KeyValue) listKeys(ctx context.Context, filters []string, opts []jetstream.WatchOpt) (jetstream.KeyLister, error) {
+	options, err := kv.checkWatch(ctx, filters, opts)
+	if err != nil {
+		return nil, err
+	}
+	lister, err := kv.keys.List(ctx, filters, options)
+	return lister, kv.wrap(opWatch, strings.Join(filters, ","), err)
 }
 
 // All returns the keys that exist and match one of the filters, which may have wildcards, with their
@@ -148,28 +96,18 @@ func (kv *KeyValue) goneEntry(key string) *keyEntry {
 // written meanwhile may come twice, the later revision last. An error is yielded once, as the last
 // pair. Without a deadline in ctx, Config.RequestTimeout bounds the wait for each key, and not the loop.
 func (kv *KeyValue) All(ctx context.Context, filters ...string) iter.Seq2[jetstream.KeyValueEntry, error] {
-	return func(yield func(jetstream.KeyValueEntry, error) bool) {
-		for entry, err := range kv.present(ctx, opListKeys, filters, watchOptions{ignoreDeletes: true}) {
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if !yield(entry, nil) {
-				return
-			}
-		}
-	}
+	return kv.present(ctx, opListKeys, filters, keyvalue.Watch{IgnoreDeletes: true})
 }
 
 // Keys is All without the values.
 func (kv *KeyValue) Keys(ctx context.Context, filters ...string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		for entry, err := range kv.present(ctx, opListKeys, filters, watchOptions{ignoreDeletes: true, metaOnly: true}) {
+		for entry, err := range kv.present(ctx, opListKeys, filters, keyvalue.Watch{IgnoreDeletes: true, MetaOnly: true}) {
 			if err != nil {
 				yield("", err)
 				return
 			}
-			if !yield(entry.key, nil) {
+			if !yield(entry.Key(), nil) {
 				return
 			}
 		}
@@ -179,33 +117,18 @@ func (kv *KeyValue) Keys(ctx context.Context, filters ...string) iter.Seq2[strin
 const opListKeys = "list keys of"
 
 // present yields the present entries.
-func (kv *KeyValue) present(ctx context.Context, op string, filters []string, options watchOptions) iter.Seq2[*keyEntry, error] {
-	return func(yield func(*keyEntry, error) bool) {
-		if ctx == nil {
-			yield(nil, errNilContext(op, kv.bucket))
-			return
-		}
-		walk := kv.client.stride(ctx)
-		defer walk.end()
-		follower, err := kv.follow(walk, op, filters, options, true)
-		if err != nil {
+func (kv *KeyValue) present(ctx context.Context, op string, filters []string, options keyvalue.Watch) iter.Seq2[jetstream.KeyValueEntry, error] {
+	return func(yield func(jetstream.KeyValueEntry, error) bool) {
+		if err := kv.checkKeys(ctx, op, true, filters); err != nil {
 			yield(nil, err)
 			return
 		}
-		defer follower.close()
-		for {
-			walk.begin()
-			step, err := follower.next()
-			walk.pause()
-			switch {
-			case err != nil:
-				yield(nil, kv.fault(op, "", err))
+		for entry, err := range kv.keys.Present(ctx, filters, options) {
+			if err != nil {
+				yield(nil, kv.wrap(op, strings.Join(filters, ","), err))
 				return
-			case step.entry != nil:
-				if !yield(step.entry, nil) {
-					return
-				}
-			case !step.replaced:
+			}
+			if !yield(entry, nil) {
 				return
 			}
 		}
@@ -230,4 +153,58 @@ func (kv *KeyValue) Changes(ctx context.Context, filters ...string) iter.Seq2[je
 			}
 		}
 	}
+}
+
+// Upstream returns the bucket for code that takes a jetstream.KeyValue: with upstream's signatures, and
+// with the promises and the errors of KeyValue, which are upstream's as well.
+func (kv *KeyValue) Upstream() jetstream.KeyValue { return upstreamKeyValue{kv} }
+
+// upstreamKeyValue has those methods of jetstream.KeyValue that KeyValue has in another shape.
+type upstreamKeyValue struct{ *KeyValue }
+
+func (u upstreamKeyValue) Put(ctx context.Context, key string, value []byte) (uint64, error) {
+	return u.KeyValue.Put(ctx, key, value)
+}
+
+func (u upstreamKeyValue) PutString(ctx context.Context, key, value string) (uint64, error) {
+	return u.KeyValue.PutString(ctx, key, value)
+}
+
+func (u upstreamKeyValue) Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	return u.KeyValue.Update(ctx, key, value, revision)
+}
+
+func (u upstreamKeyValue) Watch(ctx context.Context, keys string, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
+	return u.WatchFiltered(ctx, []string{keys}, opts...)
+}
+
+func (u upstreamKeyValue) WatchAll(ctx context.Context, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
+	return u.WatchFiltered(ctx, nil, opts...)
+}
+
+func (u upstreamKeyValue) WatchFiltered(ctx context.Context, keys []string, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
+	w, err := u.KeyValue.WatchFiltered(ctx, keys, opts...)
+	if err != nil {
+		return nil, err // and no nil pointer in an interface
+	}
+	return w, nil
+}
+
+// Keys returns jetstream.ErrNoKeysFound for an empty bucket, as upstream's does.
+func (u upstreamKeyValue) Keys(ctx context.Context, opts ...jetstream.WatchOpt) ([]string, error) {
+	options, err := watchOptionsOf(slices.Concat(opts, []jetstream.WatchOpt{jetstream.IgnoreDeletes(), jetstream.MetaOnly()}))
+	if err != nil {
+		return nil, fail(opListKeys, u.bucket, ErrInvalidArgument, "%w", err)
+	}
+	var keys []string
+	for entry, err := range u.present(ctx, opListKeys, nil, options) {
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, entry.Key())
+	}
+	if len(keys) == 0 {
+		return nil, u.wrap(opListKeys, "", jetstream.ErrNoKeysFound)
+	}
+	return keys, nil
 }

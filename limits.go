@@ -47,13 +47,6 @@ func (c *Client) checkMessage(op, subject string, reply int, header natsgo.Heade
 	return nil
 }
 
-// keyRoom is what the longest line about a key has besides the key: that of a consumer with the key for
-// its filter, whose name upstream makes, or that of a write.
-func (kv *KeyValue) keyRoom() int {
-	create := len(kv.client.api.Subject("CONSUMER.CREATE.")) + len(kv.stream) + 1 + 26 + 1 + len(kv.prefix)
-	return max(create, len(kv.writePrefix)) + kv.client.lineRoom()
-}
-
 // objectNameFault says what is wrong with the name of an object, or "" when nothing is: others look its
 // metadata up by subject.
 func (c *Client) objectNameFault(bucket, name string) string {

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 )
 
 // How a lock is kept and waited for.
@@ -70,7 +71,7 @@ type Lock struct {
 // ErrBucketNotFound, and, when ctx ends, ErrTimeout or ErrNotConnected.
 func (kv *KeyValue) Lock(ctx context.Context, key string, ttl time.Duration) (*Lock, error) {
 	const op = "lock"
-	if err := kv.checkKey(ctx, op, key); err != nil {
+	if err := kv.check(ctx, op, key); err != nil {
 		return nil, err
 	}
 	if ttl < time.Second || ttl%time.Second != 0 {
@@ -84,9 +85,9 @@ func (kv *KeyValue) Lock(ctx context.Context, key string, ttl time.Duration) (*L
 		case lock != nil:
 			return lock, nil
 		case ctx.Err() != nil && err == nil:
-			return nil, kv.fault(op, key, fault.Ended(ctx))
+			return nil, kv.wrap(op, key, fault.Ended(ctx))
 		case err != nil && (ctx.Err() != nil || !passesForLock(err)):
-			return nil, kv.fault(op, key, err)
+			return nil, kv.wrap(op, key, err)
 		}
 		if updates == nil {
 			watcher, err := kv.Watch(ctx, key, jetstream.MetaOnly())
@@ -96,7 +97,7 @@ func (kv *KeyValue) Lock(ctx context.Context, key string, ttl time.Duration) (*L
 			}
 		}
 		if err := kv.awaitUnlock(ctx, updates); err != nil {
-			return nil, kv.fault(op, key, err)
+			return nil, kv.wrap(op, key, err)
 		}
 	}
 }
@@ -133,24 +134,24 @@ func (kv *KeyValue) awaitUnlock(ctx context.Context, updates <-chan jetstream.Ke
 func (kv *KeyValue) tryLock(ctx context.Context, op, key string, holder []byte, ttl time.Duration) (*Lock, error) {
 	asking, cancel := kv.client.deadline(ctx)
 	defer cancel()
-	w := keyWrite{expect: true, ttl: ttl}
-	entry, err := kv.latest(asking, key)
+	w := keyvalue.Write{Expect: true, TTL: ttl}
+	entry, err := kv.keys.Latest(asking, key)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 	case err != nil:
-		return nil, kv.fault(op, key, err)
-	case !entry.deleted():
+		return nil, kv.wrap(op, key, err)
+	case !entry.Deleted():
 		return nil, nil
 	default:
-		w.revision = entry.revision
+		w.Revision = entry.Revision()
 	}
-	if kv.origin != "" { // which may delete its values sooner, and does not tell its mirrors that it has
-		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket is a mirror, which cannot have locks; take those of %q", kv.origin)
+	if kv.keys.Origin() != "" { // which may delete its values sooner, and does not tell its mirrors that it has
+		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket is a mirror, which cannot have locks; take those of %q", kv.keys.Origin())
 	}
-	if facts, err := kv.known(asking); err != nil {
-		return nil, kv.fault(op, key, err)
-	} else if facts.ttl > 0 && facts.ttl < ttl {
-		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket deletes its values after %v, before a lease of %v is over", facts.ttl, ttl)
+	if age, err := kv.keys.MaxAge(asking); err != nil {
+		return nil, kv.wrap(op, key, err)
+	} else if age > 0 && age < ttl {
+		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket deletes its values after %v, before a lease of %v is over", age, ttl)
 	}
 	l := &Lock{
 		kv: kv, key: key, ttl: ttl, holder: holder, begun: time.Now(),
@@ -159,15 +160,15 @@ func (kv *KeyValue) tryLock(ctx context.Context, op, key string, holder []byte, 
 	l.extend(0)
 	writing, stop := context.WithTimeout(ctx, l.left())
 	defer stop()
-	l.token, err = kv.write(writing, op, key, holder, w)
+	l.token, err = kv.keys.Write(writing, key, holder, w)
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, ErrConflict):
 		return nil, nil // somebody was faster
 	case errors.As(err, &api) && api.ErrorCode == fault.CodeTTLDisabled:
-		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket does not allow keys with a time to live; create it with WithKeyTTLs: %w", err)
+		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket does not allow keys with a time to live; create it with WithKeyTTLs: %w", kv.wrap(op, key, err))
 	case err != nil:
-		return nil, err
+		return nil, kv.wrap(op, key, err)
 	}
 	return l.begin(ctx)
 }
@@ -230,8 +231,9 @@ func (l *Lock) keep() {
 		}
 		from := time.Since(l.begun)
 		ctx, cancel := context.WithTimeout(l.ctx, l.left())
-		revision, err := l.kv.write(ctx, op, l.key, l.holder, keyWrite{expect: true, revision: l.revision, ttl: l.ttl})
+		revision, err := l.kv.keys.Write(ctx, l.key, l.holder, keyvalue.Write{Expect: true, Revision: l.revision, TTL: l.ttl})
 		cancel()
+		err = l.kv.wrap(op, l.key, err)
 		switch {
 		case err == nil:
 			l.revision = revision
@@ -297,7 +299,7 @@ func (l *Lock) unlock(ctx context.Context, op string) error {
 	case <-l.done: // a renewal on its way would change the revision
 	case <-ctx.Done():
 		l.cancel(nil)
-		return l.kv.fault(op, l.key, fault.Ended(ctx))
+		return l.kv.wrap(op, l.key, fault.Ended(ctx))
 	}
 	lost := error(nil)
 	if l.ctx.Err() != nil {
@@ -307,7 +309,8 @@ func (l *Lock) unlock(ctx context.Context, op string) error {
 		return lost
 	}
 	l.cancel(nil)
-	_, err := l.kv.write(ctx, op, l.key, nil, keyWrite{expect: true, revision: l.revision, delete: kvOperationPurge, ttl: l.ttl})
+	_, err := l.kv.keys.Write(ctx, l.key, nil, keyvalue.Write{Expect: true, Revision: l.revision, Op: jetstream.KeyValuePurge, TTL: l.ttl})
+	err = l.kv.wrap(op, l.key, err)
 	if errors.Is(err, ErrConflict) {
 		return &fault.Error{Op: op, Target: path(l.kv.bucket, l.key), Kind: ErrLockLost, Cause: err}
 	}

@@ -290,7 +290,7 @@ func (s *ObjectStore) Watch(ctx context.Context, opts ...jetstream.WatchOpt) (je
 		return nil, fail(op, s.bucket, ErrInvalidArgument, "%w", err)
 	}
 	watcher, err := s.store.Watch(ctx, object.Watch{
-		History: options.includeHistory, UpdatesOnly: options.updatesOnly, IgnoreDeletes: options.ignoreDeletes,
+		History: options.History, UpdatesOnly: options.UpdatesOnly, IgnoreDeletes: options.IgnoreDeletes,
 	})
 	if err != nil {
 		return nil, err // not a watcher that is nil

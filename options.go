@@ -8,6 +8,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 )
 
 // Option changes how NewClient builds a client beyond what a Config can say.
@@ -83,19 +85,11 @@ func WithJetStreamOptions(opts ...jetstream.JetStreamOpt) Option {
 // and reads its fields by name. What it does not know is an error and never ignored; a test goes
 // through all of upstream's options, so that an upgrade cannot change one unnoticed.
 
-// watchOptions are what upstream's options of a watcher add up to.
-type watchOptions struct {
-	includeHistory     bool
-	updatesOnly        bool
-	ignoreDeletes      bool
-	metaOnly           bool
-	resumeFromRevision uint64
-}
-
-func watchOptionsOf(opts []jetstream.WatchOpt) (o watchOptions, err error) {
+// watchOptionsOf returns what upstream's options of a watcher add up to.
+func watchOptionsOf(opts []jetstream.WatchOpt) (o keyvalue.Watch, err error) {
 	err = readOptions(opts, map[string]any{
-		"includeHistory": &o.includeHistory, "updatesOnly": &o.updatesOnly, "ignoreDeletes": &o.ignoreDeletes,
-		"metaOnly": &o.metaOnly, "resumeFromRevision": &o.resumeFromRevision,
+		"includeHistory": &o.History, "updatesOnly": &o.UpdatesOnly, "ignoreDeletes": &o.IgnoreDeletes,
+		"metaOnly": &o.MetaOnly, "resumeFromRevision": &o.From,
 	})
 	return o, err
 }

@@ -1,4 +1,4 @@
-package nats
+package kv
 
 import (
 	"context"
@@ -20,78 +20,78 @@ import (
 // once; then after as little of the key's history as is enough has been removed, the oldest first. The last
 // value goes only for a deletion, and the mark follows at once. Where it is larger than what it is to replace
 // the key is deleted without one, as where the process ends in between: the next deletion leaves a mark.
-func (kv *KeyValue) squeezed(ctx context.Context, op, key string, m *natsgo.Msg, w keyWrite, refusal error) (*jetstream.PubAck, error) {
-	if kv.origin != "" {
+func (b *Bucket) squeezed(ctx context.Context, key string, m *natsgo.Msg, w Write, refusal error) (*jetstream.PubAck, error) {
+	if b.origin != "" {
 		return nil, refusal // the keys are those of another bucket
 	}
-	entry, err := kv.latest(ctx, key)
+	entry, err := b.Latest(ctx, key)
 	switch {
-	case errors.Is(err, jetstream.ErrKeyNotFound) && w.delete != "" && !w.expect:
-		return &jetstream.PubAck{Stream: kv.stream}, nil
-	case err != nil, w.delete == "" && len(m.Data) > len(entry.value): // what it has is not touched in vain
+	case errors.Is(err, jetstream.ErrKeyNotFound) && w.Op != jetstream.KeyValuePut && !w.Expect:
+		return &jetstream.PubAck{Stream: b.stream}, nil
+	case err != nil, w.Op == jetstream.KeyValuePut && len(m.Data) > len(entry.value): // what it has is not touched in vain
 		return nil, refusal
-	case w.expect && entry.revision != w.revision:
-		return nil, &ConflictError{Bucket: kv.bucket, Key: key, Expected: w.revision, Revision: entry.revision, cause: refusal}
+	case w.Expect && entry.revision != w.Revision:
+		return nil, &Conflict{Expected: w.Revision, Revision: entry.revision, cause: refusal}
 	}
-	if ack, err := kv.storeBare(ctx, op, m); !errors.Is(err, ErrStreamFull) {
+	if ack, err := b.storeBare(ctx, m); !errors.Is(err, fault.ErrStreamFull) {
 		return ack, err
 	}
-	counts, err := kv.names(ctx, []string{key})
+	counts, err := b.names(ctx, []string{key})
 	if err != nil {
 		return nil, refusal
 	}
 	for keep := counts[key]; keep > 1; {
 		keep--
-		if err := kv.purgeKey(ctx, key, 0, keep); err != nil {
+		if err := b.purgeKey(ctx, key, 0, keep); err != nil {
 			return nil, err
 		}
-		if ack, _, err := kv.client.publisher.Store(ctx, op, m); !errors.Is(err, ErrStreamFull) {
+		if ack, _, err := b.publisher.Store(ctx, "", m); !errors.Is(err, fault.ErrStreamFull) {
 			return ack, err
 		}
 	}
-	if w.delete == "" {
+	if w.Op == jetstream.KeyValuePut {
 		return nil, refusal
 	}
-	if err := kv.purgeKey(ctx, key, entry.revision+1, 0); err != nil {
+	if err := b.purgeKey(ctx, key, entry.revision+1, 0); err != nil {
 		return nil, err
 	}
-	if w.expect {
-		w.revision = 0
+	if w.Expect {
+		w.Revision = 0
 		w.demand(m.Header)
 	}
-	ack, _, err := kv.client.publisher.Store(ctx, op, m)
-	if errors.Is(err, ErrStreamFull) {
-		ack, err = kv.storeBare(ctx, op, m)
+	ack, _, err := b.publisher.Store(ctx, "", m)
+	if errors.Is(err, fault.ErrStreamFull) {
+		ack, err = b.storeBare(ctx, m)
 	}
-	if errors.Is(err, ErrStreamFull) {
-		return &jetstream.PubAck{Stream: kv.stream}, nil
+	if errors.Is(err, fault.ErrStreamFull) {
+		return &jetstream.PubAck{Stream: b.stream}, nil
 	}
 	return ack, err
 }
 
 // storeBare sends m once, without a message ID.
-func (kv *KeyValue) storeBare(ctx context.Context, op string, m *natsgo.Msg) (*jetstream.PubAck, error) {
+func (b *Bucket) storeBare(ctx context.Context, m *natsgo.Msg) (*jetstream.PubAck, error) {
 	bare := &natsgo.Msg{Subject: m.Subject, Header: maps.Clone(m.Header), Data: m.Data}
 	delete(bare.Header, jetstream.MsgIDHeader)
 	deadline, _ := ctx.Deadline()
-	answer, err := kv.client.conn.Exchange(ctx, bare, time.Until(deadline))
+	answer, err := b.conn.Exchange(ctx, bare, time.Until(deadline))
 	if err != nil {
-		kind := ErrTimeout
+		kind := fault.ErrTimeout
 		if errors.Is(err, conn.ErrBroken) {
-			kind = ErrConnectionLost
+			kind = fault.ErrConnectionLost
 		}
-		return nil, &fault.Error{Op: op, Target: m.Subject, Kind: kind, Cause: err}
+		return nil, &fault.Error{Kind: kind, Cause: err}
 	}
 	ack, err := wire.ParsePubAck(answer)
-	return ack, wrap(op, m.Subject, err)
+	return ack, fault.Wrap("", m.Subject, err)
 }
 
 // purgeKey removes the messages of a key: those before a revision, or all but the last ones.
-func (kv *KeyValue) purgeKey(ctx context.Context, key string, before, keep uint64) error {
+func (b *Bucket) purgeKey(ctx context.Context, key string, before, keep uint64) error {
 	question := struct {
 		Filter string `json:"filter"`
 		Before uint64 `json:"seq,omitempty"`
 		Keep   uint64 `json:"keep,omitempty"`
-	}{kv.prefix + key, before, keep}
-	return kv.client.api.Ask(ctx, "STREAM.PURGE."+kv.stream, question, &jsapi.Refusal{})
+	}{b.prefix + key, before, keep}
+	return b.api.Ask(ctx, "STREAM.PURGE."+b.stream, question, &jsapi.Refusal{})
 }

@@ -1,4 +1,4 @@
-package nats
+package kv
 
 import (
 	"context"
@@ -25,14 +25,14 @@ const (
 	followExpiry    = 3 * time.Second         // without a sign of life, whatever the reader is doing
 )
 
-// keyFollower reads the updates of a bucket's keys in order over every disturbance: the present
+// follower reads the updates of a bucket's keys in order over every disturbance: the present
 // values, then every change, no revision twice. When the bucket is replaced by another one of its
 // name, it begins anew. It belongs to one goroutine, but for isStale.
-type keyFollower struct {
-	kv      *KeyValue
+type follower struct {
+	bucket  *Bucket
 	reader  *ordered.Reader
 	filters []string
-	options watchOptions
+	options Watch
 	once    bool // only the present values are wanted
 
 	revision uint64 // of the last update
@@ -51,64 +51,56 @@ type keyFollower struct {
 	begun  time.Time
 	sign   atomic.Int64  // when it was last so, since begun
 	breaks atomic.Uint64 // of the connection when the consumer was made
-	check  atomic.Pointer[bucketCheck]
+	check  atomic.Pointer[check]
 }
 
-// followStep is what a follower's next returns: an update, a check of what is known, or one of two marks.
-type followStep struct {
-	entry    *keyEntry // nil for a mark
-	replaced bool      // the bucket is another one; its values follow from the beginning
-	check    *bucketCheck
+// step is what a follower's next returns: an update, a check of what is known, or one of two marks.
+type step struct {
+	entry    *Entry // nil for a mark
+	replaced bool   // the bucket is another one; its values follow from the beginning
+	check    *check
 	// When nothing of that is set, all present values have been reported.
 }
 
 // errFollow makes the reader return to the follower.
 var errFollow = errors.New("there is something to look at")
 
-// follow creates the consumer. Without a deadline in ctx, which is also the follower's life,
-// Config.RequestTimeout bounds that.
-func (kv *KeyValue) follow(ctx context.Context, op string, filters []string, options watchOptions, once bool) (*keyFollower, error) {
-	if ctx == nil {
-		return nil, errNilContext(op, kv.bucket)
-	}
-	for _, filter := range filters {
-		if fault := kv.filterFault(filter); fault != "" {
-			return nil, fail("watch", path(kv.bucket, filter), ErrInvalidArgument, "%w: %s", jetstream.ErrInvalidKey, fault)
-		}
-	}
-	f := &keyFollower{kv: kv, filters: slices.Clone(filters), options: options, once: once, begun: time.Now()}
+// follow creates the consumer. Without a deadline in ctx, which is also the follower's life, the request timeout
+// bounds that.
+func (b *Bucket) follow(ctx context.Context, filters []string, options Watch, once bool) (*follower, error) {
+	f := &follower{bucket: b, filters: slices.Clone(filters), options: options, once: once, begun: time.Now()}
 	f.live, f.cancel = context.WithCancel(ctx)
 	f.leave = func() {}
 	err := fault.Ended(ctx)
 	if err == nil && !once {
-		f.leave, err = kv.client.life.OnClose(f.cancel)
+		f.leave, err = b.life.OnClose(f.cancel)
 	}
 	if err != nil {
 		f.cancel()
-		return nil, kv.fault(op, f.name(), err)
+		return nil, err
 	}
-	cfg := jetstream.ConsumerConfig{HeadersOnly: options.metaOnly}
-	switch subjects := kv.subjects(filters); len(subjects) {
+	cfg := jetstream.ConsumerConfig{HeadersOnly: options.MetaOnly}
+	switch subjects := b.subjects(filters); len(subjects) {
 	case 1:
 		cfg.FilterSubject = subjects[0]
 	default:
 		cfg.FilterSubjects = subjects
 	}
 	switch {
-	case options.resumeFromRevision > 0:
-		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, options.resumeFromRevision
-	case options.updatesOnly:
+	case options.From > 0:
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, options.From
+	case options.UpdatesOnly:
 		cfg.DeliverPolicy = jetstream.DeliverNewPolicy
 	default:
 		cfg.DeliverPolicy = f.wholePolicy()
 	}
-	f.reader = ordered.New(kv.client.api, ordered.Options{
-		Stream: kv.stream, Config: cfg, Batch: followBatch, Heartbeat: followHeartbeat, Silence: followSilence,
-		Whole: !options.updatesOnly, Replicas: kv.direct && cfg.FilterSubject != "",
+	f.reader = ordered.New(b.api, ordered.Options{
+		Stream: b.stream, Config: cfg, Batch: followBatch, Heartbeat: followHeartbeat, Silence: followSilence,
+		Whole: !options.UpdatesOnly, Replicas: b.direct && cfg.FilterSubject != "",
 		Opened: f.opened, Observe: f.observe, Idle: f.idle,
 	})
 	first, err := f.reader.Start(f.live)
-	if err == nil && options.updatesOnly {
+	if err == nil && options.UpdatesOnly {
 		f.loaded = true
 		f.setFresh(true, nil)
 	}
@@ -117,27 +109,27 @@ func (kv *KeyValue) follow(ctx context.Context, op string, filters []string, opt
 	}
 	if err != nil && !errors.Is(err, errFollow) {
 		f.close()
-		return nil, kv.fault(op, f.name(), err)
+		return nil, err
 	}
 	if !once {
-		forget, leave := f.leave, kv.client.polls.join(f)
+		forget, leave := f.leave, b.join(f)
 		f.leave = func() { forget(); leave() }
 	}
 	return f, nil
 }
 
-func (f *keyFollower) wholePolicy() jetstream.DeliverPolicy {
-	if f.options.includeHistory {
+func (f *follower) wholePolicy() jetstream.DeliverPolicy {
+	if f.options.History {
 		return jetstream.DeliverAllPolicy
 	}
 	return jetstream.DeliverLastPerSubjectPolicy
 }
 
 // name is what errors and events call the follower.
-func (f *keyFollower) name() string { return strings.Join(f.filters, ",") }
+func (f *follower) name() string { return strings.Join(f.filters, ",") }
 
 // opened takes note of a consumer. A bucket that is another one than before is read from the beginning.
-func (f *keyFollower) opened(o ordered.Opening) error {
+func (f *follower) opened(o ordered.Opening) error {
 	f.breaks.Store(o.Breaks)
 	if o.Anew {
 		f.revision, f.loaded, f.replaced, f.counted = 0, false, true, false
@@ -153,21 +145,21 @@ func (f *keyFollower) opened(o ordered.Opening) error {
 
 // next returns the next step. It returns an error when its life ends, when the client is closed and, of a
 // follower that wants only the present values, when the bucket is gone; everything else it waits out.
-func (f *keyFollower) next() (followStep, error) {
+func (f *follower) next() (step, error) {
 	for {
 		switch {
 		case f.replaced:
 			f.replaced = false
-			return followStep{replaced: true}, nil
+			return step{replaced: true}, nil
 		case !f.loaded && f.counted && f.left == 0:
 			f.loaded = true
 			f.reader.SkipTo(f.revision)
 			f.setFresh(f.caught, nil)
-			return followStep{}, nil
+			return step{}, nil
 		}
 		if f.loaded {
 			if check := f.check.Swap(nil); check != nil {
-				return followStep{check: check}, nil
+				return step{check: check}, nil
 			}
 		}
 		m, meta, err := f.reader.Next(f.live)
@@ -178,32 +170,24 @@ func (f *keyFollower) next() (followStep, error) {
 			f.setFresh(false, err)
 			continue // the reader pauses before it asks again
 		case err != nil:
-			return followStep{}, err
+			return step{}, err
 		}
 		if !f.loaded {
 			f.left = min(f.left-1, meta.NumPending)
 		}
-		if meta.Sequence.Stream <= f.revision || len(m.Subject) <= len(f.kv.prefix) {
+		if meta.Sequence.Stream <= f.revision || len(m.Subject) <= len(f.bucket.prefix) {
 			continue
 		}
 		f.revision = meta.Sequence.Stream
-		entry := f.kv.entry(m, meta)
-		if f.options.ignoreDeletes && entry.deleted() {
+		entry := f.bucket.delivered(m, meta)
+		if f.options.IgnoreDeletes && entry.Deleted() {
 			continue
 		}
-		return followStep{entry: entry}, nil
+		return step{entry: entry}, nil
 	}
 }
 
-// entry makes an entry of a message that a consumer delivered.
-func (kv *KeyValue) entry(m *natsgo.Msg, meta *natsgo.MsgMetadata) *keyEntry {
-	return &keyEntry{
-		kv: kv, key: m.Subject[len(kv.prefix):], value: m.Data, revision: meta.Sequence.Stream, delta: meta.NumPending,
-		lifetime: lifetime{meta.Timestamp.UnixNano(), secondsOf(m.Header)}, operation: operationOf(m.Header),
-	}
-}
-
-func (f *keyFollower) close() {
+func (f *follower) close() {
 	f.cancel()
 	f.leave()
 	f.reader.Close()
@@ -211,7 +195,7 @@ func (f *keyFollower) close() {
 
 // idle takes the server's word that it has nothing to deliver: what of the present values is still to come
 // has expired. It makes the reader return when there is something to look at.
-func (f *keyFollower) idle(context.Context) error {
+func (f *follower) idle(context.Context) error {
 	if !f.loaded {
 		f.left = 0
 		return errFollow
@@ -223,13 +207,13 @@ func (f *keyFollower) idle(context.Context) error {
 }
 
 // observe takes the reader's word on whether all is read.
-func (f *keyFollower) observe(fresh bool) {
+func (f *follower) observe(fresh bool) {
 	f.caught = fresh
 	f.setFresh(fresh && f.loaded, nil)
 }
 
 // blocks are what keeps a follower from reading until somebody mends it.
-var blocks = []error{jetstream.ErrStreamNotFound, ErrOneAnswer, natsgo.ErrPermissionViolation}
+var blocks = []error{jetstream.ErrStreamNotFound, fault.ErrOneAnswer, natsgo.ErrPermissionViolation}
 
 func blockOf(err error) error {
 	for _, block := range blocks {
@@ -242,7 +226,7 @@ func blockOf(err error) error {
 
 // setFresh records whether all that the bucket has is known to be reported, and tells when that
 // changes.
-func (f *keyFollower) setFresh(fresh bool, cause error) {
+func (f *follower) setFresh(fresh bool, cause error) {
 	if fresh {
 		f.sign.Store(int64(time.Since(f.begun)))
 	}
@@ -251,31 +235,29 @@ func (f *keyFollower) setFresh(fresh bool, cause error) {
 		f.block = block
 		changed = changed || block != nil
 	}
-	if !changed || f.once || f.live.Err() != nil || f.kv.client.isClosing() {
+	if !changed || f.once || f.live.Err() != nil || f.bucket.isClosing() {
 		return
 	}
-	c, name := f.kv.client, path(f.kv.bucket, f.name())
+	keys := f.bucket.target(f.name())
 	switch {
 	case !f.told && cause == nil: // it was never fresh before
 		f.told = fresh
 	case fresh:
-		c.log.Info("the watched keys are up to date again", "keys", name)
-		c.emit(Event{Type: EventWatchFresh, Subject: name})
+		f.bucket.reports.Fresh(keys)
 	default:
 		f.told = true
-		c.log.Warn("the watched keys may be out of date", append(fault.Attrs(cause), "keys", name)...)
-		c.emit(Event{Type: EventWatchStale, Subject: name, Err: jsapi.Wrap("watch", name, cause)})
+		f.bucket.reports.Stale(keys, jsapi.Wrap("watch", keys, cause))
 	}
 }
 
 // isStale tells whether the bucket may have more than was reported.
-func (f *keyFollower) isStale() bool {
+func (f *follower) isStale() bool {
 	if !f.fresh.Load() || time.Since(f.begun)-time.Duration(f.sign.Load()) > followExpiry {
 		return true
 	}
 	if check := f.check.Load(); check != nil && check.names != nil {
 		return true
 	}
-	up, breaks, _ := f.kv.client.conn.State()
+	up, breaks, _ := f.bucket.conn.State()
 	return !up || breaks != f.breaks.Load()
 }

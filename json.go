@@ -6,6 +6,8 @@ import (
 	"iter"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 )
 
 // KeyReader is a *KeyValue or a *KeyValueCache.
@@ -52,6 +54,16 @@ func decodeEntry[T any](entry jetstream.KeyValueEntry) (value T, err error) {
 		return zero, fail("decode JSON of", path(entry.Bucket(), entry.Key()), nil, "%w", err)
 	}
 	return value, nil
+}
+
+// PutJSON is Put of the JSON of v. What cannot be encoded is ErrInvalidArgument.
+func (kv *KeyValue) PutJSON(ctx context.Context, key string, v any, opts ...jetstream.KVCreateOpt) (uint64, error) {
+	const op = "put key"
+	data, err := json.Marshal(v)
+	if err != nil {
+		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
+	}
+	return kv.write(ctx, op, key, data, keyvalue.Write{}, opts)
 }
 
 // Change is an update of a key whose values are JSON.

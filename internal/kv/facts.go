@@ -1,0 +1,203 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+)
+
+// The server tells followers of keys neither that one has expired where no marks are left, nor of a purge
+// of the stream, nor of a change of its configuration. So while a client follows a bucket it asks for the
+// stream's state every few seconds, once for all that follow; what is gone by that has to be looked for
+// only when there are fewer keys than before.
+const (
+	factsFor  = 3 * time.Second      // how long they are taken for true
+	sweepLate = 2 * time.Second      // by which the server may expire a key
+	namePause = 3 * time.Millisecond // for each name that was asked for, until all are asked for again
+)
+
+// facts are what a handle knows of its bucket's stream, as the server last told.
+type facts struct {
+	asked   time.Time
+	created time.Time
+	ttl     time.Duration // of every value; 0 for none
+	keyTTLs bool          // single keys may have one
+	ahead   time.Duration // of the server's clock; 0 when the difference is no more than the answer took
+	first   uint64        // sequence that is left
+	last    uint64        // sequence
+	keys    uint64        // with a message, be it the mark of a deletion
+}
+
+// factsOf returns what info says, which was asked for at that time.
+func factsOf(info *jetstream.StreamInfo, asked time.Time) *facts {
+	half := time.Since(asked) / 2
+	ahead := info.TimeStamp.Sub(asked.Add(half))
+	if ahead.Abs() <= half {
+		ahead = 0
+	}
+	return &facts{
+		asked: asked, created: info.Created, ttl: info.Config.MaxAge, keyTTLs: info.Config.AllowMsgTTL, ahead: ahead,
+		first: info.State.FirstSeq, last: info.State.LastSeq, keys: info.State.NumSubjects,
+	}
+}
+
+// MaxAge returns the time to live of all values, 0 for none, as it was within the last few seconds.
+func (b *Bucket) MaxAge(ctx context.Context) (time.Duration, error) {
+	known := b.facts.Load()
+	if time.Since(known.asked) >= factsFor {
+		var err error
+		if known, err = b.inquire(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return known.ttl, nil
+}
+
+func (b *Bucket) inquire(ctx context.Context) (*facts, error) {
+	asked := time.Now()
+	info, err := b.api.StreamInfo(ctx, b.stream)
+	if err != nil {
+		return nil, err
+	}
+	known := factsOf(info, asked)
+	b.facts.Store(known)
+	return known, nil
+}
+
+// over tells whether a value's time has been over for late. The bucket's own ends that of a key, but for
+// one without end.
+func (f *facts) over(l lifetime, late time.Duration) bool {
+	ttl := f.ttl
+	if f.keyTTLs && l.seconds != 0 {
+		if l.seconds == forever {
+			return false
+		}
+		if own := time.Duration(l.seconds) * time.Second; ttl == 0 || own < ttl {
+			ttl = own
+		}
+	}
+	return ttl > 0 && time.Now().UnixNano()+int64(f.ahead)-l.created > int64(ttl+late)
+}
+
+// check is what a follower of keys is to compare with what it knows.
+type check struct {
+	*facts
+	names map[string]uint64 // all keys that there are; nil when they were not asked for
+}
+
+// lost tells whether a key that was there at revision is gone without a word.
+func (c *check) lost(key string, revision uint64) bool {
+	return c.names != nil && revision <= c.last && c.names[key] == 0
+}
+
+// poll is the question for one bucket. The lock of Buckets guards it.
+type poll struct {
+	followers map[*follower]struct{}
+	stop      context.CancelFunc
+}
+
+// join lets f take part in the question for its bucket, until leave is called.
+func (s *Buckets) join(f *follower) (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stream := f.bucket.stream
+	p := s.polls[stream]
+	if p == nil {
+		ctx, stop := context.WithCancel(s.life.Context())
+		p = &poll{followers: make(map[*follower]struct{}), stop: stop}
+		s.polls[stream] = p
+		go s.run(ctx, f.bucket, p)
+	}
+	p.followers[f] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if delete(p.followers, f); len(p.followers) == 0 {
+			p.stop()
+			delete(s.polls, stream)
+		}
+	}
+}
+
+// run asks for as long as somebody follows.
+func (s *Buckets) run(ctx context.Context, b *Bucket, p *poll) {
+	last := b.facts.Load()
+	var namesAgain time.Time
+	for {
+		select {
+		case <-time.After(factsFor):
+		case <-ctx.Done():
+			return
+		}
+		now, err := b.inquire(ctx)
+		if errors.Is(err, fault.ErrPermission) {
+			s.reports.Blind(b.name, err)
+			return
+		}
+		if err != nil { // the followers have noticed, or will when they read on
+			continue
+		}
+		emptied := now.first > last.last // of all that was there
+		doubted := now.created.Equal(last.created) && (emptied || now.keys < last.keys)
+		names := doubted && (emptied || time.Now().After(namesAgain))
+		n, err := s.tell(ctx, b, p, now, names)
+		if names {
+			namesAgain = time.Now().Add(time.Duration(n) * namePause)
+		}
+		if err == nil && names == doubted {
+			last = now
+		}
+	}
+}
+
+// tell gives all followers the facts, and the names of the keys that they follow. It returns how many
+// names these are.
+func (s *Buckets) tell(ctx context.Context, b *Bucket, p *poll, now *facts, withNames bool) (n int, err error) {
+	s.mu.Lock()
+	followers := make([]*follower, 0, len(p.followers))
+	for f := range p.followers {
+		followers = append(followers, f)
+	}
+	s.mu.Unlock()
+	asked := make(map[string]map[string]uint64) // by filters
+	for _, f := range followers {
+		f.bucket.facts.Store(now)
+		news := &check{facts: now}
+		if !withNames {
+			f.check.CompareAndSwap(nil, news)
+			continue
+		}
+		filters := f.name()
+		names, ok := asked[filters]
+		if !ok {
+			if names, err = b.names(ctx, f.filters); err != nil {
+				return n, err
+			}
+			asked[filters] = names
+			n += len(names)
+		}
+		news.names = names
+		f.check.Store(news)
+	}
+	return n, nil
+}
+
+// names asks for the keys, and the marks of deletions, that match filters.
+func (b *Bucket) names(ctx context.Context, filters []string) (map[string]uint64, error) {
+	names := make(map[string]uint64)
+	for _, subject := range b.subjects(filters) {
+		found, err := b.api.Subjects(ctx, b.stream, subject)
+		if err != nil {
+			return nil, err
+		}
+		for subject, n := range found {
+			names[strings.TrimPrefix(subject, b.prefix)] = n
+		}
+	}
+	return names, nil
+}

@@ -1,0 +1,110 @@
+package kv
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
+)
+
+// The layout of a bucket (ADR-8): its stream, and the subjects of its keys.
+const (
+	StreamPrefix  = "KV_"
+	subjectPrefix = "$KV."
+)
+
+// Fault says what is wrong with a key, or with a filter of keys, or "" when nothing is.
+func (b *Bucket) Fault(key string, filter bool) string {
+	if fault := subjects.Fault(key, filter); fault != "" {
+		return fault
+	}
+	for i := range len(key) {
+		c := key[i]
+		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(".-_/=", c) >= 0
+		if !ok && (!filter || c != '*' && c != '>') {
+			return "a key consists of letters, digits and - / _ = joined by dots"
+		}
+	}
+	return ""
+}
+
+// Line is what the longest line about a key has besides the key, a reply subject and sizes: that of a consumer with
+// the key for its filter, whose name upstream makes, or that of a write.
+func (b *Bucket) Line() int {
+	return max(len(b.api.Subject("CONSUMER.CREATE."))+len(b.stream)+1+26+1+len(b.prefix), len(b.writePrefix))
+}
+
+// subjects returns the subjects of filters, all keys when there are none. A filter that another one
+// includes is left out: the server refuses both together.
+func (b *Bucket) subjects(filters []string) []string {
+	var all []string
+	for i, filter := range filters {
+		included := false
+		for j, other := range filters {
+			included = included || i != j && subjects.Covers(other, filter) && (other != filter || j < i)
+		}
+		if !included {
+			all = append(all, b.prefix+filter)
+		}
+	}
+	if len(all) == 0 {
+		all = append(all, b.prefix+jetstream.AllKeys)
+	}
+	return all
+}
+
+// target names keys in an error.
+func (b *Bucket) target(keys string) string {
+	if keys == "" {
+		return b.name
+	}
+	return b.name + "/" + keys
+}
+
+// Wrap gives err the operation, the bucket and the key. A missing stream is a missing bucket. The errors of a Bucket
+// have none of that before.
+func (b *Bucket) Wrap(op, key string, err error) error { return Wrap(op, b.target(key), err) }
+
+// Wrap is Bucket.Wrap for calls about buckets.
+func Wrap(op, target string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *fault.Error
+	if outer, ok := jsapi.Wrap(op, target, err).(*fault.Error); ok { //nolint:errorlint // only the outermost counts
+		own := *outer
+		e = &own
+	}
+	e.Op, e.Target = op, target
+	missing := errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, fault.ErrNoStream) || errors.Is(err, jetstream.ErrNoStreamResponse)
+	if missing && e.Kind != fault.ErrBucketNotFound { //nolint:errorlint // set below
+		cause := err
+		if !errors.Is(err, jetstream.ErrBucketNotFound) {
+			cause = fault.Joined{jetstream.ErrBucketNotFound, err}
+		}
+		e.Kind, e.Cause = fault.ErrBucketNotFound, cause
+	}
+	return e
+}
+
+// Conflict is the error of a write over a revision that is no longer the latest of its key. It is ErrConflict and
+// jetstream.ErrKeyRevisionMismatch.
+type Conflict struct {
+	Expected uint64 // 0 stands for none
+	Revision uint64 // the latest; 0 when there is none, or it is not known
+	cause    error
+}
+
+func (e *Conflict) Error() string {
+	return fmt.Sprintf("%v: revision %d was expected, the latest is %d: %v", fault.ErrConflict, e.Expected, e.Revision, e.cause)
+}
+
+// Unwrap returns the sentinels and the server's answer.
+func (e *Conflict) Unwrap() []error {
+	return []error{fault.ErrConflict, jetstream.ErrKeyRevisionMismatch, e.cause}
+}
