@@ -1,0 +1,197 @@
+package kv_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait for a state that is sure to come.
+const patience = 10 * time.Second
+
+// told records what the buckets report.
+type told struct {
+	mu    sync.Mutex
+	words []string
+}
+
+func (r *told) say(words ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.words = append(r.words, strings.Join(words, " "))
+}
+
+func (r *told) said() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.words...)
+}
+
+func (r *told) Stale(keys string, _ error)     { r.say("stale", keys) }
+func (r *told) Fresh(keys string)              { r.say("fresh", keys) }
+func (r *told) Blind(bucket string, err error) { r.say("blind in", bucket, err.Error()) }
+
+// newBucket returns a bucket "b", the JetStream that it is in, and what is reported of it.
+func newBucket(t *testing.T, opts ...natstest.Option) (*kv.Bucket, jetstream.JetStream, *told) {
+	t.Helper()
+	s := natstest.RunServer(t, opts...)
+	api, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience})
+	require.NoError(t, err)
+	asked := time.Now()
+	stream, err := api.JetStream().CreateStream(context.Background(), bucketStream())
+	require.NoError(t, err)
+	life := lifecycle.New()
+	t.Cleanup(life.End)
+	r := &told{}
+	buckets := kv.New(api, publish.New(life.Context(), api, patience), life, patience, r)
+	return buckets.Open(stream.CachedInfo(), asked), api.JetStream(), r
+}
+
+func bucketStream() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: kv.StreamPrefix + "b", Subjects: []string{"$KV.b.>"}, MaxMsgsPerSubject: 5, MaxAge: time.Hour,
+		AllowDirect: true, AllowRollup: true, DenyDelete: true,
+	}
+}
+
+// A key through every door.
+func TestBucket(t *testing.T) {
+	t.Parallel()
+	b, _, _ := newBucket(t)
+	ctx := context.Background()
+	assert.Equal(t, "b", b.Name())
+	assert.Empty(t, b.Origin())
+	age, err := b.MaxAge(ctx)
+	require.NoError(t, err)
+	assert.Equal(t, time.Hour, age)
+	assert.Empty(t, b.Fault("a.b-c/d=e_F", false))
+	assert.NotEmpty(t, b.Fault("a.*", false))
+	assert.Empty(t, b.Fault("a.*", true))
+
+	first, err := b.Create(ctx, "x", []byte("1"), 0)
+	require.NoError(t, err)
+	_, err = b.Create(ctx, "x", []byte("2"), 0)
+	require.ErrorIs(t, err, jetstream.ErrKeyExists)
+	second, err := b.Modify(ctx, "x", 0, func(old []byte) ([]byte, error) { return append(old, '2'), nil })
+	require.NoError(t, err)
+	_, err = b.Write(ctx, "x", nil, kv.Write{Expect: true, Revision: first})
+	var conflict *kv.Conflict
+	require.ErrorAs(t, err, &conflict)
+	assert.Equal(t, []uint64{first, second}, []uint64{conflict.Expected, conflict.Revision})
+	require.ErrorIs(t, b.Wrap("put key", "x", err), fault.ErrConflict)
+
+	got, err := b.Get(ctx, "x", 0)
+	require.NoError(t, err)
+	assert.Equal(t, "12", string(got.Value()))
+	got, err = b.Get(ctx, "x", first)
+	require.NoError(t, err)
+	assert.Equal(t, "1", string(got.Value()))
+	_, err = b.Get(ctx, "y", first) // it is of another key
+	require.ErrorIs(t, err, jetstream.ErrKeyNotFound)
+
+	_, err = b.Write(ctx, "gone", nil, kv.Write{Op: jetstream.KeyValueDelete})
+	require.NoError(t, err)
+	got, err = b.Latest(ctx, "gone")
+	require.NoError(t, err)
+	assert.True(t, got.Deleted())
+	many, err := b.Many(ctx, []string{"x", "gone", "never"})
+	require.NoError(t, err)
+	assert.Len(t, many, 1)
+	lister, err := b.List(ctx, nil, kv.Watch{})
+	require.NoError(t, err)
+	assert.Equal(t, "x", <-lister.Keys())
+	assert.Empty(t, <-lister.Keys())
+
+	require.NoError(t, b.PurgeDeletes(ctx, -1))
+	var present []string
+	for entry, err := range b.Present(ctx, nil, kv.Watch{History: true}) {
+		require.NoError(t, err)
+		present = append(present, entry.Key()+" "+string(entry.Value()))
+	}
+	assert.Equal(t, []string{"x 1", "x 12"}, present)
+}
+
+// What is followed is in memory as soon as a write is.
+func TestCache(t *testing.T) {
+	t.Parallel()
+	b, _, _ := newBucket(t)
+	ctx := context.Background()
+	_, err := b.Write(ctx, "x", []byte("1"), kv.Write{})
+	require.NoError(t, err)
+	cache, err := b.Cache(ctx, nil)
+	require.NoError(t, err)
+	assert.Equal(t, 1, cache.Len())
+	revision, err := b.Write(ctx, "x", []byte("2"), kv.Write{})
+	require.NoError(t, err)
+	require.NoError(t, cache.WaitFor(ctx, revision))
+	got, err := cache.Get("x")
+	require.NoError(t, err)
+	assert.Equal(t, "2", string(got.Value()))
+	assert.False(t, cache.Stale())
+	cache.Close()
+	assert.True(t, cache.Stale())
+	require.ErrorIs(t, cache.WaitFor(ctx, revision+1), fault.ErrClosed)
+}
+
+// A bucket that goes and comes again is told, and what it has is handed out.
+func TestStaleAndFresh(t *testing.T) {
+	t.Parallel()
+	b, js, r := newBucket(t)
+	ctx := context.Background()
+	_, err := b.Write(ctx, "x", nil, kv.Write{})
+	require.NoError(t, err)
+	watcher, err := b.Watch(ctx, []string{"x"}, kv.Watch{})
+	require.NoError(t, err)
+	assert.Equal(t, "x", (<-watcher.Updates()).Key())
+	assert.Nil(t, <-watcher.Updates())
+	require.NoError(t, js.DeleteStream(ctx, kv.StreamPrefix+"b"))
+	require.Eventually(t, watcher.Stale, patience, 10*time.Millisecond)
+	_, err = js.CreateStream(ctx, bucketStream())
+	require.NoError(t, err)
+	gone := <-watcher.Updates()
+	assert.Equal(t, jetstream.KeyValueDelete, gone.Operation())
+	assert.Zero(t, gone.Revision())
+	require.Eventually(t, func() bool { return !watcher.Stale() }, patience, 10*time.Millisecond)
+	require.NoError(t, watcher.Stop())
+	for range watcher.Updates() {
+		t.Error("an update")
+	}
+	said := r.said()
+	require.NotEmpty(t, said)
+	assert.Contains(t, said[0], "stale b/x")
+	assert.Equal(t, "fresh b/x", said[len(said)-1])
+}
+
+// Who may not ask for the state of a bucket follows it all the same; that a purge of it goes unnoticed is told, once.
+func TestBlind(t *testing.T) {
+	t.Parallel()
+	b, _, r := newBucket(t, natstest.WithConfig(func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.INFO.>"}},
+		}}}
+		o.NoAuthUser = "u"
+	}))
+	cache, err := b.Cache(context.Background(), nil)
+	require.NoError(t, err)
+	defer cache.Close()
+	require.Eventually(t, func() bool { return len(r.said()) > 0 }, patience, 50*time.Millisecond)
+	assert.Contains(t, r.said()[0], "blind in b")
+}
