@@ -6,9 +6,8 @@ import (
 	"strings"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // The server tells followers of keys neither that one has expired where no marks are left, nor of a purge
@@ -135,7 +134,7 @@ func (s *Buckets) run(ctx context.Context, b *Bucket, p *poll) {
 			return
 		}
 		now, err := b.inquire(ctx)
-		if errors.Is(err, fault.ErrPermission) {
+		if errors.Is(err, natsgo.ErrPermissionViolation) {
 			s.reports.Blind(b.name, err)
 			return
 		}
