@@ -11,7 +11,7 @@ FUZZTIME ?= 20s
 
 LINT      = $(GO) tool -modfile=tools/lint.mod golangci-lint
 BENCHSTAT = $(GO) tool -modfile=tools/bench.mod benchstat
-LIBRARY   = $$($(GO) list . ./natstest ./internal/... | grep -v -e /internal/consultest -e /internal/conntest -e /internal/faults)
+LIBRARY   = $$($(GO) list . ./doctor ./natstest ./internal/... | grep -v -e /internal/consultest -e /internal/conntest -e /internal/faults)
 FAST      = $$($(GO) list $(PKG) | grep -v /internal/faults)
 RUN       = $(if $(T),-run '$(T)')
 
@@ -44,7 +44,7 @@ vet: ## run go vet, for 32 bits as well
 	$(GO) vet -C examples/filedistribution ./...
 
 deps: ## fail when the library itself depends on a server or on testify
-	@found=$$($(GO) list -deps . | grep -E '^github.com/(nats-io/nats-server|stretchr/testify)'); \
+	@found=$$($(GO) list -deps . ./doctor | grep -E '^github.com/(nats-io/nats-server|stretchr/testify)'); \
 	if [ -n "$$found" ]; then echo "the library must not depend on:"; echo "$$found"; exit 1; fi
 
 check: fmt vet deps lint race ## everything that a change must pass

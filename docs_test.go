@@ -156,6 +156,7 @@ func packageComment(t *testing.T) *comment.Doc {
 
 // fragmentImports are what a fragment may use without importing it.
 var fragmentImports = map[string]string{
+	"doctor":    strconv.Quote(docsModule + "/doctor"),
 	"jetstream": `"github.com/nats-io/nats.go/jetstream"`,
 	"json":      `"encoding/json"`,
 	"nats":      strconv.Quote(docsModule),
@@ -409,7 +410,7 @@ func TestDocsLinks(t *testing.T) {
 	assert.Greater(t, strings.Count(text, "]("), 30)
 }
 
-var packageRow = regexp.MustCompile("(?m)^\\| `(\\.|natstest|internal/[a-z/]+)` \\| .+ \\|$")
+var packageRow = regexp.MustCompile("(?m)^\\| `(\\.|doctor|natstest|internal/[a-z/]+)` \\| .+ \\|$")
 
 // TestDocsMap compares the map of CONTRIBUTING.md with the packages, and the list in the doc.go of
 // each engine with its files. The examples have an index of their own.

@@ -2,6 +2,7 @@ package examples_test
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/url"
 	"os"
@@ -45,6 +46,10 @@ var expected = map[string][]string{
 	"deadletter": {
 		"failed    order 2", "dead      {\"id\": after 1 deliveries", "after 3 deliveries: no tax rate for Atlantis",
 		"would     replay 1", "replayed  1", "left      1 dead letter",
+	},
+	"doctor": {
+		"passed       configuration", "not checked  consul", "passed       authentication", "passed       jetstream", "passed       clock",
+		"Nothing that was looked at is wrong.",
 	},
 	"events": {"welcomed ada@example.com", "welcomed grace@example.com"},
 	"filedistribution": {
@@ -118,6 +123,17 @@ func TestExamples(t *testing.T) {
 	t.Run("discovery", func(t *testing.T) {
 		t.Parallel()
 		runDiscovery(t, bin)
+	})
+	t.Run("doctor", func(t *testing.T) {
+		t.Parallel()
+		cmd := command(t.Context(), filepath.Join(bin, "doctor"), "ISA_CLOUD_NATS_URLS="+natstest.RunServer(t).URL())
+		cmd.Args = append(cmd.Args, "-config", "configs/sdk/nats.yaml", "-publish", "orders.created", "-streams", "ORDERS")
+		output, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			t.Error(err)
+		}
+		check(t, string(output), []string{"failed       consul", "passed       publish", "failed       stream", "-> create it", "2 of the checks failed"})
 	})
 }
 
@@ -230,23 +246,29 @@ func folders(t *testing.T) []string {
 	return names
 }
 
-// run runs a program from the repository's root, where it finds configs/sdk/nats.yaml, in an
-// environment without servers of the machine's own.
+// run runs a program and returns its output.
 func run(t *testing.T, program string, env ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	cmd := command(ctx, program, env...)
+	output, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", filepath.Base(program), err, output)
+	}
+	return string(output)
+}
+
+// command is a program that runs in the repository's root, where it finds configs/sdk/nats.yaml, in an
+// environment without servers of the machine's own.
+func command(ctx context.Context, program string, env ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Dir = ".."
 	inherited := slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		return strings.HasPrefix(variable, "ISA_CLOUD_NATS_") || strings.HasPrefix(variable, "CONSUL_")
 	})
 	cmd.Env = slices.Concat(inherited, []string{"CONSUL_HTTP_ADDR=127.0.0.1:1"}, env) // the last one holds
-	output, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", filepath.Base(program), err, output)
-	}
-	return string(output)
+	return cmd
 }
 
 // check looks for the parts in their order.

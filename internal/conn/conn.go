@@ -221,6 +221,9 @@ func (c *Conn) TLSConnectionState() (tls.ConnectionState, error) {
 	if l == nil || !up {
 		return tls.ConnectionState{}, natsgo.ErrDisconnected
 	}
+	if l.websocket != nil { // where TLS is nats.go's
+		return c.nc.TLSConnectionState()
+	}
 	if secure, ok := l.Conn.(*tls.Conn); ok {
 		return secure.ConnectionState(), nil
 	}
