@@ -33,7 +33,7 @@ type bench struct {
 var benchSizes = []int{16, 128, 1 << 10, 16 << 10, 64 << 10}
 
 // newBench starts a server in another process and connects to it both ways.
-func newBench(b *testing.B) *bench {
+func newBench(b *testing.B, opts ...nats.Option) *bench {
 	b.Helper()
 	binary, err := os.Executable()
 	require.NoError(b, err)
@@ -53,7 +53,7 @@ func newBench(b *testing.B) *bench {
 	require.NoError(b, err)
 	url = strings.TrimSpace(url)
 
-	client, err := nats.NewClient(&nats.Config{URLs: []string{url}, JetStreamEnabled: true})
+	client, err := nats.NewClient(&nats.Config{URLs: []string{url}, JetStreamEnabled: true}, opts...)
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = client.Close() })
 	nc, err := natsgo.Connect(url)
@@ -101,35 +101,38 @@ func BenchmarkDeliver(b *testing.B) {
 	x, ctx := newBench(b), context.Background()
 	for _, size := range benchSizes {
 		data := make([]byte, size)
-		window := max(1, 1<<20/size) // what may be on its way
 		var handled atomic.Int64
-		publish := func(b *testing.B, subject string) {
-			handled.Store(0)
-			sent := int64(0)
-			for b.Loop() {
-				if err := x.raw.Publish(subject, data); err != nil {
-					b.Fatal(err)
-				}
-				for sent++; sent-handled.Load() > int64(window); {
-					time.Sleep(10 * time.Microsecond) // lets the receiver run
-				}
-			}
-			for handled.Load() < sent {
-				time.Sleep(10 * time.Microsecond)
-			}
-		}
 		pair(b, fmt.Sprintf("size=%d/", size), size, func(b *testing.B) {
 			sub, err := x.raw.Subscribe("bench.raw", func(*natsgo.Msg) { handled.Add(1) })
 			require.NoError(b, err)
 			defer func() { _ = sub.Unsubscribe() }()
 			require.NoError(b, x.raw.Flush())
-			publish(b, "bench.raw")
+			benchDeliver(b, x, "bench.raw", data, &handled)
 		}, func(b *testing.B) {
 			sub, err := x.client.Subscribe(ctx, "bench.client", func(*nats.Message) error { handled.Add(1); return nil })
 			require.NoError(b, err)
 			defer func() { _ = sub.Unsubscribe() }()
-			publish(b, "bench.client")
+			benchDeliver(b, x, "bench.client", data, &handled)
 		})
+	}
+}
+
+// benchDeliver publishes no faster than messages are handled.
+func benchDeliver(b *testing.B, x *bench, subject string, data []byte, handled *atomic.Int64) {
+	b.Helper()
+	window := int64(max(1, 1<<20/len(data))) // what may be on its way
+	handled.Store(0)
+	sent := int64(0)
+	for b.Loop() {
+		if err := x.raw.Publish(subject, data); err != nil {
+			b.Fatal(err)
+		}
+		for sent++; sent-handled.Load() > window; {
+			time.Sleep(10 * time.Microsecond) // lets the receiver run
+		}
+	}
+	for handled.Load() < sent {
+		time.Sleep(10 * time.Microsecond)
 	}
 }
 

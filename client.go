@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
-	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -57,6 +57,12 @@ type Client struct {
 	life    *lifecycle.Life // received messages and background work hang on its context
 	pulled  *origin         // of the answers to requests
 	failing bool            // publish_when_disconnected: fail
+
+	around Interceptor // all of them, but for Handle: see handled
+	totals totals
+
+	mu    sync.Mutex
+	stops []func() // of WithStart
 }
 
 // NewClient connects to the servers that cfg names and returns the client, or an error that says
@@ -82,11 +88,13 @@ func NewClientContext(ctx context.Context, cfg *Config, opts ...Option) (*Client
 		return nil, err
 	}
 	c := newClient(cfg, opts)
-	defer close(c.ready)
-	if err := c.start(ctx); err != nil {
+	err := c.start(ctx)
+	close(c.ready)
+	if err != nil {
 		c.life.End()
 		return nil, err
 	}
+	c.startOthers()
 	return c, nil
 }
 
@@ -101,14 +109,15 @@ func newClient(cfg *Config, opts []Option) *Client {
 		servers:  new(discovery.Servers),
 		consumer: &consume.Engine{},
 	}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&c.opts)
-		}
-	}
+	WithOptions(opts...)(&c.opts)
 	c.log = c.opts.log
-	if handle := c.opts.onEvent; handle != nil {
-		c.events.handler = func(e Event) { c.contain("WithEventHandler", func() { handle(e) }) }
+	c.around = c.chained(c.opts.interceptors)
+	if all := c.opts.onEvent; len(all) > 0 {
+		c.events.handler = func(e Event) {
+			for _, handle := range all {
+				c.contain("WithEventHandler", func() { handle(e) })
+			}
+		}
 	}
 	c.failing = c.cfg.PublishWhenDisconnected == whenDisconnectedFail
 	c.pulled = &origin{client: c, ctx: c.life.Context()}
@@ -136,6 +145,47 @@ func (c *Client) start(ctx context.Context) error {
 		go c.reloadTLS()
 	}
 	return nil
+}
+
+// startOthers starts what WithStart was given.
+func (c *Client) startOthers() {
+	for _, start := range c.opts.starts {
+		c.contain("WithStart", func() {
+			stop := start(c)
+			c.mu.Lock()
+			late := c.isClosing()
+			if stop != nil && !late {
+				c.stops = append(c.stops, stop)
+			}
+			c.mu.Unlock()
+			if stop != nil && late {
+				stop()
+			}
+		})
+	}
+}
+
+// stopOthers stops it, and tells whether that was done when ctx ended.
+func (c *Client) stopOthers(ctx context.Context) bool {
+	done := make(chan struct{})
+	c.mu.Lock()
+	stops := c.stops
+	c.mu.Unlock()
+	if len(stops) == 0 {
+		return true
+	}
+	go func() {
+		defer close(done)
+		for _, stop := range stops {
+			defer c.contain("the stop of WithStart", stop) // the last first, whatever becomes of it
+		}
+	}()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // Ping makes a round trip to the server. Without a deadline in ctx, Config.RequestTimeout applies.
@@ -183,52 +233,6 @@ func (c *Client) TLSConnectionState() (tls.ConnectionState, error) {
 // JetStream returns upstream's JetStream handle on the same connection, or nil when
 // Config.JetStreamEnabled is false.
 func (c *Client) JetStream() jetstream.JetStream { return c.js }
-
-// Stats are counters of a client. Those of a connection start at its first connect and go on over
-// reconnects.
-type Stats struct {
-	natsgo.Statistics
-	// Subscriptions that have not ended.
-	Subscriptions int
-	// Pending messages have been received and wait for their handlers.
-	Pending int
-	// Dropped messages were received and thrown away because handlers were too slow.
-	Dropped uint64
-	// InFlight handlers are running.
-	InFlight int
-	// Buffered bytes are published and not yet on their way to a server.
-	Buffered int
-	// Unconfirmed bytes of payload and headers are published and, as far as the client knows, not
-	// yet received by a server: what an outage at this moment could cost at most. A round trip
-	// every second keeps it small.
-	Unconfirmed uint64
-	// ConnectError is why the last attempt to reconnect failed; nil while connected.
-	ConnectError error
-	// ServersUpdated is when discovery last named the servers; zero while the configured URLs are
-	// used.
-	ServersUpdated time.Time
-}
-
-// Stats returns the client's counters.
-func (c *Client) Stats() Stats {
-	s := Stats{Dropped: c.subs.Dropped(), ConnectError: c.conn.LastError()}
-	s.Statistics, s.Buffered = c.conn.Stats()
-	s.Unconfirmed, _ = c.conn.Unconfirmed()
-	_, s.ServersUpdated = c.servers.Get()
-	for _, sub := range c.subs.All() {
-		one := sub.Stats()
-		s.Subscriptions++
-		s.Pending += one.Pending
-		s.Dropped += one.Dropped
-		s.InFlight += one.InFlight
-	}
-	for _, consumption := range c.consumer.All() {
-		one := consumption.Stats()
-		s.Pending += one.Ready
-		s.InFlight += one.InFlight
-	}
-	return s
-}
 
 // deadline gives ctx the configured default when it has none.
 func (c *Client) deadline(ctx context.Context) (context.Context, context.CancelFunc) {

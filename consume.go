@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -73,17 +74,38 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	}
 	find, cancel := c.deadline(ctx)
 	defer cancel()
-	inner, err := c.consumer.Start(find, ctx, o.Options, func(inner *consume.Consumption) consume.Host {
-		return &consuming{origin: origin{client: c, ctx: inner.Context(), consumption: inner}, handler: h, keyOf: o.keyOf}
+	host := &consuming{handler: c.handled(h), keyOf: o.keyOf}
+	_, err = c.consumer.Start(find, ctx, o.Options, func(inner *consume.Consumption) consume.Host {
+		host.origin = origin{client: c, ctx: inner.Context(), consumption: inner}
+		host.Consumption = Consumption{client: c, inner: inner}
+		return host
 	})
 	if err != nil {
 		return nil, wrap(op, path(stream, consumer), err)
 	}
-	return &Consumption{client: c, inner: inner}, nil
+	return &host.Consumption, nil
 }
 
-// consuming is what the messages of one Consumption share.
+// Consumptions returns those that have not ended, in no particular order.
+func (c *Client) Consumptions() iter.Seq[*Consumption] {
+	return func(yield func(*Consumption) bool) {
+		for _, inner := range c.consumer.All() {
+			if host, ok := inner.Host().(*consuming); ok && !yield(&host.Consumption) {
+				return
+			}
+		}
+	}
+}
+
+// Stream returns the name of the stream.
+func (s *Consumption) Stream() string { return s.inner.Stream }
+
+// Consumer returns the name of the consumer.
+func (s *Consumption) Consumer() string { return s.inner.Consumer }
+
+// consuming is a Consumption and what its messages share.
 type consuming struct {
+	Consumption
 	origin  origin
 	handler Handler
 	keyOf   func(*Message) string
@@ -97,6 +119,7 @@ type consumed struct {
 
 // Receive implements consume.Host.
 func (h *consuming) Receive(m *natsgo.Msg) *consume.Delivery {
+	h.client.totals.received.Add(1)
 	c := &consumed{msg: Message{
 		Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data, msg: m, origin: &h.origin,
 	}}

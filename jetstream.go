@@ -29,6 +29,7 @@ func (c *Client) setupJetStream() (err error) {
 	}
 	c.js = c.api.JetStream()
 	c.publisher = publish.New(c.life.Context(), c.api, c.cfg.RequestTimeout)
+	c.publisher.Hook(c.hooks())
 	c.consumer = consume.New(c.api, c.publisher, c.life, c.cfg.DrainTimeout, c.log, consumptionReports{c})
 	c.buckets = keyvalue.New(c.api, c.publisher, c.life, c.cfg.RequestTimeout, keyReports{c})
 	return nil

@@ -311,6 +311,7 @@ func (kv *KeyValue) Status(ctx context.Context) (jetstream.KeyValueStatus, error
 type keyReports struct{ c *Client }
 
 func (r keyReports) Stale(keys string, err error) {
+	r.c.totals.staleWatchers.Add(1)
 	r.c.log.Warn("the watched keys may be out of date", append(fault.Attrs(err), "keys", keys)...)
 	r.c.emit(Event{Type: EventWatchStale, Subject: keys, Err: err})
 }

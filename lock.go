@@ -52,6 +52,7 @@ type Lock struct {
 	cancel  context.CancelCauseFunc
 	timer   *time.Timer // ends ctx
 	release sync.Once
+	lost    sync.Once
 	stop    chan struct{} // closed by Unlock
 	done    chan struct{} // closed when the lease is not renewed any more
 
@@ -203,6 +204,14 @@ func (l *Lock) left() time.Duration { return time.Duration(l.expires.Load()) - t
 // lose ends the lock's context.
 func (l *Lock) lose(cause error) {
 	l.cancel(&fault.Error{Op: "lock", Target: path(l.kv.bucket, l.key), Kind: ErrLockLost, Cause: cause})
+	l.noteLost(cause)
+}
+
+// noteLost counts a loss, once, that is not the client's end.
+func (l *Lock) noteLost(cause error) {
+	if !errors.Is(cause, ErrClosed) {
+		l.lost.Do(func() { l.kv.client.totals.lostLocks.Add(1) })
+	}
 }
 
 var errLeaseExpired = errors.New("the lease could not be renewed in time")
@@ -312,6 +321,7 @@ func (l *Lock) unlock(ctx context.Context, op string) error {
 	_, err := l.kv.keys.Write(ctx, l.key, nil, keyvalue.Write{Expect: true, Revision: l.revision, Op: jetstream.KeyValuePurge, TTL: l.ttl})
 	err = l.kv.wrap(op, l.key, err)
 	if errors.Is(err, ErrConflict) {
+		l.noteLost(err)
 		return &fault.Error{Op: op, Target: path(l.kv.bucket, l.key), Kind: ErrLockLost, Cause: err}
 	}
 	if err != nil && lost != nil {

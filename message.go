@@ -31,7 +31,7 @@ type Message struct {
 	Data []byte
 
 	msg     *natsgo.Msg            // as received; nil on a message that the caller made
-	origin  *origin                // nil on a message that the caller made
+	origin  *origin                // nil on a message that the caller made, unless by WithContext
 	meta    *jetstream.MsgMetadata // where Reply does not say it: see Consume and GetMessage; else nil
 	acked   wire.Token             // taken once a final acknowledgement, or an answer, was sent
 	with    *messageOptions        // what With said; else nil
@@ -40,10 +40,12 @@ type Message struct {
 
 // origin is what all the messages of one subscription, or of one client's pulls, share.
 type origin struct {
-	client      *Client
+	client      *Client // nil on a message that the caller made
 	ctx         context.Context
+	pattern     string               // of a subscription
 	received    time.Time            // of the messages of a pull; else zero
 	consumption *consume.Consumption // whose they are; else nil
+	of          *Message             // what WithContext has copied; else nil
 }
 
 // Handler handles one received message. An error it returns, or a panic, is reported to the logger
@@ -51,18 +53,71 @@ type origin struct {
 type Handler func(msg *Message) error
 
 func (o *origin) message(m *natsgo.Msg) *Message {
+	o.client.totals.received.Add(1)
 	return &Message{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data, msg: m, origin: o}
 }
 
 // Context returns a context with the values of the one given to Subscribe or Consume, and without its
 // end and deadline: it ends when the graceful end of the subscription or client is over, or its time is
-// up. On a message that the caller made it is context.Background().
+// up. On a message that the caller made it is context.Background(). WithContext changes it.
 func (m *Message) Context() context.Context {
 	if m.origin == nil {
 		return context.Background()
 	}
 	return m.origin.ctx
 }
+
+// WithContext returns a shallow copy of m whose Context is ctx, for an Interceptor to hand on to the handler. Both are
+// the same delivery, which is acknowledged once, by either.
+func (m *Message) WithContext(ctx context.Context) *Message {
+	o := origin{of: m}
+	if m.origin != nil {
+		o = *m.origin
+		o.of = m.delivered()
+	}
+	if ctx != nil {
+		o.ctx = ctx
+	} else if o.ctx == nil {
+		o.ctx = context.Background()
+	}
+	return &Message{
+		Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data,
+		msg: m.msg, origin: &o, meta: m.meta, with: m.with,
+	}
+}
+
+// delivered returns the message that WithContext copied first, which has the state of the delivery.
+func (m *Message) delivered() *Message {
+	if m.origin != nil && m.origin.of != nil {
+		return m.origin.of
+	}
+	return m
+}
+
+// Pattern returns what was subscribed to, wildcards included, and of a message of a Consumption the only filter of its
+// consumer: a name for what the handler does, as that of a route. It is empty when there is none.
+func (m *Message) Pattern() string {
+	switch o := m.origin; {
+	case o == nil:
+		return ""
+	case o.consumption != nil:
+		return o.consumption.Filter()
+	default:
+		return o.pattern
+	}
+}
+
+type messageKey struct{}
+
+// MessageFrom returns the message that a handler of a decoded value, such as one of JSON, is called for: ctx is the
+// handler's context or derived from it. Else it returns nil.
+func MessageFrom(ctx context.Context) *Message {
+	msg, _ := ctx.Value(messageKey{}).(*Message)
+	return msg
+}
+
+// carried returns the message's context with the message in it.
+func (m *Message) carried() context.Context { return context.WithValue(m.Context(), messageKey{}, m) }
 
 // Respond publishes data to the message's reply subject. It returns ErrNoReply when the sender
 // waits for no answer, as on every JetStream message, and otherwise what Client.Publish returns.
@@ -76,14 +131,32 @@ func (m *Message) RespondMsg(resp *Message) error {
 	switch {
 	case resp == nil:
 		return fail(opRespond, m.Subject, ErrInvalidArgument, "the response is nil")
-	case m.Reply == "" || m.origin == nil:
+	case m.Reply == "" || m.origin == nil || m.origin.client == nil:
 		return fail(opRespond, m.Subject, ErrNoReply, "")
 	case m.isJetStream():
 		return fail(opRespond, m.Subject, ErrNoReply, "a stream's message is acknowledged, not answered")
 	}
-	err := m.origin.client.publish(context.Background(), opRespond, m.Reply, resp.Reply, resp.Header, resp.Data)
+	c := m.origin.client
+	if c.around.Publish == nil {
+		return m.respond(resp)
+	}
+	values := context.WithoutCancel(m.Context())
+	return m.answered(c.publish(values, opRespond, m.Reply, resp.Reply, resp.Header, resp.Data))
+}
+
+// respond answers past the interceptors, which must not keep a caller waiting.
+func (m *Message) respond(resp *Message) error {
+	c := m.origin.client
+	if err := c.checkPublish(opRespond, m.Reply, resp.Reply, resp.Header, resp.Data); err != nil {
+		return err
+	}
+	return m.answered(c.send(context.Background(), opRespond, m.Reply, resp.Reply, resp.Header, resp.Data))
+}
+
+// answered takes note that an answer was sent.
+func (m *Message) answered(err error) error {
 	if err == nil {
-		m.acked.Take()
+		m.delivered().acked.Take()
 	}
 	return err
 }
@@ -93,7 +166,7 @@ const opRespond = "respond"
 // RespondError answers with an error, as a RequestHandler does that returns a *ServiceError with the code and the
 // description. It returns what Respond returns.
 func (m *Message) RespondError(code int, description string) error {
-	return m.respondError(&ServiceError{Code: code, Description: description})
+	return m.respondError(&ServiceError{Code: code, Description: description}, m.RespondMsg)
 }
 
 // DecodeJSON unmarshals the payload into v, a pointer.
@@ -155,13 +228,13 @@ func (m *Message) InProgress() error {
 	if err := m.checkAck("in progress"); err != nil {
 		return err
 	}
-	atomic.StoreInt64(&m.renewed, time.Now().UnixNano())
+	atomic.StoreInt64(&m.delivered().renewed, time.Now().UnixNano())
 	return wrap("in progress", m.Subject, m.origin.client.conn.Publish(context.Background(), m.msg.Reply, "", nil, wire.Progress))
 }
 
 // held returns for how long the consumer's ack wait has been running, or 0 when that is not known.
 func (m *Message) held() time.Duration {
-	if renewed := atomic.LoadInt64(&m.renewed); renewed != 0 {
+	if renewed := atomic.LoadInt64(&m.delivered().renewed); renewed != 0 {
 		return time.Since(time.Unix(0, renewed))
 	}
 	if m.origin == nil || m.origin.received.IsZero() {
@@ -200,7 +273,7 @@ func (m *Message) checkAck(op string) error {
 	if !m.isJetStream() {
 		return fail(op, m.Subject, ErrNotJetStream, "")
 	}
-	if m.acked.Taken() {
+	if m.delivered().acked.Taken() {
 		return fail(op, m.Subject, ErrAlreadyAcked, "")
 	}
 	return nil
@@ -211,7 +284,7 @@ func (m *Message) startAck(op string) error {
 	if err := m.checkAck(op); err != nil {
 		return err
 	}
-	if !m.acked.Take() {
+	if !m.delivered().acked.Take() {
 		return fail(op, m.Subject, ErrAlreadyAcked, "")
 	}
 	return nil
@@ -220,7 +293,7 @@ func (m *Message) startAck(op string) error {
 // endAck gives the claim back when the acknowledgement did not get through.
 func (m *Message) endAck(op string, err error) error {
 	if err != nil {
-		m.acked.GiveBack()
+		m.delivered().acked.GiveBack()
 	}
 	return wrap(op, m.Subject, err)
 }

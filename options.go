@@ -17,13 +17,36 @@ type Option func(*options)
 
 type options struct {
 	log       *slog.Logger
-	onEvent   func(Event)
+	onEvent   []func(Event)
 	resolver  Resolver
 	tls       *tls.Config
 	nats      []natsgo.Option
 	jetStream []jetstream.JetStreamOpt
 
-	background bool
+	background   bool
+	interceptors []Interceptor
+	starts       []func(*Client) (stop func())
+}
+
+// WithOptions is all of opts, for a package that adds something to a client.
+func WithOptions(opts ...Option) Option {
+	return func(o *options) {
+		for _, opt := range opts {
+			if opt != nil {
+				opt(o)
+			}
+		}
+	}
+}
+
+// WithStart calls f with the client before NewClient returns it, and what f returns, which may be nil, first of all at
+// Close, within its time. Of several the first is stopped last. A panic of either is logged.
+func WithStart(f func(*Client) (stop func())) Option {
+	return func(o *options) {
+		if f != nil {
+			o.starts = append(o.starts, f)
+		}
+	}
 }
 
 // WithLogger sends the client's log to l. Without it the client is silent.
@@ -38,9 +61,13 @@ func WithLogger(l *slog.Logger) Option {
 // WithEventHandler calls h for everything that happens to the client beside its calls: see Event.
 // The calls come one at a time, in order, from a goroutine of their own, so a slow h delays no
 // message; when it falls more than 1,024 events behind, the oldest are dropped and the next
-// event's Dropped tells how many.
+// event's Dropped tells how many. It may be given several times: each h gets all events.
 func WithEventHandler(h func(Event)) Option {
-	return func(o *options) { o.onEvent = h }
+	return func(o *options) {
+		if h != nil {
+			o.onEvent = append(o.onEvent, h)
+		}
+	}
 }
 
 // WithResolver looks the servers up with r instead of Consul, whatever Config.UseConsul says.

@@ -62,8 +62,8 @@ func (c *Client) publishToStream(ctx context.Context, msg *Message, opts []jetst
 	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	ack, _, err := c.publisher.Store(ctx, opPublishToStream, m)
-	return ack, err
+	ack, err := c.publisher.Publish(ctx, opPublishToStream, m)
+	return ack, c.sent(err)
 }
 
 // publication checks a message for a stream and returns it with the options applied. It shares nothing with the
@@ -72,7 +72,7 @@ func (c *Client) publication(ctx context.Context, op string, msg *Message, opts 
 	if err := c.checkJetStream(ctx, op, msg.Subject); err != nil {
 		return nil, err
 	}
-	if err := c.checkToStream(op, msg); err != nil {
+	if err := c.checkToStream(op, msg, nil); err != nil {
 		return nil, err
 	}
 	if up, _, _ := c.conn.State(); !up && c.failing {
@@ -81,19 +81,18 @@ func (c *Client) publication(ctx context.Context, op string, msg *Message, opts 
 	return c.publisher.Message(op, msg.Subject, msg.Header, msg.Data, opts)
 }
 
-// checkToStream refuses what can be refused without the server.
-func (c *Client) checkToStream(op string, msg *Message) error {
+// checkToStream refuses what can be refused without the server. Headers that command the server must be meant.
+func (c *Client) checkToStream(op string, msg *Message, meant map[string]bool) error {
 	if err := c.checkMessage(op, msg.Subject, c.lineRoom(), msg.Header, msg.Data); err != nil {
 		return err
 	}
-	var meant map[string]bool
-	if msg.with != nil {
-		if msg.with.err != nil {
-			return fault.Wrap(op, msg.Subject, msg.with.err)
-		}
-		meant = msg.with.set
+	if msg.with == nil {
+		return publish.Check(op, msg.Subject, msg.Header, meant)
 	}
-	return publish.Check(op, msg.Subject, msg.Header, meant)
+	if msg.with.err != nil {
+		return fault.Wrap(op, msg.Subject, msg.with.err)
+	}
+	return publish.Check(op, msg.Subject, msg.Header, meant, msg.with.set)
 }
 
 // messageOptions are what With said.
@@ -190,5 +189,8 @@ func (c *Client) PublishAtomic(ctx context.Context, msgs []*Message) (*BatchAck,
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 	ack, err := c.publisher.Atomic(ctx, opPublishAtomic, batch)
+	if err == nil {
+		c.totals.sent.Add(uint64(len(msgs)))
+	}
 	return (*BatchAck)(ack), err
 }

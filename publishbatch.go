@@ -47,7 +47,8 @@ func (c *Client) publishAsync(ctx context.Context, op string, msg *Message, opts
 	if copied {
 		m.Data = slices.Clone(m.Data)
 	}
-	return c.publisher.Start(ctx, op, m, publish.Flight{Brief: op == opPublishBatch})
+	f, err := c.publisher.Start(ctx, op, m, publish.Flight{Brief: op == opPublishBatch})
+	return f, c.sent(err)
 }
 
 // batchAhead bounds how many results PublishSeq holds back behind one that is not there yet.
@@ -125,7 +126,7 @@ func (c *Client) checkBatched(op string, i int, msg *Message) error {
 	if msg == nil {
 		return fail(op, "", ErrInvalidArgument, "message %d is nil", i)
 	}
-	if err := c.checkToStream(op, msg); err != nil {
+	if err := c.checkToStream(op, msg, nil); err != nil {
 		return fmt.Errorf("message %d: %w", i, err)
 	}
 	return nil

@@ -57,8 +57,24 @@ func (c *Client) publishContext(ctx context.Context, subject, reply string, head
 	return c.publish(ctx, "publish", subject, reply, header, data)
 }
 
-// publish checks and sends. Upstream copies header and data before it returns.
+// publish checks and sends, with the interceptors in between, which may change what is checked again then.
 func (c *Client) publish(ctx context.Context, op, subject, reply string, header natsgo.Header, data []byte) error {
+	if err := c.checkPublish(op, subject, reply, header, data); err != nil {
+		return err
+	}
+	if c.around.Publish == nil {
+		return c.send(ctx, op, subject, reply, header, data)
+	}
+	msg := Message{Subject: subject, Reply: reply, Header: header, Data: data}
+	return c.intercept(ctx, op, msg, func(ctx context.Context, msg *Message) error {
+		if err := c.checkPublish(op, msg.Subject, msg.Reply, msg.Header, msg.Data); err != nil {
+			return err
+		}
+		return c.send(ctx, op, msg.Subject, msg.Reply, msg.Header, msg.Data)
+	})
+}
+
+func (c *Client) checkPublish(op, subject, reply string, header natsgo.Header, data []byte) error {
 	if err := c.checkMessage(op, subject, len(reply), header, data); err != nil {
 		return err
 	}
@@ -67,6 +83,11 @@ func (c *Client) publish(ctx context.Context, op, subject, reply string, header 
 			return fail(op, subject, ErrInvalidSubject, "reply %q: %s", reply, fault)
 		}
 	}
+	return nil
+}
+
+// send gives a message to the connection. Upstream copies header and data before it returns.
+func (c *Client) send(ctx context.Context, op, subject, reply string, header natsgo.Header, data []byte) error {
 	if c.failing && !c.conn.IsUp() && !c.conn.IsClosed() {
 		return c.refused(op, subject)
 	}
@@ -78,7 +99,7 @@ func (c *Client) publish(ctx context.Context, op, subject, reply string, header 
 		// Before the first connection upstream knows no server that supports them.
 		return fail(op, subject, ErrNotConnected, "headers need a connection: %w", err)
 	}
-	return wrap(op, subject, c.sized(err, header, data))
+	return c.sent(wrap(op, subject, c.sized(err, header, data)))
 }
 
 // Subscribe calls h for every message on subject, which may have wildcards: * for one token, > for
@@ -93,7 +114,7 @@ func (c *Client) publish(ctx context.Context, op, subject, reply string, header 
 // ErrNotConnected when no connection stands within ctx (without a deadline: Config.RequestTimeout), and
 // ErrClosed.
 func (c *Client) Subscribe(ctx context.Context, subject string, h Handler, opts ...SubscribeOption) (*Subscription, error) {
-	return c.subscribe(ctx, subject, "", h, opts)
+	return c.subscribe(ctx, subject, "", c.handled(h), opts)
 }
 
 // QueueSubscribe is Subscribe as a member of a queue group: each message goes to one member of the
@@ -102,7 +123,7 @@ func (c *Client) QueueSubscribe(ctx context.Context, subject, queue string, h Ha
 	if err := checkQueue("subscribe", subject, queue); err != nil {
 		return nil, err
 	}
-	return c.subscribe(ctx, subject, queue, h, opts)
+	return c.subscribe(ctx, subject, queue, c.handled(h), opts)
 }
 
 // Messages returns the messages on subject as a sequence. The subscription is made when the
@@ -116,14 +137,14 @@ func (c *Client) Messages(ctx context.Context, subject string, opts ...Subscribe
 			return
 		}
 		messages, over := make(chan *Message), make(chan struct{})
-		sub, err := c.Subscribe(ctx, subject, func(msg *Message) error {
+		sub, err := c.subscribe(ctx, subject, "", func(msg *Message) error {
 			select {
 			case messages <- msg:
 			case <-over:
 			case <-ctx.Done():
 			}
 			return nil
-		}, opts...)
+		}, opts)
 		if err != nil {
 			yield(nil, err)
 			return

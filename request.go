@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -37,8 +38,26 @@ func (c *Client) requestChecked(ctx context.Context, subject string, header nats
 	if err := c.checkMessage(op, subject, c.lineRoom(), header, data); err != nil {
 		return nil, err
 	}
+	if c.around.Request == nil {
+		return c.sendRequest(ctx, op, subject, header, data, timeout)
+	}
+	if timeout >= 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, cmp.Or(timeout, c.cfg.RequestTimeout))
+		defer cancel()
+	}
+	msg := Message{Subject: subject, Header: header, Data: data}
+	return c.interceptRequest(ctx, op, msg, func(ctx context.Context, msg *Message) (*Message, error) {
+		if err := c.checkMessage(op, msg.Subject, c.lineRoom(), msg.Header, msg.Data); err != nil {
+			return nil, err
+		}
+		return c.sendRequest(ctx, op, msg.Subject, msg.Header, msg.Data, timeout)
+	})
+}
+
+func (c *Client) sendRequest(ctx context.Context, op, subject string, header natsgo.Header, data []byte, timeout time.Duration) (*Message, error) {
 	m, err := c.conn.Request(ctx, op, subject, header, data, timeout)
-	if err != nil {
+	if c.sentRequest(err); err != nil {
 		return nil, err
 	}
 	return c.pulled.message(m), wrap(op, subject, serviceErrorOf(m))

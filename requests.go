@@ -108,14 +108,14 @@ func serve(h RequestHandler, msg *Message) error {
 			_ = msg.answer(nil, fault.Exited()) // nobody hears of it: the goroutine ends
 		}
 	}()
-	err := callHandler(func(msg *Message) (err error) { data, err = h(msg); return err }, msg)
+	err := callHandler(msg.origin.client.handled(func(msg *Message) (err error) { data, err = h(msg); return err }), msg)
 	returned = true
 	return msg.answer(data, err)
 }
 
 // answer sends what a handler has returned, unless it has answered itself, and returns what is to be counted and told.
 func (m *Message) answer(data []byte, err error) error {
-	open := m.Reply != "" && !m.isJetStream() && !m.acked.Taken()
+	open := m.Reply != "" && !m.isJetStream() && !m.delivered().acked.Taken()
 	if err == nil && open {
 		err = m.Respond(data)
 	}
@@ -131,7 +131,7 @@ func (m *Message) answer(data []byte, err error) error {
 	if !open {
 		return answered
 	}
-	if unsent := m.respondError(e); unsent != nil && !errors.Is(err, unsent) {
+	if unsent := m.respondError(e, m.respond); unsent != nil && !errors.Is(err, unsent) {
 		answered.Cause = fault.Joined{err, unsent}
 	}
 	return answered
@@ -151,14 +151,14 @@ func answerTo(err error) *ServiceError {
 }
 
 // respondError answers with e, and with less of it where that cannot be sent.
-func (m *Message) respondError(e *ServiceError) (err error) {
+func (m *Message) respondError(e *ServiceError, respond func(*Message) error) (err error) {
 	for _, e := range []ServiceError{*e, {e.Code, e.Description, nil, e.Header}, {e.Code, e.Description, nil, nil}, {Code: e.Code}} {
 		header := natsgo.Header(maps.Clone(e.Header))
 		if header == nil {
 			header = make(natsgo.Header, 2)
 		}
 		wire.ServiceError(header, e.Code, e.Description)
-		err = m.RespondMsg(&Message{Header: header, Data: e.Data})
+		err = respond(&Message{Header: header, Data: e.Data})
 		if !errors.Is(err, ErrPayloadTooLarge) && !errors.Is(err, ErrInvalidHeader) {
 			return err
 		}

@@ -19,7 +19,7 @@ import (
 // ShutdownError says what Close or Shutdown left behind. It is ErrDrainTimeout when handlers,
 // messages or asynchronous publishes were left, and ErrUnflushed when published bytes were.
 type ShutdownError struct {
-	// Handlers still running, those that others have on Conn() included.
+	// Handlers still running, those that others have on Conn() and the stop of a WithStart included.
 	Handlers int
 	// Messages received and never handed to a handler.
 	Messages int
@@ -72,7 +72,7 @@ func (e *ShutdownError) kinds() []error {
 	return kinds
 }
 
-// Close ends the client gracefully: it stops receiving, waits until the messages already received
+// Close ends the client gracefully: it stops what WithStart has started, stops receiving, waits until the messages already received
 // are handled and the asynchronous publishes acknowledged, sends what was published, and closes
 // the connection. Last of the handlers, it waits for those that others have on Conn(): of micro
 // services, of upstream's Consume. Calls that handlers make meanwhile go on working. It takes at most
@@ -91,7 +91,12 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	ctx, cancel := c.drainDeadline(ctx)
 	defer cancel()
 	left := &ShutdownError{}
-	first, err := c.life.Close(ctx, func(ctx context.Context) { c.drainHandlers(ctx, left) }, func(ctx context.Context) {
+	first, err := c.life.Close(ctx, func(ctx context.Context) {
+		if !c.stopOthers(ctx) {
+			left.Handlers++
+		}
+		c.drainHandlers(ctx, left)
+	}, func(ctx context.Context) {
 		left.AsyncPublishes = c.drainAsyncPublishes(ctx)
 		left.Bytes, left.Cause = c.drainBuffer(ctx)
 		c.life.End()

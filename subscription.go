@@ -71,7 +71,7 @@ func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler
 		return nil, wrap(op, subject, err)
 	}
 	// A handler goes on when the subscription's context has ended: so does the context of its message.
-	messages := &origin{client: c}
+	messages := &origin{client: c, pattern: subject}
 	var cancel context.CancelCauseFunc
 	messages.ctx, cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	o := subscribeOptions{

@@ -9,15 +9,15 @@ import (
 )
 
 // JSON returns a Handler that unmarshals the payload and calls h with the message's context and the
-// value. A payload that does not decode is a Permanent error: a Consumption moves the message to
-// the dead letters at once.
+// value; MessageFrom has the message itself. A payload that does not decode is a Permanent error: a
+// Consumption moves the message to the dead letters at once.
 func JSON[T any](h func(ctx context.Context, v T) error) Handler {
 	return func(msg *Message) error {
 		var v T
 		if err := msg.DecodeJSON(&v); err != nil {
 			return Permanent(err)
 		}
-		return h(msg.Context(), v)
+		return h(msg.carried(), v)
 	}
 }
 
@@ -29,7 +29,7 @@ func JSONRequest[Req, Resp any](h func(ctx context.Context, req Req) (Resp, erro
 		if err := msg.DecodeJSON(&req); err != nil {
 			return nil, fmt.Errorf("%w: %w", &ServiceError{Code: http.StatusBadRequest, Description: "the request does not decode"}, err)
 		}
-		resp, err := h(msg.Context(), req)
+		resp, err := h(msg.carried(), req)
 		if err != nil {
 			return nil, err
 		}

@@ -123,6 +123,9 @@ func (e *Engine) Start(ctx, life context.Context, o Options, host func(*Consumpt
 	return s, nil
 }
 
+// Host returns whom the messages are handled for.
+func (s *Consumption) Host() Host { return s.host }
+
 // Context returns the context of the messages, with the values of the one that ends it all.
 func (s *Consumption) Context() context.Context { return s.ctx }
 

@@ -73,6 +73,7 @@ type Engine struct {
 
 	mu      sync.Mutex
 	running map[*Consumption]struct{}
+	past    Stats // of those that have ended
 }
 
 // New returns an Engine without consumptions. Drain is the time for the graceful end of one whose context ends.
@@ -104,8 +105,20 @@ func (e *Engine) add(s *Consumption) error {
 
 func (e *Engine) remove(s *Consumption) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	delete(e.running, s)
-	e.mu.Unlock()
+	e.past.add(s.Stats())
+}
+
+// Stats returns the sums of all consumptions, those that have ended included.
+func (e *Engine) Stats() Stats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	sum := e.past
+	for s := range e.running {
+		sum.add(s.Stats())
+	}
+	return sum
 }
 
 // Deny tells whether the denied subject is that of an acknowledgement. The next ones of that consumer are

@@ -139,7 +139,7 @@ func (r *replay) one(ctx context.Context, raw wire.Stored, letter *wire.Letter) 
 	id := fmt.Sprintf("replay.%s.%d.%d", r.name, raw.Sequence, raw.Time.UnixNano())
 	msg, err := r.publisher.Message(opStore, subject, letter.Header, letter.Data, []jetstream.PublishOpt{jetstream.WithMsgID(id)})
 	if err == nil {
-		_, _, err = r.publisher.Store(ctx, opStore, msg)
+		_, err = r.publisher.Publish(ctx, opStore, msg)
 	}
 	if err != nil {
 		return r.note(err)

@@ -91,6 +91,30 @@ func (s *Consumption) info(ctx context.Context, stream string) (*jetstream.Consu
 // target names a consumer in an error.
 func target(stream, consumer string) string { return stream + "/" + consumer }
 
+// Filter returns the consumer's only filter, or nothing.
+func (s *Consumption) Filter() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.rules.filters) != 1 {
+		return ""
+	}
+	return s.rules.filters[0]
+}
+
+func (s *Stats) add(one Stats) {
+	s.InFlight += one.InFlight
+	s.Ready += one.Ready
+	s.Waiting += one.Waiting
+	s.Handled += one.Handled
+	s.Failed += one.Failed
+	s.Retried += one.Retried
+	s.Parked += one.Parked
+	s.DeadLettered += one.DeadLettered
+	s.HandedBack += one.HandedBack
+	s.Expired += one.Expired
+	s.Unconfirmed += one.Unconfirmed
+}
+
 // Stats returns the counters.
 func (s *Consumption) Stats() Stats {
 	s.mu.Lock()

@@ -126,7 +126,16 @@ func (x *sideStream) publish(ctx context.Context, id string, m *natsgo.Msg) erro
 	if name != "" {
 		m.Header[jetstream.ExpectedStreamHeader] = []string{name}
 	}
-	ack, _, err := x.s.e.publisher.Store(ctx, opStore, m)
+	p := x.s.e.publisher
+	var ack *jetstream.PubAck
+	if x.prepare == nil { // a dead letter, which the hooks see
+		err = fault.Contained(func() (err error) {
+			ack, err = p.Publish(ctx, opStore, m)
+			return err
+		})
+	} else {
+		ack, _, err = p.Store(ctx, opStore, m)
+	}
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,24 @@ func (e *PanicError) Unwrap() error { return ErrHandlerPanic }
 // Panicked returns the error of a panic with that value. It is called by the function that recovers.
 func Panicked(value any) error { return &PanicError{Value: value, Stack: debug.Stack()} }
 
+// Contained calls f on a goroutine of its own, so that its end is an error, too.
+func Contained(f func() error) (err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		returned := false
+		defer func() {
+			if !returned {
+				err = Exited()
+			}
+		}()
+		err = f()
+		returned = true
+	}()
+	<-done
+	return err
+}
+
 // Exited is the error of a handler that ended its goroutine, as testing's FailNow does. No call
 // returns from that: it is made in a deferred function, and another goroutine goes on.
 func Exited() error { return Panicked("it ended its goroutine (runtime.Goexit)") }

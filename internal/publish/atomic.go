@@ -38,9 +38,18 @@ type Batch struct {
 // Atomic sends the batch until it is stored or refused, or ctx ends, which must have a deadline. It follows
 // Store, but only an attempt that got as far as the commit leaves a doubt.
 func (p *Publisher) Atomic(ctx context.Context, op string, batch []*natsgo.Msg) (*Batch, error) {
+	if p.hooked {
+		return p.atomicHooked(ctx, op, batch)
+	}
+	for _, m := range batch {
+		p.identify(m)
+	}
+	return p.atomic(ctx, op, batch)
+}
+
+func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) (*Batch, error) {
 	subject := batch[0].Subject
 	for i, m := range batch {
-		p.identify(m)
 		if err := p.checkSchedule(ctx, op, m); err != nil {
 			return nil, fmt.Errorf("message %d: %w", i, err)
 		}

@@ -12,5 +12,6 @@
 //   - store.go: [Publisher.Store], and what became of a message that is in doubt.
 //   - flight.go: [Publisher.Start], and how much is in flight.
 //   - future.go: [Future], one message in flight.
+//   - hooks.go: [Publisher.Publish], and what stands around the messages of users.
 //   - atomic.go: [Publisher.Atomic], all messages or none.
 package publish

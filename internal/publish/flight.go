@@ -29,17 +29,26 @@ type Flight struct {
 	Patience time.Duration
 	// Brief lets go of the message when its outcome is known: nobody asks the future for it.
 	Brief bool
+
+	tell func(*jetstream.PubAck, error) // before the outcome is known to anybody else
 }
 
 // Start publishes m, to which it gives an ID if it has none, once there is a connection and room, and does not
 // wait for the acknowledgement. It is sent again as by Store. Without a deadline the publisher's own time
 // bounds it.
 func (p *Publisher) Start(ctx context.Context, op string, m *natsgo.Msg, o Flight) (*Future, error) {
+	if p.hooked && o.Patience == 0 {
+		return p.startHooked(ctx, op, m, o)
+	}
 	p.identify(m)
+	return p.start(ctx, op, m, o)
+}
+
+func (p *Publisher) start(ctx context.Context, op string, m *natsgo.Msg, o Flight) (*Future, error) {
 	if err := p.checkSchedule(ctx, op, m); err != nil {
 		return nil, err
 	}
-	f := &Future{publisher: p, op: op, ctx: cmp.Or(o.Context, ctx), msg: m, patience: o.Patience, brief: o.Brief}
+	f := &Future{publisher: p, op: op, ctx: cmp.Or(o.Context, ctx), msg: m, patience: o.Patience, brief: o.Brief, tell: o.tell}
 	var ok bool
 	if f.deadline, ok = f.ctx.Deadline(); !ok {
 		f.deadline = time.Now().Add(p.timeout)

@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -26,6 +27,7 @@ type Future struct {
 	took     time.Duration // its answer, when the first sending was answered at once
 	repeated bool          // it may have been sent more than once
 	brief    bool
+	tell     func(*jetstream.PubAck, error) // nil where there is no hook
 
 	resolved bool // it and what follows are guarded by the publisher
 	ack      *jetstream.PubAck
@@ -45,7 +47,7 @@ func (f *Future) Answered(m *natsgo.Msg) bool {
 		f.took, f.repeated = time.Since(f.begun), f.call.Sent() > 1
 	}
 	f.call.End(!ack.Duplicate && f.patience == 0)
-	f.publisher.land(f, ack, nil)
+	f.conclude(ack, nil)
 	return true
 }
 
@@ -73,7 +75,25 @@ func (f *Future) GoOn() {
 	if err != nil && p.ctx.Err() != nil {
 		err = fault.New(f.op, f.msg.Subject, fault.ErrClosed, "%w", conn.ErrUnanswered)
 	}
-	p.land(f, ack, err)
+	f.conclude(ack, err)
+}
+
+// conclude ends the flight, after the hook has heard of it, on a goroutine of its own: the present one may bring the
+// answers to others.
+func (f *Future) conclude(ack *jetstream.PubAck, err error) {
+	if f.tell == nil {
+		f.publisher.land(f, ack, err)
+		return
+	}
+	go f.concludeHooked(ack, err)
+}
+
+// concludeHooked waits for the hook no longer than the publisher lives.
+func (f *Future) concludeHooked(ack *jetstream.PubAck, err error) {
+	land := sync.OnceFunc(func() { f.publisher.land(f, ack, err) })
+	defer land()
+	defer context.AfterFunc(f.publisher.ctx, land)()
+	f.tell(ack, err)
 }
 
 // Took returns how long the answer took, and whether the message may have been sent more than once: then that

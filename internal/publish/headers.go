@@ -40,9 +40,10 @@ var plainHeaders = map[string]bool{
 }
 
 // Check refuses headers that command the server, but for those that are meant.
-func Check(op, subject string, header natsgo.Header, meant map[string]bool) error {
+func Check(op, subject string, header natsgo.Header, meant ...map[string]bool) error {
 	for name := range header {
-		if wire.IsServers(name) && !plainHeaders[name] && !meant[name] {
+		isMeant := func(names map[string]bool) bool { return names[name] }
+		if wire.IsServers(name) && !plainHeaders[name] && !slices.ContainsFunc(meant, isMeant) {
 			return fault.New(op, subject, fault.ErrReservedHeader, "%s; WithHeader sets it on purpose", name)
 		}
 	}

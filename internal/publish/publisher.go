@@ -22,6 +22,8 @@ type Publisher struct {
 	conn    *conn.Conn
 	timeout time.Duration
 	ids     ids
+	hooks   Hooks
+	hooked  bool
 	ctx     context.Context // ends when nothing is waited for any more
 	end     context.CancelFunc
 

@@ -17,10 +17,14 @@ import (
 // Store publishes m until it is stored or refused, or ctx ends, which must have a deadline. Doubted tells
 // whether a sending went unanswered: it may have stored the message. A message without an ID gets one.
 func (p *Publisher) Store(ctx context.Context, op string, m *natsgo.Msg) (_ *jetstream.PubAck, doubted bool, _ error) {
+	p.identify(m)
+	return p.store(ctx, op, m)
+}
+
+func (p *Publisher) store(ctx context.Context, op string, m *natsgo.Msg) (_ *jetstream.PubAck, doubted bool, _ error) {
 	if err := fault.Ended(ctx); err != nil {
 		return nil, false, fault.Wrap(op, m.Subject, err)
 	}
-	p.identify(m)
 	if err := p.checkSchedule(ctx, op, m); err != nil {
 		return nil, false, err
 	}

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -47,11 +46,11 @@ type Options struct {
 type Engine struct {
 	conn    *conn.Conn
 	reports Reports
-	dropped atomic.Uint64 // by subscriptions that have ended
 
 	mu     sync.Mutex
 	closed bool
 	subs   map[*Subscription]struct{}
+	past   Stats // of those that have ended
 }
 
 // New returns an Engine without subscriptions.
@@ -142,9 +141,9 @@ func (e *Engine) add(s *Subscription) error {
 
 func (e *Engine) remove(s *Subscription) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	delete(e.subs, s)
-	e.mu.Unlock()
-	e.dropped.Add(s.Stats().Dropped)
+	e.past.add(s.Stats())
 }
 
 // All returns the subscriptions that have not ended.
@@ -154,5 +153,13 @@ func (e *Engine) All() []*Subscription {
 	return slices.Collect(maps.Keys(e.subs))
 }
 
-// Dropped returns how many messages were dropped by subscriptions that have ended.
-func (e *Engine) Dropped() uint64 { return e.dropped.Load() }
+// Stats returns the sums of all subscriptions, those that have ended included, and how many have not.
+func (e *Engine) Stats() (sum Stats, live int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	sum = e.past
+	for s := range e.subs {
+		sum.add(s.Stats())
+	}
+	return sum, len(e.subs)
+}

@@ -204,7 +204,9 @@ func TestLimits(t *testing.T) {
 			require.True(t, over(s))
 			_, _, dropped := r.all()
 			assert.EqualValues(t, 7, dropped)
-			assert.EqualValues(t, 7, e.Dropped())
+			sum, live := e.Stats()
+			assert.Equal(t, receive.Stats{Handled: 1, Dropped: 7}, sum)
+			assert.Zero(t, live)
 			assert.Equal(t, receive.Stats{Handled: 1, Dropped: 7}, s.Stats())
 		})
 	}

@@ -51,6 +51,15 @@ type Stats struct {
 	Unanswered               uint64 // handled requests whose senders wait for no answer
 }
 
+func (s *Stats) add(one Stats) {
+	s.Pending += one.Pending
+	s.PendingBytes += one.PendingBytes
+	s.InFlight += one.InFlight
+	s.Handled += one.Handled
+	s.Failed += one.Failed
+	s.Dropped += one.Dropped
+}
+
 // receive is called by nats.go, for one message at a time.
 func (s *Subscription) receive(m *natsgo.Msg) {
 	dropped, refused := uint64(0), true

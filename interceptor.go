@@ -1,0 +1,155 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
+)
+
+// Interceptor stands around what a client sends and handles, for what every message needs: traces, limits, checks. Fields
+// that are nil cost nothing.
+//
+// It sees what is published, stored or not, the answers of Respond included, what is requested, and what the handlers of
+// subscriptions and Consumptions get; dead letters and replays, too. It does not see key-value, objects and the
+// JetStream API, nor handle what PullMessages returns and what is ranged over.
+//
+// A panic in a function becomes its error, which is ErrHandlerPanic; in Stored it is logged. What an interceptor
+// publishes itself passes all interceptors again.
+type Interceptor struct {
+	// Publish is called once for each message that a call publishes, after its message ID is set, and calls next to
+	// send it. The message is a copy: its Header, which is not nil, may be changed, and its Data replaced. What is
+	// invalid then is refused as by the call. Its error is that of the call. To a stream, next returns when the message
+	// is stored or is not, but in PublishAsync, PublishBatch, PublishSeq and PublishAtomic when it is on its way:
+	// Stored tells the rest.
+	Publish func(ctx context.Context, msg *Message, next func(context.Context, *Message) error) error
+	// Stored is called once for each message to a stream for which next was called, when its outcome is known, with
+	// the context that next was given, and before the call or the future has it. Either ack or err is nil. The message
+	// is not to be changed. The calls for different messages come at the same time.
+	Stored func(ctx context.Context, msg *Message, ack *jetstream.PubAck, err error)
+	// Request is called for Request and RequestMsg, within whose timeout it stays, with a copy as Publish is.
+	Request func(ctx context.Context, msg *Message, next func(context.Context, *Message) (*Message, error)) (*Message, error)
+	// Handle is called in the place of a handler, which is next. Its error, and a panic, mean what the handler's mean.
+	// Message.WithContext gives the handler another context.
+	Handle func(msg *Message, next Handler) error
+}
+
+// WithInterceptor adds an interceptor; of several the first is outermost.
+func WithInterceptor(i Interceptor) Option {
+	return func(o *options) { o.interceptors = append(o.interceptors, i) }
+}
+
+// chained makes one interceptor of all but their Handle.
+func (c *Client) chained(all []Interceptor) (one Interceptor) {
+	for _, outer := range slices.Backward(all) {
+		if inner := one.Publish; outer.Publish != nil {
+			one.Publish = outer.Publish
+			if inner != nil {
+				one.Publish = func(ctx context.Context, msg *Message, next func(context.Context, *Message) error) error {
+					return outer.Publish(ctx, msg, func(ctx context.Context, msg *Message) error { return inner(ctx, msg, next) })
+				}
+			}
+		}
+		if inner := one.Request; outer.Request != nil {
+			one.Request = outer.Request
+			if inner != nil {
+				one.Request = func(ctx context.Context, msg *Message, next func(context.Context, *Message) (*Message, error)) (*Message, error) {
+					return outer.Request(ctx, msg, func(ctx context.Context, msg *Message) (*Message, error) { return inner(ctx, msg, next) })
+				}
+			}
+		}
+		if inner := one.Stored; outer.Stored != nil {
+			one.Stored = func(ctx context.Context, msg *Message, ack *jetstream.PubAck, err error) {
+				if inner != nil {
+					inner(ctx, msg, ack, err)
+				}
+				c.contain("Interceptor.Stored", func() { outer.Stored(ctx, msg, ack, err) })
+			}
+		}
+	}
+	return one
+}
+
+// handled puts the interceptors around a handler.
+func (c *Client) handled(h Handler) Handler {
+	for _, i := range slices.Backward(c.opts.interceptors) {
+		if inner := h; h != nil && i.Handle != nil {
+			h = func(msg *Message) error { return i.Handle(msg, inner) }
+		}
+	}
+	return h
+}
+
+var errNotPassed = errors.New("the interceptor has called next without a context or a message")
+
+// intercept takes a message through the interceptors to send.
+func (c *Client) intercept(ctx context.Context, op string, msg Message, send func(context.Context, *Message) error) error {
+	subject := msg.Subject
+	msg.Header = cloned(msg.Header)
+	return wrap(op, subject, callHandler(func(msg *Message) error {
+		return c.around.Publish(ctx, msg, func(ctx context.Context, msg *Message) error {
+			if ctx == nil || msg == nil {
+				return fail(op, subject, ErrInvalidArgument, "%w", errNotPassed)
+			}
+			return send(ctx, msg)
+		})
+	}, &msg))
+}
+
+// interceptRequest does the same with a request.
+func (c *Client) interceptRequest(ctx context.Context, op string, msg Message, send func(context.Context, *Message) (*Message, error)) (answer *Message, err error) {
+	subject := msg.Subject
+	msg.Header = cloned(msg.Header)
+	err = callHandler(func(msg *Message) (err error) {
+		answer, err = c.around.Request(ctx, msg, func(ctx context.Context, msg *Message) (*Message, error) {
+			if ctx == nil || msg == nil {
+				return nil, fail(op, subject, ErrInvalidArgument, "%w", errNotPassed)
+			}
+			return send(ctx, msg)
+		})
+		return err
+	}, &msg)
+	if err == nil && answer == nil {
+		err = fail(op, subject, ErrInvalidArgument, "the interceptor has returned neither an answer nor an error")
+	}
+	return answer, wrap(op, subject, err)
+}
+
+// cloned returns a copy that shares nothing, and is not nil.
+func cloned(header natsgo.Header) natsgo.Header {
+	own := make(natsgo.Header, len(header)+1)
+	for name, values := range header {
+		own[name] = slices.Clone(values)
+	}
+	return own
+}
+
+// hooks are the interceptors as those of what is stored in streams.
+func (c *Client) hooks() (h publish.Hooks) {
+	if c.around.Publish != nil {
+		h.Publish = c.interceptStored
+	}
+	if stored := c.around.Stored; stored != nil {
+		h.Stored = func(ctx context.Context, m *natsgo.Msg, ack *jetstream.PubAck, err error) {
+			stored(ctx, &Message{Subject: m.Subject, Header: m.Header, Data: m.Data}, ack, err)
+		}
+	}
+	return h
+}
+
+// interceptStored checks what the interceptors have made of a message as the call has checked it: they command the
+// server no more than it did.
+func (c *Client) interceptStored(ctx context.Context, op string, m *natsgo.Msg, next publish.Next) error {
+	meant := make(map[string]bool, len(m.Header))
+	for name := range m.Header {
+		meant[name] = true
+	}
+	return c.intercept(ctx, op, Message{Subject: m.Subject, Header: m.Header, Data: m.Data}, func(ctx context.Context, msg *Message) error {
+		m := &natsgo.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data}
+		return next(ctx, m, c.checkToStream(op, msg, meant))
+	})
+}
