@@ -13,6 +13,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/health"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
@@ -113,9 +114,6 @@ func (c credentials) set(o *natsgo.Options) {
 	}
 }
 
-// certificateWarning is how long before a certificate's end the client begins to warn.
-const certificateWarning = 7 * 24 * time.Hour
-
 // setTLS makes nats.go ask for the files at every handshake, so that renewed certificates are used
 // without a restart.
 func setTLS(o *natsgo.Options, cfg *Config, base *tls.Config, files *tlsFiles) {
@@ -177,6 +175,13 @@ func (f *tlsFiles) authorities() (*x509.CertPool, error) {
 	return f.pool, nil
 }
 
+// own returns the client's certificate, as last used, or nil.
+func (f *tlsFiles) own() *tls.Certificate {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pair
+}
+
 // reload reads the files and tells whether they hold something new and good. It fails only while
 // there has been nothing good yet.
 func (f *tlsFiles) reload() (changed bool, err error) {
@@ -193,7 +198,7 @@ func (f *tlsFiles) reload() (changed bool, err error) {
 		return false, nil
 	}
 	if pair != nil && pair.Leaf != nil {
-		if left := time.Until(pair.Leaf.NotAfter); left < certificateWarning {
+		if left := time.Until(pair.Leaf.NotAfter); left < health.EndsSoon {
 			f.warn("the client's TLS certificate ends soon", "file", f.cert, "ends", pair.Leaf.NotAfter)
 		}
 	}

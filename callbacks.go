@@ -112,6 +112,7 @@ func (r reports) Closed(cause error) {
 	c := r.c
 	e := Event{Type: EventClosed}
 	if !c.isClosing() {
+		c.lost.Store(true)
 		e.Err = &fault.Error{Op: "connection", Kind: ErrClosed, Cause: cause}
 		e.Bytes, _ = c.conn.Unconfirmed()
 		c.log.Error("the connection to NATS is closed for good", "server", serverurl.Redact(c.conn.Server()),

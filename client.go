@@ -15,6 +15,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/discovery"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/health"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
@@ -54,6 +55,9 @@ type Client struct {
 	servers   *discovery.Servers
 	departure atomic.Pointer[departure] // the last wish to leave a server
 
+	lookout health.Lookout
+	blind   atomic.Bool     // it may not ask for the account's limits
+	lost    atomic.Bool     // the connection was closed for good, and not by Close
 	life    *lifecycle.Life // received messages and background work hang on its context
 	pulled  *origin         // of the answers to requests
 	failing bool            // publish_when_disconnected: fail
@@ -119,6 +123,8 @@ func newClient(cfg *Config, opts []Option) *Client {
 			}
 		}
 	}
+	c.lookout.Ask = func(ctx context.Context) error { return c.conn.RoundTrip(ctx, "health", "") }
+	c.lookout.Warn = c.lookAround
 	c.failing = c.cfg.PublishWhenDisconnected == whenDisconnectedFail
 	c.pulled = &origin{client: c, ctx: c.life.Context()}
 	c.tls = &tlsFiles{cert: own.TLSCert, key: own.TLSKey, ca: own.TLSCA, warn: c.log.Warn}

@@ -146,6 +146,7 @@
 //
 // What no call can return goes to the logger and to the handler of [WithEventHandler], as an [Event]:
 // disconnects, failed handlers, dropped messages, dead letters, publishes that the server denied.
+// [Client.Health] tells how the client is, and [Client.HealthHandler] answers an orchestrator's probes.
 //
 // # Closing
 //

@@ -158,6 +158,7 @@ func packageComment(t *testing.T) *comment.Doc {
 var fragmentImports = map[string]string{
 	"doctor":    strconv.Quote(docsModule + "/doctor"),
 	"jetstream": `"github.com/nats-io/nats.go/jetstream"`,
+	"http":      `"net/http"`,
 	"json":      `"encoding/json"`,
 	"nats":      strconv.Quote(docsModule),
 	"natsgo":    `natsgo "github.com/nats-io/nats.go"`,

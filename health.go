@@ -3,11 +3,13 @@ package nats
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/health"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
@@ -18,6 +20,8 @@ type Health struct {
 	// OK tells whether the client can do all of its work; Problems say why not.
 	OK       bool     `json:"ok"`
 	Problems []string `json:"problems,omitempty"`
+	// Warnings are of certificates that end within 7 days, and of limits of the account that are used to over 80 %.
+	Warnings []string `json:"warnings,omitempty"`
 	// Unknown is what the client's rights do not let it see, which is no problem.
 	Unknown []string `json:"unknown,omitempty"`
 	// Server is the present server's URL, or the last one's, without credentials.
@@ -76,13 +80,7 @@ func (c *Client) Health(ctx context.Context) Health {
 			h.Problems = append(h.Problems, what+err.Error())
 		}
 	}
-	if c.resolver != nil {
-		urls, updated := c.servers.Get()
-		h.Discovery = &DiscoveryHealth{Servers: serverurl.RedactAll(urls)}
-		if !updated.IsZero() {
-			h.Discovery.Age = time.Since(updated)
-		}
-	}
+	h.Discovery = c.discoveryHealth()
 	up, _, _ := c.conn.State()
 	switch stuck := c.conn.Congestion(congested); {
 	case c.life.Context().Err() != nil:
@@ -100,8 +98,11 @@ func (c *Client) Health(ctx context.Context) Health {
 		}
 	}
 	up = up && len(h.Problems) == 0
+	h.Warnings = c.certificatesEnding()
 	if c.js != nil && up {
-		problem("", jsapi.Wrap("JetStream", "", c.api.Ask(ctx, "INFO", nil, &jsapi.Refusal{})))
+		account, err := c.api.Account(ctx)
+		problem("", jsapi.Wrap("JetStream", "", err))
+		h.Warnings = append(h.Warnings, health.Account(account)...)
 	}
 	refused := 0
 	for _, s := range c.subs.All() {
@@ -132,4 +133,34 @@ func (c *Client) Health(ctx context.Context) Health {
 	})
 	h.OK = len(h.Problems) == 0
 	return h
+}
+
+func (c *Client) discoveryHealth() *DiscoveryHealth {
+	if c.resolver == nil {
+		return nil
+	}
+	urls, updated := c.servers.Get()
+	d := &DiscoveryHealth{Servers: serverurl.RedactAll(urls)}
+	if !updated.IsZero() {
+		d.Age = time.Since(updated)
+	}
+	return d
+}
+
+// certificatesEnding warns of the server's certificates and of the client's own.
+func (c *Client) certificatesEnding() []string {
+	state, _ := c.conn.TLSConnectionState() // without TLS, or a connection, there are none
+	warnings := health.Certificates("server", state.PeerCertificates...)
+	var own []tls.Certificate
+	if pair := c.tls.own(); pair != nil {
+		own = []tls.Certificate{*pair}
+	} else if c.opts.tls != nil {
+		own = c.opts.tls.Certificates
+	}
+	for _, pair := range own {
+		if pair.Leaf != nil {
+			warnings = append(warnings, health.Certificates("client", pair.Leaf)...)
+		}
+	}
+	return warnings
 }

@@ -262,6 +262,13 @@ func (c *Conn) LastError() error {
 	return c.failure
 }
 
+// Since returns since when the connection stands, or stood, and since when there is none.
+func (c *Conn) Since() (up, down time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.upSince, c.gap
+}
+
 // isBorn waits until nc is set, and is false when it never will be.
 func (c *Conn) isBorn() bool {
 	select {

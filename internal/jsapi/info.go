@@ -7,6 +7,18 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// Account asks for the account's limits, and what it uses of them.
+func (a *API) Account(ctx context.Context) (*jetstream.AccountInfo, error) {
+	var answer struct {
+		Refusal
+		jetstream.AccountInfo
+	}
+	if err := a.Ask(ctx, "INFO", nil, &answer); err != nil {
+		return nil, err
+	}
+	return &answer.AccountInfo, nil
+}
+
 // StreamInfo asks for a stream's configuration and state. Without a deadline in ctx, the API's own time applies,
 // as to what follows.
 func (a *API) StreamInfo(ctx context.Context, stream string) (*jetstream.StreamInfo, error) {
