@@ -56,11 +56,11 @@ type Consumption struct {
 	mu       sync.Mutex
 	changed  *sync.Cond // a message became ready, or no more will
 	held     heldList
-	waiting  waitList
 	naks     naks // has a lock of its own
 	rules    ackRules
 	ruled    time.Duration // when the rules were asked for
 	looking  bool          // the extender goes off soon
+	looks    time.Duration // when it does; 0: not at all
 	pace     pace
 	stopping bool
 	sided    bool  // the retry stream is one of them
@@ -167,7 +167,6 @@ func (s *Consumption) start() {
 		s.extender.Stop()
 		stopWithContext()
 		stopWithClient()
-		s.crowd.looks.Wait()
 		s.mu.Lock()
 		s.naks.end()
 		s.mu.Unlock()
@@ -309,26 +308,28 @@ func (s *Consumption) ackConfirmed(d *Delivery) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.ackWait())
 	defer cancel()
-	var err error
-	for wait := ackPauseMin; ; wait = min(2*wait, ackPauseMax) {
-		attempt, cancel := context.WithTimeout(ctx, s.patience())
-		_, err = s.conn.Request(attempt, "ack", d.Msg.Reply, nil, wire.Ack, 0)
-		cancel()
-		switch {
-		case err == nil:
-			s.denied.Store(false)
-			return
-		case errors.Is(err, fault.ErrPermission):
-			s.denied.Store(true)
-		case ctx.Err() == nil && !errors.Is(err, fault.ErrClosed):
-			pause.Sleep(ctx, wait)
-			continue
-		}
-		break
+	err := s.confirm(ctx, d, wire.Ack)
+	if err == nil {
+		s.denied.Store(false)
+		return
+	}
+	if errors.Is(err, fault.ErrPermission) {
+		s.denied.Store(true)
 	}
 	d.Token.GiveBack()
 	s.count(&s.stats.Unconfirmed)
 	s.unconfirmed(d, err)
+}
+
+// confirm sends a final acknowledgement until the server confirms it, or ctx ends.
+func (s *Consumption) confirm(ctx context.Context, d *Delivery, verb []byte) error {
+	for failures := 1; ; failures++ {
+		_, err := s.conn.Request(ctx, "ack", d.Msg.Reply, nil, verb, s.patience())
+		if err == nil || ctx.Err() != nil || errors.Is(err, fault.ErrPermission) || errors.Is(err, fault.ErrClosed) {
+			return err
+		}
+		pause.Sleep(ctx, pause.Backoff(failures, ackPauseMin, ackPauseMax))
+	}
 }
 
 func (s *Consumption) count(counter *uint64) {

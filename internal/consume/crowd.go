@@ -2,7 +2,6 @@ package consume
 
 import (
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,16 +12,13 @@ import (
 type crowd struct {
 	asked   time.Time // when the server was asked for the consumer
 	outside int       // that it had delivered then, and that no worker here had or was to have
+	unseen  bool      // many may wait, and the server is to be asked
 	problem error     // nil while they are not many
-
-	timer *time.Timer // of the next look; nil before the first
-	armed bool
-	looks sync.WaitGroup
 }
 
 const (
-	crowdEvery = time.Second // between looks
-	crowdShare = 2           // of MaxAckPending that is many
+	crowdFresh = 2 * time.Second // how long what the server said holds
+	crowdShare = 2               // of MaxAckPending that is many
 	// crowdWorkers times the workers is what a MaxAckPending should have room for.
 	crowdWorkers = 10
 	crowdOwn     = 8 // the server does not tell who has what: so much of it are to be this instance's
@@ -34,29 +30,11 @@ func (s *Consumption) waitingHere() int {
 	return s.naks.waiting() + s.held.count - s.held.ready - s.stats.InFlight
 }
 
-// noteWaiting sees to it that the server is asked how many wait in all, if they may be many.
+// noteWaiting sees to it that the server is asked how many wait in all, if they may be many. The caller holds s.mu.
 func (s *Consumption) noteWaiting() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := &s.crowd
-	if c.armed || s.stopping || s.rules.maxAckPending <= 1 || crowdShare*crowdOwn*s.waitingHere() < s.rules.maxAckPending {
-		return
-	}
-	c.armed = true
-	c.looks.Add(1)
-	c.timer = time.AfterFunc(max(crowdEvery-time.Since(c.asked), burstEvery), func() {
-		defer c.looks.Done()
-		s.mu.Lock()
-		c.armed = false
-		s.mu.Unlock()
-		s.learnRules()
-	})
-}
-
-// endCrowd ends the looks; what is asked now is waited for by looks. The caller holds s.mu.
-func (s *Consumption) endCrowd() {
-	if c := &s.crowd; c.timer != nil && c.timer.Stop() {
-		c.looks.Done()
+	if most := s.rules.maxAckPending; most > 1 && crowdShare*crowdOwn*s.waitingHere() >= most {
+		s.crowd.unseen = true
+		s.lookBy(s.ruled + rulesFresh + 1)
 	}
 }
 

@@ -119,8 +119,8 @@ func (s *Consumption) fetch(ctx context.Context, d *Delivery) (wire.Stored, erro
 func (s *Consumption) endDeletes() bool {
 	ctx, cancel := s.copying()
 	defer cancel()
-	cfg, err := s.deadLetters.streamAPI(ctx, "INFO", s.Stream, nil)
-	return err != nil || cfg.Retention != jetstream.LimitsPolicy
+	info, err := s.api.StreamInfo(ctx, s.Stream)
+	return err != nil || info.Config.Retention != jetstream.LimitsPolicy
 }
 
 // settle ends a message of which a copy is stored. When the server does not confirm it, the message
@@ -129,9 +129,9 @@ func (s *Consumption) settle(d *Delivery, verb []byte) {
 	if !d.Token.Take() {
 		return
 	}
-	ctx, cancel := s.copying()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.patience())
 	defer cancel()
-	if _, err := s.conn.Request(ctx, "settle", d.Msg.Reply, nil, verb, s.patience()); err != nil {
+	if s.confirm(ctx, d, verb) != nil {
 		_ = s.conn.TryPublish(d.Msg.Reply, "", verb)
 	}
 }

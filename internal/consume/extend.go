@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
@@ -31,12 +32,21 @@ func (s *Consumption) extendLook() time.Duration {
 func (s *Consumption) noteHeld() {
 	if !s.looking {
 		s.looking = true
-		s.extender.Reset(s.extendLook())
+		s.lookBy(s.now() + s.extendLook())
+	}
+}
+
+// lookBy sees to it that the timer goes off at that time, or before. The caller holds s.mu.
+func (s *Consumption) lookBy(at time.Duration) {
+	if s.looks == 0 || at < s.looks {
+		s.looks = at
+		s.extender.Reset(max(at-s.now(), extendLeast))
 	}
 }
 
 // extendHeld is called by the timer while anything is held. A message is seen when it has been here for a
-// moment, extended for the first time at the next look, and then three times within the server's wait.
+// moment, extended for the first time at the next look, and then three times within the server's wait. One whose
+// wait for its next try is over becomes ready.
 func (s *Consumption) extendHeld() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,9 +55,16 @@ func (s *Consumption) extendHeld() {
 	if limit == 0 {
 		limit = handlingAckWaits * s.rules.ackWait
 	}
-	next, slow := time.Duration(-1), false
-	s.looking = false
+	next, slow := time.Duration(math.MaxInt64), false
 	s.held.all(func(d *Delivery) {
+		if d.state == stateWaiting {
+			if d.trial.until > now {
+				next = min(next, d.trial.until)
+			} else {
+				s.held.makeReady(d)
+				s.changed.Signal()
+			}
+		}
 		if d.Token.Taken() || d.expired {
 			return
 		}
@@ -75,21 +92,19 @@ func (s *Consumption) extendHeld() {
 		default:
 			due = now + look
 		}
-		if next < 0 || due < next {
-			next = due
-		}
+		next = min(next, due)
 	})
-	switch {
-	case next < 0: // nothing is held
-	case next-now <= look:
-		s.looking = true
-		fallthrough
-	default:
-		s.extender.Reset(max(next-now, extendLeast))
+	switch fresh := s.ruled + rulesFresh; {
+	case !slow && !s.crowd.unseen || s.stopping && s.held.count == 0:
+	case now <= fresh && s.crowd.unseen:
+		next = min(next, fresh+1)
+	case now > fresh:
+		s.ruled, s.crowd.unseen = now, false
+		s.running.Go(s.learnRules) // a worker runs
 	}
-	if slow && now-s.ruled > rulesFresh {
-		s.ruled = now
-		s.running.Go(s.learnRules) // a worker runs, or something is to be handled
+	s.looks, s.looking = 0, next-now <= look
+	if next < math.MaxInt64 {
+		s.lookBy(next)
 	}
 }
 

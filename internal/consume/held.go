@@ -42,8 +42,8 @@ func (d *Delivery) Consumption() *Consumption { return d.from.s }
 
 // trial is what is known of a message that waits here for its next try.
 type trial struct {
-	until  time.Time
-	reason string // why it is dead and waits for the dead-letter stream, if it is
+	until  time.Duration // on the Consumption's clock
+	reason string        // why it is dead and waits for the dead-letter stream, if it is
 }
 
 // again returns the message's trial.

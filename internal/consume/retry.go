@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
@@ -158,13 +158,13 @@ func (s *Consumption) maxAge() time.Duration {
 	}
 	ctx, cancel := s.copying()
 	defer cancel()
-	cfg, err := s.deadLetters.streamAPI(ctx, "INFO", s.Stream, nil)
+	info, err := s.api.StreamInfo(ctx, s.Stream)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case err == nil:
-		s.age.is = cfg.MaxAge
-	case errors.Is(err, fault.ErrPermission):
+		s.age.is = info.Config.MaxAge
+	case errors.Is(err, natsgo.ErrPermissionViolation):
 		s.age.asked = time.Now().Add(time.Hour)
 	}
 	return s.age.is
@@ -216,12 +216,14 @@ const (
 // later sees to it that the message is tried again after delay: here, where that keeps its key in
 // order, or by the server.
 func (s *Consumption) later(d *Delivery, delay time.Duration) (kept bool) {
-	s.count(&s.stats.Retried)
-	defer s.noteWaiting()
+	s.mu.Lock()
+	s.stats.Retried++
+	s.noteWaiting()
 	if s.Keyed {
-		s.mu.Lock()
 		d.deliver() // the next try is no delivery of the server's
-		s.mu.Unlock()
+	}
+	s.mu.Unlock()
+	if s.Keyed {
 		return s.wait(d, delay)
 	}
 	if !s.mustPark(d, delay) || !s.park(d, delay) {
@@ -253,16 +255,10 @@ func (s *Consumption) mustPark(d *Delivery, delay time.Duration) bool {
 		return false
 	}
 	waiting := s.naks.waiting()
-	if time.Since(s.crowd.asked) < 2*crowdEvery { // else of the past
+	if time.Since(s.crowd.asked) < crowdFresh { // else of the past
 		waiting = max(waiting, s.crowd.outside)
 	}
 	return delay > parkDelay || waiting >= max(s.rules.maxAckPending/parkShare, 1)
-}
-
-// waitList is the messages that wait here for their next try. The Consumption's lock guards it.
-type waitList struct {
-	waiting []*Delivery
-	timer   *time.Timer // for the first; nil before there was one
 }
 
 // wait keeps a message until delay has passed and then gives it to a worker. It tells whether it
@@ -274,44 +270,9 @@ func (s *Consumption) wait(d *Delivery, delay time.Duration) (kept bool) {
 		d.tryFinish(s.verbNakAfter(&s.rules, d.Msg.Reply, delay))
 		return false
 	}
-	d.again().until = time.Now().Add(delay)
+	d.again().until = s.now() + delay
 	s.held.suspend(d)
-	s.waiting.waiting = append(s.waiting.waiting, d)
-	s.armWait()
+	s.lookBy(d.trial.until)
 	d.from.ask()
 	return true
-}
-
-// armWait sets the timer to the end of the shortest wait. The caller holds s.mu.
-func (s *Consumption) armWait() {
-	w := &s.waiting
-	if len(w.waiting) == 0 {
-		return
-	}
-	first := slices.MinFunc(w.waiting, func(a, b *Delivery) int { return a.trial.until.Compare(b.trial.until) })
-	left := time.Until(first.trial.until)
-	if w.timer == nil {
-		w.timer = time.AfterFunc(left, s.wake)
-	} else {
-		w.timer.Reset(left)
-	}
-}
-
-// wake makes the messages ready whose wait is over.
-func (s *Consumption) wake() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	s.waiting.waiting = slices.DeleteFunc(s.waiting.waiting, func(d *Delivery) bool {
-		if d.state != stateWaiting { // handed back meanwhile
-			return true
-		}
-		if d.trial.until.After(now) {
-			return false
-		}
-		s.held.makeReady(d)
-		s.changed.Signal()
-		return true
-	})
-	s.armWait()
 }

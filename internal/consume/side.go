@@ -247,38 +247,32 @@ func hasCode(err error, code jetstream.ErrorCode) bool {
 // create makes the stream as durable as the one that the messages come from, or adds the subject to
 // it.
 func (x *sideStream) create(ctx context.Context) error {
-	origin, err := x.streamAPI(ctx, "INFO", x.s.Stream, nil)
+	info, err := x.s.api.StreamInfo(ctx, x.s.Stream)
 	if err != nil {
-		return err
+		return jsapi.Wrap("info stream", x.s.Stream, err)
 	}
-	cfg := x.config
+	cfg, origin := x.config, info.Config
 	cfg.Storage, cfg.Replicas, cfg.Placement, cfg.Compression = origin.Storage, origin.Replicas, origin.Placement, origin.Compression
 	if !slices.Contains(cfg.Subjects, x.subject) && !strings.HasPrefix(x.subject, strings.TrimSuffix(cfg.Subjects[0], "*")) {
 		cfg.Subjects = append(slices.Clone(cfg.Subjects), x.subject)
 	}
-	_, err = x.streamAPI(ctx, "CREATE", cfg.Name, cfg)
+	err = x.declare(ctx, "create", cfg)
 	if hasCode(err, fault.CodeMaxBytesDemanded) {
 		cfg.MaxBytes, cfg.Discard = origin.MaxBytes, jetstream.DiscardNew
-		_, err = x.streamAPI(ctx, "CREATE", cfg.Name, cfg)
+		err = x.declare(ctx, "create", cfg)
 	}
 	if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		return err
 	}
-	existing, err := x.streamAPI(ctx, "INFO", cfg.Name, nil)
-	if err != nil || slices.Contains(existing.Subjects, x.subject) { // somebody else was faster
-		return err
+	existing, err := x.s.api.StreamInfo(ctx, cfg.Name)
+	if err != nil || slices.Contains(existing.Config.Subjects, x.subject) { // somebody else was faster
+		return jsapi.Wrap("info stream", cfg.Name, err)
 	}
-	existing.Subjects = append(existing.Subjects, x.subject)
-	_, err = x.streamAPI(ctx, "UPDATE", cfg.Name, existing)
-	return err
+	existing.Config.Subjects = append(existing.Config.Subjects, x.subject)
+	return x.declare(ctx, "update", existing.Config)
 }
 
-// streamAPI asks for a stream's configuration, or to make it so.
-func (x *sideStream) streamAPI(ctx context.Context, verb, name string, question any) (*jetstream.StreamConfig, error) {
-	var answer struct {
-		jsapi.Refusal
-		Config jetstream.StreamConfig `json:"config"`
-	}
-	err := x.s.api.Ask(ctx, "STREAM."+verb+"."+name, question, &answer)
-	return &answer.Config, jsapi.Wrap(strings.ToLower(verb)+" stream", name, err)
+func (x *sideStream) declare(ctx context.Context, verb string, cfg jetstream.StreamConfig) error {
+	err := x.s.api.Ask(ctx, "STREAM."+strings.ToUpper(verb)+"."+cfg.Name, cfg, &jsapi.Refusal{})
+	return jsapi.Wrap(verb+" stream", cfg.Name, err)
 }

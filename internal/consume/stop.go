@@ -29,10 +29,6 @@ func (s *Consumption) BeginStop(cause error) {
 	}
 	s.stopping, s.err = true, cause
 	s.endQuit()
-	s.endCrowd()
-	if s.waiting.timer != nil {
-		s.waiting.timer.Stop()
-	}
 	s.held.all(func(d *Delivery) {
 		switch {
 		case d.state == stateRunning, d.state != stateWaiting && s.mustHandle(d):
@@ -75,7 +71,7 @@ func (s *Consumption) isLast(d *Delivery) bool {
 func (s *Consumption) handBack(d *Delivery) {
 	verb := wire.Nak
 	if d.state == stateWaiting {
-		verb = s.verbNakAfter(&s.rules, d.Msg.Reply, max(time.Until(d.trial.until), minRetryDelay))
+		verb = s.verbNakAfter(&s.rules, d.Msg.Reply, max(d.trial.until-s.now(), minRetryDelay))
 	}
 	d.tryFinish(verb)
 	s.stats.HandedBack++
