@@ -56,7 +56,7 @@ type Consumption struct {
 	mu       sync.Mutex
 	changed  *sync.Cond // a message became ready, or no more will
 	held     heldList
-	naks     naks // has a lock of its own
+	naks     naks
 	rules    ackRules
 	ruled    time.Duration // when the rules were asked for
 	looking  bool          // the extender goes off soon
@@ -94,7 +94,6 @@ func (e *Engine) Start(ctx, life context.Context, o Options, host func(*Consumpt
 	}
 	s.parked = newPuller(s, retryStreamOf(o.Stream), nil)
 	s.parked.side = true
-	s.naks.s = s
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(life))
 	s.deadLetters = s.newDeadLetters()
 	s.retries = s.newRetries()
@@ -106,7 +105,7 @@ func (e *Engine) Start(ctx, life context.Context, o Options, host func(*Consumpt
 		if err := s.retries.check(ctx); err != nil {
 			return nil, err
 		}
-	} else if most := s.rules.maxAckPending; most > 0 && most < crowdWorkers*o.Workers && most+o.Workers > 2 {
+	} else if most := s.rules.MaxAckPending; most > 0 && most < crowdWorkers*o.Workers && most+o.Workers > 2 {
 		s.log.Warn("the consumer's MaxAckPending is small: messages that wait for their next try may stop the others",
 			"max_ack_pending", most, "workers", o.Workers)
 	}
@@ -164,11 +163,11 @@ func (s *Consumption) start() {
 	}
 	go func() {
 		s.running.Wait()
-		s.extender.Stop()
 		stopWithContext()
 		stopWithClient()
 		s.mu.Lock()
-		s.naks.end()
+		s.endNaks()
+		s.extender.Stop()
 		s.mu.Unlock()
 		s.flush()
 		s.cancel(s.Err())
@@ -341,5 +340,5 @@ func (s *Consumption) count(counter *uint64) {
 func (s *Consumption) ackWait() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.rules.ackWait
+	return s.rules.AckWait
 }

@@ -27,12 +27,12 @@ const (
 // waitingHere returns how many messages wait for their next try because they failed here. The caller holds
 // s.mu.
 func (s *Consumption) waitingHere() int {
-	return s.naks.waiting() + s.held.count - s.held.ready - s.stats.InFlight
+	return s.asked() + s.held.count - s.held.ready - s.stats.InFlight
 }
 
 // noteWaiting sees to it that the server is asked how many wait in all, if they may be many. The caller holds s.mu.
 func (s *Consumption) noteWaiting() {
-	if most := s.rules.maxAckPending; most > 1 && crowdShare*crowdOwn*s.waitingHere() >= most {
+	if most := s.rules.MaxAckPending; most > 1 && crowdShare*crowdOwn*s.waitingHere() >= most {
 		s.crowd.unseen = true
 		s.lookBy(s.ruled + rulesFresh + 1)
 	}

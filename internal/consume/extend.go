@@ -25,7 +25,7 @@ func (s *Consumption) now() time.Duration { return time.Since(s.begun) }
 
 // extendLook returns how long a message may be here before it is seen. The caller holds s.mu.
 func (s *Consumption) extendLook() time.Duration {
-	return max(min(extendAfter/2, s.rules.shortestWait()/6), extendLeast)
+	return max(min(extendAfter/2, s.rules.shortest/6), extendLeast)
 }
 
 // noteHeld sees to it that a message that has just come is seen in time. The caller holds s.mu.
@@ -44,7 +44,7 @@ func (s *Consumption) lookBy(at time.Duration) {
 	}
 }
 
-// extendHeld is called by the timer while anything is held. A message is seen when it has been here for a
+// extendHeld is called by the timer while anything is held or to be sent. A message is seen when it has been here for a
 // moment, extended for the first time at the next look, and then three times within the server's wait. One whose
 // wait for its next try is over becomes ready.
 func (s *Consumption) extendHeld() {
@@ -53,7 +53,7 @@ func (s *Consumption) extendHeld() {
 	look, now, up := s.extendLook(), s.now(), s.conn.IsUp()
 	limit := s.MaxHandling
 	if limit == 0 {
-		limit = handlingAckWaits * s.rules.ackWait
+		limit = handlingAckWaits * s.rules.AckWait
 	}
 	next, slow := time.Duration(math.MaxInt64), false
 	s.held.all(func(d *Delivery) {
@@ -87,13 +87,14 @@ func (s *Consumption) extendHeld() {
 			s.handBack(d) // all workers hang; others may not
 			return
 		case up && s.conn.TryPublish(d.Msg.Reply, "", wire.Progress) == nil:
-			d.due = now + max(s.rules.shortestWait()/3, look)
+			d.due = now + max(s.rules.shortest/3, look)
 			due, slow = d.due, true
 		default:
 			due = now + look
 		}
 		next = min(next, due)
 	})
+	next = min(next, s.sendNaks(now, up))
 	switch fresh := s.ruled + rulesFresh; {
 	case !slow && !s.crowd.unseen || s.stopping && s.held.count == 0:
 	case now <= fresh && s.crowd.unseen:
@@ -151,7 +152,7 @@ func (s *Consumption) expire(d *Delivery, limit time.Duration) {
 	s.expired++
 	s.stats.Expired++
 	s.note(slog.LevelWarn, "a handler runs for too long; the server will deliver its message again", d,
-		nextAfter(s.rules.ackWait), "limit", limit)
+		nextAfter(s.rules.AckWait), "limit", limit)
 }
 
 // hung tells whether every worker is in a handler that takes too long. The caller holds s.mu.

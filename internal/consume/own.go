@@ -14,36 +14,23 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 )
 
-// ackRules is what the consumer's configuration means for those who consume.
+// ackRules is what the consumer's configuration means for those who consume. A limit of 0 is none.
 type ackRules struct {
-	ackWait       time.Duration
-	backOff       []time.Duration // the server's own, between deliveries that nobody answered
-	maxDeliver    int             // 0: no limit
-	maxAckPending int             // 0: no limit
-	maxBatch      int             // of a pull; 0: no limit
-	maxWaiting    int             // pulls
-	expires       time.Duration   // of a pull
-	headersOnly   bool
-	filters       []string
-	paused        time.Time // until then
-}
-
-// shortestWait returns the shortest time that the server waits for an acknowledgement.
-func (r *ackRules) shortestWait() time.Duration {
-	return slices.Min(append([]time.Duration{r.ackWait}, r.backOff...))
+	jetstream.ConsumerConfig
+	shortest time.Duration // that the server waits for an acknowledgement
+	expires  time.Duration // of a pull
+	filters  []string
+	paused   time.Time // until then
 }
 
 // rulesOf checks that a consumer can be consumed.
 func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
 	cfg := info.Config
 	r := ackRules{
-		ackWait: cfg.AckWait, backOff: cfg.BackOff, maxDeliver: max(cfg.MaxDeliver, 0),
-		maxAckPending: max(cfg.MaxAckPending, 0), maxBatch: cfg.MaxRequestBatch, expires: pullExpires,
-		maxWaiting: cfg.MaxWaiting, headersOnly: cfg.HeadersOnly, filters: cfg.FilterSubjects,
+		ConsumerConfig: cfg, shortest: slices.Min(append([]time.Duration{cfg.AckWait}, cfg.BackOff...)), expires: pullExpires,
+		filters: filtersOf(&cfg),
 	}
-	if cfg.FilterSubject != "" {
-		r.filters = []string{cfg.FilterSubject}
-	}
+	r.MaxDeliver, r.MaxAckPending = max(r.MaxDeliver, 0), max(r.MaxAckPending, 0)
 	if info.Paused {
 		r.paused = time.Now().Add(info.PauseRemaining)
 	}
@@ -61,6 +48,13 @@ func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
 		return r, fault.New(op, target, fault.ErrInvalidArgument, "it has priority groups")
 	}
 	return r, nil
+}
+
+func filtersOf(cfg *jetstream.ConsumerConfig) []string {
+	if cfg.FilterSubject != "" {
+		return []string{cfg.FilterSubject}
+	}
+	return cfg.FilterSubjects
 }
 
 // find makes sure that the consumer exists, creating it when it is the Consumption's own, and learns
@@ -101,13 +95,13 @@ func (p *puller) find(ctx context.Context) error {
 	if p.born = info.Created; anew {
 		p.s.disown()
 	}
-	if n := rules.maxDeliver; n > 0 && n != p.s.rules.maxDeliver {
+	if n := rules.MaxDeliver; n > 0 && n != p.s.rules.MaxDeliver {
 		p.s.log.Warn("the consumer has a MaxDeliver: a message whose last delivery nobody answers is lost in its stream",
 			"max_deliver", n)
 	}
 	p.s.setRules(rules)
 	p.floor = max(p.floor, info.AckFloor.Stream)
-	p.crowded = rules.maxWaiting > 0 && info.NumWaiting >= rules.maxWaiting
+	p.crowded = rules.MaxWaiting > 0 && info.NumWaiting >= rules.MaxWaiting
 	p.watch(info.Cluster)
 	return nil
 }
@@ -149,14 +143,14 @@ func (s *Consumption) disown() {
 
 // setRules takes the rules that the consumer has now. The caller holds s.mu.
 func (s *Consumption) setRules(rules ackRules) {
-	before := s.rules.shortestWait()
+	before := s.rules.shortest
 	s.rules, s.ruled = rules, s.now()
 	s.pace.bound = 0
 	if s.isScarce() {
 		_, trip := s.conn.Peer()
 		s.pace.bound = min(max(scarceAhead, trip), s.e.drain/4)
 	}
-	if wait := rules.shortestWait(); wait < before {
+	if wait := rules.shortest; wait < before {
 		soon := s.ruled + wait/3
 		s.held.all(func(d *Delivery) {
 			if d.due != 0 {

@@ -33,7 +33,7 @@ func (v *Verdict) Is(sentinel error) bool { return sentinel == errPermanent && v
 // another try.
 func (s *Consumption) failed(d *Delivery, err error) (kept bool) {
 	s.mu.Lock()
-	limit, servers := s.maxDeliver(), s.rules.maxDeliver
+	limit, servers := s.maxDeliver(), s.rules.MaxDeliver
 	mine := !d.Token.Taken() && !d.expired // else the handler or the server has settled it
 	s.mu.Unlock()
 	gaveUp := tellsOfEnd(s.ctx, err) || tellsOfEnd(s.caller, err)
@@ -107,7 +107,7 @@ const (
 // maxDeliver returns after how many deliveries a message is dead; 0 is no limit. The caller holds
 // s.mu.
 func (s *Consumption) maxDeliver() int {
-	limit, servers := max(s.MaxDeliver, 0), s.rules.maxDeliver
+	limit, servers := max(s.MaxDeliver, 0), s.rules.MaxDeliver
 	if limit == 0 || servers > 0 && servers < limit {
 		return servers
 	}
@@ -179,7 +179,7 @@ func (s *Consumption) doomed(d *Delivery) string {
 		return d.trial.reason
 	}
 	limit := s.maxDeliver()
-	least := time.Duration(limit) * s.rules.shortestWait()
+	least := time.Duration(limit) * s.rules.shortest
 	switch {
 	case limit == 0 && s.MaxDeliver < 0:
 		return ""
@@ -234,31 +234,30 @@ func (s *Consumption) later(d *Delivery, delay time.Duration) (kept bool) {
 
 // nakAfter hands a message to the server to deliver it again after delay.
 func (s *Consumption) nakAfter(d *Delivery, delay time.Duration) {
-	s.mu.Lock()
-	rules, mine := s.rules, d.Token.Take() // under the lock, for an extension after it would change the delay
-	s.mu.Unlock()
-	if reply := d.Msg.Reply; mine && !s.naks.add(reply, delay) {
-		d.noteSent(s.conn.Publish(context.Background(), reply, "", nil, s.verbNakAfter(&rules, reply, delay)))
+	s.mu.Lock() // for an extension after it would change the delay
+	defer s.mu.Unlock()
+	if reply := d.Msg.Reply; d.Token.Take() && !s.nakLater(reply, delay) {
+		d.noteSent(s.conn.TryPublish(reply, "", s.verbNakAfter(reply, delay)))
 	}
 }
 
 // parks tells whether messages may leave their place. The caller holds s.mu.
 func (s *Consumption) parks() bool {
-	return s.Retries && !s.Keyed && !s.rules.headersOnly && s.rules.maxAckPending != 1
+	return s.Retries && !s.Keyed && !s.rules.HeadersOnly && s.rules.MaxAckPending != 1
 }
 
 // mustPark tells whether a message should wait outside its stream.
 func (s *Consumption) mustPark(d *Delivery, delay time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.parks() || d.from == s.parked || s.rules.maxAckPending == 0 {
+	if !s.parks() || d.from == s.parked || s.rules.MaxAckPending == 0 {
 		return false
 	}
-	waiting := s.naks.waiting()
+	waiting := s.asked()
 	if time.Since(s.crowd.asked) < crowdFresh { // else of the past
 		waiting = max(waiting, s.crowd.outside)
 	}
-	return delay > parkDelay || waiting >= max(s.rules.maxAckPending/parkShare, 1)
+	return delay > parkDelay || waiting >= max(s.rules.MaxAckPending/parkShare, 1)
 }
 
 // wait keeps a message until delay has passed and then gives it to a worker. It tells whether it
@@ -267,7 +266,7 @@ func (s *Consumption) wait(d *Delivery, delay time.Duration) (kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
-		d.tryFinish(s.verbNakAfter(&s.rules, d.Msg.Reply, delay))
+		d.tryFinish(s.verbNakAfter(d.Msg.Reply, delay))
 		return false
 	}
 	d.again().until = s.now() + delay

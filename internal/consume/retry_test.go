@@ -5,6 +5,7 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 )
 
@@ -35,7 +36,7 @@ func TestWhenTriesAreSpent(t *testing.T) {
 		{deliveries: 1, ttl: "90", delay: 2 * time.Minute, spent: true},
 		{deliveries: 1, ttl: "never", delay: 2 * time.Minute},
 	} {
-		s := &Consumption{Options: Options{MaxDeliver: test.option}, rules: ackRules{maxDeliver: test.servers}}
+		s := &Consumption{Options: Options{MaxDeliver: test.option}, rules: ackRules{ConsumerConfig: jetstream.ConsumerConfig{MaxDeliver: test.servers}}}
 		s.age.is, s.age.asked = test.maxAge, time.Now()
 		d := &Delivery{
 			Deliveries: test.deliveries, stored: time.Now().Add(-test.age).UnixNano(),

@@ -22,10 +22,7 @@ func (s *Consumption) checkSchedules(ctx context.Context, info *jetstream.Stream
 	if info == nil || !info.Config.AllowMsgSchedules {
 		return nil
 	}
-	filters := consumer.FilterSubjects
-	if consumer.FilterSubject != "" {
-		filters = []string{consumer.FilterSubject}
-	}
+	filters := filtersOf(consumer)
 	s.scheduled.Store(true)
 	const text = "filter %q gets the schedules of the stream, which would be handled, and acknowledged, as messages; " +
 		"give the consumer a filter of the subjects that they publish to"

@@ -276,10 +276,10 @@ func (p *puller) ask() {
 	if want < 1 || s.hung() || s.held.count-s.held.ready-s.stats.InFlight >= s.pace.mayWait() {
 		return
 	}
-	if s.rules.maxBatch > 0 {
-		want = min(want, s.rules.maxBatch)
+	if s.rules.MaxRequestBatch > 0 {
+		want = min(want, s.rules.MaxRequestBatch)
 	}
-	if n := s.rules.maxWaiting; n > 0 && n < fewWaiting && session.asked > 0 {
+	if n := s.rules.MaxWaiting; n > 0 && n < fewWaiting && session.asked > 0 {
 		return
 	}
 	session.pull(want, session.beat(time.Now()))

@@ -71,7 +71,7 @@ func (s *Consumption) isLast(d *Delivery) bool {
 func (s *Consumption) handBack(d *Delivery) {
 	verb := wire.Nak
 	if d.state == stateWaiting {
-		verb = s.verbNakAfter(&s.rules, d.Msg.Reply, max(d.trial.until-s.now(), minRetryDelay))
+		verb = s.verbNakAfter(d.Msg.Reply, max(d.trial.until-s.now(), minRetryDelay))
 	}
 	d.tryFinish(verb)
 	s.stats.HandedBack++
@@ -91,7 +91,7 @@ func (s *Consumption) AwaitStop(ctx context.Context) int {
 	s.mu.Lock()
 	left := s.stats.InFlight // before they hear of it
 	s.cancel(s.err)
-	s.naks.end()
+	s.endNaks()
 	s.held.all(func(d *Delivery) {
 		if d.state != stateRunning && !s.mustHandle(d) {
 			s.handBack(d)
