@@ -295,20 +295,10 @@ func (all *pulls) leave(p *pull, done func()) {
 
 // handBack ends the pull and hands back what has come of it: otherwise it would wait for the ack wait to pass.
 func (p *pull) handBack(within time.Duration) {
-	c, closed := p.client, make(chan struct{})
-	p.sub.SetClosedHandler(func(string) { close(closed) })
-	if p.sub.Drain() != nil { // the connection is gone
-		close(closed)
-	}
-	timer := time.NewTimer(within)
-	defer timer.Stop()
-	select {
-	case <-closed:
-	case <-timer.C:
-		c.conn.Unsubscribe(p.sub)
-	case <-c.life.Context().Done():
-		return
-	}
+	c := p.client
+	ctx, cancel := context.WithTimeout(c.life.Context(), within)
+	defer cancel()
+	c.conn.Finish(ctx, p.sub, true)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, m := range p.came {

@@ -201,6 +201,29 @@ func (c *Conn) Unsubscribe(sub *natsgo.Subscription) {
 	})
 }
 
+// Finish ends a subscription of nats.go gracefully: what is on its way to its handler still comes, until ctx ends. It
+// waits for that only where that is said.
+func (c *Conn) Finish(ctx context.Context, sub *natsgo.Subscription, wait bool) {
+	over := make(chan struct{})
+	sub.SetClosedHandler(func(string) { close(over) })
+	pass, err := c.Enter(ctx, 0)
+	if err == nil {
+		err = sub.Drain() // it fails without a connection
+		pass.Leave()
+	}
+	if err == nil && !wait {
+		return
+	}
+	if err == nil {
+		select {
+		case <-over:
+			return
+		case <-ctx.Done():
+		}
+	}
+	c.Unsubscribe(sub)
+}
+
 // statsMemory is what nats.go said last about its counters.
 type statsMemory struct {
 	mu       sync.Mutex

@@ -11,7 +11,6 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -19,8 +18,6 @@ import (
 const (
 	handlingAckWaits = 10 // times the consumer's AckWait
 	minRetryDelay    = 10 * time.Millisecond
-	ackPauseMin      = 10 * time.Millisecond
-	ackPauseMax      = 500 * time.Millisecond
 )
 
 // Consumption is the handling of a consumer's messages.
@@ -307,7 +304,7 @@ func (s *Consumption) ackConfirmed(d *Delivery) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.ackWait())
 	defer cancel()
-	err := s.confirm(ctx, d, wire.Ack)
+	err := fault.Wrap("ack", d.Msg.Subject, s.api.Confirm(ctx, d.Msg.Reply, wire.Ack))
 	if err == nil {
 		s.denied.Store(false)
 		return
@@ -318,17 +315,6 @@ func (s *Consumption) ackConfirmed(d *Delivery) {
 	d.Token.GiveBack()
 	s.count(&s.stats.Unconfirmed)
 	s.unconfirmed(d, err)
-}
-
-// confirm sends a final acknowledgement until the server confirms it, or ctx ends.
-func (s *Consumption) confirm(ctx context.Context, d *Delivery, verb []byte) error {
-	for failures := 1; ; failures++ {
-		_, err := s.conn.Request(ctx, "ack", d.Msg.Reply, nil, verb, s.patience())
-		if err == nil || ctx.Err() != nil || errors.Is(err, fault.ErrPermission) || errors.Is(err, fault.ErrClosed) {
-			return err
-		}
-		pause.Sleep(ctx, pause.Backoff(failures, ackPauseMin, ackPauseMax))
-	}
 }
 
 func (s *Consumption) count(counter *uint64) {

@@ -131,7 +131,7 @@ func (s *Consumption) settle(d *Delivery, verb []byte) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.patience())
 	defer cancel()
-	if s.confirm(ctx, d, verb) != nil {
+	if s.api.Confirm(ctx, d.Msg.Reply, verb) != nil {
 		_ = s.conn.TryPublish(d.Msg.Reply, "", verb)
 	}
 }

@@ -79,7 +79,8 @@ type Engine struct {
 // New returns an Engine without consumptions. Drain is the time for the graceful end of one whose context ends.
 func New(api *jsapi.API, p *publish.Publisher, life *lifecycle.Life, drain time.Duration, log *slog.Logger, r Reports) *Engine {
 	return &Engine{
-		api: api, publisher: p, life: life, log: log, reports: r, drain: drain, running: make(map[*Consumption]struct{}),
+		api: api, publisher: p, life: life, log: log, reports: r, drain: drain,
+		sentinels: sentinels{nodes: make(map[string]*watchedNode)}, running: make(map[*Consumption]struct{}),
 	}
 }
 

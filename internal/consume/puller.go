@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -20,7 +21,8 @@ const (
 	pullPauseMax     = time.Second           // so that consumption is back 2 s after the server is
 	pullPauseDeleted = 100 * time.Millisecond
 	pullPauseDenied  = 5 * time.Second
-	pullWarnEvery    = 60          // attempts at the longest pause
+	pullWarnings     = 7           // while the pauses grow, and then one
+	pullWarnEvery    = 60          // attempts
 	apiAttempt       = time.Second // of one question to the server, beside the way there and back
 	silentAttempt    = 500 * time.Millisecond
 )
@@ -75,7 +77,6 @@ func (s *Consumption) patience() time.Duration {
 // run pulls until the Consumption stops.
 func (p *puller) run() {
 	defer p.forget(nil)
-	var pause time.Duration
 	missing := false
 	for attempt := 1; ; attempt++ {
 		heard, err := p.pull(missing)
@@ -88,21 +89,19 @@ func (p *puller) run() {
 		case p.side && !p.s.Retries && (errors.Is(err, fault.ErrStreamNotFound) || errors.Is(err, fault.ErrConsumerNotFound)):
 			return // nothing is left
 		case errors.Is(err, errPullRelinked):
-			attempt, pause, missing = 0, 0, false
+			attempt, missing = 0, false
 			continue
 		case errors.Is(err, errPullSilent) && p.answers(): // the pull got lost, or found no room
-			attempt, pause, missing = 0, 0, false
+			attempt, missing = 0, false
 			if p.crowded {
 				p.pause(pullPauseMax)
 			}
 			continue
 		case heard:
-			attempt, pause = 1, 0
+			attempt = 1
 		}
 		missing = !errors.Is(err, wire.ErrPullAgain)
-		before := pause
-		pause = p.failed(attempt, before, err)
-		p.pause(pause)
+		p.pause(p.failed(attempt, err))
 	}
 }
 
@@ -130,15 +129,15 @@ func (p *puller) answers() bool {
 // failed reports a failed attempt and returns the pause before the next. The first comes at once, for
 // mostly the server has only moved the consumer, unless the consumer was deleted: one that is made
 // again while the server still removes the files of the old one loses its own.
-func (p *puller) failed(attempt int, before time.Duration, err error) time.Duration {
-	pause := time.Duration(0)
+func (p *puller) failed(attempt int, err error) time.Duration {
+	wait := time.Duration(0)
 	switch {
 	case errors.Is(err, fault.ErrPermission):
-		pause = pullPauseDenied
+		wait = pullPauseDenied
 	case attempt > 1:
-		pause = min(max(2*before, pullPauseMin), pullPauseMax)
+		wait = pause.Backoff(attempt-1, pullPauseMin, pullPauseMax)
 	case errors.Is(err, jetstream.ErrConsumerDeleted):
-		pause = pullPauseDeleted
+		wait = pullPauseDeleted
 	}
 	s := p.s
 	s.mu.Lock()
@@ -148,11 +147,11 @@ func (p *puller) failed(attempt int, before time.Duration, err error) time.Durat
 	if wasHealthy {
 		s.e.reports.Unavailable(p.stream, s.Consumer, err)
 	}
-	if pause != before || attempt == 1 || attempt%pullWarnEvery == 0 {
+	if attempt <= pullWarnings || attempt%pullWarnEvery == 0 {
 		s.e.log.Warn("consumer is not available; trying again",
-			"stream", p.stream, "consumer", s.Consumer, "attempt", attempt, "pause", pause, "error", err)
+			"stream", p.stream, "consumer", s.Consumer, "attempt", attempt, "pause", wait, "error", err)
 	}
-	return pause
+	return wait
 }
 
 // pull holds one session. It returns why it ended, and whether the server was heard in it.

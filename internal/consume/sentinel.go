@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -15,80 +16,62 @@ type sentinels struct {
 
 // watchedNode is the pulls at one node.
 type watchedNode struct {
-	pulls    map[*pullSession]struct{}
-	sentinel *pullSession
-	since    time.Time // it is the sentinel
-	alarmed  time.Time
+	pulls   []*pullSession // the first is the sentinel
+	since   time.Time
+	alarmed time.Time
 }
 
-// The least times between two alarms of a node, and between two changes of its sentinel.
-const (
-	alarmSpell    = time.Second
-	sentinelSpell = time.Second
-)
+// sentinelSpell is the least time between two alarms of a node, and before a sentinel is relieved.
+const sentinelSpell = time.Second
 
-func (x *sentinels) join(node string, ps *pullSession) {
+// change changes the pulls at the node of one of them.
+func (x *sentinels) change(ps *pullSession, change func(*watchedNode)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	n := x.nodes[node]
+	n := x.nodes[ps.node]
 	if n == nil {
-		if x.nodes == nil {
-			x.nodes = make(map[string]*watchedNode)
-		}
-		n = &watchedNode{pulls: make(map[*pullSession]struct{})}
-		x.nodes[node] = n
+		n = &watchedNode{}
+		x.nodes[ps.node] = n
 	}
-	n.pulls[ps] = struct{}{}
-	if n.sentinel == nil {
-		n.appoint(ps)
+	if change(n); len(n.pulls) == 0 {
+		delete(x.nodes, ps.node)
+		return
 	}
+	if n.pulls[0].sentinel.Swap(true) {
+		return
+	}
+	n.since = time.Now()
+	n.pulls[0].wake()
+	for _, other := range n.pulls[1:] {
+		other.sentinel.Store(false)
+	}
+}
+
+func (x *sentinels) join(ps *pullSession) {
+	x.change(ps, func(n *watchedNode) { n.pulls = append(n.pulls, ps) })
 }
 
 // leave ends the part of a pull. Where it was the sentinel and has ended by a fault, the others are alarmed.
-func (x *sentinels) leave(node string, ps *pullSession, fault bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	n := x.nodes[node]
-	delete(n.pulls, ps)
-	switch {
-	case len(n.pulls) == 0:
-		delete(x.nodes, node)
-	case n.sentinel == ps:
-		for next := range n.pulls {
-			n.appoint(next)
-			break
+func (x *sentinels) leave(ps *pullSession, fault bool) {
+	x.change(ps, func(n *watchedNode) {
+		at := slices.Index(n.pulls, ps)
+		n.pulls = slices.Delete(n.pulls, at, at+1)
+		if at > 0 || !fault || time.Since(n.alarmed) < sentinelSpell {
+			return
 		}
-		if fault && time.Since(n.alarmed) > alarmSpell {
-			n.alarmed = time.Now()
-			for other := range n.pulls {
-				other.alarmed.Store(true)
-				other.wake()
-			}
+		n.alarmed = time.Now()
+		for _, other := range n.pulls {
+			other.alarmed.Store(true)
+			other.wake()
 		}
-	}
+	})
 }
 
 // relieve gives the part of a sentinel that asks for nothing, and so hears nothing, to another one.
-func (x *sentinels) relieve(node string, ps *pullSession) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	n := x.nodes[node]
-	if n.sentinel != ps || time.Since(n.since) < sentinelSpell {
-		return
-	}
-	for next := range n.pulls {
-		if next != ps {
-			n.appoint(next)
-			return
+func (x *sentinels) relieve(ps *pullSession) {
+	x.change(ps, func(n *watchedNode) {
+		if n.pulls[0] == ps && time.Since(n.since) > sentinelSpell {
+			n.pulls = append(n.pulls[1:], ps)
 		}
-	}
-}
-
-func (n *watchedNode) appoint(ps *pullSession) {
-	if n.sentinel != nil {
-		n.sentinel.sentinel.Store(false)
-	}
-	n.sentinel, n.since = ps, time.Now()
-	ps.sentinel.Store(true)
-	ps.wake()
+	})
 }

@@ -29,14 +29,13 @@ const (
 // pullSession is the pulls over one inbox. When anything is wrong with them, a new inbox separates
 // what comes of the old ones from what is asked for next.
 type pullSession struct {
-	p      *puller
-	inbox  string
-	sub    *natsgo.Subscription
-	fault  chan error // holds the first
-	closed chan struct{}
-	woken  chan struct{}
-	node   string // of which it may be the sentinel
-	deaf   func() // ends the watch for denials
+	p     *puller
+	inbox string
+	sub   *natsgo.Subscription
+	fault chan error // holds the first
+	woken chan struct{}
+	node  string // of which it may be the sentinel
+	deaf  func() // ends the watch for denials
 
 	sentinel atomic.Bool
 	alarmed  atomic.Bool // the sentinel hears nothing
@@ -60,7 +59,7 @@ func (p *puller) open() (*pullSession, error) {
 	s := p.s
 	now := time.Now()
 	ps := &pullSession{
-		p: p, inbox: s.conn.NATS().NewInbox(), fault: make(chan error, 1), closed: make(chan struct{}), woken: make(chan struct{}, 1),
+		p: p, inbox: s.conn.NATS().NewInbox(), fault: make(chan error, 1), woken: make(chan struct{}, 1),
 		begun: now, heard: now,
 	}
 	ps.deaf = s.conn.Watch(ps.deny, p.subject, ps.inbox)
@@ -70,7 +69,6 @@ func (p *puller) open() (*pullSession, error) {
 		return nil, err
 	}
 	_ = sub.SetPendingLimits(-1, -1) // no more comes than was asked for
-	sub.SetClosedHandler(func(string) { close(ps.closed) })
 	ps.sub = sub
 	server, trip := s.conn.Peer()
 	s.mu.Lock()
@@ -82,7 +80,7 @@ func (p *puller) open() (*pullSession, error) {
 	p.ask()
 	s.mu.Unlock()
 	if ps.node != "" {
-		s.e.sentinels.join(ps.node, ps)
+		s.e.sentinels.join(ps)
 	}
 	p.firstPull.Do(func() { close(p.opened) })
 	return ps, nil
@@ -100,7 +98,7 @@ func (ps *pullSession) leave(cause error) {
 	ps.deaf()
 	if ps.node != "" {
 		fault := !errors.Is(cause, fault.ErrStopped) && !errors.Is(cause, errPullRelinked)
-		ps.p.s.e.sentinels.leave(ps.node, ps, fault)
+		ps.p.s.e.sentinels.leave(ps, fault)
 	}
 }
 
@@ -142,7 +140,7 @@ func (ps *pullSession) watch(breaks uint64) error {
 			next = pullQuickBeat
 		}
 		if busy && ps.sentinel.Load() {
-			s.e.sentinels.relieve(ps.node, ps)
+			s.e.sentinels.relieve(ps)
 		}
 		if moved {
 			next = min(next, max(time.Until(floored.Add(floorEvery)), 0))
@@ -228,35 +226,15 @@ func (ps *pullSession) inquire() {
 // close ends the session. What is on its way still comes through receive, but for a connection that
 // is gone.
 func (ps *pullSession) close(cause error) {
-	c := ps.p.s.conn
-	if errors.Is(cause, errPullRelinked) || !ps.drain() {
-		c.Unsubscribe(ps.sub)
+	s := ps.p.s
+	if errors.Is(cause, errPullRelinked) {
+		s.conn.Unsubscribe(ps.sub)
 		return
 	}
-	if ps.p.s.quit.Err() == nil {
-		return
-	}
-	_, trip := c.Peer()
-	timer := time.NewTimer(drainedMax + 2*trip)
-	defer timer.Stop()
-	select {
-	case <-ps.closed:
-	case <-timer.C:
-		c.Unsubscribe(ps.sub)
-	case <-ps.p.s.e.life.Context().Done():
-	}
-}
-
-// drain begins to end the subscription gracefully, if there is room to tell the server.
-func (ps *pullSession) drain() bool {
-	ctx, cancel := context.WithTimeout(ps.p.s.e.life.Context(), drainedMax)
+	_, trip := s.conn.Peer()
+	ctx, cancel := context.WithTimeout(s.e.life.Context(), drainedMax+2*trip)
 	defer cancel()
-	pass, err := ps.p.s.conn.Enter(ctx, 0)
-	if err != nil {
-		return false
-	}
-	defer pass.Leave()
-	return ps.sub.Drain() == nil
+	s.conn.Finish(ctx, ps.sub, s.quit.Err() != nil)
 }
 
 // ask asks for as many messages as there is room for, if that is worth a pull. The caller holds s.mu.
