@@ -127,7 +127,7 @@ func (s *Consumption) freshenRules() {
 func (s *Consumption) learnRules() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.patience())
 	defer cancel()
-	info, err := s.info(ctx, s.Stream)
+	info, err := s.main.info(ctx)
 	if err != nil {
 		if errors.Is(err, fault.ErrPermission) {
 			s.mu.Lock()

@@ -63,7 +63,7 @@ func (p *puller) find(ctx context.Context) error {
 	if p.side {
 		return p.s.findParked(ctx)
 	}
-	declare := p.get
+	declare := p.info
 	if p.own != nil {
 		declare = p.declare
 	}
@@ -76,11 +76,10 @@ func (p *puller) find(ctx context.Context) error {
 	} else {
 		first <- nil
 	}
-	consumer, err := declare(ctx)
+	info, err := declare(ctx)
 	if err != nil {
 		return err
 	}
-	info := consumer.CachedInfo()
 	rules, err := rulesOf(info)
 	if err != nil {
 		return err
@@ -163,7 +162,7 @@ func (s *Consumption) setRules(rules ackRules) {
 
 // declare makes the own consumer unless it exists. In the stream that it was in before it begins after
 // what is known to be done.
-func (p *puller) declare(ctx context.Context) (jetstream.Consumer, error) {
+func (p *puller) declare(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 	info, err := p.s.api.StreamInfo(ctx, p.stream)
 	if err != nil {
 		return nil, jsapi.Wrap("get stream", p.stream, err)
@@ -188,23 +187,23 @@ func (p *puller) declare(ctx context.Context) (jetstream.Consumer, error) {
 	if ample {
 		cfg.MaxAckPending = ampleAckPending
 	}
-	consumer, err := p.create(ctx, cfg)
+	made, err := p.create(ctx, cfg)
 	for limit, exceeded := ackPendingLimit(err); exceeded && ample && limit < cfg.MaxAckPending; limit, exceeded = ackPendingLimit(err) {
 		cfg.MaxAckPending = limit
-		consumer, err = p.create(ctx, cfg)
+		made, err = p.create(ctx, cfg)
 	}
 	if !errors.Is(err, fault.ErrAlreadyExists) {
 		if err == nil && resumed {
-			return consumer, p.confirm(ctx, info)
+			return made, p.confirm(ctx, info)
 		}
-		return consumer, err
+		return made, err
 	}
-	live, err := p.get(ctx)
+	live, err := p.info(ctx)
 	if err != nil || !first {
 		return live, err // as somebody has changed it meanwhile
 	}
 	// It may differ in where it began, having been made anew.
-	began := live.CachedInfo().Config
+	began := live.Config
 	if ample {
 		cfg.MaxAckPending = began.MaxAckPending
 	}
@@ -212,18 +211,14 @@ func (p *puller) declare(ctx context.Context) (jetstream.Consumer, error) {
 	return p.create(ctx, cfg)
 }
 
-func (p *puller) create(ctx context.Context, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+func (p *puller) create(ctx context.Context, cfg jetstream.ConsumerConfig) (*jetstream.ConsumerInfo, error) {
 	consumer, err := jsapi.Look(ctx, p.s.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
 		return js.CreateConsumer(ctx, p.stream, cfg)
 	})
-	return consumer, jsapi.Wrap("create consumer", target(p.stream, p.s.Consumer), err)
-}
-
-func (p *puller) get(ctx context.Context) (jetstream.Consumer, error) {
-	consumer, err := jsapi.Look(ctx, p.s.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
-		return js.Consumer(ctx, p.stream, p.s.Consumer)
-	})
-	return consumer, jsapi.Wrap("get consumer", target(p.stream, p.s.Consumer), err)
+	if err != nil {
+		return nil, jsapi.Wrap("create consumer", target(p.stream, p.s.Consumer), err)
+	}
+	return consumer.CachedInfo(), nil
 }
 
 // confirm deletes the consumer that was made to go on in a stream which was replaced meanwhile by another one:
@@ -264,7 +259,7 @@ func (p *puller) noteFloor() (allowed bool) {
 	p.s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(p.s.quit, p.s.patience())
 	defer cancel()
-	info, err := p.s.info(ctx, p.stream)
+	info, err := p.info(ctx)
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	if err == nil {

@@ -13,57 +13,36 @@ import (
 
 // Stats are the counters of a Consumption.
 type Stats struct {
-	// InFlight handlers are running.
-	InFlight int
-	// Ready messages are fetched ahead and wait for a worker.
-	Ready int
-	// Waiting messages are held here until their next try, or behind one of their key.
-	Waiting int
-	// Handled messages, of which Failed ended in an error or a panic. Every try counts.
-	Handled uint64
-	Failed  uint64
-	// Retried messages were sent away to be delivered again later, of which Parked went through the
-	// retry stream.
-	Retried uint64
-	Parked  uint64
-	// DeadLettered messages are in the dead-letter stream.
-	DeadLettered uint64
-	// HandedBack messages were returned to the server unhandled, by Stop or for want of a worker.
-	HandedBack uint64
-	// Expired messages were handled for longer than WithMaxHandling allows.
-	Expired uint64
-	// Unconfirmed acknowledgements got no answer from the server: see WithConfirmedAcks.
-	Unconfirmed uint64
+	InFlight, Ready, Waiting int    // of what is held
+	Handled, Failed          uint64 // every try counts
+	Retried, Parked          uint64
+	DeadLettered             uint64
+	HandedBack               uint64
+	Expired                  uint64
+	Unconfirmed              uint64
 }
 
-// Done returns a channel that is closed when the Consumption has ended and its last handler has
-// returned.
+// Done returns a channel that is closed when the last handler has returned.
 func (s *Consumption) Done() <-chan struct{} { return s.done }
 
-// Err returns nil while the Consumption lives, and afterwards why it ended: fault.ErrStopped, fault.ErrClosed
-// with the client, or the cause with which its context ended.
+// Err returns why the Consumption ends, or nil.
 func (s *Consumption) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// Healthy tells whether the server was heard on the consumer's behalf of late. It is false while
-// disconnected, while the consumer or its stream is gone, during an election, while acknowledgements are
-// denied, and after the end, within two seconds as a rule: the death of a leader whose consumer has replicas is
-// known when they elect another one, some seconds later, and a leader that is frozen, without a word, after three.
+// Healthy tells whether the server was heard on the consumer's behalf of late, and takes acknowledgements.
 func (s *Consumption) Healthy() bool {
-	up, _, _ := s.conn.State()
+	up := s.conn.IsUp()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return up && s.main.healthy && (s.parked.healthy || !s.Retries) && !s.stopping && !s.denied.Load()
 }
 
-// Lag asks the server how many messages of the consumer are not done: those not yet delivered and
-// those delivered and not yet acknowledged, to whichever instance, and those in the retry stream, where one is
-// used. Without a deadline in ctx, Config.RequestTimeout applies.
+// Lag asks how many messages are not done, the copies in the retry stream included.
 func (s *Consumption) Lag(ctx context.Context) (uint64, error) {
-	info, err := s.info(ctx, s.Stream)
+	info, err := s.main.info(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -75,17 +54,17 @@ func (s *Consumption) Lag(ctx context.Context) (uint64, error) {
 	if !sided {
 		return lag, nil
 	}
-	side, err := s.info(ctx, s.parked.stream)
+	side, err := s.parked.info(ctx)
 	if err != nil {
 		return lag, err
 	}
 	return lag + side.NumPending + uint64(side.NumAckPending), nil
 }
 
-// info asks for the consumer in one of the two streams.
-func (s *Consumption) info(ctx context.Context, stream string) (*jetstream.ConsumerInfo, error) {
-	info, err := s.api.ConsumerInfo(ctx, stream, s.Consumer)
-	return info, jsapi.Wrap("get consumer", target(stream, s.Consumer), err)
+// info asks for the consumer.
+func (p *puller) info(ctx context.Context) (*jetstream.ConsumerInfo, error) {
+	info, err := p.s.api.ConsumerInfo(ctx, p.stream, p.s.Consumer)
+	return info, jsapi.Wrap("get consumer", target(p.stream, p.s.Consumer), err)
 }
 
 // target names a consumer in an error.

@@ -39,24 +39,29 @@ func (s *Consumption) failed(d *Delivery, err error) (kept bool) {
 	gaveUp := tellsOfEnd(s.ctx, err) || tellsOfEnd(s.caller, err)
 	cut := gaveUp || s.ctx.Err() != nil // by the end: it says nothing about the message
 	delay := s.delay(d, err)
+	next, reason := nextAfter(delay), err.Error()
 	switch {
 	case !mine:
 		s.reportFailed(slog.LevelError, handlerFailed, d, nextSettled, err)
 		return false
 	case errors.Is(err, errPermanent) && !gaveUp, !cut && s.isSpent(d, limit, delay):
-		s.reportFailed(failureLevel(d, err), handlerFailed, d, nextNever, err)
-		return s.bury(d, err.Error())
+		next = nextNever
 	case !cut:
-		s.reportFailed(failureLevel(d, err), handlerFailed, d, nextAfter(delay), err)
-		return s.later(d, delay)
 	case servers > 0 && d.Deliveries >= servers && d.from != s.parked:
-		s.reportFailed(failureLevel(d, err), handlerFailed, d, nextNever, err)
-		return s.bury(d, "cut short on the last delivery that the consumer's MaxDeliver allows: "+err.Error())
+		next, reason = nextNever, "cut short on the last delivery that the consumer's MaxDeliver allows: "+reason
+	default:
+		delay = s.cutDelay()
+		next = nextAfter(delay)
 	}
-	delay = s.cutDelay()
-	s.reportFailed(failureLevel(d, err), handlerFailed, d, nextAfter(delay), err)
-	s.cut(d, limit, delay)
-	return false
+	s.reportFailed(failureLevel(d, err), handlerFailed, d, next, err)
+	switch {
+	case next == nextNever:
+		return s.bury(d, reason)
+	case cut:
+		s.cut(d, limit, delay)
+		return false
+	}
+	return s.later(d, delay)
 }
 
 // loggedFailure is the one of a message that is an error in the log: less is what retries are for, and more
