@@ -18,6 +18,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/health"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lease"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
@@ -49,6 +50,7 @@ type Client struct {
 	publisher *publish.Publisher // nil when JetStream is not enabled
 	consumer  *consume.Engine
 	buckets   *keyvalue.Buckets // likewise
+	leases    *lease.Leases
 
 	resolver  Resolver // nil when there is no discovery
 	watching  bool     // the resolver tells of changes

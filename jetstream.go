@@ -12,6 +12,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lease"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
@@ -32,6 +33,7 @@ func (c *Client) setupJetStream() (err error) {
 	c.publisher.Hook(c.hooks())
 	c.consumer = consume.New(c.api, c.publisher, c.life, c.cfg.DrainTimeout, c.log, consumptionReports{c})
 	c.buckets = keyvalue.New(c.api, c.publisher, c.life, c.cfg.RequestTimeout, keyReports{c})
+	c.leases = lease.New(c.life, c.nc.Opts.Name, leaseReports{c})
 	return nil
 }
 

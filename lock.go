@@ -2,24 +2,9 @@ package nats
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
-)
-
-// How a lock is kept and waited for.
-const (
-	lockRenewals = 3                      // a lease is renewed so many times in its length
-	lockMargin   = 10                     // the part of the length by which the holder stops before the server does
-	lockPoll     = 500 * time.Millisecond // a waiter asks, as well as it watches
-	lockPause    = 100 * time.Millisecond // after an answer that says "not now"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lease"
 )
 
 // Lock is a lease: the right to a key, for a time, that renews itself. It is made by KeyValue.Lock and is
@@ -38,25 +23,13 @@ const (
 // clock, and Context ends a tenth of its length earlier than the server's: the margin for clocks that
 // run at different rates and for a new leader whose clock differs. The monotonic clock of Linux stands
 // while the machine is suspended; then only the token helps. Deleting the bucket, or the key by other
-// hands, takes the lock away; the tokens of a new bucket begin anew.
+// hands, takes the lock away; the tokens of a new bucket begin anew. So does a bucket that is changed to
+// delete its values (WithKeyValueTTL) before the lease is over: the holder learns of it when it renews
+// the lease, within a third of its length and three seconds.
 type Lock struct {
-	kv     *KeyValue
-	key    string
-	ttl    time.Duration
-	holder []byte
-	token  uint64
-
-	begun   time.Time
-	expires atomic.Int64 // since begun, for the holder
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	timer   *time.Timer // ends ctx
-	release sync.Once
-	lost    sync.Once
-	stop    chan struct{} // closed by Unlock
-	done    chan struct{} // closed when the lease is not renewed any more
-
-	revision uint64 // of the last renewal; for Unlock once done is closed
+	kv    *KeyValue
+	key   string
+	lease *lease.Lease
 }
 
 // Lock waits until it holds key, as long as ctx lasts, and then renews the lease by itself until Unlock
@@ -71,219 +44,34 @@ type Lock struct {
 // deletes all its values sooner (WithKeyValueTTL), or is a mirror,
 // ErrBucketNotFound, and, when ctx ends, ErrTimeout or ErrNotConnected.
 func (kv *KeyValue) Lock(ctx context.Context, key string, ttl time.Duration) (*Lock, error) {
-	const op = "lock"
-	if err := kv.check(ctx, op, key); err != nil {
+	if err := kv.checkLease(ctx, "lock", key, ttl); err != nil {
 		return nil, err
+	}
+	held, err := kv.client.leases.Acquire(ctx, kv.keys, key, ttl)
+	if err != nil {
+		return nil, err
+	}
+	return &Lock{kv, key, held}, nil
+}
+
+func (kv *KeyValue) checkLease(ctx context.Context, op, key string, ttl time.Duration) error {
+	if err := kv.check(ctx, op, key); err != nil {
+		return err
 	}
 	if ttl < time.Second || ttl%time.Second != 0 {
-		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "a lease must be of whole seconds, at least one, not %v", ttl)
+		return fail(op, path(kv.bucket, key), ErrInvalidArgument, "a lease must be of whole seconds, at least one, not %v", ttl)
 	}
-	holder := []byte(kv.client.nc.Opts.Name + " " + rand.Text())
-	var updates <-chan jetstream.KeyValueEntry
-	for {
-		lock, err := kv.tryLock(ctx, op, key, holder, ttl)
-		switch {
-		case lock != nil:
-			return lock, nil
-		case ctx.Err() != nil && err == nil:
-			return nil, kv.wrap(op, key, fault.Ended(ctx))
-		case err != nil && (ctx.Err() != nil || !passesForLock(err)):
-			return nil, kv.wrap(op, key, err)
-		}
-		if updates == nil {
-			watcher, err := kv.Watch(ctx, key, jetstream.MetaOnly())
-			if err == nil {
-				defer func() { _ = watcher.Stop() }()
-				updates = watcher.Updates()
-			}
-		}
-		if err := kv.awaitUnlock(ctx, updates); err != nil {
-			return nil, kv.wrap(op, key, err)
-		}
-	}
-}
-
-// passesForLock tells whether an attempt failed for reasons that may pass.
-func passesForLock(err error) bool {
-	return errors.Is(err, ErrTimeout) || errors.Is(err, ErrConnectionLost) || errors.Is(err, ErrNotConnected) ||
-		errors.Is(err, ErrNoResponders)
-}
-
-// awaitUnlock returns when the key was deleted, or it is time to ask.
-func (kv *KeyValue) awaitUnlock(ctx context.Context, updates <-chan jetstream.KeyValueEntry) error {
-	poll := time.NewTimer(lockPoll)
-	defer poll.Stop()
-	for {
-		select {
-		case entry, ok := <-updates:
-			if !ok {
-				updates = nil
-			} else if entry != nil && entry.Operation() != jetstream.KeyValuePut {
-				return nil
-			}
-		case <-poll.C:
-			return nil
-		case <-ctx.Done():
-			return fault.Ended(ctx)
-		case <-kv.client.life.Ending():
-			return ErrClosed
-		}
-	}
-}
-
-// tryLock returns the lock, or nil when somebody else holds it.
-func (kv *KeyValue) tryLock(ctx context.Context, op, key string, holder []byte, ttl time.Duration) (*Lock, error) {
-	asking, cancel := kv.client.deadline(ctx)
-	defer cancel()
-	w := keyvalue.Write{Expect: true, TTL: ttl}
-	entry, err := kv.keys.Latest(asking, key)
-	switch {
-	case errors.Is(err, jetstream.ErrKeyNotFound):
-	case err != nil:
-		return nil, kv.wrap(op, key, err)
-	case !entry.Deleted():
-		return nil, nil
-	default:
-		w.Revision = entry.Revision()
-	}
-	if kv.keys.Origin() != "" { // which may delete its values sooner, and does not tell its mirrors that it has
-		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket is a mirror, which cannot have locks; take those of %q", kv.keys.Origin())
-	}
-	if age, err := kv.keys.MaxAge(asking); err != nil {
-		return nil, kv.wrap(op, key, err)
-	} else if age > 0 && age < ttl {
-		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket deletes its values after %v, before a lease of %v is over", age, ttl)
-	}
-	l := &Lock{
-		kv: kv, key: key, ttl: ttl, holder: holder, begun: time.Now(),
-		stop: make(chan struct{}), done: make(chan struct{}),
-	}
-	l.extend(0)
-	writing, stop := context.WithTimeout(ctx, l.left())
-	defer stop()
-	l.token, err = kv.keys.Write(writing, key, holder, w)
-	var api *jetstream.APIError
-	switch {
-	case errors.Is(err, ErrConflict):
-		return nil, nil // somebody was faster
-	case errors.As(err, &api) && api.ErrorCode == fault.CodeTTLDisabled:
-		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the bucket does not allow keys with a time to live; create it with WithKeyTTLs: %w", kv.wrap(op, key, err))
-	case err != nil:
-		return nil, kv.wrap(op, key, err)
-	}
-	return l.begin(ctx)
-}
-
-// begin starts the keeping of a lock that the server has just given.
-func (l *Lock) begin(ctx context.Context) (*Lock, error) {
-	l.revision = l.token
-	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	l.ctx = lease{l.ctx, l}
-	l.timer = time.AfterFunc(l.left(), func() { l.lose(errLeaseExpired) })
-	forget, err := l.kv.client.life.OnClose(func() { l.lose(ErrClosed) })
-	if err != nil {
-		l.lose(err)
-		return nil, err
-	}
-	go func() {
-		defer close(l.done)
-		defer forget()
-		l.keep()
-	}()
-	return l, nil
-}
-
-// extend lets the lease last from a moment since l.begun, when the request for it was not sent yet.
-func (l *Lock) extend(from time.Duration) {
-	l.expires.Store(int64(from + l.ttl - l.ttl/lockMargin))
-}
-
-// left is how long the holder may still believe in the lease.
-func (l *Lock) left() time.Duration { return time.Duration(l.expires.Load()) - time.Since(l.begun) }
-
-// lose ends the lock's context.
-func (l *Lock) lose(cause error) {
-	l.cancel(&fault.Error{Op: "lock", Target: path(l.kv.bucket, l.key), Kind: ErrLockLost, Cause: cause})
-	l.noteLost(cause)
-}
-
-// noteLost counts a loss, once, that is not the client's end.
-func (l *Lock) noteLost(cause error) {
-	if !errors.Is(cause, ErrClosed) {
-		l.lost.Do(func() { l.kv.client.totals.lostLocks.Add(1) })
-	}
-}
-
-var errLeaseExpired = errors.New("the lease could not be renewed in time")
-
-// keep renews the lease until Unlock or its loss.
-func (l *Lock) keep() {
-	const op = "renew lock"
-	defer l.timer.Stop()
-	due := time.NewTimer(l.ttl/lockRenewals - time.Since(l.begun))
-	defer due.Stop()
-	for {
-		select {
-		case <-l.stop:
-			return
-		default: // far from the server the next renewal is always due
-		}
-		select {
-		case <-due.C:
-		case <-l.stop:
-			return
-		case <-l.ctx.Done():
-			return
-		case <-l.kv.client.life.Context().Done(): // the connection is closed for good
-			l.lose(ErrClosed)
-			return
-		}
-		from := time.Since(l.begun)
-		ctx, cancel := context.WithTimeout(l.ctx, l.left())
-		revision, err := l.kv.keys.Write(ctx, l.key, l.holder, keyvalue.Write{Expect: true, Revision: l.revision, TTL: l.ttl})
-		cancel()
-		err = l.kv.wrap(op, l.key, err)
-		switch {
-		case err == nil:
-			l.revision = revision
-			l.extend(from)
-			if !l.timer.Reset(l.left()) || l.left() <= 0 { // it has ended the context, or ought to have
-				l.lose(errLeaseExpired)
-				return
-			}
-			due.Reset(from + l.ttl/lockRenewals - time.Since(l.begun))
-		case errors.Is(err, ErrConflict), errors.Is(err, ErrBucketNotFound):
-			l.lose(err)
-			return
-		default:
-			l.kv.client.log.Warn("the lock could not be renewed; trying on", "key", path(l.kv.bucket, l.key), "error", err)
-			due.Reset(lockPause)
-		}
-	}
-}
-
-// lease is the context of a lock, or of who leads by it. A process that goes on after a pause may look at it before the timer
-// has run: Err looks at the clock.
-type lease struct {
-	context.Context //nolint:containedctx // it is one
-	lock            *Lock
-}
-
-func (c lease) Err() error {
-	if c.Context.Err() == nil && c.lock.left() <= 0 {
-		c.lock.lose(errLeaseExpired)
-	}
-	return c.Context.Err()
+	return nil
 }
 
 // Token returns the fencing token: the revision at which the lock was acquired. It is larger than those
 // of all who held the lock before.
-func (l *Lock) Token() uint64 { return l.token }
+func (l *Lock) Token() uint64 { return l.lease.Token() }
 
 // Context returns a context that ends when the lock is lost or unlocked, before another one can hold it
 // by the local clock. Its cause is then ErrLockLost. It carries the values of the context given to Lock,
 // which does not end it.
-func (l *Lock) Context() context.Context { return l.ctx }
+func (l *Lock) Context() context.Context { return l.lease.Context() }
 
 // Unlock ends Context and gives the lock up, so that the next one can take it at once. It returns
 // ErrLockLost when it was lost before, so that what was done under it may not have been done alone; the
@@ -291,41 +79,74 @@ func (l *Lock) Context() context.Context { return l.ctx }
 // Another error says that the server could not be told: the lease ends by itself then. A second call
 // returns nil.
 func (l *Lock) Unlock(ctx context.Context) error {
-	const op = "unlock"
 	if ctx == nil {
-		return errNilContext(op, path(l.kv.bucket, l.key))
+		return errNilContext("unlock", path(l.kv.bucket, l.key))
 	}
-	err := error(nil)
-	l.release.Do(func() { err = l.unlock(ctx, op) })
-	return err
-}
-
-func (l *Lock) unlock(ctx context.Context, op string) error {
-	close(l.stop)
 	ctx, cancel := l.kv.client.deadline(ctx)
 	defer cancel()
-	select {
-	case <-l.done: // a renewal on its way would change the revision
-	case <-ctx.Done():
-		l.cancel(nil)
-		return l.kv.wrap(op, l.key, fault.Ended(ctx))
+	return l.lease.Release(ctx)
+}
+
+// ElectOption changes how Elect works.
+type ElectOption func(*electOptions)
+
+type electOptions struct{ lease time.Duration }
+
+// defaultLease is the length of a leader's lease.
+const defaultLease = 5 * time.Second
+
+// WithLease sets the length of a leader's lease, of whole seconds: how long nobody leads when a leader
+// dies. The default is 5 s.
+func WithLease(ttl time.Duration) ElectOption { return func(o *electOptions) { o.lease = ttl } }
+
+// Elect takes part in the election of a leader: among all who call it with the same key, one at a time
+// runs run. Its context ends when ctx does, when the client is closed, and when the leadership is lost,
+// and run must return then; FencingToken returns the leader's token. What a Lock cannot promise, Elect
+// cannot either.
+//
+// When run returns while it leads, the leadership is given up and Elect returns run's error. When run
+// returns because the leadership was lost, Elect takes part in the next election; the loss and run's
+// error are logged and reported as EventLeadershipLost. When ctx ends, Elect returns its error after run
+// has returned. Close waits for that, and the next one leads at once. The other errors are those of Lock.
+func (kv *KeyValue) Elect(ctx context.Context, key string, run func(ctx context.Context) error, opts ...ElectOption) error {
+	const op = "elect"
+	o := electOptions{lease: defaultLease}
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&o)
+		}
 	}
-	lost := error(nil)
-	if l.ctx.Err() != nil {
-		lost = context.Cause(l.ctx)
+	if err := kv.checkLease(ctx, op, key, o.lease); err != nil {
+		return err
 	}
-	if lost != nil && !errors.Is(lost, ErrClosed) { // a client that is closing still holds the lease
-		return lost
+	if run == nil {
+		return fail(op, path(kv.bucket, key), ErrInvalidArgument, "the function is nil")
 	}
-	l.cancel(nil)
-	_, err := l.kv.keys.Write(ctx, l.key, nil, keyvalue.Write{Expect: true, Revision: l.revision, Op: jetstream.KeyValuePurge, TTL: l.ttl})
-	err = l.kv.wrap(op, l.key, err)
-	if errors.Is(err, ErrConflict) {
-		l.noteLost(err)
-		return &fault.Error{Op: op, Target: path(l.kv.bucket, l.key), Kind: ErrLockLost, Cause: err}
-	}
-	if err != nil && lost != nil {
-		return lost
-	}
-	return err
+	return kv.client.leases.Lead(ctx, kv.keys, key, o.lease, func(ctx context.Context, token uint64) error {
+		return run(context.WithValue(ctx, fencingKey{}, token))
+	})
+}
+
+// fencingKey is where the context of run has its token.
+type fencingKey struct{}
+
+// FencingToken returns the token of the leader whose context it is, as Lock.Token has it; 0 for any other
+// context.
+func FencingToken(ctx context.Context) uint64 {
+	token, _ := ctx.Value(fencingKey{}).(uint64)
+	return token
+}
+
+// leaseReports turns what no caller sees into log lines and events.
+type leaseReports struct{ c *Client }
+
+func (r leaseReports) Unrenewed(key string, err error) {
+	r.c.log.Warn("the lock could not be renewed; trying on", "key", key, "error", err)
+}
+
+func (r leaseReports) Lost(string, error) { r.c.totals.lostLocks.Add(1) }
+
+func (r leaseReports) Deposed(key string, err error) {
+	r.c.log.Warn("the leadership was lost", "key", key, "error", err)
+	r.c.emit(Event{Type: EventLeadershipLost, Subject: key, Err: err})
 }

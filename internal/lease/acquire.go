@@ -1,0 +1,118 @@
+package lease
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
+)
+
+// Acquire waits until it holds the key, as long as ctx lasts. The lease lasts until it is released, or lost.
+func (s *Leases) Acquire(ctx context.Context, b *kv.Bucket, key string, ttl time.Duration) (*Lease, error) {
+	return s.acquire(ctx, "lock", b, key, ttl)
+}
+
+func (s *Leases) acquire(ctx context.Context, op string, b *kv.Bucket, key string, ttl time.Duration) (*Lease, error) {
+	l := &Lease{Leases: s, bucket: b, key: key, ttl: ttl, value: []byte(s.holder + " " + rand.Text()), done: make(chan struct{})}
+	var updates <-chan jetstream.KeyValueEntry
+	for {
+		held, err := l.take(ctx)
+		if held {
+			err = l.begin(ctx)
+		} else if err == nil {
+			err = fault.Ended(ctx)
+		}
+		err = b.Wrap(op, key, err)
+		switch {
+		case err != nil && (ctx.Err() != nil || !passes(err)):
+			return nil, err
+		case held:
+			return l, nil
+		}
+		if updates == nil {
+			if watcher, err := b.Watch(ctx, []string{key}, kv.Watch{MetaOnly: true}); err == nil {
+				defer func() { _ = watcher.Stop() }()
+				updates = watcher.Updates()
+			}
+		}
+		if err := s.await(ctx, updates); err != nil {
+			return nil, b.Wrap(op, key, err)
+		}
+	}
+}
+
+// passes tells whether an attempt failed for reasons that may pass.
+func passes(err error) bool {
+	return errors.Is(err, fault.ErrTimeout) || errors.Is(err, fault.ErrConnectionLost) || errors.Is(err, fault.ErrNotConnected) ||
+		errors.Is(err, fault.ErrNoResponders)
+}
+
+// await returns when the key was deleted, or it is time to ask.
+func (s *Leases) await(ctx context.Context, updates <-chan jetstream.KeyValueEntry) error {
+	ask := time.NewTimer(poll)
+	defer ask.Stop()
+	for {
+		select {
+		case entry, ok := <-updates:
+			if !ok {
+				updates = nil
+			} else if entry != nil && entry.Operation() != jetstream.KeyValuePut {
+				return nil
+			}
+		case <-ask.C:
+			return nil
+		case <-ctx.Done():
+			return fault.Ended(ctx)
+		case <-s.life.Ending():
+			return fault.ErrClosed
+		}
+	}
+}
+
+// take writes the key if nobody holds it.
+func (l *Lease) take(ctx context.Context) (held bool, err error) {
+	w := kv.Write{Expect: true, TTL: l.ttl}
+	entry, err := l.bucket.Latest(ctx, l.key)
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+	case err != nil:
+		return false, err
+	case !entry.Deleted():
+		return false, nil
+	default:
+		w.Revision = entry.Revision()
+	}
+	if origin := l.bucket.Origin(); origin != "" { // which may delete its values sooner, and does not tell its mirrors that it has
+		return false, fault.New("", "", fault.ErrInvalidArgument, "the bucket is a mirror, which cannot have locks; take those of %q", origin)
+	}
+	if err := l.fits(ctx); err != nil {
+		return false, err
+	}
+	l.begun = time.Now()
+	l.extend(0)
+	writing, cancel := context.WithTimeout(ctx, l.left())
+	defer cancel()
+	l.token, err = l.bucket.Write(writing, l.key, l.value, w)
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, fault.ErrConflict):
+		return false, nil // somebody was faster
+	case errors.As(err, &api) && api.ErrorCode == fault.CodeTTLDisabled:
+		return false, fault.New("", "", fault.ErrInvalidArgument, "the bucket does not allow keys with a time to live; create it with WithKeyTTLs: %w", l.bucket.Wrap("lock", l.key, err))
+	}
+	return err == nil, err
+}
+
+// fits returns an error when the bucket may delete the key before the lease is over.
+func (l *Lease) fits(ctx context.Context) error {
+	age, err := l.bucket.MaxAge(ctx)
+	if err == nil && age > 0 && age < l.ttl {
+		err = fault.New("", "", fault.ErrInvalidArgument, "the bucket deletes its values after %v, before a lease of %v is over", age, l.ttl)
+	}
+	return err
+}

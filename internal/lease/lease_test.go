@@ -1,0 +1,211 @@
+package lease_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lease"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait for a state that is sure to come.
+const patience = 20 * time.Second
+
+// told records what leases report.
+type told struct {
+	mu    sync.Mutex
+	words []string
+}
+
+func (r *told) say(what, key string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.words = append(r.words, what+" "+key+": "+err.Error())
+}
+
+func (r *told) said() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Join(r.words, "\n")
+}
+
+func (r *told) Unrenewed(key string, err error) { r.say("unrenewed", key, err) }
+func (r *told) Lost(key string, err error)      { r.say("lost", key, err) }
+func (r *told) Deposed(key string, err error)   { r.say("deposed", key, err) }
+
+// house is a client with leases, and the bucket that they are in.
+type house struct {
+	*lease.Leases
+	bucket *kv.Bucket
+	stream jetstream.Stream
+	js     jetstream.JetStream
+	life   *lifecycle.Life
+	told   *told
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	api, err := jsapi.New(conntest.Open(t, natstest.RunServer(t).URL(), nil), jsapi.Options{Timeout: patience})
+	require.NoError(t, err)
+	h := &house{js: api.JetStream(), life: lifecycle.New(), told: &told{}}
+	t.Cleanup(h.life.End)
+	asked := time.Now()
+	h.stream, err = h.js.CreateStream(context.Background(), jetstream.StreamConfig{
+		Name: kv.StreamPrefix + "b", Subjects: []string{"$KV.b.>"}, MaxMsgsPerSubject: 1, AllowDirect: true, AllowRollup: true,
+		AllowMsgTTL: true, SubjectDeleteMarkerTTL: time.Minute,
+	})
+	require.NoError(t, err)
+	buckets := kv.New(api, publish.New(h.life.Context(), api, patience), h.life, patience, nil)
+	h.bucket = buckets.Open(h.stream.CachedInfo(), asked)
+	h.Leases = lease.New(h.life, "holder", h.told)
+	return h
+}
+
+// update changes the stream of the bucket.
+func (h *house) update(t *testing.T, change func(*jetstream.StreamConfig)) {
+	t.Helper()
+	cfg := h.stream.CachedInfo().Config
+	change(&cfg)
+	_, err := h.js.UpdateStream(context.Background(), cfg)
+	require.NoError(t, err)
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// lost waits until a lease is lost, and returns why.
+func lost(t *testing.T, l *lease.Lease) error {
+	t.Helper()
+	select {
+	case <-l.Context().Done():
+	case <-time.After(patience):
+		t.Fatal("the lease is not lost")
+	}
+	err := context.Cause(l.Context())
+	require.ErrorIs(t, err, fault.ErrLockLost)
+	return err
+}
+
+// One holds the key, and the next one gets it when it is given up.
+func TestLease(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	first, err := h.Acquire(within(t, patience), h.bucket, "k", time.Minute)
+	require.NoError(t, err)
+	_, err = h.Acquire(within(t, 50*time.Millisecond), h.bucket, "k", time.Minute)
+	require.ErrorIs(t, err, fault.ErrTimeout)
+	require.ErrorContains(t, err, `lock "b/k"`)
+	entry, err := h.bucket.Latest(context.Background(), "k")
+	require.NoError(t, err)
+	assert.True(t, strings.HasPrefix(string(entry.Value()), "holder "))
+	next := make(chan *lease.Lease)
+	go func() {
+		l, err := h.Acquire(within(t, patience), h.bucket, "k", time.Minute)
+		assert.NoError(t, err)
+		next <- l
+	}()
+	require.NoError(t, first.Context().Err())
+	require.NoError(t, first.Release(within(t, patience)))
+	require.NoError(t, first.Release(within(t, patience)))
+	require.ErrorIs(t, first.Context().Err(), context.Canceled)
+	second := <-next
+	assert.Greater(t, second.Token(), first.Token())
+	_, err = h.bucket.Write(within(t, patience), "k", []byte("by force"), kv.Write{})
+	require.NoError(t, err)
+	require.ErrorIs(t, second.Release(within(t, patience)), fault.ErrLockLost)
+	assert.Equal(t, 1, strings.Count(h.told.said(), "lost b/k"))
+}
+
+// A bucket that begins to delete its values before the lease is over takes it away, while the holder could still
+// renew it.
+func TestBucketsTTLIsLowered(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	l, err := h.Acquire(within(t, patience), h.bucket, "k", 6*time.Second)
+	require.NoError(t, err)
+	h.update(t, func(cfg *jetstream.StreamConfig) { cfg.MaxAge, cfg.Duplicates = 5*time.Second, time.Second })
+	err = lost(t, l)
+	require.ErrorIs(t, err, fault.ErrInvalidArgument)
+	require.ErrorContains(t, err, "5s")
+	require.ErrorIs(t, l.Release(within(t, patience)), fault.ErrLockLost)
+	_, err = h.Acquire(within(t, patience), h.bucket, "another", 6*time.Second)
+	require.ErrorIs(t, err, fault.ErrInvalidArgument)
+}
+
+// A renewal that fails is tried again, until the lease is over.
+func TestRenewalFails(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	l, err := h.Acquire(within(t, patience), h.bucket, "k", time.Second)
+	require.NoError(t, err)
+	h.update(t, func(cfg *jetstream.StreamConfig) {
+		cfg.Sealed, cfg.AllowRollup, cfg.DenyDelete, cfg.DenyPurge = true, false, true, true
+	})
+	require.ErrorContains(t, lost(t, l), "could not be renewed in time")
+	assert.Contains(t, h.told.said(), "unrenewed b/k: renew lock")
+	require.ErrorIs(t, l.Release(within(t, patience)), fault.ErrLockLost)
+	require.Eventually(t, func() bool { return strings.Contains(h.told.said(), "\nlost b/k") }, patience, time.Millisecond)
+	assert.Equal(t, 1, strings.Count(h.told.said(), "lost b/k"))
+}
+
+// A leader that was deposed is elected again, and gives up what it holds however its function ends.
+func TestLead(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	failure := errors.New("failure")
+	var terms []uint64
+	err := h.Lead(within(t, patience), h.bucket, "k", time.Second, func(ctx context.Context, token uint64) error {
+		if terms = append(terms, token); len(terms) > 1 {
+			return failure
+		}
+		_, err := h.bucket.Write(ctx, "k", nil, kv.Write{Op: jetstream.KeyValuePurge})
+		require.NoError(t, err)
+		<-ctx.Done()
+		require.ErrorIs(t, context.Cause(ctx), fault.ErrLockLost)
+		return ctx.Err()
+	})
+	assert.Equal(t, failure, err)
+	assert.Len(t, terms, 2)
+	assert.IsIncreasing(t, terms)
+	assert.Contains(t, h.told.said(), "deposed b/k")
+	assert.PanicsWithValue(t, "panic", func() {
+		_ = h.Lead(within(t, patience), h.bucket, "k", time.Minute, func(context.Context, uint64) error { panic("panic") })
+	})
+	leading := make(chan struct{})
+	ended := make(chan error)
+	go func() {
+		ended <- h.Lead(context.Background(), h.bucket, "k", time.Minute, func(ctx context.Context, _ uint64) error {
+			close(leading)
+			<-ctx.Done()
+			return ctx.Err()
+		})
+	}()
+	<-leading
+	_, err = h.life.Close(within(t, patience), func(context.Context) {}, func(context.Context) {})
+	require.NoError(t, err)
+	require.ErrorIs(t, <-ended, fault.ErrClosed)
+	entry, err := h.bucket.Latest(within(t, patience), "k")
+	require.NoError(t, err)
+	assert.True(t, entry.Deleted(), "it is given up before the client is closed")
+}
