@@ -52,7 +52,7 @@ func TestKinds(t *testing.T) {
 		"a service that is busy": {fmt.Errorf("wrapped: %w", &nats.ServiceError{Code: 503}), nats.KindUnavailable, true, false},
 		"a service's refusal":    {&nats.ServiceError{Code: 404}, nats.KindNotFound, false, false},
 		"a service's own code":   {&nats.ServiceError{Code: 7}, nats.KindUnknown, false, false},
-		"left behind": {&nats.ShutdownError{Handlers: 1, Bytes: 7}, nats.KindDataLoss, false, true},
+		"left behind":            {&nats.ShutdownError{Handlers: 1, Bytes: 7}, nats.KindDataLoss, false, true},
 		"a batch that failed": {&nats.BatchError{Messages: 1, Failed: []nats.BatchFailure{{Err: nats.ErrNotConnected}}},
 			nats.KindUnavailable, true, false},
 		"a batch that failed in part": {&nats.BatchError{Messages: 2, Failed: []nats.BatchFailure{{Err: nats.ErrNotConnected}}},

@@ -3,6 +3,7 @@ package nats
 import (
 	"cmp"
 	"context"
+	"iter"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -61,4 +62,63 @@ func (c *Client) sendRequest(ctx context.Context, op, subject string, header nat
 		return nil, err
 	}
 	return c.pulled.message(m), wrap(op, subject, serviceErrorOf(m))
+}
+
+// RequestMany publishes data to subject and returns the answers that come within the time of ctx, which is
+// Config.RequestTimeout when it has no deadline: the end of that time is a regular end. WithMaxReplies, WithStall and
+// WithSentinel end the sequence earlier. The request is sent when the sequence is ranged over.
+//
+// An answer that is the error of a service comes beside a *ServiceError, and others may follow. An error without an
+// answer is the last: ErrTimeout when there was none, ErrConnectionLost when the connection broke, so that answers may
+// be missing, ErrSlowConsumer when more than 64 MiB of them waited for the loop, and otherwise those of Request.
+func (c *Client) RequestMany(ctx context.Context, subject string, data []byte, opts ...RequestManyOption) iter.Seq2[*Message, error] {
+	const op = "request"
+	return func(yield func(*Message, error) bool) {
+		if ctx == nil {
+			yield(nil, errNilContext(op, subject))
+			return
+		}
+		err := c.checkMessage(op, subject, c.lineRoom(), nil, data)
+		if err == nil {
+			var o requestManyOptions
+			for _, opt := range opts {
+				if opt != nil {
+					opt(&o)
+				}
+			}
+			answers := 0
+			err = c.conn.RequestMany(ctx, op, subject, data, o.stall, func(m *natsgo.Msg) bool {
+				msg := c.pulled.message(m)
+				if o.isLast != nil && o.isLast(msg) {
+					return false
+				}
+				answers++
+				return yield(msg, wrap(op, subject, serviceErrorOf(m))) && answers != o.most
+			})
+		}
+		if err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// RequestManyOption says when RequestMany has enough.
+type RequestManyOption func(*requestManyOptions)
+
+type requestManyOptions struct {
+	most   int
+	stall  time.Duration
+	isLast func(*Message) bool
+}
+
+// WithMaxReplies ends RequestMany after n answers. Zero is no limit.
+func WithMaxReplies(n int) RequestManyOption { return func(o *requestManyOptions) { o.most = n } }
+
+// WithStall ends RequestMany when nothing has come for d since the last answer; the first one has all the time. Zero
+// is no limit.
+func WithStall(d time.Duration) RequestManyOption { return func(o *requestManyOptions) { o.stall = d } }
+
+// WithSentinel ends RequestMany with the answer for which isLast is true, which is not part of the sequence.
+func WithSentinel(isLast func(*Message) bool) RequestManyOption {
+	return func(o *requestManyOptions) { o.isLast = isLast }
 }
