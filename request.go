@@ -95,6 +95,7 @@ func (c *Client) RequestMany(ctx context.Context, subject string, data []byte, o
 				answers++
 				return yield(msg, wrap(op, subject, serviceErrorOf(m))) && answers != o.most
 			})
+			c.sentRequest(err)
 		}
 		if err != nil {
 			yield(nil, err)

@@ -65,17 +65,20 @@ func serviceErrorOf(m *natsgo.Msg) error {
 // limits, WithMaxInFlight, or the end of the subscription, is answered with code 503. One that asks for no answer is
 // handled and counted as Unanswered.
 func (c *Client) HandleRequests(ctx context.Context, subject, queue string, h RequestHandler, opts ...SubscribeOption) (*Subscription, error) {
-	const op = "subscribe"
 	if h == nil {
-		return nil, fail(op, subject, ErrInvalidArgument, "the handler is nil")
+		return nil, fail("subscribe", subject, ErrInvalidArgument, "the handler is nil")
 	}
+	return c.subscribeTold(ctx, subject, queue, func(msg *Message) error { return serve(h, msg) }, opts)
+}
+
+// subscribeTold is subscribe for an h that answers. What does not get as far is refused.
+func (c *Client) subscribeTold(ctx context.Context, subject, queue string, h Handler, opts []SubscribeOption) (*Subscription, error) {
 	if queue != "" {
-		if err := checkQueue(op, subject, queue); err != nil {
+		if err := checkQueue("subscribe", subject, queue); err != nil {
 			return nil, err
 		}
 	}
-	opts = append([]SubscribeOption{func(o *subscribeOptions) { o.Refuse = c.refuse }}, opts...)
-	return c.subscribe(ctx, subject, queue, func(msg *Message) error { return serve(h, msg) }, opts)
+	return c.subscribe(ctx, subject, queue, h, append([]SubscribeOption{func(o *subscribeOptions) { o.Refuse = c.refuse }}, opts...))
 }
 
 // WithMaxInFlight bounds how many requests of HandleRequests, or of a service's endpoint, are handled or wait for it.

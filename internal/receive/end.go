@@ -50,13 +50,18 @@ func (s *Subscription) endRefusing() {
 
 // Drain ends the subscription gracefully. The error says what was left when ctx ended.
 func (s *Subscription) Drain(ctx context.Context, cause error) error {
-	left, err := s.e.Drain(ctx, cause, []*Subscription{s})
+	return s.e.Drain(ctx, "drain", s.Subject, cause, s)
+}
+
+// Drain is that of several subscriptions at once.
+func (e *Engine) Drain(ctx context.Context, op, target string, cause error, subs ...*Subscription) error {
+	left, err := e.drain(ctx, cause, subs)
 	if left.InFlight+left.Pending > 0 {
-		return fault.New("drain", s.Subject, fault.ErrDrainTimeout, "%d handlers still running, %d messages not handled: %w",
+		return fault.New(op, target, fault.ErrDrainTimeout, "%d handlers still running, %d messages not handled: %w",
 			left.InFlight, left.Pending, fault.Ended(ctx))
 	}
 	if err != nil {
-		return fault.New("drain", s.Subject, fault.ErrDrainTimeout, "%w", err)
+		return fault.New(op, target, fault.ErrDrainTimeout, "%w", err)
 	}
 	return nil
 }
@@ -75,12 +80,12 @@ func (e *Engine) Close(ctx context.Context) Stats {
 	e.mu.Lock()
 	e.closed = true
 	e.mu.Unlock()
-	left, _ := e.Drain(ctx, fault.ErrClosed, e.All()) // that the server is silent shows when the rest is sent
+	left, _ := e.drain(ctx, fault.ErrClosed, e.All()) // that the server is silent shows when the rest is sent
 	return left
 }
 
-// Drain ends subscriptions gracefully. It returns the sum of what was left when ctx ended, and the error of release.
-func (e *Engine) Drain(ctx context.Context, cause error, subs []*Subscription) (left Stats, err error) {
+// drain returns the sum of what was left when ctx ended, and the error of release.
+func (e *Engine) drain(ctx context.Context, cause error, subs []*Subscription) (left Stats, err error) {
 	for _, s := range subs {
 		s.begin(cause)
 	}
