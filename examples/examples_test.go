@@ -61,6 +61,10 @@ var expected = map[string][]string{
 	"exactlyonce": {
 		"published 35 times: 20 stored, 15 dropped", "handled   26 times, 6 of them again", "booked    20 payments, each once",
 	},
+	"interceptors": {
+		"published 11 messages at 50 a second: it took 200 ms: true", "failed    3 requests",
+		"refused   the next one at once: true", "answered  once the circuit had let one try: true",
+	},
 	"jetstream": {
 		"stored    order-5 as sequence 5",
 		"duplicate true",
@@ -96,7 +100,7 @@ var expected = map[string][]string{
 }
 
 // modules are the examples that are modules of their own, for what the library must not depend on.
-var modules = []string{"filedistribution"}
+var modules = []string{"filedistribution", "interceptors"}
 
 // The examples are built once for all that is to be seen of them.
 func TestExamples(t *testing.T) {
