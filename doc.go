@@ -148,6 +148,9 @@
 // disconnects, failed handlers, dropped messages, dead letters, publishes that the server denied.
 // [Client.Health] tells how the client is, and [Client.HealthHandler] answers an orchestrator's probes.
 //
+// An [Interceptor] stands around every message that is sent and handled, and [Client.Stats] has totals that never fall;
+// [WithOptions] and [WithStart] let a package add both to a client.
+//
 // # Closing
 //
 // [Client.Close] stops receiving, hands back what consumptions have fetched ahead, waits for the
