@@ -1,7 +1,6 @@
 package nats_test
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,31 +31,36 @@ import (
 
 const docsModule = "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
 
-var readmes = []string{"README.md", "README.zh-CN.md"}
+// docPages returns the pages for readers in a language: English or, with a folder of zh, Chinese.
+func docPages(t *testing.T, language string) []string {
+	t.Helper()
+	pages, err := filepath.Glob(filepath.Join("docs", language, "*.md"))
+	require.NoError(t, err)
+	return append(pages, map[string]string{"": "README.md", "zh": "README.zh-CN.md"}[language])
+}
 
-// TestDocsCompile compiles every Go block of the READMEs, of docs and of the package comment, all at once.
+// TestDocsCompile compiles every Go block of the README, of docs and of the package comment, all at once.
 // A block is a program, declarations, or statements; to the latter two the imports are added, and
 // statements stand in a function with the parameters of fragmentParameters. The sources exist in
-// an overlay only, so that they belong to the module and nothing is written into it.
+// an overlay only, so that they belong to the module and nothing is written into it. The translations have the
+// same code: see TestDocsTranslations.
 func TestDocsCompile(t *testing.T) {
 	t.Parallel()
-	pages, err := filepath.Glob("docs/*.md")
-	require.NoError(t, err)
-	var blocks []docBlock
-	for _, page := range append(pages, readmes...) {
-		found := fencedBlocks(t, page, "go")
-		require.True(t, len(found) > 0 || strings.HasPrefix(page, "docs"), page)
-		for _, b := range found {
-			formatted, err := format.Source([]byte(b.text))
-			if assert.NoError(t, err, b) {
-				assert.Equal(t, string(formatted), b.text, "%s: not as gofmt has it", b)
+	blocks := packageCommentBlocks(t)
+	require.NotEmpty(t, blocks, "doc.go")
+	for _, language := range []string{"", "zh"} {
+		for _, page := range docPages(t, language) {
+			for _, b := range fencedBlocks(t, page, "go") {
+				formatted, err := format.Source([]byte(b.text))
+				if assert.NoError(t, err, b) {
+					assert.Equal(t, string(formatted), b.text, "%s: not as gofmt has it", b)
+				}
+				if language == "" {
+					blocks = append(blocks, b)
+				}
 			}
 		}
-		blocks = append(blocks, found...)
 	}
-	found := packageCommentBlocks(t)
-	require.NotEmpty(t, found, "doc.go")
-	blocks = append(blocks, found...)
 	for _, problem := range compileDocBlocks(t, blocks) {
 		t.Error(problem)
 	}
@@ -137,6 +140,13 @@ func packageCommentBlocks(t *testing.T) []docBlock {
 // packageComment parses the package comment with its links resolved.
 func packageComment(t *testing.T) *comment.Doc {
 	t.Helper()
+	pkg := rootPackage(t)
+	return pkg.Parser().Parse(pkg.Doc)
+}
+
+// rootPackage returns what go doc has of the root.
+func rootPackage(t *testing.T) *doc.Package {
+	t.Helper()
 	set := token.NewFileSet()
 	var files []*ast.File
 	names, err := filepath.Glob("*.go")
@@ -151,7 +161,7 @@ func packageComment(t *testing.T) *comment.Doc {
 	}
 	pkg, err := doc.NewFromFiles(set, files, docsModule)
 	require.NoError(t, err)
-	return pkg.Parser().Parse(pkg.Doc)
+	return pkg
 }
 
 // fragmentImports are what a fragment may use without importing it.
@@ -163,8 +173,12 @@ var fragmentImports = map[string]string{
 	"nats":      strconv.Quote(docsModule),
 	"natsgo":    `natsgo "github.com/nats-io/nats.go"`,
 	"natstest":  strconv.Quote(docsModule + "/natstest"),
+	"expvar":    `"expvar"`,
+	"signal":    `"os/signal"`,
+	"slices":    `"slices"`,
 	"slog":      `"log/slog"`,
 	"strconv":   `"strconv"`,
+	"syscall":   `"syscall"`,
 	"tls":       `"crypto/tls"`,
 
 	"context": `"context"`,
@@ -259,12 +273,12 @@ func isRaceTest() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// TestReadmeYAML loads every YAML block as a configuration file. Files that it names need not
+// TestDocsYAML loads every YAML block as a configuration file. Files that it names need not
 // exist here.
-func TestReadmeYAML(t *testing.T) {
+func TestDocsYAML(t *testing.T) {
 	noVariables(t)
-	for _, readme := range readmes {
-		for _, b := range fencedBlocks(t, readme, "yaml") {
+	for _, page := range docPages(t, "") {
+		for _, b := range fencedBlocks(t, page, "yaml") {
 			path := filepath.Join(t.TempDir(), "nats.yaml")
 			writeFile(t, path, b.text)
 			_, err := nats.LoadConfig(path)
@@ -285,30 +299,30 @@ func TestReadmeYAML(t *testing.T) {
 
 var configRow = regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| `(ISA_CLOUD_NATS_[A-Z_]+)` \\| (.*?) \\| (.+) \\|$")
 
-// TestReadmeConfigTable compares the table of the configuration with Config itself.
-func TestReadmeConfigTable(t *testing.T) {
+// TestDocsConfigTable compares the table of the configuration with Config itself.
+func TestDocsConfigTable(t *testing.T) {
 	t.Parallel()
 	type row struct{ variable, value string }
-	for _, readme := range readmes {
+	for _, page := range []string{"docs/configuration.md"} {
 		rows := map[string]row{}
-		for _, m := range configRow.FindAllStringSubmatch(docText(t, readme), -1) {
-			require.NotContains(t, rows, m[1], "%s: listed twice", readme)
+		for _, m := range configRow.FindAllStringSubmatch(docText(t, page), -1) {
+			require.NotContains(t, rows, m[1], "%s: listed twice", page)
 			rows[m[1]] = row{m[2], m[3]}
 		}
 		keysOf(reflect.ValueOf(*nats.DefaultConfig()), "", func(key string, _ reflect.StructField, v reflect.Value) {
 			r, ok := rows[key]
-			if !assert.True(t, ok, "%s: the configuration table lacks %s", readme, key) {
+			if !assert.True(t, ok, "%s: the configuration table lacks %s", page, key) {
 				return
 			}
 			delete(rows, key)
-			assert.Equal(t, "ISA_CLOUD_NATS_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_")), r.variable, readme)
+			assert.Equal(t, "ISA_CLOUD_NATS_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_")), r.variable, page)
 			if key == "client_id" { // the program's name, in words
-				assert.NotContains(t, r.value, "`", "%s: %s", readme, key)
+				assert.NotContains(t, r.value, "`", "%s: %s", page, key)
 				return
 			}
-			assert.True(t, saysValue(r.value, v.Interface()), "%s: the default of %s is %v, not %s", readme, key, v, r.value)
+			assert.True(t, saysValue(r.value, v.Interface()), "%s: the default of %s is %v, not %s", page, key, v, r.value)
 		})
-		assert.Empty(t, rows, "%s: no such keys", readme)
+		assert.Empty(t, rows, "%s: no such keys", page)
 	}
 }
 
@@ -333,8 +347,9 @@ func saysValue(cell string, v any) bool {
 
 var errorRow = regexp.MustCompile("(?m)^\\| `(Err[A-Za-z]+)` \\|")
 
-// TestReadmeErrorTable compares the tables of the errors with errors.go.
-func TestReadmeErrorTable(t *testing.T) {
+// TestDocsErrorTable compares the tables of the errors with errors.go. Those of their kinds are compared by
+// TestErrorsPage.
+func TestDocsErrorTable(t *testing.T) {
 	t.Parallel()
 	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, 0)
 	require.NoError(t, err)
@@ -350,102 +365,12 @@ func TestReadmeErrorTable(t *testing.T) {
 			}
 		}
 	}
-	for _, readme := range append([]string{"docs/errors.md"}, readmes...) {
+	for _, page := range []string{"docs/errors.md"} {
 		var rows []string
-		for _, m := range errorRow.FindAllStringSubmatch(docText(t, readme), -1) {
+		text, _, _ := strings.Cut(docText(t, page), "<!-- begin")
+		for _, m := range errorRow.FindAllStringSubmatch(text, -1) {
 			rows = append(rows, m[1])
 		}
-		assert.ElementsMatch(t, sentinels, rows, readme)
+		assert.ElementsMatch(t, sentinels, rows, page)
 	}
 }
-
-// TestReadmesHaveTheSameParts keeps the translation from falling behind: its headings have the
-// same levels, and its tables and blocks the same number of lines.
-func TestReadmesHaveTheSameParts(t *testing.T) {
-	t.Parallel()
-	english, chinese := docOutline(t, readmes[0]), docOutline(t, readmes[1])
-	require.Len(t, chinese, len(english), "number of sections")
-	for i := range english {
-		assert.Equal(t, english[i].shape, chinese[i].shape, "%q and %q", english[i].heading, chinese[i].heading)
-	}
-}
-
-type docSection struct {
-	heading string
-	shape   string // the level, and the numbers of blocks and of table rows
-}
-
-func docOutline(t *testing.T, file string) []docSection {
-	t.Helper()
-	var sections []docSection
-	var level, blocks, rows int
-	var heading string
-	end := func() {
-		sections = append(sections, docSection{heading, fmt.Sprintf("level %d, %d blocks, %d rows", level, blocks, rows)})
-	}
-	inBlock := false
-	for line := range strings.SplitSeq(docText(t, file), "\n") {
-		switch {
-		case strings.HasPrefix(line, "```"):
-			if inBlock = !inBlock; inBlock {
-				blocks++
-			}
-		case inBlock:
-		case strings.HasPrefix(line, "#"):
-			end()
-			heading, level, blocks, rows = line, strings.Count(strings.Fields(line)[0], "#"), 0, 0
-		case strings.HasPrefix(line, "|"):
-			rows++
-		}
-	}
-	end()
-	return sections
-}
-
-// TestDocsLinks finds links of the package comment that lead nowhere: go/doc leaves them as text,
-// whose brackets are escaped in Markdown.
-func TestDocsLinks(t *testing.T) {
-	t.Parallel()
-	text := string((&comment.Printer{}).Markdown(packageComment(t)))
-	assert.NotRegexp(t, `\\\[[A-Za-z.]+\]`, text)
-	assert.Greater(t, strings.Count(text, "]("), 30)
-}
-
-var packageRow = regexp.MustCompile("(?m)^\\| `(\\.|doctor|natstest|internal/[a-z/]+)` \\| .+ \\|$")
-
-// TestDocsMap compares the map of CONTRIBUTING.md with the packages, and the list in the doc.go of
-// each engine with its files. The examples have an index of their own.
-func TestDocsMap(t *testing.T) {
-	t.Parallel()
-	files := map[string][]string{}
-	require.NoError(t, filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
-		name := entry.Name()
-		if err != nil || entry.IsDir() && path != "." && (path == "examples" || name == "testdata" || strings.HasPrefix(name, ".")) {
-			return cmp.Or(err, fs.SkipDir)
-		}
-		if strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") {
-			dir := filepath.ToSlash(filepath.Dir(path))
-			files[dir] = append(files[dir], name)
-		}
-		return nil
-	}))
-	var rows []string
-	for _, m := range packageRow.FindAllStringSubmatch(docText(t, "CONTRIBUTING.md"), -1) {
-		rows = append(rows, m[1])
-	}
-	assert.ElementsMatch(t, slices.Collect(maps.Keys(files)), rows, "the map of CONTRIBUTING.md")
-	floors := docText(t, ".golangci.yml")
-	for dir, names := range files {
-		if !strings.HasPrefix(dir, "internal/") || !assert.Contains(t, names, "doc.go", dir) {
-			continue
-		}
-		assert.True(t, strings.HasPrefix(dir, "internal/faults") || strings.Contains(floors, dir), "%s has no floor in .golangci.yml", dir)
-		var listed []string
-		for _, m := range listedFile.FindAllStringSubmatch(docText(t, filepath.Join(dir, "doc.go")), -1) {
-			listed = append(listed, m[1])
-		}
-		assert.ElementsMatch(t, names, append(listed, "doc.go"), "the list of %s/doc.go", dir)
-	}
-}
-
-var listedFile = regexp.MustCompile(`(?m)^//   - ([a-z_]+\.go): `)

@@ -57,6 +57,8 @@ var clientCalls = []Call{
 	{Name: "Client.Config", Do: func(_ context.Context, s *Scene) error { s.Client.Config(); return nil }},
 	{Name: "Client.String", Do: func(_ context.Context, s *Scene) error { _ = s.Client.String(); return nil }},
 	{Name: "Client.Conn", Do: func(_ context.Context, s *Scene) error { s.Client.Conn(); return nil }},
+	{Name: "Client.Consumptions", Do: func(_ context.Context, s *Scene) error { _ = slices.Collect(s.Client.Consumptions()); return nil }},
+	{Name: "Client.TLSConnectionState", Do: func(_ context.Context, s *Scene) error { _, _ = s.Client.TLSConnectionState(); return nil }},
 	{Name: "Client.JetStream", Do: func(_ context.Context, s *Scene) error { s.Client.JetStream(); return nil }},
 	{Name: "fmt.Sprintf(%+v, Client)", Do: func(_ context.Context, s *Scene) error { _ = fmt.Sprintf("%+v %#v", s.Client, s.Client); return nil }},
 	{Name: "Client.Ping", Kind: Asks, Do: func(ctx context.Context, s *Scene) error { return s.Client.Ping(ctx) }},
@@ -87,6 +89,19 @@ var clientCalls = []Call{
 	}},
 	{Name: "Client.QueueSubscribe", Kind: Opens, Do: func(ctx context.Context, s *Scene) error {
 		return ended(s.Client.QueueSubscribe(ctx, "event", "workers", ignore))
+	}},
+	{Name: "Client.HandleRequests", Kind: Opens, Do: func(ctx context.Context, s *Scene) error {
+		return ended(s.Client.HandleRequests(ctx, "event", "workers", func(*nats.Message) ([]byte, error) { return nil, nil }))
+	}},
+	{Name: "Client.RequestMany", Kind: Waits, Do: func(ctx context.Context, s *Scene) error {
+		return last(s.Client.RequestMany(ctx, "nothing", nil))
+	}},
+	{Name: "Client.AddService", Kind: Opens, Do: func(ctx context.Context, s *Scene) error {
+		service, err := s.Client.AddService(ctx, nats.ServiceConfig{Name: "states", Version: "1.0.0"})
+		if err == nil {
+			err = service.Stop(ctx)
+		}
+		return err
 	}},
 	{Name: "Client.Messages", Kind: Waits, Do: func(ctx context.Context, s *Scene) error { return last(s.Client.Messages(ctx, "nothing")) }},
 	{Name: "Subscription.Stats", Handle: true, Do: func(_ context.Context, s *Scene) error { s.subs[0].Stats(); return nil }},
