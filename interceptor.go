@@ -21,11 +21,11 @@ import (
 // A panic in a function becomes its error, which is ErrHandlerPanic; in Stored it is logged. What an interceptor
 // publishes itself passes all interceptors again.
 type Interceptor struct {
-	// Publish is called once for each message that a call publishes, after its message ID is set, and calls next to
-	// send it. The message is a copy: its Header, which is not nil, may be changed, and its Data replaced. What is
+	// Publish is called once for each message that a call publishes, RequestMany's included, after its message ID is
+	// set, and calls next to send it. The message is a copy: its Header, which is not nil, may be changed, and its Data replaced. What is
 	// invalid then is refused as by the call. Its error is that of the call. To a stream, next returns when the message
 	// is stored or is not, but in PublishAsync, PublishBatch, PublishSeq and PublishAtomic when it is on its way:
-	// Stored tells the rest.
+	// Stored tells the rest. In RequestMany it returns before the request is sent.
 	Publish func(ctx context.Context, msg *Message, next func(context.Context, *Message) error) error
 	// Stored is called once for each message to a stream for which next was called, when its outcome is known, with
 	// the context that next was given, and before the call or the future has it. Either ack or err is nil. The message

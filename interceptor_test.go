@@ -83,7 +83,7 @@ func TestInterceptorPaths(t *testing.T) {
 	require.NoError(t, err)
 	store, err := client.CreateObjectStore(ctx, "files")
 	require.NoError(t, err)
-	dead, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS_DLQ", Subjects: []string{"dlq.ORDERS.*"}})
+	_, err = client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS_DLQ", Subjects: []string{"dlq.ORDERS.*"}})
 	require.NoError(t, err)
 
 	around := func(what, subject, done string) []string {
@@ -141,6 +141,17 @@ func TestInterceptorPaths(t *testing.T) {
 			}
 			return err
 		}, nil, false},
+		{"RequestMany", func() error {
+			sub, err := client.Conn().Subscribe("ask", func(m *natsgo.Msg) { _ = m.Respond(nil) })
+			if err != nil {
+				return err
+			}
+			for _, err = range client.RequestMany(ctx, "ask", nil, nats.WithMaxReplies(1)) {
+				_ = sub.Unsubscribe()
+			}
+			return err
+		}, published("ask"), false},
+		{"GetMessage", func() error { _, err := client.GetMessage(ctx, "ORDERS", 1); return err }, nil, false},
 		{"PullMessages", func() error {
 			newConsumer(t, client, jetstream.ConsumerConfig{Name: "puller"})
 			_, err := client.PullMessages(ctx, "ORDERS", "puller", 1)
@@ -167,12 +178,24 @@ func TestInterceptorPaths(t *testing.T) {
 		{"KeyValue", func() error { _, err := kv.Put(ctx, "a", nil); return err }, nil, false},
 		{"ObjectStore", func() error { _, err := store.PutBytes(ctx, "a", make([]byte, 300_000)); return err }, nil, false},
 		{"Consume, a retry, a dead letter", func() error {
-			newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", DeliverPolicy: jetstream.DeliverNewPolicy})
+			newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", DeliverPolicy: jetstream.DeliverNewPolicy, FilterSubject: "orders.9"})
 			consume(t, client, func(*nats.Message) error { return errPoison }, nats.WithMaxDeliver(2), nats.WithBackoff(time.Millisecond))
 			_, err := client.PublishToStream(ctx, "orders.9", nil)
 			eventually(t, "a dead letter", func() bool { return client.Stats().DeadLettered == 1 })
 			return err
 		}, all(stored("orders.9"), around("handle", "orders.9", "handled"), around("handle", "orders.9", "handled"), stored("dlq.ORDERS.worker")), true},
+		{"a retry that waits in a stream of its own", func() error {
+			newConsumer(t, client, jetstream.ConsumerConfig{Name: "patient", DeliverPolicy: jetstream.DeliverNewPolicy, FilterSubject: "orders.8"})
+			consumption, err := client.Consume(ctx, "ORDERS", "patient", func(*nats.Message) error {
+				return nats.RetryAfter(errPoison, time.Hour)
+			}, nats.WithRetryStream())
+			if err != nil {
+				return err
+			}
+			_, err = client.PublishToStream(ctx, "orders.8", nil)
+			eventually(t, "it is parked", func() bool { return consumption.Stats().Parked == 1 })
+			return errors.Join(err, consumption.Stop(ctx))
+		}, all(stored("orders.8"), around("handle", "orders.8", "handled")), true},
 		{"ReplayDeadLetters", func() error {
 			n, err := client.ReplayDeadLetters(ctx, "ORDERS")
 			assert.Equal(t, 1, n)
@@ -195,7 +218,6 @@ func TestInterceptorPaths(t *testing.T) {
 			assert.Equal(t, path.want, got, path.name)
 		}
 	}
-	_ = dead
 }
 
 // publishWith returns an interceptor whose Publish does no more than to change the message.
@@ -630,4 +652,41 @@ func TestInterceptorAnswers(t *testing.T) {
 			assert.Equal(t, want, string(answer.Data), data)
 		}
 	}
+}
+
+// Over a restart each message is told once, as its caller is told.
+func TestInterceptorStoredOverARestart(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	var mu sync.Mutex
+	told := make(map[string][]string)
+	client := connect(t, s, nil, nats.WithInterceptor(nats.Interceptor{
+		Stored: func(_ context.Context, msg *nats.Message, _ *jetstream.PubAck, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			told[string(msg.Data)] = append(told[string(msg.Data)], fmt.Sprint(err))
+		},
+	}))
+	newStream(t, client, 0)
+	const messages = 2000
+	restarted := make(chan struct{})
+	n := 0
+	for _, err := range client.PublishSeq(within(t, time.Minute), func(yield func(*nats.Message) bool) {
+		for i := range messages {
+			if i == messages/2 {
+				go func() { defer close(restarted); s.Restart() }()
+			}
+			if !yield(&nats.Message{Subject: "orders.1", Data: []byte(fmt.Sprint(i))}) {
+				return
+			}
+		}
+	}) {
+		mu.Lock()
+		assert.Equal(t, []string{fmt.Sprint(err)}, told[fmt.Sprint(n)])
+		mu.Unlock()
+		n++
+	}
+	<-restarted
+	assert.Equal(t, messages, n)
+	assert.Len(t, told, messages)
 }

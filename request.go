@@ -78,7 +78,7 @@ func (c *Client) RequestMany(ctx context.Context, subject string, data []byte, o
 			yield(nil, errNilContext(op, subject))
 			return
 		}
-		err := c.checkMessage(op, subject, c.lineRoom(), nil, data)
+		m, err := c.requestOfMany(ctx, op, &Message{Subject: subject, Data: data})
 		if err == nil {
 			var o requestManyOptions
 			for _, opt := range opts {
@@ -87,7 +87,7 @@ func (c *Client) RequestMany(ctx context.Context, subject string, data []byte, o
 				}
 			}
 			answers := 0
-			err = c.conn.RequestMany(ctx, op, subject, data, o.stall, func(m *natsgo.Msg) bool {
+			err = c.conn.RequestMany(ctx, op, m, o.stall, func(m *natsgo.Msg) bool {
 				msg := c.pulled.message(m)
 				if o.isLast != nil && o.isLast(msg) {
 					return false
@@ -101,6 +101,22 @@ func (c *Client) RequestMany(ctx context.Context, subject string, data []byte, o
 			yield(nil, err)
 		}
 	}
+}
+
+// requestOfMany returns what is to be sent: what the interceptors make of msg.
+func (c *Client) requestOfMany(ctx context.Context, op string, msg *Message) (m *natsgo.Msg, err error) {
+	check := func(_ context.Context, msg *Message) error {
+		m = &natsgo.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data}
+		return c.checkMessage(op, msg.Subject, c.lineRoom(), msg.Header, msg.Data)
+	}
+	if err = check(ctx, msg); err != nil || c.around.Publish == nil {
+		return m, err
+	}
+	m = nil
+	if err = c.intercept(ctx, op, *msg, check); err == nil && m == nil {
+		err = fail(op, msg.Subject, ErrInvalidArgument, "the interceptor has neither called next nor returned an error")
+	}
+	return m, err
 }
 
 // RequestManyOption says when RequestMany has enough.

@@ -100,7 +100,13 @@ func (c *Client) AddService(ctx context.Context, cfg ServiceConfig, endpoints ..
 		})
 	}
 	for subject, tell := range inner.Monitor() { // past the interceptors
-		answer := func(msg *Message) error { return msg.answer(tell()) }
+		answer := func(msg *Message) error {
+			data, err := tell()
+			if err == nil && msg.Reply != "" {
+				err = msg.respond(&Message{Data: data})
+			}
+			return err
+		}
 		begin(func() (*Subscription, error) { return c.subscribeTold(ctx, subject, "", answer, nil) })
 	}
 	if all.Wait(); err != nil {

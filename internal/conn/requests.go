@@ -262,12 +262,12 @@ func (c *Conn) Request(ctx context.Context, op, subject string, header natsgo.He
 
 // RequestMany sends and hands over the answers, one after the other, until each returns false, no further one comes
 // within stall, where that is not zero, or the time is up, which is the end of ctx or else the request timeout.
-func (c *Conn) RequestMany(ctx context.Context, op, subject string, data []byte, stall time.Duration, each func(*natsgo.Msg) bool) error {
+func (c *Conn) RequestMany(ctx context.Context, op string, m *natsgo.Msg, stall time.Duration, each func(*natsgo.Msg) bool) error {
 	timeout := c.o.RequestTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = max(time.Until(deadline), 1)
 	}
-	w, breaks, err := c.ask(ctx, op, subject, nil, data, timeout, true)
+	w, breaks, err := c.ask(ctx, op, m.Subject, m.Header, m.Data, timeout, true)
 	if err != nil {
 		return err
 	}
@@ -276,7 +276,7 @@ func (c *Conn) RequestMany(ctx context.Context, op, subject string, data []byte,
 		m, err := c.answer(ctx, op, w, breaks, wait)
 		switch {
 		case errors.Is(ctx.Err(), context.Canceled):
-			return fault.Wrap(op, subject, fault.Ended(ctx))
+			return fault.Wrap(op, w.subject, fault.Ended(ctx))
 		case err != nil && !first && errors.Is(err, fault.ErrTimeout):
 			return nil
 		case err != nil || !each(m):
