@@ -73,6 +73,7 @@ func TestErrorTexts(t *testing.T) {
 		if assert.Error(t, err, what) {
 			text := fmt.Sprintf("%s\n\t%s\n", what, anonymous(err.Error()))
 			now.WriteString(text)
+			assert.NotEqual(t, nats.KindUnknown, nats.KindOf(err), text)
 			assert.True(t, *updateGolden || bytes.Contains(golden, []byte(text)), "another text: %s", text)
 		}
 	}

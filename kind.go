@@ -1,6 +1,11 @@
 package nats
 
-import "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+import (
+	"errors"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+)
 
 // Kind is the family of an error, for those who answer requests of others, count, or raise an alarm: see KindOf. The
 // families are those of gRPC, without gRPC. Its text is for labels and logs, such as "not_found".
@@ -46,8 +51,14 @@ const (
 func KindOf(err error) Kind { return Kind(classOf(err).Kind) }
 
 // IsRetryable tells whether the same call may succeed later although nobody mends anything. Of joined errors all
-// that are known must be such. What was IsUncertain may be done twice by that.
-func IsRetryable(err error) bool { return classOf(err).IsRetryable() }
+// that are known must be such; Permanent and RetryAfter have the last word. Where the error IsUncertain, a
+// repetition may do twice what the call does.
+func IsRetryable(err error) bool {
+	if v, ok := errors.AsType[*consume.Verdict](err); ok {
+		return v.After >= 0
+	}
+	return classOf(err).IsRetryable()
+}
 
 // IsUncertain tells whether what the call was to do may have been done in spite of the error, so that repeating it
 // may do it twice. Of joined errors one is enough.

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,6 +55,10 @@ func TestKinds(t *testing.T) {
 		"a service that is busy": {fmt.Errorf("wrapped: %w", &nats.ServiceError{Code: 503}), nats.KindUnavailable, true, false},
 		"a service's refusal":    {&nats.ServiceError{Code: 404}, nats.KindNotFound, false, false},
 		"a service's own code":   {&nats.ServiceError{Code: 7}, nats.KindUnknown, false, false},
+		"a service's text":       {&nats.ServiceError{Description: "E17"}, nats.KindUnknown, false, false},
+		"no service":             {(*nats.ServiceError)(nil), nats.KindUnknown, false, false},
+		"given up":               {fmt.Errorf("x: %w", nats.Permanent(nats.ErrTimeout)), nats.KindDeadlineExceeded, false, true},
+		"to be tried":            {nats.RetryAfter(errors.New("no stock"), time.Second), nats.KindUnknown, true, false},
 		"left behind":            {&nats.ShutdownError{Handlers: 1, Bytes: 7}, nats.KindDataLoss, false, true},
 		"a batch that failed": {&nats.BatchError{Messages: 1, Failed: []nats.BatchFailure{{Err: nats.ErrNotConnected}}},
 			nats.KindUnavailable, true, false},
@@ -78,6 +85,33 @@ func TestKinds(t *testing.T) {
 	err = <-failed
 	require.ErrorIs(t, err, nats.ErrClosed)
 	assert.True(t, nats.IsUncertain(err), "it was in flight: %v", err)
+}
+
+// A type of errors that is new belongs into this list, and sorts as what it says.
+func TestKindsOfTypes(t *testing.T) {
+	t.Parallel()
+	kinds := map[string]nats.Kind{}
+	for _, c := range []struct {
+		err  error
+		kind nats.Kind
+	}{
+		{&nats.BatchError{Messages: 1, Failed: []nats.BatchFailure{{Err: nats.ErrStreamFull}}}, nats.KindResourceExhausted},
+		{&nats.ConflictError{}, nats.KindAborted},
+		{&nats.DriftError{}, nats.KindAlreadyExists},
+		{&nats.ServiceError{Code: 503}, nats.KindUnavailable},
+		{&nats.ShutdownError{Messages: 1}, nats.KindDeadlineExceeded},
+	} {
+		assert.Equal(t, c.kind, nats.KindOf(c.err), "%T", c.err)
+		kinds[strings.TrimPrefix(fmt.Sprintf("%T", c.err), "*nats.")] = c.kind
+	}
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	exported := regexp.MustCompile(`(?m)^func \(\w+ \*?([A-Z]\w*)\) Error\(\) string`)
+	for _, file := range files {
+		for _, found := range exported.FindAllStringSubmatch(docText(t, file), -1) {
+			assert.Contains(t, kinds, found[1], file)
+		}
+	}
 }
 
 func ExampleKindOf() {

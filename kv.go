@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -72,10 +73,10 @@ type ConflictError struct {
 	cause error
 }
 
-func (e *ConflictError) Error() string { return e.cause.Error() }
+func (e *ConflictError) Error() string { return e.Unwrap().Error() }
 
 // Unwrap returns the sentinels and the server's answer.
-func (e *ConflictError) Unwrap() error { return e.cause }
+func (e *ConflictError) Unwrap() error { return cmp.Or(e.cause, ErrConflict) } // somebody's own has no cause
 
 // Get returns the latest value of key. It returns ErrKeyNotFound when there is none or it was
 // deleted, and ErrInvalidArgument for a key that cannot be: keys are tokens of letters, digits and

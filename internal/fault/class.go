@@ -59,7 +59,7 @@ func (c Class) IsRetryable() bool { return c.marks&again != 0 }
 func (c Class) IsUncertain() bool { return c.marks&doubt != 0 }
 
 // Doubt is an error that makes uncertain whatever it is the cause of.
-type Doubt string
+type Doubt string //nolint:errname // it is written as the text that it is
 
 func (d Doubt) Error() string { return string(d) }
 

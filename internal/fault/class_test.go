@@ -25,7 +25,7 @@ type alike struct{ to error }
 
 func (alike) Error() string          { return "alike" }
 func (a alike) Is(target error) bool { return target == a.to }
-func status(err error) (int, bool)   { s, ok := err.(coded); return int(s), ok }
+func status(err error) (int, bool)   { s, ok := err.(coded); return int(s), ok } //nolint:errorlint // Classify unwraps
 
 type coded int
 

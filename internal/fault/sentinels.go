@@ -57,7 +57,7 @@ var (
 )
 
 // sentinel is an error that is known by its identity.
-type sentinel struct { //nolint:errname // it is one of the names above, never a type to look for
+type sentinel struct {
 	text  string
 	class Class
 }

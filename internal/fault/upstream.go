@@ -68,7 +68,8 @@ var upstreamClasses = map[Class][]error{
 		natsgo.ErrNoLinkToDeleted, natsgo.ErrNoLinkToLink, natsgo.ErrCantGetBucket, natsgo.ErrBucketRequired,
 		natsgo.ErrStreamConfigRequired, natsgo.ErrStreamNameRequired, natsgo.ErrConsumerNameRequired, natsgo.ErrConsumerConfigRequired,
 		natsgo.ErrPullSubscribeToPushConsumer, natsgo.ErrPullSubscribeRequired, natsgo.ErrInvalidStreamName, natsgo.ErrInvalidConsumerName,
-		natsgo.ErrInvalidFilterSubject, natsgo.ErrSubjectMismatch, natsgo.ErrContextAndTimeout, natsgo.ErrInvalidDurableName,
+		natsgo.ErrInvalidFilterSubject, natsgo.ErrSubjectMismatch, natsgo.ErrContextAndTimeout,
+		natsgo.ErrInvalidDurableName, //nolint:staticcheck // deprecated, and there all the same
 		jetstream.ErrStreamNameRequired, jetstream.ErrInvalidStreamName, jetstream.ErrInvalidSubject, jetstream.ErrInvalidConsumerName,
 		jetstream.ErrNotPullConsumer, jetstream.ErrNotPushConsumer, jetstream.ErrHandlerRequired, jetstream.ErrAsyncPublishReplySubjectSet,
 		jetstream.ErrInvalidOption, jetstream.ErrKeyValueConfigRequired, jetstream.ErrHistoryTooLarge, jetstream.ErrObjectConfigRequired,
@@ -154,7 +155,7 @@ func classOf(err error) (class Class) {
 	if reflect.TypeOf(err).Kind() == reflect.Pointer || err == context.DeadlineExceeded { //nolint:errorlint // the caller unwraps
 		class = classes()[err]
 	}
-	if alike, ok := err.(interface{ Is(error) bool }); ok && class.Kind == "" { //nolint:errorlint // the caller unwraps
+	if alike, ok := err.(interface{ Is(error) bool }); ok && class.Kind == "" {
 		for other, one := range classes() {
 			if graver(one, class) && alike.Is(other) {
 				class = one

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
 )
 
 const (
@@ -114,6 +116,9 @@ func (r *run) one(c Call) {
 	err := r.time(c.Name, limit, func() error { return c.Do(ctx, r.Scene) })
 	if !r.state.permits(c.Kind, err) && !errors.Is(err, errHung) {
 		r.tb.Errorf("%s, %s: %s returned %v, want one of %v", r.line, r.state.Name, c.Name, err, r.state.says[c.Kind])
+	}
+	if nats.KindOf(err) == nats.KindUnknown && !errors.Is(err, errHung) {
+		r.tb.Errorf("%s, %s: %s returned %v, which has no kind", r.line, r.state.Name, c.Name, err)
 	}
 }
 
