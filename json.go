@@ -63,7 +63,7 @@ func (kv *KeyValue) PutJSON(ctx context.Context, key string, v any, opts ...jets
 	if err != nil {
 		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
 	}
-	return kv.write(ctx, op, key, data, keyvalue.Write{}, opts)
+	return writeKey(ctx, kv, op, key, data, keyvalue.Write{}, opts)
 }
 
 // Change is an update of a key whose values are JSON.

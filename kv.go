@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -50,6 +51,9 @@ func (kv *KeyValue) checkKeys(ctx context.Context, op string, filters bool, keys
 
 // wrap gives err the operation, the bucket and the key.
 func (kv *KeyValue) wrap(op, key string, err error) error {
+	if err == nil {
+		return nil // and nothing is allocated
+	}
 	var conflict *keyvalue.Conflict
 	if errors.As(err, &conflict) {
 		return &fault.Error{Op: op, Target: path(kv.bucket, key), Cause: &ConflictError{
@@ -99,10 +103,7 @@ func (kv *KeyValue) get(ctx context.Context, key string, revision uint64) (jetst
 		return nil, err
 	}
 	entry, err := kv.keys.Get(ctx, key, revision)
-	if err != nil {
-		return nil, kv.wrap(op, key, err)
-	}
-	return entry, nil
+	return entry, kv.wrap(op, key, err)
 }
 
 // GetMany returns the latest values of the keys, by key, in one round trip for some hundreds of them.
@@ -114,10 +115,7 @@ func (kv *KeyValue) GetMany(ctx context.Context, keys ...string) (map[string]jet
 		return nil, err
 	}
 	entries, err := kv.keys.Many(ctx, keys)
-	if err != nil {
-		return nil, kv.wrap(op, "", err)
-	}
-	return entries, nil
+	return entries, kv.wrap(op, "", err)
 }
 
 // History returns the values that the bucket keeps of key, oldest first, or ErrKeyNotFound.
@@ -149,35 +147,36 @@ func (kv *KeyValue) History(ctx context.Context, key string, opts ...jetstream.W
 // With jetstream.KeyTTL the key is deleted after a time of whole seconds, as Create has it. Without it the
 // value stays, also where the one before had a time: a time belongs to a value and not to its key.
 func (kv *KeyValue) Put(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
-	return kv.write(ctx, "put key", key, value, keyvalue.Write{}, opts)
+	return writeKey(ctx, kv, "put key", key, value, keyvalue.Write{}, opts)
 }
 
-// write writes a value with the options of its writer.
-func (kv *KeyValue) write(ctx context.Context, op, key string, value []byte, w keyvalue.Write, opts []jetstream.KVCreateOpt) (revision uint64, err error) {
-	if w.TTL, err = kv.checkWrite(ctx, op, key, opts); err != nil {
+// writeKey writes what the options do not change.
+func writeKey[O any](ctx context.Context, kv *KeyValue, op, key string, value []byte, w keyvalue.Write, opts []O) (uint64, error) {
+	if err := checkWrite(ctx, kv, op, key, &w, opts); err != nil {
 		return 0, err
 	}
-	revision, err = kv.keys.Write(ctx, key, value, w)
+	revision, err := kv.keys.Write(ctx, key, value, w)
 	return revision, kv.wrap(op, key, err)
 }
 
-// checkWrite is check, and returns the time to live that the options give.
-func (kv *KeyValue) checkWrite(ctx context.Context, op, key string, opts []jetstream.KVCreateOpt) (ttl time.Duration, err error) {
+// checkWrite is check, and sets what upstream's options of a creation or of a deletion say.
+func checkWrite[O any](ctx context.Context, kv *KeyValue, op, key string, w *keyvalue.Write, opts []O) error {
 	if err := kv.check(ctx, op, key); err != nil || len(opts) == 0 {
-		return 0, err
+		return err
 	}
-	if err := readOptions(opts, map[string]any{"ttl": &ttl}); err != nil {
-		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
+	var purge bool
+	err := readOptions(opts, map[string]any{"revision": &w.Revision, "ttl": &w.TTL, "purge": &purge})
+	w.Expect = w.Expect || w.Revision != 0
+	switch {
+	case err != nil:
+	case w.TTL > 0 && w.Op == jetstream.KeyValueDelete:
+		err = jetstream.ErrTTLOnDeleteNotSupported
+	case w.TTL < 0 || w.TTL%time.Second != 0: // the server counts in seconds, and would round
+		err = fmt.Errorf("a time to live must be of whole seconds, not %v", w.TTL)
+	default:
+		return nil
 	}
-	return ttl, kv.checkTTL(op, key, ttl)
-}
-
-// checkTTL refuses a time to live that the server would round: it counts in seconds.
-func (kv *KeyValue) checkTTL(op, key string, ttl time.Duration) error {
-	if ttl < 0 || ttl%time.Second != 0 {
-		return fail(op, path(kv.bucket, key), ErrInvalidArgument, "a time to live must be of whole seconds, not %v", ttl)
-	}
-	return nil
+	return fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
 }
 
 // PutString is Put of a string.
@@ -190,11 +189,11 @@ func (kv *KeyValue) PutString(ctx context.Context, key, value string, opts ...je
 // the bucket must allow it, see WithKeyTTLs. The other errors are those of Put.
 func (kv *KeyValue) Create(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
 	const op = "create key"
-	ttl, err := kv.checkWrite(ctx, op, key, opts)
-	if err != nil {
+	var w keyvalue.Write
+	if err := checkWrite(ctx, kv, op, key, &w, opts); err != nil {
 		return 0, err
 	}
-	revision, err := kv.keys.Create(ctx, key, value, ttl)
+	revision, err := kv.keys.Create(ctx, key, value, w.TTL)
 	return revision, kv.wrap(op, key, err)
 }
 
@@ -203,7 +202,7 @@ func (kv *KeyValue) Create(ctx context.Context, key string, value []byte, opts .
 // that of a key that has never been, or whose deletion is forgotten. The options, the fate of a time to
 // live, and the other errors are those of Put.
 func (kv *KeyValue) Update(ctx context.Context, key string, value []byte, revision uint64, opts ...jetstream.KVCreateOpt) (uint64, error) {
-	return kv.write(ctx, "update key", key, value, keyvalue.Write{Expect: true, Revision: revision}, opts)
+	return writeKey(ctx, kv, "update key", key, value, keyvalue.Write{Expect: true, Revision: revision}, opts)
 }
 
 // Modify sets key to what f makes of its value, and begins again with the new value when another
@@ -213,15 +212,15 @@ func (kv *KeyValue) Update(ctx context.Context, key string, value []byte, revisi
 // change was made. The options, the fate of a time to live, and the other errors are those of Put.
 func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) ([]byte, error), opts ...jetstream.KVCreateOpt) (uint64, error) {
 	const op = "modify key"
-	ttl, err := kv.checkWrite(ctx, op, key, opts)
-	if err != nil {
+	var w keyvalue.Write
+	if err := checkWrite(ctx, kv, op, key, &w, opts); err != nil {
 		return 0, err
 	}
 	if f == nil {
 		return 0, fail(op, path(kv.bucket, key), ErrInvalidArgument, "the function is nil")
 	}
 	var own error
-	revision, err := kv.keys.Modify(ctx, key, ttl, func(old []byte) (value []byte, err error) {
+	revision, err := kv.keys.Modify(ctx, key, w.TTL, func(old []byte) (value []byte, err error) {
 		value, own = f(old)
 		return value, own
 	})
@@ -235,34 +234,15 @@ func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) (
 // error. With jetstream.LastRevision it returns a *ConflictError when key has another revision. A bucket
 // that is full makes room for the mark with the history of the key. The other errors are those of Put.
 func (kv *KeyValue) Delete(ctx context.Context, key string, opts ...jetstream.KVDeleteOpt) error {
-	return kv.remove(ctx, "delete key", key, jetstream.KeyValueDelete, opts)
+	_, err := writeKey(ctx, kv, "delete key", key, nil, keyvalue.Write{Op: jetstream.KeyValueDelete}, opts)
+	return err
 }
 
 // Purge is Delete that drops the history as well. With jetstream.PurgeTTL the mark is deleted after a
 // time of whole seconds.
 func (kv *KeyValue) Purge(ctx context.Context, key string, opts ...jetstream.KVDeleteOpt) error {
-	return kv.remove(ctx, "purge key", key, jetstream.KeyValuePurge, opts)
-}
-
-func (kv *KeyValue) remove(ctx context.Context, op, key string, deletion jetstream.KeyValueOp, opts []jetstream.KVDeleteOpt) error {
-	if err := kv.check(ctx, op, key); err != nil {
-		return err
-	}
-	w := keyvalue.Write{Op: deletion}
-	var purge bool
-	err := readOptions(opts, map[string]any{"revision": &w.Revision, "ttl": &w.TTL, "purge": &purge})
-	if err == nil && w.TTL > 0 && deletion == jetstream.KeyValueDelete {
-		err = jetstream.ErrTTLOnDeleteNotSupported
-	}
-	if err != nil {
-		return fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
-	}
-	if err := kv.checkTTL(op, key, w.TTL); err != nil {
-		return err
-	}
-	w.Expect = w.Revision != 0
-	_, err = kv.keys.Write(ctx, key, nil, w)
-	return kv.wrap(op, key, err)
+	_, err := writeKey(ctx, kv, "purge key", key, nil, keyvalue.Write{Op: jetstream.KeyValuePurge}, opts)
+	return err
 }
 
 // PurgeDeletes removes the history of deleted keys, and the markers of their deletion, those of the last

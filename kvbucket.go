@@ -2,7 +2,6 @@ package nats
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"strings"
 	"time"
@@ -92,18 +91,23 @@ func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []K
 	if fresh.LimitMarkerTTL > 0 && stream.CachedInfo().Config.SubjectDeleteMarkerTTL == 0 { // an older server does not know it
 		return nil, fail(op, bucket, ErrInvalidArgument, "%w", jetstream.ErrLimitMarkerTTLNotSupported)
 	}
+	return c.keyValue(ctx, op, bucket, stream.CachedInfo(), asked)
+}
+
+// keyValue returns the handle of a bucket, of whose stream the server has told info when it was asked at that time,
+// or is asked for it.
+func (c *Client) keyValue(ctx context.Context, op, bucket string, info *jetstream.StreamInfo, asked time.Time) (*KeyValue, error) {
 	upstream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue, error) {
 		return js.KeyValue(ctx, bucket)
 	})
+	if err == nil && info == nil {
+		asked = time.Now()
+		info, err = c.api.StreamInfo(ctx, keyvalue.StreamPrefix+bucket)
+	}
 	if err != nil {
 		return nil, keyvalue.Wrap(op, bucket, err)
 	}
-	return c.keyValue(upstream, stream.CachedInfo(), asked), nil
-}
-
-// keyValue returns the handle of a bucket of whose stream the server has told info, when it was asked at that time.
-func (c *Client) keyValue(upstream jetstream.KeyValue, info *jetstream.StreamInfo, asked time.Time) *KeyValue {
-	return &KeyValue{KeyValue: upstream, client: c, bucket: upstream.Bucket(), keys: c.buckets.Open(info, asked)}
+	return &KeyValue{KeyValue: upstream, client: c, bucket: bucket, keys: c.buckets.Open(info, asked)}, nil
 }
 
 // EnsureKeyValue creates a bucket, or changes the one there is to what the options say, by the rules of
@@ -123,23 +127,7 @@ func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, err
 		return nil, err
 	}
 	defer cancel()
-	kv, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (*KeyValue, error) {
-		upstream, err := js.KeyValue(ctx, bucket)
-		if err != nil {
-			return nil, err
-		}
-		asked := time.Now()
-		status, err := upstream.Status(ctx)
-		if err != nil {
-			return nil, err
-		}
-		known, ok := status.(*jetstream.KeyValueBucketStatus) // upstream has no other
-		if !ok {
-			return nil, fmt.Errorf("unknown status %T", status)
-		}
-		return c.keyValue(upstream, known.StreamInfo(), asked), nil
-	})
-	return kv, keyvalue.Wrap(op, bucket, err)
+	return c.keyValue(ctx, op, bucket, nil, time.Time{})
 }
 
 // DeleteKeyValue deletes a bucket with all its keys, or returns ErrBucketNotFound.

@@ -40,10 +40,7 @@ func (kv *KeyValue) Cached(ctx context.Context, filters ...string) (*KeyValueCac
 // purge of some of them later.
 func (c *KeyValueCache) Get(key string) (jetstream.KeyValueEntry, error) {
 	entry, err := c.cache.Get(key)
-	if err != nil {
-		return nil, c.kv.wrap("get key", key, err)
-	}
-	return entry, nil
+	return entry, c.kv.wrap("get key", key, err)
 }
 
 // Len returns the number of keys. It may count some that have just expired.

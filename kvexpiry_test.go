@@ -147,7 +147,7 @@ func TestKeyValueFollowersNoticeAPurge(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
 	client := connect(t, s, nil)
-	ctx := within(t, patience)
+	ctx := within(t, 4*patience)
 	kv := mortalBucket(t, client, func(*jetstream.StreamConfig) {})
 	other, err := client.GetKeyValue(ctx, "mortal")
 	require.NoError(t, err)
@@ -165,6 +165,7 @@ func TestKeyValueFollowersNoticeAPurge(t *testing.T) {
 	watcher, err := kv.WatchAll(ctx)
 	require.NoError(t, err)
 	go func() {
+		defer close(gone)
 		for e := range watcher.Updates() {
 			if e != nil && e.Operation() != jetstream.KeyValuePut {
 				gone <- e.Key()

@@ -188,14 +188,7 @@ func (c *Client) allConfirmed() bool {
 }
 
 // isClosing tells whether Shutdown has begun.
-func (c *Client) isClosing() bool {
-	select {
-	case <-c.life.Draining():
-		return true
-	default:
-		return false
-	}
-}
+func (c *Client) isClosing() bool { return c.life.IsDraining() }
 
 // flushGrace is what the last flush gets when the handlers have used the time up.
 const flushGrace = 25 * time.Millisecond

@@ -83,13 +83,3 @@ func (b *Bucket) Name() string { return b.name }
 
 // Origin returns the bucket that this one mirrors, or "".
 func (b *Bucket) Origin() string { return b.origin }
-
-// isClosing tells whether the end of the client has begun.
-func (s *Buckets) isClosing() bool {
-	select {
-	case <-s.life.Draining():
-		return true
-	default:
-		return false
-	}
-}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"iter"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -18,7 +20,7 @@ type Cache struct {
 	done     chan struct{} // closed when no update comes any more
 
 	mu       sync.RWMutex
-	entries  map[string]*Entry
+	entries  map[string]*entry
 	revision uint64
 	changed  chan struct{} // closed at the next update; nil when nobody waits
 }
@@ -35,7 +37,7 @@ func (b *Bucket) Cache(ctx context.Context, filters []string) (*Cache, error) {
 	go func() {
 		defer close(c.done)
 		defer f.close()
-		c.run(loaded)
+		c.run(sync.OnceFunc(func() { close(loaded) }))
 	}()
 	select {
 	case <-loaded:
@@ -54,42 +56,50 @@ func (b *Bucket) Cache(ctx context.Context, filters []string) (*Cache, error) {
 
 // run takes the updates. The values of a bucket that replaces another one are gathered aside, and take
 // the place of the old ones when they are complete.
-func (c *Cache) run(loaded chan struct{}) {
-	gathered, revision := make(map[string]*Entry), uint64(0)
+func (c *Cache) run(loaded func()) {
+	gathered, revision := make(map[string]*entry), uint64(0)
 	for {
 		next, err := c.follower.next()
 		switch {
 		case err != nil:
 			return
 		case next.check != nil:
-			c.settle(next.check)
+			c.change(func() {
+				maps.DeleteFunc(c.entries, func(key string, e *entry) bool {
+					return next.check.over(e.lifetime, sweepLate) || next.check.lost(key, e.revision)
+				})
+			})
 		case next.replaced:
-			gathered, revision = make(map[string]*Entry), 0
+			gathered, revision = make(map[string]*entry), 0
 		case next.entry != nil && gathered != nil:
 			revision = next.entry.revision
 			keep(gathered, next.entry)
 		case next.entry != nil:
-			c.mu.Lock()
-			c.revision = next.entry.revision
-			keep(c.entries, next.entry)
-			c.wake()
-			c.mu.Unlock()
+			c.change(func() {
+				c.revision = next.entry.revision
+				keep(c.entries, next.entry)
+			})
 		default:
-			c.mu.Lock()
-			c.entries, c.revision, gathered = gathered, revision, nil
-			c.wake()
-			c.mu.Unlock()
-			if loaded != nil {
-				close(loaded)
-				loaded = nil
-			}
+			c.change(func() { c.entries, c.revision, gathered = gathered, revision, nil })
+			loaded()
 		}
 	}
 }
 
+// change makes a change, and lets those go on who wait for one.
+func (c *Cache) change(make func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	make()
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+}
+
 // keep puts an entry into entries, without what of its message it does not need.
-func keep(entries map[string]*Entry, e *Entry) {
-	if e.Deleted() {
+func keep(entries map[string]*entry, e *entry) {
+	if deleted(e) {
 		delete(entries, e.key)
 		return
 	}
@@ -97,27 +107,8 @@ func keep(entries map[string]*Entry, e *Entry) {
 	entries[e.key] = e
 }
 
-// settle removes what has expired, and what is gone without a word.
-func (c *Cache) settle(news *check) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key, e := range c.entries {
-		if news.over(e.lifetime, sweepLate) || news.lost(key, e.revision) {
-			delete(c.entries, key)
-		}
-	}
-}
-
-// wake lets those go on who wait for an update. The caller holds c.mu.
-func (c *Cache) wake() {
-	if c.changed != nil {
-		close(c.changed)
-		c.changed = nil
-	}
-}
-
 // Get returns the value of key, as of the last update received, or jetstream.ErrKeyNotFound.
-func (c *Cache) Get(key string) (*Entry, error) {
+func (c *Cache) Get(key string) (jetstream.KeyValueEntry, error) {
 	c.mu.RLock()
 	e := c.entries[key]
 	c.mu.RUnlock()
@@ -138,17 +129,11 @@ func (c *Cache) Len() int {
 func (c *Cache) All() iter.Seq2[string, jetstream.KeyValueEntry] {
 	return func(yield func(string, jetstream.KeyValueEntry) bool) {
 		c.mu.RLock()
-		entries := make([]*Entry, 0, len(c.entries))
-		for _, e := range c.entries {
-			entries = append(entries, e)
-		}
+		entries := slices.Collect(maps.Values(c.entries))
 		c.mu.RUnlock()
 		now := c.bucket.facts.Load()
 		for _, e := range entries {
-			if now.over(e.lifetime, 0) {
-				continue
-			}
-			if !yield(e.key, e) {
+			if !now.over(e.lifetime, 0) && !yield(e.key, e) {
 				return
 			}
 		}

@@ -12,13 +12,13 @@
 //
 //   - bucket.go: [Buckets] of a client, its [Reports], and the [Bucket].
 //   - key.go: what keys may be, their subjects, and the errors about them.
-//   - entry.go: [Entry], and when its time is over.
+//   - entry.go: entries, and what of a message makes them.
 //   - read.go: the latest value, that of a revision, and those of many keys.
 //   - write.go: [Write], and writing over what was read.
 //   - room.go: what goes first in a full bucket.
 //   - facts.go: the state of a bucket, and asking for it while somebody follows.
 //   - follow.go: the present values, and then the changes.
-//   - walk.go: the present values alone, keys alone, and removing the deleted ones.
+//   - walk.go: the present values alone, their keys alone, and removing the deleted ones.
 //   - watch.go: [Watcher], a channel of changes.
 //   - cache.go: [Cache], the present values in memory.
 package kv

@@ -21,8 +21,8 @@ const (
 	markerRemove = "Remove" // of jetstream.MarkerReasonHeader; the other reasons purge
 )
 
-// Entry implements jetstream.KeyValueEntry. A cache holds many of them: it is small.
-type Entry struct {
+// entry implements jetstream.KeyValueEntry. A cache holds many of them: it is small.
+type entry struct {
 	bucket    *Bucket
 	key       string
 	value     []byte
@@ -32,34 +32,22 @@ type Entry struct {
 	operation jetstream.KeyValueOp
 }
 
-// Bucket implements jetstream.KeyValueEntry, as the other methods do.
-func (e *Entry) Bucket() string { return e.bucket.name }
+func (e *entry) Bucket() string                  { return e.bucket.name }
+func (e *entry) Key() string                     { return e.key }
+func (e *entry) Value() []byte                   { return e.value }
+func (e *entry) Revision() uint64                { return e.revision }
+func (e *entry) Delta() uint64                   { return e.delta }
+func (e *entry) Operation() jetstream.KeyValueOp { return e.operation }
 
-// Key returns the key.
-func (e *Entry) Key() string { return e.key }
-
-// Value returns the value, which is not copied.
-func (e *Entry) Value() []byte { return e.value }
-
-// Revision returns the sequence.
-func (e *Entry) Revision() uint64 { return e.revision }
-
-// Delta returns how many messages were to follow.
-func (e *Entry) Delta() uint64 { return e.delta }
-
-// Operation tells a value from a deletion.
-func (e *Entry) Operation() jetstream.KeyValueOp { return e.operation }
-
-// Created returns when the entry was stored.
-func (e *Entry) Created() time.Time {
+func (e *entry) Created() time.Time {
 	if e.created == 0 {
 		return time.Time{}
 	}
 	return time.Unix(0, e.created)
 }
 
-// Deleted tells whether the entry says that the key does not exist.
-func (e *Entry) Deleted() bool { return e.operation != jetstream.KeyValuePut }
+// deleted tells whether an entry says that the key does not exist.
+func deleted(e jetstream.KeyValueEntry) bool { return e.Operation() != jetstream.KeyValuePut }
 
 // operationOf returns what a message of a bucket does to its key.
 func operationOf(header natsgo.Header) jetstream.KeyValueOp {
@@ -81,17 +69,12 @@ func operationOf(header natsgo.Header) jetstream.KeyValueOp {
 	return jetstream.KeyValuePurge
 }
 
-// delivered makes an entry of a message that a consumer delivered.
-func (b *Bucket) delivered(m *natsgo.Msg, meta *natsgo.MsgMetadata) *Entry {
-	return &Entry{
-		bucket: b, key: m.Subject[len(b.prefix):], value: m.Data, revision: meta.Sequence.Stream, delta: meta.NumPending,
-		lifetime: lifetime{meta.Timestamp.UnixNano(), secondsOf(m.Header)}, operation: operationOf(m.Header),
+// entry makes an entry of a message.
+func (b *Bucket) entry(m wire.Stored, delta uint64) *entry {
+	e := &entry{
+		bucket: b, value: m.Data, revision: m.Sequence, delta: delta,
+		lifetime: lifetime{m.Time.UnixNano(), secondsOf(m.Header)}, operation: operationOf(m.Header),
 	}
-}
-
-// stored makes an entry of a message that was asked for.
-func (b *Bucket) stored(m wire.Stored) *Entry {
-	e := &Entry{bucket: b, value: m.Data, revision: m.Sequence, lifetime: lifetime{created: m.Time.UnixNano()}, operation: operationOf(m.Header)}
 	if len(m.Subject) > len(b.prefix) {
 		e.key = m.Subject[len(b.prefix):]
 	}
@@ -99,8 +82,8 @@ func (b *Bucket) stored(m wire.Stored) *Entry {
 }
 
 // gone is the deletion of a key of which nobody told.
-func (b *Bucket) gone(key string) *Entry {
-	return &Entry{bucket: b, key: key, lifetime: lifetime{created: time.Now().UnixNano()}, operation: jetstream.KeyValueDelete}
+func (b *Bucket) gone(key string) *entry {
+	return &entry{bucket: b, key: key, lifetime: lifetime{created: time.Now().UnixNano()}, operation: jetstream.KeyValueDelete}
 }
 
 // lifetime is when a value was stored, in Unix nanoseconds, and the seconds that it was given: 0 when none

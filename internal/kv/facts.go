@@ -3,6 +3,8 @@ package kv
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -158,10 +160,7 @@ func (s *Buckets) run(ctx context.Context, b *Bucket, p *poll) {
 // names these are.
 func (s *Buckets) tell(ctx context.Context, b *Bucket, p *poll, now *facts, withNames bool) (n int, err error) {
 	s.mu.Lock()
-	followers := make([]*follower, 0, len(p.followers))
-	for f := range p.followers {
-		followers = append(followers, f)
-	}
+	followers := slices.Collect(maps.Keys(p.followers))
 	s.mu.Unlock()
 	asked := make(map[string]map[string]uint64) // by filters
 	for _, f := range followers {

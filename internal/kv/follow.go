@@ -14,6 +14,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // How a follower of keys asks. It notices a consumer that has died, which says nothing, after the
@@ -56,7 +57,7 @@ type follower struct {
 
 // step is what a follower's next returns: an update, a check of what is known, or one of two marks.
 type step struct {
-	entry    *Entry // nil for a mark
+	entry    *entry // nil for a mark
 	replaced bool   // the bucket is another one; its values follow from the beginning
 	check    *check
 	// When nothing of that is set, all present values have been reported.
@@ -79,20 +80,15 @@ func (b *Bucket) follow(ctx context.Context, filters []string, options Watch, on
 		f.cancel()
 		return nil, err
 	}
-	cfg := jetstream.ConsumerConfig{HeadersOnly: options.MetaOnly}
-	switch subjects := b.subjects(filters); len(subjects) {
-	case 1:
-		cfg.FilterSubject = subjects[0]
-	default:
-		cfg.FilterSubjects = subjects
+	cfg := jetstream.ConsumerConfig{HeadersOnly: options.MetaOnly, DeliverPolicy: f.wholePolicy(), FilterSubjects: b.subjects(filters)}
+	if len(cfg.FilterSubjects) == 1 {
+		cfg.FilterSubject, cfg.FilterSubjects = cfg.FilterSubjects[0], nil
 	}
 	switch {
 	case options.From > 0:
 		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, options.From
 	case options.UpdatesOnly:
 		cfg.DeliverPolicy = jetstream.DeliverNewPolicy
-	default:
-		cfg.DeliverPolicy = f.wholePolicy()
 	}
 	f.reader = ordered.New(b.api, ordered.Options{
 		Stream: b.stream, Config: cfg, Batch: followBatch, Heartbeat: followHeartbeat, Silence: followSilence,
@@ -179,11 +175,11 @@ func (f *follower) next() (step, error) {
 			continue
 		}
 		f.revision = meta.Sequence.Stream
-		entry := f.bucket.delivered(m, meta)
-		if f.options.IgnoreDeletes && entry.Deleted() {
+		update := f.bucket.entry(wire.Stored{Subject: m.Subject, Sequence: f.revision, Time: meta.Timestamp, Header: m.Header, Data: m.Data}, meta.NumPending)
+		if f.options.IgnoreDeletes && deleted(update) {
 			continue
 		}
-		return step{entry: entry}, nil
+		return step{entry: update}, nil
 	}
 }
 
@@ -235,7 +231,7 @@ func (f *follower) setFresh(fresh bool, cause error) {
 		f.block = block
 		changed = changed || block != nil
 	}
-	if !changed || f.once || f.live.Err() != nil || f.bucket.isClosing() {
+	if !changed || f.once || f.live.Err() != nil || f.bucket.life.IsDraining() {
 		return
 	}
 	keys := f.bucket.target(f.name())

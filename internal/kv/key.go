@@ -75,11 +75,7 @@ func Wrap(op, target string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var e *fault.Error
-	if outer, ok := jsapi.Wrap(op, target, err).(*fault.Error); ok { //nolint:errorlint // only the outermost counts
-		own := *outer
-		e = &own
-	}
+	e := *jsapi.Wrap(op, target, err).(*fault.Error) //nolint:errorlint // it makes no other
 	e.Op, e.Target = op, target
 	missing := errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, fault.ErrNoStream) || errors.Is(err, jetstream.ErrNoStreamResponse)
 	if missing && e.Kind != fault.ErrBucketNotFound { //nolint:errorlint // set below
@@ -89,7 +85,7 @@ func Wrap(op, target string, err error) error {
 		}
 		e.Kind, e.Cause = fault.ErrBucketNotFound, cause
 	}
-	return e
+	return &e
 }
 
 // Conflict is the error of a write over a revision that is no longer the latest of its key. It is ErrConflict and

@@ -28,10 +28,10 @@ func (b *Bucket) squeezed(ctx context.Context, key string, m *natsgo.Msg, w Writ
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound) && w.Op != jetstream.KeyValuePut && !w.Expect:
 		return &jetstream.PubAck{Stream: b.stream}, nil
-	case err != nil, w.Op == jetstream.KeyValuePut && len(m.Data) > len(entry.value): // what it has is not touched in vain
+	case err != nil, w.Op == jetstream.KeyValuePut && len(m.Data) > len(entry.Value()): // what it has is not touched in vain
 		return nil, refusal
-	case w.Expect && entry.revision != w.Revision:
-		return nil, &Conflict{Expected: w.Revision, Revision: entry.revision, cause: refusal}
+	case w.Expect && entry.Revision() != w.Revision:
+		return nil, &Conflict{Expected: w.Revision, Revision: entry.Revision(), cause: refusal}
 	}
 	if ack, err := b.storeBare(ctx, m); !errors.Is(err, fault.ErrStreamFull) {
 		return ack, err
@@ -52,7 +52,7 @@ func (b *Bucket) squeezed(ctx context.Context, key string, m *natsgo.Msg, w Writ
 	if w.Op == jetstream.KeyValuePut {
 		return nil, refusal
 	}
-	if err := b.purgeKey(ctx, key, entry.revision+1, 0); err != nil {
+	if err := b.purgeKey(ctx, key, entry.Revision()+1, 0); err != nil {
 		return nil, err
 	}
 	if w.Expect {

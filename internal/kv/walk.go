@@ -4,63 +4,35 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// stride is the context of a walk. Without a deadline it ends when a single step takes longer than
-// the request timeout; what the caller does between two steps does not count.
-type stride struct {
-	context.Context //nolint:containedctx // it is one
-	cancel          context.CancelCauseFunc
-	timer           *time.Timer // nil where the caller has set a deadline
-	patience        time.Duration
-}
-
-func newStride(ctx context.Context, patience time.Duration) *stride {
-	s := &stride{patience: patience}
-	s.Context, s.cancel = context.WithCancelCause(ctx)
-	if _, ok := ctx.Deadline(); !ok {
-		s.timer = time.AfterFunc(s.patience, func() { s.cancel(context.DeadlineExceeded) })
-	}
-	return s
-}
-
-func (s *stride) begin() {
-	if s.timer != nil {
-		s.timer.Reset(s.patience)
-	}
-}
-
-func (s *stride) pause() {
-	if s.timer != nil {
-		s.timer.Stop()
-	}
-}
-
-func (s *stride) end() {
-	s.pause()
-	s.cancel(nil)
-}
-
 // Present yields the present entries of the keys that match one of the filters, or of all keys. An error ends it.
 // Without a deadline in ctx, the request timeout bounds the wait for each entry, and not the loop.
-func (b *Bucket) Present(ctx context.Context, filters []string, options Watch) iter.Seq2[*Entry, error] {
-	return func(yield func(*Entry, error) bool) {
-		walk := newStride(ctx, b.timeout)
-		defer walk.end()
-		f, err := b.follow(walk, filters, options, true)
+func (b *Bucket) Present(ctx context.Context, filters []string, options Watch) iter.Seq2[jetstream.KeyValueEntry, error] {
+	return func(yield func(jetstream.KeyValueEntry, error) bool) {
+		patience := b.timeout
+		if _, ok := ctx.Deadline(); ok {
+			patience = math.MaxInt64
+		}
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		step := time.AfterFunc(patience, func() { cancel(context.DeadlineExceeded) })
+		defer step.Stop()
+		f, err := b.follow(ctx, filters, options, true)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		defer f.close()
 		for {
-			walk.begin()
+			step.Reset(patience)
 			next, err := f.next()
-			walk.pause()
+			step.Stop() // what the caller does meanwhile does not count
 			switch {
 			case err != nil:
 				yield(nil, err)
@@ -78,53 +50,36 @@ func (b *Bucket) Present(ctx context.Context, filters []string, options Watch) i
 
 // lister implements jetstream.KeyLister. Upstream's leaves goroutines behind when its keys are not all read.
 type lister struct {
-	keys     chan string
-	follower *follower
+	*Watcher
+	keys chan string
 }
 
 // List lists the keys that exist. It goes on over disturbances until they are all there, ctx ends, it is stopped, or
 // the client ends.
 func (b *Bucket) List(ctx context.Context, filters []string, options Watch) (jetstream.KeyLister, error) {
 	options.IgnoreDeletes, options.MetaOnly = true, true
-	f, err := b.follow(ctx, filters, options, false)
+	watcher, err := b.Watch(ctx, filters, options)
 	if err != nil {
 		return nil, err
 	}
-	l := &lister{make(chan string), f}
+	l := &lister{watcher, make(chan string)}
 	go func() {
 		defer close(l.keys)
-		defer f.close()
-		l.run()
+		defer watcher.follower.cancel()
+		for entry := range watcher.updates {
+			if entry == nil { // these are all
+				return
+			}
+			select {
+			case l.keys <- entry.Key():
+			case <-watcher.follower.live.Done():
+			}
+		}
 	}()
 	return l, nil
 }
 
-func (l *lister) run() {
-	for {
-		next, err := l.follower.next()
-		switch {
-		case err != nil:
-			return
-		case next.entry != nil:
-			select {
-			case l.keys <- next.entry.key:
-			case <-l.follower.live.Done():
-				return
-			}
-		case next.check == nil && !next.replaced:
-			return
-		}
-	}
-}
-
-// Keys implements jetstream.KeyLister.
 func (l *lister) Keys() <-chan string { return l.keys }
-
-// Stop implements jetstream.KeyLister.
-func (l *lister) Stop() error {
-	l.follower.cancel()
-	return nil
-}
 
 // purgeAtOnce is how many keys PurgeDeletes purges at once.
 const purgeAtOnce = 16
@@ -132,42 +87,35 @@ const purgeAtOnce = 16
 // PurgeDeletes removes the history of deleted keys, and the marks of deletions older than age, or of all when that is
 // negative. A key that is written meanwhile keeps what was written.
 func (b *Bucket) PurgeDeletes(ctx context.Context, age time.Duration) error {
-	var deleted []*Entry
+	var gone []jetstream.KeyValueEntry
 	for entry, err := range b.Present(ctx, nil, Watch{MetaOnly: true}) {
 		if err != nil {
 			return err
 		}
-		if entry.Deleted() {
-			deleted = append(deleted, entry)
+		if deleted(entry) {
+			gone = append(gone, entry)
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	var failure error
+	var first sync.Once
 	var purging sync.WaitGroup
-	failed := make(chan error, 1)
 	places := make(chan struct{}, purgeAtOnce)
-	for _, entry := range deleted {
-		end := entry.revision // what is written from now on stays
+	for _, entry := range gone {
+		end := entry.Revision() // what is written from now on stays
 		if age < 0 || time.Since(entry.Created()) > age {
 			end++ // and the marker goes, too
 		}
 		places <- struct{}{}
 		purging.Go(func() {
-			if err := b.purgeKey(ctx, entry.key, end, 0); err != nil {
-				select {
-				case failed <- fmt.Errorf("key %q: %w", entry.key, err):
-				default: // after another one
-				}
+			if err := b.purgeKey(ctx, entry.Key(), end, 0); err != nil {
+				first.Do(func() { failure = fmt.Errorf("key %q: %w", entry.Key(), err) })
 				cancel()
 			}
 			<-places
 		})
 	}
 	purging.Wait()
-	select {
-	case err := <-failed:
-		return err
-	default:
-		return nil
-	}
+	return failure
 }

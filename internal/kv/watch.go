@@ -66,7 +66,7 @@ func (w *Watcher) run() {
 		case err != nil:
 			return
 		case next.entry != nil:
-			if next.entry.Deleted() {
+			if deleted(next.entry) {
 				delete(present, next.entry.key)
 			} else {
 				present[next.entry.key] = known{next.entry.revision, next.entry.lifetime}

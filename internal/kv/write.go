@@ -78,7 +78,7 @@ func (b *Bucket) refused(ctx context.Context, key string, w Write, doubted bool,
 	conflict := &Conflict{Expected: w.Revision, cause: api}
 	if _, err := fmt.Sscanf(api.Description, lastSequenceText, &conflict.Revision); err != nil {
 		if entry, err := b.Latest(ctx, key); err == nil {
-			conflict.Revision = entry.revision
+			conflict.Revision = entry.Revision()
 		}
 	}
 	return conflict
@@ -90,9 +90,9 @@ const lastSequenceText = "wrong last sequence: %d"
 
 // Create sets a key that does not exist or was deleted, or returns jetstream.ErrKeyExists.
 func (b *Bucket) Create(ctx context.Context, key string, value []byte, ttl time.Duration) (uint64, error) {
-	absent := func(context.Context, string) (*Entry, error) { return nil, jetstream.ErrKeyNotFound } // at first sight
-	return b.contend(ctx, key, ttl, absent, func(latest *Entry) ([]byte, error) {
-		if latest != nil && !latest.Deleted() {
+	absent := func(context.Context, string) (jetstream.KeyValueEntry, error) { return nil, jetstream.ErrKeyNotFound } // at first sight
+	return b.contend(ctx, key, ttl, absent, func(latest jetstream.KeyValueEntry) ([]byte, error) {
+		if latest != nil && !deleted(latest) {
 			return nil, &fault.Error{Kind: fault.ErrAlreadyExists, Cause: jetstream.ErrKeyExists}
 		}
 		return value, nil
@@ -102,11 +102,11 @@ func (b *Bucket) Create(ctx context.Context, key string, value []byte, ttl time.
 // Modify sets a key to what f makes of its value, which is nil when there is none, and begins anew when another
 // writer was faster. An error of f ends it and is returned as it is.
 func (b *Bucket) Modify(ctx context.Context, key string, ttl time.Duration, f func(old []byte) ([]byte, error)) (uint64, error) {
-	return b.contend(ctx, key, ttl, b.last, func(latest *Entry) ([]byte, error) {
-		if latest == nil || latest.Deleted() {
+	return b.contend(ctx, key, ttl, b.last, func(latest jetstream.KeyValueEntry) ([]byte, error) {
+		if latest == nil || deleted(latest) {
 			return f(nil)
 		}
-		return f(latest.value)
+		return f(latest.Value())
 	})
 }
 
@@ -120,7 +120,7 @@ const (
 // another writer was faster, until ctx ends. The first entry is the one that first returns.
 func (b *Bucket) contend(
 	ctx context.Context, key string, ttl time.Duration,
-	first func(context.Context, string) (*Entry, error), next func(latest *Entry) ([]byte, error),
+	first func(context.Context, string) (jetstream.KeyValueEntry, error), next func(latest jetstream.KeyValueEntry) ([]byte, error),
 ) (uint64, error) {
 	ctx, cancel := b.conn.Deadline(ctx)
 	defer cancel()
@@ -134,7 +134,7 @@ func (b *Bucket) contend(
 		case err != nil:
 			return 0, err
 		default:
-			w.Revision = latest.revision
+			w.Revision = latest.Revision()
 		}
 		value, err := next(latest)
 		if err != nil {

@@ -82,7 +82,7 @@ func (l *Lease) take(ctx context.Context) (held bool, err error) {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 	case err != nil:
 		return false, err
-	case !entry.Deleted():
+	case entry.Operation() == jetstream.KeyValuePut:
 		return false, nil
 	default:
 		w.Revision = entry.Revision()

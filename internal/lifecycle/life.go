@@ -43,6 +43,9 @@ func (l *Life) Context() context.Context { return l.ctx }
 // Draining returns a channel that is closed when nothing new is to be received.
 func (l *Life) Draining() <-chan struct{} { return l.draining }
 
+// IsDraining tells whether that has come.
+func (l *Life) IsDraining() bool { return over(l.draining) }
+
 // Ending returns a channel that is closed when no call may begin any more.
 func (l *Life) Ending() <-chan struct{} { return l.ending }
 
@@ -51,7 +54,7 @@ func (l *Life) Ending() <-chan struct{} { return l.ending }
 func (l *Life) Begin() (done func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.isEnding() {
+	if over(l.ending) {
 		return nil, fault.ErrClosed
 	}
 	l.calls++
@@ -64,7 +67,7 @@ func (l *Life) OnClose(f func()) (forget func(), err error) {
 	entry := &closer{f}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.isEnding() {
+	if over(l.ending) {
 		return nil, fault.ErrClosed
 	}
 	l.closers[entry] = struct{}{}
@@ -133,10 +136,9 @@ func (l *Life) end() {
 	}
 }
 
-// isEnding is called with the lock held.
-func (l *Life) isEnding() bool {
+func over(phase <-chan struct{}) bool {
 	select {
-	case <-l.ending:
+	case <-phase:
 		return true
 	default:
 		return false
