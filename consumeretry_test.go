@@ -232,19 +232,32 @@ func TestManyRetriesAreOnTime(t *testing.T) {
 	}
 }
 
-// What its stream is about to delete is a dead letter, not gone.
+// What its stream is about to delete is a dead letter, not gone; what has no end is tried on.
 func TestDeadLetterBeforeItsStreamDeletesIt(t *testing.T) {
 	t.Parallel()
 	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
-	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, MaxAge: 3 * time.Second})
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{
+		Name: "ORDERS", Subjects: []string{"orders.>"}, MaxAge: 3 * time.Second, AllowMsgTTL: true,
+	})
 	require.NoError(t, err)
 	_, err = client.PublishToStream(ctx, "orders.created", []byte("x"))
 	require.NoError(t, err)
+	_, err = client.PublishToStream(ctx, "orders.kept", nil, nats.WithHeader("Nats-TTL", "never"))
+	require.NoError(t, err)
 	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
-	var got calls
-	consume(t, client, func(msg *nats.Message) error { got.note(msg); return errPoison }, nats.WithBackoff(50*time.Millisecond))
+	var got, kept calls
+	consume(t, client, func(msg *nats.Message) error {
+		if msg.Subject == "orders.kept" {
+			kept.note(msg)
+		} else {
+			got.note(msg)
+		}
+		return errPoison
+	}, nats.WithBackoff(50*time.Millisecond))
 	eventually(t, "the dead letter", func() bool { return len(deadLettersOf(t, client, "ORDERS_DLQ")) == 1 })
+	tries := kept.len()
+	eventually(t, "more tries", func() bool { return kept.len() > tries+2 })
 	letter := deadLettersOf(t, client, "ORDERS_DLQ")[0]
 	assert.Equal(t, "x", string(letter.Data))
 	assert.Equal(t, "poison", letter.Reason)

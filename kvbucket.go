@@ -52,20 +52,6 @@ func (c *Client) CreateKeyValue(ctx context.Context, bucket string, opts ...KeyV
 	return c.ensureKeyValue(ctx, "create key-value bucket", bucket, opts, true)
 }
 
-// keyValueConfig returns what the options set, and the same with the client's defaults.
-func (c *Client) keyValueConfig(bucket string, opts []KeyValueOption) (set, full jetstream.KeyValueConfig) {
-	set.Bucket = bucket
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&set)
-		}
-	}
-	set.Bucket = bucket
-	full = set
-	full.Replicas, full.Storage = c.streamDefaults(set.Replicas, set.Storage)
-	return set, full
-}
-
 // ensureKeyValue is EnsureKeyValue or, where a bucket that exists is not to be changed, CreateKeyValue.
 func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []KeyValueOption, create bool) (*KeyValue, error) {
 	ctx, cancel, err := c.namedBucketCall(ctx, op, keyvalue.StreamPrefix, bucket)
@@ -73,7 +59,15 @@ func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []K
 		return nil, err
 	}
 	defer cancel()
-	want, fresh := c.keyValueConfig(bucket, opts)
+	want := jetstream.KeyValueConfig{Bucket: bucket}
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&want)
+		}
+	}
+	want.Bucket = bucket
+	fresh := want
+	fresh.Replicas, fresh.Storage = c.streamDefaults(want.Replicas, want.Storage)
 	if create {
 		want = fresh
 	}

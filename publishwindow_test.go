@@ -196,6 +196,7 @@ func TestSchedulesThatLoseMessagesAreRefused(t *testing.T) {
 		require.ErrorIs(t, publish("s.two", at(2*time.Hour)), nats.ErrInvalidArgument, way)
 		require.ErrorIs(t, publish("s.two", every), nats.ErrInvalidArgument, way)
 		require.ErrorIs(t, publish("s.two", at(time.Minute, jetstream.WithMsgTTL(30*time.Second))), nats.ErrInvalidArgument, way)
+		require.ErrorIs(t, publish("s.two", at(time.Minute, nats.WithHeader("Nats-TTL", "30"))), nats.ErrInvalidArgument, way)
 		require.NoError(t, publish("s."+way, at(2*time.Hour, nats.WithHeader("Nats-TTL", "never"))), way)
 	}
 	stream, err := client.GetStream(ctx, "S")

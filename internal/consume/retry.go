@@ -8,10 +8,10 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // Verdict is an error that says when its message is to be tried again.
@@ -138,14 +138,11 @@ func (s *Consumption) isSpent(d *Delivery, limit int, delay time.Duration) bool 
 // lifetime returns for how long the stream keeps a message; 0 is for ever, or not known.
 func (s *Consumption) lifetime(d *Delivery) time.Duration {
 	life := s.maxAge()
-	if ttl := d.Msg.Header.Get(jetstream.MsgTTLHeader); ttl != "" {
-		own, err := time.ParseDuration(ttl)
-		if err != nil {
-			own, _ = time.ParseDuration(ttl + "s")
-		}
-		if own > 0 && (life == 0 || own < life) {
-			life = own
-		}
+	switch own := wire.TTL(d.Msg.Header); {
+	case own == wire.Forever:
+		return 0
+	case own > 0 && (life == 0 || own < life):
+		return own
 	}
 	return life
 }

@@ -2,8 +2,6 @@ package kv
 
 import (
 	"math"
-	"strconv"
-	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -73,7 +71,7 @@ func operationOf(header natsgo.Header) jetstream.KeyValueOp {
 func (b *Bucket) entry(m wire.Stored, delta uint64) *entry {
 	e := &entry{
 		bucket: b, value: m.Data, revision: m.Sequence, delta: delta,
-		lifetime: lifetime{m.Time.UnixNano(), secondsOf(m.Header)}, operation: operationOf(m.Header),
+		lifetime: lifetime{m.Time.UnixNano(), int32(min(wire.TTL(m.Header)/time.Second, math.MaxInt32))}, operation: operationOf(m.Header),
 	}
 	if len(m.Subject) > len(b.prefix) {
 		e.key = m.Subject[len(b.prefix):]
@@ -87,29 +85,8 @@ func (b *Bucket) gone(key string) *entry {
 }
 
 // lifetime is when a value was stored, in Unix nanoseconds, and the seconds that it was given: 0 when none
-// were, and forever.
+// were, and a negative number for ever.
 type lifetime struct {
 	created int64
 	seconds int32
-}
-
-const forever = -1
-
-// secondsOf reads a message's time to live as the server does.
-func secondsOf(header natsgo.Header) int32 {
-	text := header.Get(jetstream.MsgTTLHeader)
-	if text == "" {
-		return 0
-	}
-	if strings.EqualFold(text, "never") {
-		return forever
-	}
-	seconds, err := strconv.ParseInt(text, 10, 64)
-	if d, notDuration := time.ParseDuration(text); notDuration == nil {
-		seconds, err = int64(d/time.Second), nil
-	}
-	if err != nil {
-		return 0
-	}
-	return int32(min(seconds, math.MaxInt32))
 }

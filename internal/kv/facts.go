@@ -75,7 +75,7 @@ func (b *Bucket) inquire(ctx context.Context) (*facts, error) {
 func (f *facts) over(l lifetime, late time.Duration) bool {
 	ttl := f.ttl
 	if f.keyTTLs && l.seconds != 0 {
-		if l.seconds == forever {
+		if l.seconds < 0 {
 			return false
 		}
 		if own := time.Duration(l.seconds) * time.Second; ttl == 0 || own < ttl {
@@ -165,22 +165,17 @@ func (s *Buckets) tell(ctx context.Context, b *Bucket, p *poll, now *facts, with
 	asked := make(map[string]map[string]uint64) // by filters
 	for _, f := range followers {
 		f.bucket.facts.Store(now)
-		news := &check{facts: now}
-		if !withNames {
-			f.check.CompareAndSwap(nil, news)
-			continue
-		}
 		filters := f.name()
-		names, ok := asked[filters]
-		if !ok {
-			if names, err = b.names(ctx, f.filters); err != nil {
+		if withNames && asked[filters] == nil {
+			if asked[filters], err = b.names(ctx, f.filters); err != nil {
 				return n, err
 			}
-			asked[filters] = names
-			n += len(names)
+			n += len(asked[filters])
 		}
-		news.names = names
-		f.check.Store(news)
+		news := &check{now, asked[filters]}
+		if !f.check.CompareAndSwap(nil, news) && withNames {
+			f.check.Store(news)
+		}
 	}
 	return n, nil
 }

@@ -3,6 +3,7 @@ package kv
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -20,17 +21,15 @@ const (
 
 // Fault says what is wrong with a key, or with a filter of keys, or "" when nothing is.
 func (b *Bucket) Fault(key string, filter bool) string {
-	if fault := subjects.Fault(key, filter); fault != "" {
-		return fault
+	letters := "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-/_=."
+	if filter {
+		letters += "*>"
 	}
-	for i := range len(key) {
-		c := key[i]
-		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(".-_/=", c) >= 0
-		if !ok && (!filter || c != '*' && c != '>') {
-			return "a key consists of letters, digits and - / _ = joined by dots"
-		}
+	fault := subjects.Fault(key, filter)
+	if fault == "" && strings.Trim(key, letters) != "" {
+		fault = "a key consists of letters, digits and - / _ = joined by dots"
 	}
-	return ""
+	return fault
 }
 
 // Line is what the longest line about a key has besides the key, a reply subject and sizes: that of a consumer with
@@ -42,18 +41,15 @@ func (b *Bucket) Line() int {
 // subjects returns the subjects of filters, all keys when there are none. A filter that another one
 // includes is left out: the server refuses both together.
 func (b *Bucket) subjects(filters []string) []string {
+	if len(filters) == 0 {
+		return []string{b.prefix + jetstream.AllKeys}
+	}
+	filters = slices.Compact(slices.Sorted(slices.Values(filters)))
 	var all []string
-	for i, filter := range filters {
-		included := false
-		for j, other := range filters {
-			included = included || i != j && subjects.Covers(other, filter) && (other != filter || j < i)
-		}
-		if !included {
+	for _, filter := range filters {
+		if !slices.ContainsFunc(filters, func(other string) bool { return other != filter && subjects.Covers(other, filter) }) {
 			all = append(all, b.prefix+filter)
 		}
-	}
-	if len(all) == 0 {
-		all = append(all, b.prefix+jetstream.AllKeys)
 	}
 	return all
 }

@@ -41,8 +41,8 @@ func (p *Publisher) checkSchedule(ctx context.Context, op string, m *natsgo.Msg)
 		wait, _ = time.ParseDuration(every)
 	}
 	life, what := time.Duration(0), "its own TTL"
-	if ttl := m.Header.Get(jetstream.MsgTTLHeader); ttl != "" { // in the place of MaxAge; "never" is none
-		life, _ = time.ParseDuration(ttl)
+	if ttl := wire.TTL(m.Header); ttl != 0 { // in the place of MaxAge
+		life = ttl
 	} else if wait > 0 {
 		life, what = p.api.MaxAge(ctx, m.Subject), "MaxAge of its stream"
 	}

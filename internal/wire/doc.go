@@ -11,5 +11,6 @@
 //   - puback.go: the answer to a publish.
 //   - service.go: the errors of services (ADR-32).
 //   - status.go: messages of the server itself, which have a status instead of a payload.
+//   - ttl.go: how long a message lives.
 //   - line.go: the sizes of lines and payloads, as the server counts them.
 package wire
