@@ -303,7 +303,7 @@ var configRow = regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| `(ISA_CLOUD_NATS_[
 func TestDocsConfigTable(t *testing.T) {
 	t.Parallel()
 	type row struct{ variable, value string }
-	for _, page := range []string{"docs/configuration.md"} {
+	for _, page := range []string{"docs/configuration.md", "docs/zh/configuration.md"} {
 		rows := map[string]row{}
 		for _, m := range configRow.FindAllStringSubmatch(docText(t, page), -1) {
 			require.NotContains(t, rows, m[1], "%s: listed twice", page)
@@ -365,7 +365,7 @@ func TestDocsErrorTable(t *testing.T) {
 			}
 		}
 	}
-	for _, page := range []string{"docs/errors.md"} {
+	for _, page := range []string{"docs/errors.md", "docs/zh/errors.md"} {
 		var rows []string
 		text, _, _ := strings.Cut(docText(t, page), "<!-- begin")
 		for _, m := range errorRow.FindAllStringSubmatch(text, -1) {
