@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -34,7 +35,7 @@ type Client struct {
 	cfg    *Config
 	opts   options
 	log    *slog.Logger
-	events eventQueue
+	events []*eventQueue // one for each handler
 	conn   *conn.Conn
 	nc     *natsgo.Conn  // the one of nats.go in conn
 	ready  chan struct{} // closed when the client is whole: upstream's callbacks may come earlier
@@ -118,12 +119,8 @@ func newClient(cfg *Config, opts []Option) *Client {
 	WithOptions(opts...)(&c.opts)
 	c.log = c.opts.log
 	c.around = c.chained(c.opts.interceptors)
-	if all := c.opts.onEvent; len(all) > 0 {
-		c.events.handler = func(e Event) {
-			for _, handle := range all {
-				c.contain("WithEventHandler", func() { handle(e) })
-			}
-		}
+	for _, handle := range c.opts.onEvent {
+		c.events = append(c.events, &eventQueue{handler: func(e Event) { c.contain("WithEventHandler", func() { handle(e) }) }})
 	}
 	c.lookout.Ask = func(ctx context.Context) error { return c.conn.RoundTrip(ctx, "health", "") }
 	c.lookout.Warn = c.lookAround
@@ -290,15 +287,18 @@ func errNilContext(op, target string) error {
 	return fail(op, target, ErrInvalidArgument, "the context is nil")
 }
 
-// emit reports e with the server's name to the event handler.
+// emit reports e with the time and the server's name to the event handlers.
 func (c *Client) emit(e Event) {
-	if c.events.handler == nil {
+	if len(c.events) == 0 {
 		return
 	}
+	e.Time = time.Now()
 	if e.Server == "" {
 		e.Server = serverurl.Redact(c.conn.Server())
 	}
-	c.events.push(e)
+	for _, q := range c.events {
+		q.push(e)
+	}
 }
 
 // EventClientFactory makes clients from the service's configuration file and environment.

@@ -3,6 +3,8 @@ package nats
 import (
 	"encoding/json"
 	"log/slog"
+	"reflect"
+	"slices"
 	"sync"
 	"time"
 )
@@ -92,29 +94,18 @@ type Event struct {
 
 // LogValue is the event as a group of those of its fields that apply.
 func (e Event) LogValue() slog.Value {
-	var attrs []slog.Attr
-	add := func(a slog.Attr, applies bool) {
-		if applies {
-			attrs = append(attrs, a)
-		}
+	attrs := []slog.Attr{
+		slog.String("type", string(e.Type)), slog.Time("time", e.Time), slog.String("server", e.Server),
+		slog.String("subject", e.Subject), slog.String("queue", e.Queue),
+		slog.String("stream", e.Stream), slog.String("consumer", e.Consumer),
+		slog.Uint64("sequence", e.Sequence), slog.Int("deliveries", e.Deliveries),
+		slog.Duration("gap", e.Gap), slog.Uint64("bytes", e.Bytes), slog.Uint64("messages", e.Messages), slog.Int("dropped", e.Dropped),
 	}
-	add(slog.String("type", string(e.Type)), true)
-	add(slog.Time("time", e.Time), !e.Time.IsZero())
-	for _, text := range []struct{ key, value string }{
-		{"server", e.Server}, {"subject", e.Subject}, {"queue", e.Queue}, {"stream", e.Stream}, {"consumer", e.Consumer},
-	} {
-		add(slog.String(text.key, text.value), text.value != "")
-	}
-	add(slog.Uint64("sequence", e.Sequence), e.Sequence > 0)
-	add(slog.Int("deliveries", e.Deliveries), e.Deliveries > 0)
-	add(slog.Duration("gap", e.Gap), e.Gap > 0)
-	add(slog.Uint64("bytes", e.Bytes), e.Bytes > 0)
-	add(slog.Uint64("messages", e.Messages), e.Messages > 0)
-	add(slog.Int("dropped", e.Dropped), e.Dropped > 0)
 	if e.Err != nil {
 		attrs = append(attrs, slog.String("error", e.Err.Error()))
 	}
-	return slog.GroupValue(attrs...)
+	doesNotApply := func(a slog.Attr) bool { return reflect.ValueOf(a.Value.Any()).IsZero() }
+	return slog.GroupValue(slices.DeleteFunc(attrs, doesNotApply)...)
 }
 
 // MarshalJSON is LogValue in JSON; Err is its text.
@@ -141,10 +132,6 @@ type eventQueue struct {
 }
 
 func (q *eventQueue) push(e Event) {
-	if q.handler == nil {
-		return
-	}
-	e.Time = time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.backlog) == eventBacklog {

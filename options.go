@@ -61,7 +61,7 @@ func WithLogger(l *slog.Logger) Option {
 // WithEventHandler calls h for everything that happens to the client beside its calls: see Event.
 // The calls come one at a time, in order, from a goroutine of their own, so a slow h delays no
 // message; when it falls more than 1,024 events behind, the oldest are dropped and the next
-// event's Dropped tells how many. It may be given several times: each h gets all events.
+// event's Dropped tells how many. It may be given several times: each h gets all events, and none waits for another.
 func WithEventHandler(h func(Event)) Option {
 	return func(o *options) {
 		if h != nil {

@@ -51,8 +51,16 @@ type Stats struct {
 	ServersUpdated time.Time
 }
 
-// totals are what the client itself counts.
-type totals struct{ sent, received, lostLocks, staleWatchers atomic.Uint64 }
+// totals are what the client itself counts. Who sends and who receives do not meet in the same line of the cache.
+type totals struct {
+	_        [56]byte
+	sent     atomic.Uint64
+	_        [56]byte
+	received atomic.Uint64
+	_        [56]byte
+
+	lostLocks, staleWatchers atomic.Uint64
+}
 
 // Stats returns the client's counters.
 func (c *Client) Stats() Stats {

@@ -148,12 +148,15 @@ func assertNoneFalls(t *testing.T, before, after reflect.Value) {
 	}
 }
 
-// Several handlers get all events, in their order, and one that panics keeps none from another.
+// Several handlers get all events, in their order, and one that panics or hangs keeps none from another.
 func TestWithEventHandlers(t *testing.T) {
 	t.Parallel()
+	release := make(chan struct{})
+	defer close(release)
 	var first, second eventLog
 	client := connect(t, natstest.RunServer(t), nil, nats.WithOptions(nil, nats.WithEventHandler(first.handle)),
-		nats.WithEventHandler(nil), nats.WithEventHandler(func(nats.Event) { panic("no") }), nats.WithEventHandler(second.handle))
+		nats.WithEventHandler(nil),
+		nats.WithEventHandler(func(nats.Event) { panic("no") }), nats.WithEventHandler(func(nats.Event) { <-release }), nats.WithEventHandler(second.handle))
 	require.NoError(t, client.Close())
 	eventually(t, "both have heard of the end", func() bool {
 		return len(first.of(nats.EventClosed)) == 1 && len(second.of(nats.EventClosed)) == 1
