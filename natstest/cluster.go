@@ -64,8 +64,7 @@ func startCluster(tb testing.TB, n int, dir string, opts []Option) (*Cluster, er
 		name := "n" + strconv.Itoa(i+1)
 		s := &Server{tb: tb, name: name, opts: opts, dir: filepath.Join(dir, name)}
 		c.servers = append(c.servers, s)
-		var err error
-		if s.port, err = leasePort(); err != nil {
+		if err := s.lease(); err != nil {
 			return c, err
 		}
 		s.cluster = server.ClusterOpts{Name: "natstest", Host: "127.0.0.1"}
@@ -73,9 +72,11 @@ func startCluster(tb testing.TB, n int, dir string, opts []Option) (*Cluster, er
 		// sooner, and a test has no use for the difference.
 		s.cluster.PoolSize = -1
 		s.cluster.Compression.Mode = server.CompressionOff
-		if s.cluster.Port, err = leasePort(); err != nil {
+		port, err := leasePort()
+		if err != nil {
 			return c, err
 		}
+		s.cluster.Port = port
 		host := net.JoinHostPort(s.cluster.Host, strconv.Itoa(s.cluster.Port))
 		routes = append(routes, &url.URL{Scheme: "nats-route", Host: host})
 	}

@@ -14,6 +14,8 @@ type Option func(*settings)
 type settings struct {
 	config []func(*server.Options)
 	log    bool
+	ca     []byte // of the server's certificate, in PEM
+	err    error  // of an option
 }
 
 // WithConfig calls f with the server's options before each start, a restart included, so f may read
@@ -65,5 +67,6 @@ func defaultOptions() *server.Options {
 		DisableJetStreamBanner: true,
 		LameDuckDuration:       lameDuckDuration,
 		LameDuckGracePeriod:    lameDuckGrace,
+		LeafNode:               server.LeafNodeOpts{Host: "127.0.0.1"}, // see RunLeaf
 	}
 }

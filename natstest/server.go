@@ -33,12 +33,22 @@ type Server struct {
 	mu       sync.RWMutex // guards what follows
 	opts     []Option
 	port     int // leased; unused when the test sets its own
+	leafPort int // likewise
 	dir      string
 	cluster  server.ClusterOpts
 	routes   []*url.URL
 	embedded *server.Server
 	log      *serverLog
 	url      string
+	access   access
+}
+
+// access is what others need to know of a server's options.
+type access struct {
+	user, password, token string
+	caFile                string // "" without TLS
+	jetStream             bool
+	leaves                string // where leaf nodes join
 }
 
 // RunServer starts a server with JetStream on a free port of 127.0.0.1, its store in a directory of
@@ -50,20 +60,34 @@ func RunServer(tb testing.TB, opts ...Option) *Server {
 	s := &Server{tb: tb, opts: opts, dir: filepath.Join(tb.TempDir(), "jetstream")}
 	tb.Cleanup(s.cleanup)
 	for attempt := 1; ; attempt++ {
-		port, err := leasePort()
+		err := s.lease()
 		if err != nil {
 			tb.Fatalf("natstest: %v", err)
 		}
-		s.port = port
 		if err = s.start(); err == nil {
 			return s
 		}
-		releasePort(port)
-		s.port = 0
+		s.release()
 		if !isPortTaken(err) || attempt == portAttempts {
 			tb.Fatalf("natstest: the server did not start: %v", err)
 		}
 	}
+}
+
+// lease takes the ports of the server.
+func (s *Server) lease() (err error) {
+	if s.port, err = leasePort(); err == nil {
+		s.leafPort, err = leasePort()
+	}
+	return err
+}
+
+// release gives them back.
+func (s *Server) release() {
+	for _, port := range []int{s.port, s.leafPort, s.cluster.Port} {
+		releasePort(port)
+	}
+	s.port, s.leafPort = 0, 0
 }
 
 // URL returns the address for clients, as "nats://127.0.0.1:12345", or with the scheme "tls" when the
@@ -153,6 +177,10 @@ func (s *Server) LameDuck() {
 // is the only one to know s.
 func (s *Server) start() error {
 	o, set := s.options()
+	access, err := s.accessOf(o, set)
+	if err != nil {
+		return err
+	}
 	es, err := server.NewServer(o)
 	if err != nil {
 		return fmt.Errorf("invalid options: %w", err)
@@ -170,7 +198,7 @@ func (s *Server) start() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.embedded, s.log, s.url = es, log, es.ClientURL()
+	s.embedded, s.log, s.url, s.access = es, log, es.ClientURL(), access
 	return nil
 }
 
@@ -220,6 +248,9 @@ func (s *Server) options() (*server.Options, *settings) {
 	if o.Port <= 0 {
 		o.Port = s.port
 	}
+	if o.LeafNode.Port <= 0 {
+		o.LeafNode.Port = s.leafPort
+	}
 	if s.routes != nil {
 		o.Cluster.Host, o.Cluster.Port = s.cluster.Host, s.cluster.Port
 		o.Routes = s.routes
@@ -236,8 +267,7 @@ func (s *Server) cleanup() {
 		if s.log != nil {
 			s.log.detach()
 		}
-		releasePort(s.port)
-		releasePort(s.cluster.Port)
+		s.release()
 		// The test removes its directory only once, and fails if a late write of the server gets in between.
 		poll(startTimeout, func() bool { return os.RemoveAll(s.dir) == nil })
 	})
