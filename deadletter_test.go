@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -404,33 +402,6 @@ func TestDeadLettersOfAnAccountThatDemandsMaxBytes(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, 1<<20, info.Config.MaxBytes)
 	assert.Equal(t, jetstream.DiscardNew, info.Config.Discard, "no dead letter is dropped for another")
-}
-
-// leafPair runs a hub and a leaf node of one account, each with a JetStream domain of its name. Opts are the
-// leaf's.
-func leafPair(t *testing.T, flags map[string]bool, opts ...natstest.Option) map[string]*natstest.Server {
-	t.Helper()
-	reserved, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := reserved.Addr().(*net.TCPAddr)
-	require.NoError(t, reserved.Close())
-	hub := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
-		o.ServerName, o.JetStreamDomain, o.FeatureFlags = "hub", "hub", flags
-		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", address.Port
-	}))
-	leaf := natstest.RunServer(t, append(opts, natstest.WithConfig(func(o *server.Options) {
-		o.ServerName, o.JetStreamDomain, o.FeatureFlags = "leaf", "leaf", flags
-		remote := &url.URL{Scheme: "nats-leaf", Host: address.String()}
-		o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: []*url.URL{remote}}}
-	}))...)
-	far := connect(t, hub, func(c *nats.Config) { c.JetStreamDomain, c.RequestTimeout = "leaf", time.Second })
-	eventually(t, "the leaf is reached", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
-		defer cancel()
-		_, err := far.JetStream().AccountInfo(ctx)
-		return err == nil
-	})
-	return map[string]*natstest.Server{"hub": hub, "leaf": leaf}
 }
 
 // Two domains may have a stream of one name: what waits and what is dead stays in its own, whether the

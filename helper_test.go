@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
@@ -19,26 +20,7 @@ import (
 const patience = 10 * time.Second
 
 // connect returns a client of s that is closed with the test. Change may adapt its Config.
-func connect(t testing.TB, s *natstest.Server, change func(*nats.Config), opts ...nats.Option) *nats.Client {
-	t.Helper()
-	cfg := &nats.Config{
-		URLs:             []string{s.URL()},
-		JetStreamEnabled: true,
-		ReconnectWait:    20 * time.Millisecond,
-		ReconnectMaxWait: 100 * time.Millisecond,
-	}
-	if change != nil {
-		change(cfg)
-	}
-	client, err := nats.NewClient(cfg, opts...)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = client.Shutdown(ctx)
-	})
-	return client
-}
+var connect = natstest.Connect
 
 // raw returns a plain connection of nats.go, for what a test shows beside the client.
 func raw(t testing.TB, s *natstest.Server, opts ...natsgo.Option) *natsgo.Conn {
@@ -47,6 +29,17 @@ func raw(t testing.TB, s *natstest.Server, opts ...natsgo.Option) *natsgo.Conn {
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	return nc
+}
+
+// leafPair runs a hub and a leaf node of one account, each with a JetStream domain of its name. Opts are the
+// leaf's.
+func leafPair(t *testing.T, flags map[string]bool, opts ...natstest.Option) map[string]*natstest.Server {
+	t.Helper()
+	named := func(name string) natstest.Option {
+		return natstest.WithConfig(func(o *server.Options) { o.ServerName, o.JetStreamDomain, o.FeatureFlags = name, name, flags })
+	}
+	hub := natstest.RunServer(t, named("hub"))
+	return map[string]*natstest.Server{"hub": hub, "leaf": natstest.RunLeaf(t, hub, "leaf", append(opts, named("leaf"))...)}
 }
 
 // eventually polls until ok.

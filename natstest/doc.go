@@ -4,20 +4,22 @@
 // has to be installed or cleaned up, and any number of servers run side by side in parallel tests:
 //
 //	srv := natstest.RunServer(t)
-//	nc, err := natsgo.Connect(srv.URL())
+//	client := natstest.Connect(t, srv, nil) // or natsgo.Connect(srv.URL())
 //
 // # Servers
 //
 // [RunServer] starts one server and returns when clients can use it. [Server.Stop] shuts it down,
 // [Server.Restart] brings it back on the same port with the same JetStream store, and
 // [Server.LameDuck] announces its end to the clients first. [WithConfig] sets any option of the
-// server; [WithUser], [WithToken], [WithoutJetStream] and [WithLog] cover what tests ask for most.
+// server; [WithUser], [WithToken], [WithTLS], [WithoutJetStream] and [WithLog] cover what tests ask for most.
+// [Connect] returns a client that gets in, whatever these demand.
 //
 // # Clusters
 //
 // [RunCluster] starts several servers with clustered JetStream and returns when a stream can have a
 // replica on each. [Cluster.Leader] finds the server that leads a stream, [Cluster.StepDown] moves
 // that lead, and [Cluster.WaitReady] waits until the cluster has recovered from what the test did.
+// [RunLeaf] joins a leaf node to any server, with a JetStream domain of its own.
 // For a single server use [RunServer]: it starts in milliseconds, while a cluster has to hold an
 // election first, which takes most of a second, or a few seconds when the vote is split.
 //

@@ -1,18 +1,20 @@
 package natstest_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
-	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
 // greet is the service under test: it answers requests on the subject greet.
-func greet(nc *natsgo.Conn) error {
-	_, err := nc.Subscribe("greet", func(m *natsgo.Msg) {
-		_ = m.Respond([]byte("hello " + string(m.Data)))
+func greet(client *nats.Client) error {
+	_, err := client.Subscribe(context.Background(), "greet", func(m *nats.Message) error {
+		return m.Respond([]byte("hello " + string(m.Data)))
 	})
 	return err
 }
@@ -21,26 +23,16 @@ func greet(nc *natsgo.Conn) error {
 func testGreet(t *testing.T) {
 	t.Parallel()
 	srv := natstest.RunServer(t) // stops by itself
-
-	nc, err := natsgo.Connect(srv.URL(), natsgo.ReconnectWait(10*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	if err := greet(nc); err != nil {
+	client := natstest.Connect(t, srv, nil)
+	if err := greet(client); err != nil {
 		t.Fatal(err)
 	}
 
 	srv.Restart() // does the service survive that?
 
-	var reply *natsgo.Msg
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if reply, err = nc.Request("greet", []byte("gopher"), time.Second); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no reply after the restart: %v", err)
-		}
+	reply, err := client.Request(t.Context(), "greet", []byte("gopher"), 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if got := string(reply.Data); got != "hello gopher" {
 		t.Fatalf("the reply is %q", got)
@@ -51,4 +43,44 @@ func testGreet(t *testing.T) {
 func ExampleRunServer() {
 	// An example has no testing.T, so the test above only goes by its name here; go test runs it.
 	_ = testGreet
+}
+
+// testLeaf would be a test of yours.
+func testLeaf(t *testing.T) {
+	t.Parallel()
+	hub := natstest.RunServer(t)
+	leaf := natstest.RunLeaf(t, hub, "shop")
+
+	far := natstest.Connect(t, hub, func(cfg *nats.Config) { cfg.JetStreamDomain = "shop" })
+	if _, err := far.CreateStream(t.Context(), &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	near := natstest.Connect(t, leaf, nil)
+	if _, err := near.PublishToStream(t.Context(), "orders.new", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A stream in a leaf node's JetStream, made by a client of the hub.
+func ExampleRunLeaf() {
+	_ = testLeaf
+}
+
+// testTLS would be a test of yours.
+func testTLS(t *testing.T) {
+	t.Parallel()
+	srv := natstest.RunServer(t, natstest.WithTLS("nats.internal"), natstest.WithUser("orders", "secret"))
+	client := natstest.Connect(t, srv, func(cfg *nats.Config) { cfg.TLSServerName = "nats.internal" })
+	state, err := client.TLSConnectionState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name := state.ServerName; name != "nats.internal" {
+		t.Fatalf("the certificate was checked for %q", name)
+	}
+}
+
+// A client of a server that demands TLS and a user.
+func ExampleWithTLS() {
+	_ = testTLS
 }

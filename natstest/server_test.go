@@ -275,4 +275,9 @@ type failing struct {
 func (f *failing) Fatalf(format string, args ...any) { f.fail(fmt.Sprintf(format, args...)) }
 
 // TestExample runs the test that the package's example shows.
-func TestExample(t *testing.T) { testGreet(t) }
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	t.Run("RunServer", testGreet)
+	t.Run("RunLeaf", testLeaf)
+	t.Run("WithTLS", testTLS)
+}

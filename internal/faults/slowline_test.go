@@ -2,12 +2,9 @@ package faults_test
 
 import (
 	"context"
-	"crypto/tls"
-	"net/http/httptest"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -20,26 +17,17 @@ import (
 func TestSlowLineIsNotDead(t *testing.T) {
 	t.Parallel()
 	const messages, size, rate = 8, 512 << 10, 256 << 10
-	certified := httptest.NewTLSServer(nil) // its certificate is all that is wanted of it
-	certified.Close()
 	for _, encrypted := range []bool{false, true} {
 		name := map[bool]string{false: "plain", true: "TLS"}[encrypted]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg := &nats.Config{ReconnectWait: 20 * time.Millisecond, DrainTimeout: time.Second}
-			var opts []nats.Option
-			s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
-				if encrypted {
-					o.TLSConfig, o.TLSTimeout = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certified.TLS.Certificates}, 5
-				}
-			}))
+			var opts []natstest.Option
 			if encrypted {
-				opts = append(opts, nats.WithTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}))
+				opts = append(opts, natstest.WithTLS())
 			}
+			s := natstest.RunServer(t, opts...)
 			proxy := natstest.NewProxy(t, s.URL())
-			cfg.URLs = []string{proxy.URL()}
-			client, err := nats.NewClient(cfg, opts...)
-			require.NoError(t, err)
+			client := natstest.Connect(t, s, func(c *nats.Config) { c.URLs, c.DrainTimeout = []string{proxy.URL()}, time.Second })
 			proxy.Throttle(rate)
 			began := time.Now()
 			for range messages {
