@@ -97,7 +97,7 @@ func TestInterceptorPaths(t *testing.T) {
 		return slices.Insert(published(subject), 2, "inner: stored "+subject+" true <nil>", "outer: stored "+subject+" true <nil>")
 	}
 	msg := func(subject string) *nats.Message { return &nats.Message{Subject: subject, Data: []byte("1")} }
-	all := func(steps ...[]string) []string { return slices.Concat(steps...) }
+	all := slices.Concat[[]string]
 
 	for _, path := range []struct {
 		name string
@@ -302,7 +302,7 @@ func TestInterceptorInvalid(t *testing.T) {
 			return next(ctx, nil)
 		}}, true},
 		{"no-context", nats.ErrInvalidArgument, nats.Interceptor{Publish: func(_ context.Context, msg *nats.Message, next func(context.Context, *nats.Message) error) error {
-			return next(nil, msg) //nolint:staticcheck // the mistake that is tested
+			return next(nil, msg)
 		}}, true},
 		{"not-passed-on", nats.ErrInvalidArgument, nats.Interceptor{Publish: func(context.Context, *nats.Message, func(context.Context, *nats.Message) error) error {
 			return nil
