@@ -509,6 +509,49 @@ func TestInterceptorHandleFails(t *testing.T) {
 	require.NoError(t, client.Close())
 }
 
+// An interceptor may put a buffer into the message that it uses again.
+func TestInterceptorBuffers(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	var buffer [5]byte
+	client := connect(t, s, nil, nats.WithInterceptor(nats.Interceptor{
+		Publish: func(ctx context.Context, msg *nats.Message, next func(context.Context, *nats.Message) error) error {
+			n := copy(buffer[:], "zip "+string(msg.Data))
+			msg.Data = buffer[:n]
+			err := next(ctx, msg)
+			copy(buffer[:], "other")
+			return err
+		},
+	}))
+	ctx := within(t, time.Minute)
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, AllowAtomicPublish: true})
+	require.NoError(t, err)
+	msg := &nats.Message{Subject: "orders.1", Data: []byte("1")}
+	_, err = client.PublishAtomic(ctx, []*nats.Message{msg, msg})
+	require.NoError(t, err)
+	future, err := client.PublishAsync(ctx, msg)
+	require.NoError(t, err)
+	assert.Equal(t, "zip 1", string(future.Msg().Data))
+	<-future.Ok()
+	_, err = client.PublishBatch(ctx, []*nats.Message{msg})
+	require.NoError(t, err)
+	require.NoError(t, client.PublishMsg(ctx, msg))
+	eventually(t, "all are stored", func() bool {
+		info, err := client.GetStreamInfo(ctx, "ORDERS")
+		return err == nil && info.State.Msgs == 5
+	})
+	for stored, err := range client.ReadStream(ctx, "ORDERS") {
+		require.NoError(t, err)
+		assert.Equal(t, "zip 1", string(stored.Data))
+	}
+	_, err = connect(t, s, nil).HandleRequests(ctx, "ask", "", func(msg *nats.Message) ([]byte, error) { return msg.Data, nil })
+	require.NoError(t, err)
+	for answer, err := range client.RequestMany(ctx, "ask", []byte("1"), nats.WithMaxReplies(1)) {
+		require.NoError(t, err)
+		assert.Equal(t, "zip 1", string(answer.Data))
+	}
+}
+
 // An interceptor may call next again, with messages of its own, too.
 func TestInterceptorTriesAgain(t *testing.T) {
 	t.Parallel()

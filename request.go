@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"iter"
+	"slices"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -107,6 +108,9 @@ func (c *Client) RequestMany(ctx context.Context, subject string, data []byte, o
 func (c *Client) requestOfMany(ctx context.Context, op string, msg *Message) (m *natsgo.Msg, err error) {
 	check := func(_ context.Context, msg *Message) error {
 		m = &natsgo.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data}
+		if c.around.Publish != nil {
+			m.Data = slices.Clone(msg.Data) // which may be a buffer of the interceptor's
+		}
 		return c.checkMessage(op, msg.Subject, c.lineRoom(), msg.Header, msg.Data)
 	}
 	if err = check(ctx, msg); err != nil || c.around.Publish == nil {

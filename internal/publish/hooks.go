@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -51,7 +52,9 @@ func (p *Publisher) publishHooked(ctx context.Context, op string, m *natsgo.Msg)
 
 func (p *Publisher) startHooked(ctx context.Context, op string, m *natsgo.Msg, o Flight) (f *Future, err error) {
 	o.Context = cmp.Or(o.Context, ctx) // that of a hook often ends with it
+	data := m.Data
 	err = p.pass(ctx, op, m, func(ctx context.Context, m *natsgo.Msg) (err error) {
+		keep(m, data)
 		if p.hooks.Stored != nil {
 			o.tell = func(ack *jetstream.PubAck, err error) { p.tell(ctx, m, ack, err) }
 		}
@@ -69,7 +72,9 @@ func (p *Publisher) startHooked(ctx context.Context, op string, m *natsgo.Msg, o
 func (p *Publisher) atomicHooked(ctx context.Context, op string, batch []*natsgo.Msg) (stored *Batch, err error) {
 	passed := make([]context.Context, len(batch))
 	for i, m := range batch {
+		data := m.Data
 		err = p.pass(ctx, op, m, func(ctx context.Context, m *natsgo.Msg) error {
+			keep(m, data)
 			batch[i], passed[i] = m, ctx
 			return nil
 		})
@@ -87,6 +92,13 @@ func (p *Publisher) atomicHooked(ctx context.Context, op string, batch []*natsgo
 		}
 	}
 	return stored, err
+}
+
+// keep lets the payload outlive the hook, which may have put a buffer of its own in the place of data.
+func keep(m *natsgo.Msg, data []byte) {
+	if len(m.Data) > 0 && (len(data) == 0 || &m.Data[0] != &data[0]) {
+		m.Data = slices.Clone(m.Data)
+	}
 }
 
 // ackOf returns the acknowledgement of one message of a batch.
