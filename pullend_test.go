@@ -126,6 +126,22 @@ func TestPullsThatAreGivenUpLoseNothing(t *testing.T) {
 	}
 }
 
+// Close does not wait for what a given-up pull may still bring when its consumer is gone.
+func TestPullGivenUpDoesNotHoldClose(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	newStream(t, client, 0)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c"})
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	_, err := client.PullMessages(ctx, "ORDERS", "c", 2)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoError(t, client.DeleteStream(t.Context(), "ORDERS"))
+	begun := time.Now()
+	require.NoError(t, client.Close())
+	assert.Less(t, time.Since(begun), 1500*time.Millisecond, "it took 2 s")
+}
+
 // Over a long way, a pull takes one round trip, and so does a confirmed acknowledgement.
 func TestPullOverALongWay(t *testing.T) {
 	t.Parallel()

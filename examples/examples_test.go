@@ -124,6 +124,10 @@ func TestExamples(t *testing.T) {
 		t.Parallel()
 		runShared(t, bin, names)
 	})
+	t.Run("interrupted", func(t *testing.T) {
+		t.Parallel()
+		runInterrupted(t, bin, names)
+	})
 	t.Run("discovery", func(t *testing.T) {
 		t.Parallel()
 		runDiscovery(t, bin)

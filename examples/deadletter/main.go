@@ -81,6 +81,13 @@ func run() (err error) {
 		}
 	}
 
+	letters := stream + "_DLQ" // made by the first dead letter
+	defer func() {
+		if deleted := client.DeleteStream(lasting, letters); !errors.Is(deleted, nats.ErrStreamNotFound) {
+			err = errors.Join(err, deleted)
+		}
+	}()
+
 	// JSON makes a payload that does not decode a permanent error: no retry will mend it. Every other
 	// error is tried again, here three times in all.
 	billed := make(chan string, 10)
@@ -97,13 +104,11 @@ func run() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, consumption.Stop(lasting)) }()
-	letters := stream + "_DLQ"
 	for range 2 {
 		if err := wait(ctx, died); err != nil {
 			return err
 		}
 	}
-	defer func() { err = errors.Join(err, client.DeleteStream(lasting, letters)) }()
 
 	// The dead letters are an ordinary stream, to be read like any other.
 	for msg, err := range client.ReadStream(ctx, letters) {

@@ -81,7 +81,10 @@ func run() (err error) {
 		})
 	}
 
-	first := <-terms
+	first, err := await(ctx, terms)
+	if err != nil {
+		return err
+	}
 	fmt.Printf("elected   %s\n", first.name)
 	if err := db.write(first.token, "first"); err != nil {
 		return err
@@ -89,7 +92,10 @@ func run() (err error) {
 	// It crashes: its connection breaks, and nothing is given up.
 	crashed := time.Now()
 	instances[first.name].Conn().Close()
-	second := <-terms
+	second, err := await(ctx, terms)
+	if err != nil {
+		return err
+	}
 	fmt.Printf("took over %s, %.0f s after %s crashed\n", second.name, time.Since(crashed).Seconds(), first.name)
 	if second.token <= first.token {
 		return errors.New("the tokens do not grow")
@@ -113,6 +119,16 @@ func connect(ctx context.Context, urls []string, name string) (*nats.Client, err
 type term struct {
 	name  string
 	token uint64
+}
+
+// await waits for the next leader, or for Ctrl-C.
+func await(ctx context.Context, terms <-chan term) (term, error) {
+	select {
+	case next := <-terms:
+		return next, nil
+	case <-ctx.Done():
+		return term{}, context.Cause(ctx)
+	}
 }
 
 // lead returns what the leader does: its context ends with the leadership.
