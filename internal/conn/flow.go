@@ -211,7 +211,7 @@ func (c *Conn) Finish(ctx context.Context, sub *natsgo.Subscription, wait bool) 
 		err = sub.Drain() // it fails without a connection
 		pass.Leave()
 	}
-	if err == nil && !wait {
+	if err == nil && (!wait || !sub.IsValid()) { // it may have ended before, and tells nobody any more
 		return
 	}
 	if err == nil {
