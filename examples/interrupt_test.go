@@ -16,7 +16,8 @@ import (
 // patience is how long an example may take to end after Ctrl-C: 2 s, and more where the machine is busy.
 const patience = 6 * time.Second
 
-// runInterrupted: every example ends soon after Ctrl-C, when it has just started, twice at work and at its end, and leaves nothing on the server.
+// runInterrupted: every example ends soon after Ctrl-C, when it has just started, twice at work and at its end, and
+// leaves nothing on the server.
 func runInterrupted(t *testing.T, bin string, names []string) {
 	for _, name := range names {
 		parts := expected[name]
