@@ -8,6 +8,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 )
 
@@ -18,7 +19,7 @@ import (
 // subscriptions and Consumptions get; dead letters and replays, too. It does not see key-value, objects and the
 // JetStream API, nor handle what PullMessages returns and what is ranged over.
 //
-// A panic in a function becomes its error, which is ErrHandlerPanic; in Stored it is logged. What an interceptor
+// A panic in a function is logged and becomes its error, which is ErrHandlerPanic. What an interceptor
 // publishes itself passes all interceptors again.
 type Interceptor struct {
 	// Publish is called once for each message that a call publishes, RequestMany's included, after its message ID is
@@ -90,7 +91,7 @@ var errNotPassed = errors.New("the interceptor has called next without a context
 func (c *Client) intercept(ctx context.Context, op string, msg Message, send func(context.Context, *Message) error) error {
 	subject := msg.Subject
 	msg.Header = cloned(msg.Header)
-	return wrap(op, subject, callHandler(func(msg *Message) error {
+	return c.intercepted(op, subject, callHandler(func(msg *Message) error {
 		return c.around.Publish(ctx, msg, func(ctx context.Context, msg *Message) error {
 			if ctx == nil || msg == nil {
 				return fail(op, subject, ErrInvalidArgument, "%w", errNotPassed)
@@ -116,7 +117,16 @@ func (c *Client) interceptRequest(ctx context.Context, op string, msg Message, s
 	if err == nil && answer == nil {
 		err = fail(op, subject, ErrInvalidArgument, "the interceptor has returned neither an answer nor an error")
 	}
-	return answer, wrap(op, subject, err)
+	return answer, c.intercepted(op, subject, err)
+}
+
+// intercepted returns the error of a call that interceptors stand around. Their panics are logged, for the caller may not
+// print where they were.
+func (c *Client) intercepted(op, subject string, err error) error {
+	if errors.Is(err, ErrHandlerPanic) {
+		c.log.Error("an interceptor panicked", append(fault.Attrs(err), "subject", subject)...)
+	}
+	return wrap(op, subject, err)
 }
 
 // cloned returns a copy that shares nothing, and is not nil.

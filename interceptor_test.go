@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -314,7 +315,8 @@ func TestInterceptorInvalid(t *testing.T) {
 	} {
 		t.Run(wrong.name, func(t *testing.T) {
 			t.Parallel()
-			client := connect(t, s, nil, nats.WithInterceptor(wrong.change))
+			var log logBuffer
+			client := connect(t, s, nil, nats.WithInterceptor(wrong.change), nats.WithLogger(log.logger()))
 			ctx := within(t, time.Minute)
 			msg := &nats.Message{Subject: "orders." + wrong.name, Data: []byte("1")}
 			if wrong.core {
@@ -330,6 +332,7 @@ func TestInterceptorInvalid(t *testing.T) {
 			_, err = client.PublishAtomic(ctx, []*nats.Message{msg, msg})
 			require.ErrorIs(t, err, wrong.want)
 			assert.Zero(t, client.Stats().Sent)
+			assert.Equal(t, wrong.name == "panic", strings.Contains(log.String(), "an interceptor panicked") && strings.Contains(log.String(), "stack="))
 			info, err := client.GetStreamInfo(ctx, "ORDERS")
 			require.NoError(t, err)
 			assert.Zero(t, info.State.Msgs)
