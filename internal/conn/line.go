@@ -19,6 +19,9 @@ import (
 // lingerFor bounds how long a closed line goes on sending what it holds.
 const lingerFor = 500 * time.Millisecond
 
+// readOnFor bounds how long a line to which nothing can be written is read.
+const readOnFor = 250 * time.Millisecond
+
 // errClosed is why a line ends that was closed on this side.
 var errClosed = errors.New("closed by the client")
 
@@ -73,11 +76,20 @@ func (l *line) send() {
 		if secure, ok := l.Conn.(*tls.Conn); ok {
 			_ = secure.CloseWrite()
 		}
-		err = errClosed
+		l.fail(errClosed)
+	} else {
+		l.failWriting(err)
 	}
 	l.last = last
-	l.fail(err)
 	close(l.ended)
+}
+
+// failWriting ends the line when what has arrived is read: a server that goes may have answered before.
+func (l *line) failWriting(err error) {
+	l.reason.CompareAndSwap(nil, &err)
+	l.queue.fail(err)
+	_ = l.tcp.SetReadDeadline(time.Now().Add(readOnFor)) // the reader comes to its end at once where the peer is gone
+	time.AfterFunc(readOnFor, func() { l.fail(err) })
 }
 
 // fail ends the line at once.
