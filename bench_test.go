@@ -162,6 +162,28 @@ func BenchmarkRequest(b *testing.B) {
 	})
 }
 
+// BenchmarkHandleRequests measures a request and its answer, by who handles it.
+func BenchmarkHandleRequests(b *testing.B) {
+	x, ctx := newBench(b), context.Background()
+	data := make([]byte, 128)
+	_, err := x.raw.Subscribe("bench.raw", func(m *natsgo.Msg) { _ = m.Respond(data) })
+	require.NoError(b, err)
+	require.NoError(b, x.raw.Flush())
+	_, err = x.client.Subscribe(ctx, "bench.subscribe", func(msg *nats.Message) error { return msg.Respond(data) })
+	require.NoError(b, err)
+	handle := func(*nats.Message) ([]byte, error) { return data, nil }
+	_, err = x.client.HandleRequests(ctx, "bench.handle", "", handle)
+	require.NoError(b, err)
+	_, err = x.client.AddService(ctx, nats.ServiceConfig{Name: "bench", Version: "1.0.0"}, nats.Endpoint{Name: "a", Subject: "bench.service", Handler: handle})
+	require.NoError(b, err)
+	for _, by := range []string{"raw", "subscribe", "handle", "service"} {
+		b.Run("by="+by, func(b *testing.B) {
+			b.ReportAllocs()
+			parallel(b, func() error { _, err := x.raw.Request("bench."+by, data, 5*time.Second); return err })
+		})
+	}
+}
+
 // parallel calls f from 16 goroutines, b.N times in all.
 func parallel(b *testing.B, f func() error) {
 	b.Helper()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"sync/atomic"
 
 	natsgo "github.com/nats-io/nats.go"
 
@@ -68,7 +69,9 @@ func (c *Client) HandleRequests(ctx context.Context, subject, queue string, h Re
 	if h == nil {
 		return nil, fail("subscribe", subject, ErrInvalidArgument, "the handler is nil")
 	}
-	return c.subscribeTold(ctx, subject, queue, func(msg *Message) error { return serve(h, msg) }, opts)
+	var settled atomic.Int64
+	opts = append([]SubscribeOption{func(o *subscribeOptions) { o.Settled = &settled }}, opts...)
+	return c.subscribeTold(ctx, subject, queue, func(msg *Message) error { return serve(h, msg, &settled) }, opts)
 }
 
 // subscribeTold is subscribe for an h that answers. What does not get as far is refused.
@@ -102,18 +105,30 @@ func (c *Client) refuse(m *natsgo.Msg) {
 	}
 }
 
-// serve calls h and answers, whatever h does.
-func serve(h RequestHandler, msg *Message) error {
-	var data []byte
+// serve calls h and answers, whatever h does. Before, the request is settled: whoever has the answer may ask again.
+func serve(h RequestHandler, msg *Message, settled *atomic.Int64) error {
 	returned := false
 	defer func() {
 		if !returned {
+			settled.Add(1)
 			_ = msg.answer(nil, fault.Exited()) // nobody hears of it: the goroutine ends
 		}
 	}()
-	err := callHandler(msg.origin.client.handled(func(msg *Message) (err error) { data, err = h(msg); return err }), msg)
+	data, err := msg.origin.client.call(h, msg)
 	returned = true
+	settled.Add(1)
 	return msg.answer(data, err)
+}
+
+// call calls h, with the interceptors around it.
+func (c *Client) call(h RequestHandler, msg *Message) (data []byte, err error) {
+	if len(c.opts.interceptors) == 0 {
+		err = callHandler(func(msg *Message) (err error) { data, err = h(msg); return err }, msg)
+		return data, err
+	}
+	var answer []byte // which is allocated, unlike data
+	err = callHandler(c.handled(func(msg *Message) (err error) { answer, err = h(msg); return err }), msg)
+	return answer, err
 }
 
 // answer sends what a handler has returned, unless it has answered itself, and returns what is to be counted and told.

@@ -236,6 +236,28 @@ func TestRequestsThatAreDropped(t *testing.T) {
 	}
 }
 
+// Whoever has his answer may ask again: a request that is answered is not in flight any more.
+func TestRequestsInFlightOneByOne(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := context.Background()
+	_, err := client.HandleRequests(ctx, "service", "", func(msg *nats.Message) ([]byte, error) {
+		if len(msg.Data) > 0 {
+			runtime.Goexit()
+		}
+		return nil, nil
+	}, nats.WithMaxInFlight(1))
+	require.NoError(t, err)
+	for i := range 2000 {
+		if i%10 == 0 {
+			_, err = client.Request(ctx, "service", []byte("exit"), patience)
+			require.ErrorIs(t, err, &nats.ServiceError{Code: 500})
+		}
+		_, err = client.Request(ctx, "service", nil, patience)
+		require.NoError(t, err)
+	}
+}
+
 // What others send as errors is read for what it says.
 func TestServiceErrorsOfOthers(t *testing.T) {
 	t.Parallel()
@@ -304,4 +326,73 @@ func TestRequestJSON(t *testing.T) {
 	require.ErrorContains(t, err, "text")
 	_, err = nats.RequestJSON[order](ctx, nil, "text", 1, patience)
 	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+}
+
+// Over a restart of the server nobody waits for longer than his own time, and the error tells what may have been handled.
+func TestRequestsOverARestart(t *testing.T) {
+	t.Parallel()
+	const timeout, every, slack = time.Second, 5 * time.Millisecond, time.Second // on a busy machine
+	s := natstest.RunServer(t)
+	service, client := connect(t, s, nil), connect(t, s, nil)
+	ctx := context.Background()
+	var handled sync.Map
+	_, err := service.HandleRequests(ctx, "service", "q", func(msg *nats.Message) ([]byte, error) {
+		_, again := handled.LoadOrStore(string(msg.Data), true)
+		assert.False(t, again, "handled twice")
+		return msg.Data, nil
+	})
+	require.NoError(t, err)
+	var callers sync.WaitGroup
+	var outcomes sync.Map
+	stop := make(chan struct{})
+	callers.Go(func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-tick.C:
+			case <-stop:
+				return
+			}
+			callers.Go(func() {
+				id, begin := fmt.Sprint(i), time.Now()
+				answer, err := client.Request(ctx, "service", []byte(id), timeout)
+				assert.Less(t, time.Since(begin), timeout+slack)
+				_, done := handled.Load(id)
+				kind := "answered"
+				switch {
+				case err == nil:
+					assert.Equal(t, id, string(answer.Data))
+					assert.True(t, done)
+				case errors.Is(err, nats.ErrNotConnected), errors.Is(err, nats.ErrNoResponders):
+					assert.False(t, done, "%v: it was handled", err)
+					kind = "not handled"
+				case errors.Is(err, nats.ErrConnectionLost), errors.Is(err, nats.ErrTimeout):
+					assert.True(t, nats.IsUncertain(err), err)
+					kind = "in doubt"
+				default:
+					assert.NoError(t, err)
+				}
+				n, _ := outcomes.LoadOrStore(kind, new(atomic.Int64))
+				n.(*atomic.Int64).Add(1)
+			})
+		}
+	})
+	count := func(kind string) int64 {
+		n, ok := outcomes.Load(kind)
+		if !ok {
+			return 0
+		}
+		return n.(*atomic.Int64).Load()
+	}
+	for range 3 {
+		before := count("answered")
+		eventually(t, "it runs", func() bool { return count("answered") > before+20 })
+		s.Restart()
+	}
+	before := count("answered")
+	eventually(t, "it runs again", func() bool { return count("answered") > before+20 })
+	close(stop)
+	callers.Wait()
+	t.Logf("%d answered, %d not handled, %d in doubt", count("answered"), count("not handled"), count("in doubt"))
 }

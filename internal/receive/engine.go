@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -30,8 +31,9 @@ type Options struct {
 	Workers int
 	// Messages and Bytes may wait; zero is nats.go's default, and what is negative no limit.
 	Messages, Bytes int
-	// InFlight may wait or be handled; zero is no limit.
+	// InFlight may wait or be handled; zero is no limit. Handle counts in Settled those that do no more.
 	InFlight int
+	Settled  *atomic.Int64
 	// DrainTimeout bounds the graceful end that the end of the context begins.
 	DrainTimeout time.Duration
 	// Handle handles a message.
@@ -66,7 +68,7 @@ func (e *Engine) Subscribe(ctx context.Context, subject, queue string, o Options
 	o.Bytes = limit(o.Bytes, natsgo.DefaultSubPendingBytesLimit)
 	s := &Subscription{Subject: subject, Queue: queue, e: e, o: o, making: true, done: make(chan struct{})}
 	s.work, s.block = s.run, blockSize
-	if o.Workers > 1 || o.Messages > 0 && o.Messages < exactLimit || o.InFlight > 0 || o.Bytes > 0 && o.Bytes < exactLimit<<10 {
+	if o.Workers > 1 || o.Messages > 0 && o.Messages < exactLimit || o.Bytes > 0 && o.Bytes < exactLimit<<10 {
 		s.block = 1
 	}
 	s.forget = context.AfterFunc(ctx, func() { s.endWith(ctx) })

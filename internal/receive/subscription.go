@@ -30,6 +30,7 @@ type Subscription struct {
 	refusedIn uint64               // breaks of the connection until then
 	cause     error                // of the end, once it has begun
 	queue     queue
+	admitted  int64       // messages, ever
 	running   int         // workers
 	inFlight  int         // of them, with a handler
 	dropped   uint64      // messages
@@ -67,10 +68,11 @@ func (s *Subscription) receive(m *natsgo.Msg) {
 	switch {
 	case s.stopped.Load():
 	case s.o.Messages > 0 && s.queue.size >= s.o.Messages, s.o.Bytes > 0 && s.queue.bytes+m.Size() > s.o.Bytes,
-		s.o.InFlight > 0 && s.queue.size+s.inFlight >= s.o.InFlight:
+		s.o.InFlight > 0 && s.admitted-s.o.Settled.Load() >= int64(s.o.InFlight):
 		dropped = s.drop()
 	default:
 		refused = false
+		s.admitted++
 		s.queue.push(m, s.block)
 		if s.running < s.o.Workers {
 			s.running++
