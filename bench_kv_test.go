@@ -109,3 +109,29 @@ func BenchmarkKeyValueCached(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkKeyValueWatch reads the present values of 10,000 keys as a watcher reports them.
+func BenchmarkKeyValueWatch(b *testing.B) {
+	x, ctx := newBench(b), context.Background()
+	const n = 10_000
+	kv, upstream, _ := fillKeys(b, x, n)
+	read := func(b *testing.B, watch func() (jetstream.KeyWatcher, error)) {
+		b.Helper()
+		for b.Loop() {
+			watcher, err := watch()
+			require.NoError(b, err)
+			count := 0
+			for entry := range watcher.Updates() {
+				if entry == nil {
+					break
+				}
+				count++
+			}
+			require.Equal(b, n, count)
+			require.NoError(b, watcher.Stop())
+		}
+	}
+	pair(b, "keys=10000/", 0,
+		func(b *testing.B) { read(b, func() (jetstream.KeyWatcher, error) { return upstream.WatchAll(ctx) }) },
+		func(b *testing.B) { read(b, func() (jetstream.KeyWatcher, error) { return kv.WatchAll(ctx) }) })
+}

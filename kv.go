@@ -54,7 +54,7 @@ func (kv *KeyValue) wrap(op, key string, err error) error {
 	if err == nil {
 		return nil // and nothing is allocated
 	}
-	var conflict *keyvalue.Conflict
+	var conflict *keyvalue.ConflictError
 	if errors.As(err, &conflict) {
 		return &fault.Error{Op: op, Target: path(kv.bucket, key), Cause: &ConflictError{
 			Bucket: kv.bucket, Key: key, Expected: conflict.Expected, Revision: conflict.Revision, cause: conflict,

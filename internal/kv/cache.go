@@ -2,6 +2,7 @@ package kv
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"iter"
 	"maps"
@@ -43,10 +44,7 @@ func (b *Bucket) Cache(ctx context.Context, filters []string) (*Cache, error) {
 	case <-loaded:
 		return c, nil
 	case <-c.done:
-		var err error = fault.ErrClosed
-		if ctx.Err() != nil {
-			err = fault.Ended(ctx)
-		}
+		err := cmp.Or(fault.Ended(ctx), fault.ErrClosed)
 		if f.block != nil {
 			err = fault.Joined{err, f.block}
 		}
@@ -87,10 +85,10 @@ func (c *Cache) run(loaded func()) {
 }
 
 // change makes a change, and lets those go on who wait for one.
-func (c *Cache) change(make func()) {
+func (c *Cache) change(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	make()
+	f()
 	if c.changed != nil {
 		close(c.changed)
 		c.changed = nil

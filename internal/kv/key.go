@@ -84,19 +84,19 @@ func Wrap(op, target string, err error) error {
 	return &e
 }
 
-// Conflict is the error of a write over a revision that is no longer the latest of its key. It is ErrConflict and
+// ConflictError is the error of a write over a revision that is no longer the latest of its key. It is ErrConflict and
 // jetstream.ErrKeyRevisionMismatch.
-type Conflict struct {
+type ConflictError struct {
 	Expected uint64 // 0 stands for none
 	Revision uint64 // the latest; 0 when there is none, or it is not known
 	cause    error
 }
 
-func (e *Conflict) Error() string {
+func (e *ConflictError) Error() string {
 	return fmt.Sprintf("%v: revision %d was expected, the latest is %d: %v", fault.ErrConflict, e.Expected, e.Revision, e.cause)
 }
 
 // Unwrap returns the sentinels and the server's answer.
-func (e *Conflict) Unwrap() []error {
+func (e *ConflictError) Unwrap() []error {
 	return []error{fault.ErrConflict, jetstream.ErrKeyRevisionMismatch, e.cause}
 }

@@ -93,7 +93,7 @@ func TestBucket(t *testing.T) {
 	second, err := b.Modify(ctx, "x", 0, func(old []byte) ([]byte, error) { return append(old, '2'), nil })
 	require.NoError(t, err)
 	_, err = b.Write(ctx, "x", nil, kv.Write{Expect: true, Revision: first})
-	var conflict *kv.Conflict
+	var conflict *kv.ConflictError
 	require.ErrorAs(t, err, &conflict)
 	assert.Equal(t, []uint64{first, second}, []uint64{conflict.Expected, conflict.Revision})
 	require.ErrorIs(t, b.Wrap("put key", "x", err), fault.ErrConflict)
@@ -111,7 +111,7 @@ func TestBucket(t *testing.T) {
 	require.NoError(t, err)
 	got, err = b.Latest(ctx, "gone")
 	require.NoError(t, err)
-	assert.True(t, got.Operation() != jetstream.KeyValuePut)
+	assert.Equal(t, jetstream.KeyValueDelete, got.Operation())
 	many, err := b.Many(ctx, []string{"x", "gone", "never"})
 	require.NoError(t, err)
 	assert.Len(t, many, 1)

@@ -31,7 +31,7 @@ func (b *Bucket) squeezed(ctx context.Context, key string, m *natsgo.Msg, w Writ
 	case err != nil, w.Op == jetstream.KeyValuePut && len(m.Data) > len(entry.Value()): // what it has is not touched in vain
 		return nil, refusal
 	case w.Expect && entry.Revision() != w.Revision:
-		return nil, &Conflict{Expected: w.Revision, Revision: entry.Revision(), cause: refusal}
+		return nil, &ConflictError{Expected: w.Revision, Revision: entry.Revision(), cause: refusal}
 	}
 	if ack, err := b.storeBare(ctx, m); !errors.Is(err, fault.ErrStreamFull) {
 		return ack, err

@@ -30,7 +30,7 @@ func (w Write) demand(header natsgo.Header) {
 }
 
 // Write publishes a write until it is stored, once, or refused, and returns the new revision. When the latest
-// revision is not the expected one it is a *Conflict.
+// revision is not the expected one it is a *ConflictError.
 func (b *Bucket) Write(ctx context.Context, key string, value []byte, w Write) (uint64, error) {
 	header := make(natsgo.Header, 3)
 	if w.Expect {
@@ -75,7 +75,7 @@ func (b *Bucket) refused(ctx context.Context, key string, w Write, doubted bool,
 		// An earlier attempt may have been stored, and another write has replaced it since.
 		return &fault.Error{Kind: fault.ErrTimeout, Cause: fault.Joined{conn.ErrUnanswered, api}}
 	}
-	conflict := &Conflict{Expected: w.Revision, cause: api}
+	conflict := &ConflictError{Expected: w.Revision, cause: api}
 	if _, err := fmt.Sscanf(api.Description, lastSequenceText, &conflict.Revision); err != nil {
 		if entry, err := b.Latest(ctx, key); err == nil {
 			conflict.Revision = entry.Revision()
@@ -141,7 +141,7 @@ func (b *Bucket) contend(
 			return 0, err
 		}
 		revision, err := b.Write(ctx, key, value, w)
-		var conflict *Conflict
+		var conflict *ConflictError
 		if !errors.As(err, &conflict) || ctx.Err() != nil {
 			return revision, err
 		}
