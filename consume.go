@@ -138,8 +138,8 @@ func (h *consuming) Handle(d *consume.Delivery) error { return callHandler(h.han
 
 func (h *consuming) message(d *consume.Delivery) *Message {
 	msg, _ := d.Message.(*Message)
-	if d.Meta != nil {
-		msg.meta = d.Meta
+	if meta := d.Meta(); meta != nil {
+		msg.meta = meta
 	}
 	return msg
 }

@@ -174,7 +174,7 @@ func (s *Consumption) start() {
 }
 
 // take adds a message to those that are held. The caller holds s.mu.
-func (s *Consumption) take(d *Delivery) {
+func (s *Consumption) take(d *Delivery, key string) {
 	switch {
 	case s.stopping && !s.mustHandle(d):
 		s.handBack(d)
@@ -189,7 +189,7 @@ func (s *Consumption) take(d *Delivery) {
 		}
 	}
 	s.noteHeld()
-	if s.held.add(d) {
+	if s.held.add(d, key) {
 		s.changed.Signal()
 	} else {
 		d.from.ask() // it waits behind another one of its key, not for a worker

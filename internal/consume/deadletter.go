@@ -83,7 +83,7 @@ func (s *Consumption) letters(ctx context.Context, d *Delivery, reason string) (
 	}
 	gone := ""
 	if len(letter.Data) == 0 && letter.Header.Get(headerPayloadSize) != "" { // the consumer delivers headers only
-		stored, err := s.fetch(ctx, d)
+		stored, err := s.e.original(ctx, s.Stream, d.Sequence, letter.Stored)
 		switch {
 		case err == nil:
 			letter.Header, letter.Data = stored.Header, stored.Data
@@ -98,18 +98,19 @@ func (s *Consumption) letters(ctx context.Context, d *Delivery, reason string) (
 	return append(forms, form(deadLetterReasonMin, "too large")), nil
 }
 
-// fetch reads the message from its stream: from its leader, or from a replica where only that is allowed.
-func (s *Consumption) fetch(ctx context.Context, d *Delivery) (wire.Stored, error) {
-	api, question := s.api, wire.Get{Sequence: d.Sequence}
-	found, err := api.Stored(ctx, s.Stream, question)
+// original reads a message that was stored at that time from its stream: from its leader, or from a replica where only
+// that is allowed.
+func (e *Engine) original(ctx context.Context, stream string, sequence uint64, at time.Time) (wire.Stored, error) {
+	question := wire.Get{Sequence: sequence}
+	found, err := e.api.Stored(ctx, stream, question)
 	if errors.Is(err, natsgo.ErrPermissionViolation) {
 		body, _ := json.Marshal(question)
-		m := &natsgo.Msg{Subject: api.Subject("DIRECT.GET." + s.Stream), Data: body}
-		if direct, failed := s.conn.Exchange(ctx, m, s.patience()); failed == nil {
+		m := &natsgo.Msg{Subject: e.api.Subject("DIRECT.GET." + stream), Data: body}
+		if direct, failed := e.api.Conn().Exchange(ctx, m, e.patience()); failed == nil {
 			found, err = wire.ParseDirect(direct)
 		}
 	}
-	if err == nil && found.Time.UnixNano() != d.stored { // the stream was made anew
+	if err == nil && !found.Time.Equal(at) { // the stream was made anew
 		err = jetstream.ErrMsgNotFound
 	}
 	return found, err
@@ -117,7 +118,7 @@ func (s *Consumption) fetch(ctx context.Context, d *Delivery) (wire.Stored, erro
 
 // endDeletes tells whether the stream may delete a message that ends.
 func (s *Consumption) endDeletes() bool {
-	ctx, cancel := s.copying()
+	ctx, cancel := s.e.copying(s.ctx)
 	defer cancel()
 	info, err := s.api.StreamInfo(ctx, s.Stream)
 	return err != nil || info.Config.Retention != jetstream.LimitsPolicy
@@ -129,7 +130,7 @@ func (s *Consumption) settle(d *Delivery, verb []byte) {
 	if !d.Token.Take() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.patience())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.e.patience())
 	defer cancel()
 	if s.api.Confirm(ctx, d.Msg.Reply, verb) != nil {
 		_ = s.conn.TryPublish(d.Msg.Reply, "", verb)

@@ -22,11 +22,10 @@
 //   - puller.go: session after session.
 //   - session.go: pulls over one inbox, and their silence.
 //   - sentinel.go: noticing the death of a server that nobody tells of.
-//   - own.go: the consumer, its rules, and making it again.
-//   - schedule.go: consumers that would get a stream's schedules.
+//   - own.go: the consumer, found or made again, and what it must not get.
+//   - rules.go: what the consumer says, and how many messages wait for their next try there.
 //   - retry.go: what failed: when it is tried again, and when it is dead.
 //   - naks.go: asking for messages again later, in bursts.
-//   - crowd.go: messages that wait for their next try and stop the others.
 //   - park.go: the retry stream.
 //   - side.go: streams that take copies.
 //   - deadletter.go: dead letters.

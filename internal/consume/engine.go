@@ -137,6 +137,12 @@ func (e *Engine) Deny(subject string) bool {
 	return true
 }
 
+// patience is for how long an answer is waited for.
+func (e *Engine) patience() time.Duration {
+	_, trip := e.api.Conn().Peer()
+	return apiAttempt + 2*trip
+}
+
 // cutGrace is what handlers get to return when the time is up and their contexts have ended.
 const cutGrace = 250 * time.Millisecond
 

@@ -1,13 +1,10 @@
 package consume
 
 import (
-	"context"
-	"errors"
 	"log/slog"
 	"math"
 	"time"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -16,8 +13,6 @@ import (
 const (
 	extendAfter = 400 * time.Millisecond // of a message here, at the latest: what leaves sooner costs nothing
 	extendLeast = 5 * time.Millisecond   // between looks
-	rulesFresh  = time.Second            // how old the rules may be when a handler takes its time
-	rulesDenied = time.Hour              // and where they may not be asked for
 )
 
 // now reads the Consumption's clock.
@@ -107,43 +102,6 @@ func (s *Consumption) extendHeld() {
 	if next < math.MaxInt64 {
 		s.lookBy(next)
 	}
-}
-
-// freshenRules asks for the consumer if it may have changed, before a message is dealt with by its rules.
-func (s *Consumption) freshenRules() {
-	s.mu.Lock()
-	now := s.now()
-	fresh := now-s.ruled <= rulesFresh || !s.conn.IsUp()
-	if !fresh {
-		s.ruled = now
-	}
-	s.mu.Unlock()
-	if !fresh {
-		s.learnRules()
-	}
-}
-
-// learnRules asks for the consumer as it is now.
-func (s *Consumption) learnRules() {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.patience())
-	defer cancel()
-	info, err := s.main.info(ctx)
-	if err != nil {
-		if errors.Is(err, fault.ErrPermission) {
-			s.mu.Lock()
-			s.ruled = s.now() + rulesDenied
-			s.mu.Unlock()
-		}
-		return // the pulls tell of all else
-	}
-	rules, err := rulesOf(info)
-	if err != nil {
-		return // they will end
-	}
-	s.noteCrowd(info)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.setRules(rules)
 }
 
 // expire gives a message up whose handler takes too long. The caller holds s.mu.

@@ -16,17 +16,15 @@ import (
 
 // Delivery is a message that a Consumption holds, from its arrival to its acknowledgement.
 type Delivery struct {
-	Message any         // of the host
-	Token   *wire.Token // the right to acknowledge it
-	Msg     *natsgo.Msg // as it was published
-	// Meta is the metadata where the message's reply subject does not say it.
-	Meta       *jetstream.MsgMetadata
-	Sequence   uint64 // in the stream it was published to
-	Deliveries int    // of it, this one included
+	Message    any         // of the host
+	Token      *wire.Token // the right to acknowledge it
+	Msg        *natsgo.Msg // as it was published
+	Sequence   uint64      // in the stream it was published to
+	Deliveries int         // of it, this one included
 
 	from    *puller
 	stored  int64         // when, in nanoseconds
-	key     string        // where they are kept in order
+	lane    *lane         // of its key, where they have some
 	since   time.Duration // when it was seen in its state, on the Consumption's clock; 0: not yet
 	due     time.Duration // when the server is to hear of it; 0: it was not seen yet
 	state   deliveryState
@@ -37,13 +35,22 @@ type Delivery struct {
 	after      *Delivery // of those that are ready
 }
 
+// Meta returns the metadata where the message's reply subject does not say it, or nil.
+func (d *Delivery) Meta() *jetstream.MsgMetadata {
+	if d.trial == nil {
+		return nil
+	}
+	return d.trial.meta
+}
+
 // Consumption returns whose delivery it is.
 func (d *Delivery) Consumption() *Consumption { return d.from.s }
 
 // trial is what is known of a message that waits here for its next try.
 type trial struct {
-	until  time.Duration // on the Consumption's clock
-	reason string        // why it is dead and waits for the dead-letter stream, if it is
+	until  time.Duration          // on the Consumption's clock
+	reason string                 // why it is dead and waits for the dead-letter stream, if it is
+	meta   *jetstream.MsgMetadata // where its reply subject does not say it
 }
 
 // again returns the message's trial.
@@ -88,13 +95,14 @@ func (d *Delivery) noteSent(err error) {
 // deliver counts a try that is made here, without the server.
 func (d *Delivery) deliver() {
 	d.Deliveries++
-	if d.Meta == nil {
-		d.Meta, _ = wire.Metadata(d.Msg)
+	meta := d.Meta()
+	if meta == nil {
+		meta, _ = wire.Metadata(d.Msg)
 	}
-	if d.Meta != nil {
-		meta := *d.Meta
-		meta.NumDelivered = uint64(d.Deliveries)
-		d.Meta = &meta
+	if meta != nil {
+		again := *meta
+		again.NumDelivered = uint64(d.Deliveries)
+		d.again().meta = &again
 	}
 }
 
@@ -111,7 +119,10 @@ type heldList struct {
 
 // lane is the messages of one key. The first of them is ready, running or waiting; the others are
 // blocked, in the order of their sequences.
-type lane struct{ queue []*Delivery }
+type lane struct {
+	key   string
+	queue []*Delivery
+}
 
 func (l *heldList) init() { l.root.prev, l.root.next = &l.root, &l.root }
 
@@ -125,13 +136,13 @@ func (l *heldList) all(f func(*Delivery)) {
 }
 
 // add takes a message in and tells whether it is ready.
-func (l *heldList) add(d *Delivery) bool {
+func (l *heldList) add(d *Delivery, key string) bool {
 	d.prev, d.next = l.root.prev, &l.root
 	d.prev.next, l.root.prev = d, d
 	l.count++
 	if l.lanes != nil {
-		ln := l.lanes[d.key]
-		if ln != nil {
+		ln := l.lanes[key]
+		if d.lane = ln; ln != nil {
 			// One that comes again may be older than those that wait.
 			at, _ := slices.BinarySearchFunc(ln.queue[1:], d.Sequence, func(d *Delivery, seq uint64) int {
 				return cmp.Compare(d.Sequence, seq)
@@ -139,7 +150,8 @@ func (l *heldList) add(d *Delivery) bool {
 			ln.queue = slices.Insert(ln.queue, at+1, d)
 			return false
 		}
-		l.lanes[d.key] = &lane{queue: []*Delivery{d}}
+		d.lane = &lane{key, []*Delivery{d}}
+		l.lanes[key] = d.lane
 	}
 	l.makeReady(d)
 	return true
@@ -189,15 +201,15 @@ func (l *heldList) remove(d *Delivery) bool {
 		l.ready--
 	}
 	d.state = stateGone
-	if l.lanes == nil {
+	ln := d.lane
+	if ln == nil {
 		return false
 	}
-	ln := l.lanes[d.key]
 	at := slices.Index(ln.queue, d)
 	ln.queue = slices.Delete(ln.queue, at, at+1)
 	switch {
 	case len(ln.queue) == 0:
-		delete(l.lanes, d.key)
+		delete(l.lanes, ln.key)
 	case at == 0:
 		l.makeReady(ln.queue[0])
 		return true
@@ -205,9 +217,9 @@ func (l *heldList) remove(d *Delivery) bool {
 	return false
 }
 
-// setKey asks the user's function. When that panics the message has the empty key. When it ends the
+// key asks the user's function. When that panics the message has the empty key. When it ends the
 // goroutine, which is nats.go's, another session takes the place of this one, and the message comes again.
-func (ps *pullSession) setKey(d *Delivery) {
+func (ps *pullSession) key(d *Delivery) string {
 	s := ps.p.s
 	const failed = "the function of WithKey failed; the key is empty"
 	returned := false
@@ -222,7 +234,8 @@ func (ps *pullSession) setKey(d *Delivery) {
 	if err != nil {
 		s.reportFailed(slog.LevelError, failed, d, "now", err)
 	}
-	d.key, returned = key, true
+	returned = true
+	return key
 }
 
 // twin returns a held message that the server has delivered once more, because its deadline passed

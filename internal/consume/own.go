@@ -3,59 +3,17 @@ package consume
 import (
 	"context"
 	"errors"
-	"slices"
+	"log/slog"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
-
-// ackRules is what the consumer's configuration means for those who consume. A limit of 0 is none.
-type ackRules struct {
-	jetstream.ConsumerConfig
-	shortest time.Duration // that the server waits for an acknowledgement
-	expires  time.Duration // of a pull
-	filters  []string
-	paused   time.Time // until then
-}
-
-// rulesOf checks that a consumer can be consumed.
-func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
-	cfg := info.Config
-	r := ackRules{
-		ConsumerConfig: cfg, shortest: slices.Min(append([]time.Duration{cfg.AckWait}, cfg.BackOff...)), expires: pullExpires,
-		filters: filtersOf(&cfg),
-	}
-	r.MaxDeliver, r.MaxAckPending = max(r.MaxDeliver, 0), max(r.MaxAckPending, 0)
-	if info.Paused {
-		r.paused = time.Now().Add(info.PauseRemaining)
-	}
-	if limit := cfg.MaxRequestExpires; limit > 0 {
-		r.expires = min(r.expires, limit)
-	}
-	const op = "consume"
-	target := target(info.Stream, info.Name)
-	switch {
-	case cfg.DeliverSubject != "":
-		return r, fault.New(op, target, fault.ErrInvalidArgument, "it is a push consumer")
-	case cfg.AckPolicy != jetstream.AckExplicitPolicy:
-		return r, fault.New(op, target, fault.ErrInvalidArgument, "its acknowledgements are %q, not explicit", cfg.AckPolicy)
-	case len(cfg.PriorityGroups) > 0:
-		return r, fault.New(op, target, fault.ErrInvalidArgument, "it has priority groups")
-	}
-	return r, nil
-}
-
-func filtersOf(cfg *jetstream.ConsumerConfig) []string {
-	if cfg.FilterSubject != "" {
-		return []string{cfg.FilterSubject}
-	}
-	return cfg.FilterSubjects
-}
 
 // find makes sure that the consumer exists, creating it when it is the Consumption's own, and learns
 // its rules.
@@ -137,26 +95,6 @@ func (s *Consumption) disown() {
 	if held > 0 {
 		s.log.Warn("the stream was made anew; the messages of the old one that are here are not acknowledged",
 			"messages", held)
-	}
-}
-
-// setRules takes the rules that the consumer has now. The caller holds s.mu.
-func (s *Consumption) setRules(rules ackRules) {
-	before := s.rules.shortest
-	s.rules, s.ruled = rules, s.now()
-	s.pace.bound = 0
-	if s.isScarce() {
-		_, trip := s.conn.Peer()
-		s.pace.bound = min(max(scarceAhead, trip), s.e.drain/4)
-	}
-	if wait := rules.shortest; wait < before {
-		soon := s.ruled + wait/3
-		s.held.all(func(d *Delivery) {
-			if d.due != 0 {
-				d.due = min(d.due, soon)
-			}
-		})
-		s.noteHeld()
 	}
 }
 
@@ -257,7 +195,7 @@ func (p *puller) noteFloor() (allowed bool) {
 	p.s.mu.Lock()
 	p.moved = false
 	p.s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(p.s.quit, p.s.patience())
+	ctx, cancel := context.WithTimeout(p.s.quit, p.s.e.patience())
 	defer cancel()
 	info, err := p.info(ctx)
 	p.s.mu.Lock()
@@ -268,4 +206,49 @@ func (p *puller) noteFloor() (allowed bool) {
 		p.moved = true
 	}
 	return !errors.Is(err, fault.ErrPermission)
+}
+
+// headerSchedule is on the messages by which a stream publishes others later. They are no work to be done:
+// where an acknowledgement deletes a message, it would end the schedule.
+const headerSchedule = "Nats-Schedule"
+
+// checkSchedules refuses a consumer that gets the stream's schedules: one of all its subjects, where schedules
+// are allowed, and one whose first or last message is one. Where it may not look, they are told from other
+// messages when they come.
+func (s *Consumption) checkSchedules(ctx context.Context, info *jetstream.StreamInfo, consumer *jetstream.ConsumerConfig) error {
+	if info == nil || !info.Config.AllowMsgSchedules {
+		return nil
+	}
+	filters := filtersOf(consumer)
+	s.scheduled.Store(true)
+	const text = "filter %q gets the schedules of the stream, which would be handled, and acknowledged, as messages; " +
+		"give the consumer a filter of the subjects that they publish to"
+	if len(filters) == 0 {
+		return fault.New("consume", target(s.Stream, s.Consumer), fault.ErrInvalidArgument, text, ">")
+	}
+	for _, filter := range filters {
+		all := true
+		for _, subject := range info.Config.Subjects {
+			all = all && subjects.Covers(filter, subject)
+		}
+		if all || s.isSchedule(ctx, wire.Get{Sequence: 1, NextFor: filter}) || s.isSchedule(ctx, wire.Get{LastFor: filter}) {
+			return fault.New("consume", target(s.Stream, s.Consumer), fault.ErrInvalidArgument, text, filter)
+		}
+	}
+	return nil
+}
+
+func (s *Consumption) isSchedule(ctx context.Context, question wire.Get) bool {
+	found, err := s.api.Stored(ctx, s.Stream, question)
+	return err == nil && found.Header.Get(headerSchedule) != ""
+}
+
+// passOver leaves a schedule alone that has come as a message.
+func (s *Consumption) passOver(d *Delivery) bool {
+	if !s.scheduled.Load() || d.Msg.Header.Get(headerSchedule) == "" {
+		return false
+	}
+	s.note(slog.LevelError, "the consumer's filter gets a schedule of the stream; it is left alone", d, nextAfter(foreignDelay))
+	s.nakAfter(d, foreignDelay)
+	return true
 }

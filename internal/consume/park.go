@@ -133,7 +133,7 @@ func (s *Consumption) runParked() {
 // retriesLeft tells whether messages wait in a retry stream although this Consumption was not asked to use it.
 func (s *Consumption) retriesLeft() bool {
 	for failures := 0; ; failures++ {
-		ctx, cancel := s.copying()
+		ctx, cancel := s.e.copying(s.ctx)
 		left, err := s.retries.count(ctx)
 		if err == nil && left > 0 {
 			err = s.retries.prepare(ctx)
@@ -208,7 +208,7 @@ func (s *Consumption) unpark(d *Delivery, letter *wire.Letter) bool {
 	// The first delivery came too early, as a rule, and was no try.
 	d.Deliveries = letter.Deliveries + max(d.Deliveries-1, 1)
 	d.Sequence, d.stored = letter.Sequence, letter.Stored.UnixNano()
-	d.Meta = &jetstream.MsgMetadata{
+	d.again().meta = &jetstream.MsgMetadata{
 		Sequence:     jetstream.SequencePair{Stream: d.Sequence},
 		NumDelivered: uint64(d.Deliveries),
 		Timestamp:    letter.Stored,

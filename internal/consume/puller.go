@@ -68,12 +68,6 @@ func newPuller(s *Consumption, stream string, own *jetstream.ConsumerConfig) *pu
 	}
 }
 
-// patience is for how long the Consumption waits for an answer.
-func (s *Consumption) patience() time.Duration {
-	_, trip := s.conn.Peer()
-	return apiAttempt + 2*trip
-}
-
 // run pulls until the Consumption stops.
 func (p *puller) run() {
 	defer p.forget(nil)
@@ -91,7 +85,7 @@ func (p *puller) run() {
 		case errors.Is(err, errPullRelinked):
 			attempt, missing = 0, false
 			continue
-		case errors.Is(err, errPullSilent) && p.answers(): // the pull got lost, or found no room
+		case errors.Is(err, errPullSilent) && p.findNow(silentAttempt) == nil: // the pull got lost, or found no room
 			attempt, missing = 0, false
 			if p.crowded {
 				p.pause(pullPauseMax)
@@ -118,12 +112,12 @@ func (p *puller) pause(d time.Duration) {
 	}
 }
 
-// answers tells whether the consumer is there although its pulls are silent.
-func (p *puller) answers() bool {
+// findNow is find within a time, beside the way there and back.
+func (p *puller) findNow(within time.Duration) error {
 	_, trip := p.s.conn.Peer()
-	ctx, cancel := context.WithTimeout(p.s.quit, silentAttempt+2*trip)
+	ctx, cancel := context.WithTimeout(p.s.quit, within+2*trip)
 	defer cancel()
-	return p.find(ctx) == nil
+	return p.find(ctx)
 }
 
 // failed reports a failed attempt and returns the pause before the next. The first comes at once, for
@@ -162,10 +156,7 @@ func (p *puller) pull(missing bool) (heard bool, err error) {
 	}
 	_, breaks, _ := s.conn.State()
 	if missing {
-		ctx, cancel := context.WithTimeout(s.quit, s.patience())
-		err := p.find(ctx)
-		cancel()
-		if err != nil {
+		if err := p.findNow(apiAttempt); err != nil {
 			return false, err
 		}
 	}

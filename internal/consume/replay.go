@@ -27,13 +27,7 @@ type Replay struct {
 	Dry    bool
 }
 
-const (
-	// replayTimeout bounds the publishing and deleting of one dead letter, beside the way to the server.
-	replayTimeout = 5 * time.Second
-	replayTrips   = 8
-
-	headerStreamSource = "Nats-Stream-Source" // where a message of a source came from
-)
+const headerStreamSource = "Nats-Stream-Source" // where a message of a source came from
 
 // Replay publishes dead letters under their original subjects and deletes them, in the order in which they died, up
 // to the last there is now. It returns how many. When ctx ends, the one at hand is finished.
@@ -122,13 +116,14 @@ func (r *replay) wait(ctx context.Context) error {
 // one publishes one dead letter and deletes it, to the end even when ctx ends meanwhile. It returns what
 // would befall the next one too.
 func (r *replay) one(ctx context.Context, raw wire.Stored, letter *wire.Letter) error {
-	_, trip := r.api.Conn().Peer()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), replayTimeout+replayTrips*trip)
+	ctx, cancel := r.copying(ctx)
 	defer cancel()
 	if letter.Reference {
-		if err := r.dereference(ctx, letter); err != nil {
-			return r.note(err)
+		m, err := r.original(ctx, letter.Stream, letter.Sequence, letter.Stored)
+		if err != nil {
+			return r.note(jsapi.Wrap("read the message of a dead letter", letter.Subject, err))
 		}
+		letter.Header, letter.Data = m.Header, m.Data
 	}
 	subject := r.entry(ctx, letter.Stream, letter.Subject, letter.Header.Get(headerStreamSource), maxOrigins)
 	for name := range letter.Header {
@@ -163,20 +158,6 @@ func (r *replay) delete(ctx context.Context, stream string, sequence uint64) err
 		NoErase  bool   `json:"no_erase"` // as upstream's DeleteMsg
 	}{sequence, true}
 	return r.api.Ask(ctx, "STREAM.MSG.DELETE."+stream, question, &jsapi.Refusal{})
-}
-
-// dereference reads the message itself.
-func (r *replay) dereference(ctx context.Context, letter *wire.Letter) error {
-	const op = "read the message of a dead letter"
-	m, err := r.api.Stored(ctx, letter.Stream, wire.Get{Sequence: letter.Sequence})
-	if err == nil && !m.Time.Equal(letter.Stored) { // the stream was made anew
-		err = jetstream.ErrMsgNotFound
-	}
-	if err != nil {
-		return jsapi.Wrap(op, letter.Subject, err)
-	}
-	letter.Header, letter.Data = m.Header, m.Data
-	return nil
 }
 
 // release deletes the message that a dead letter refers to, where it stayed for that and no more.

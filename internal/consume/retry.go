@@ -158,7 +158,7 @@ func (s *Consumption) maxAge() time.Duration {
 	if !stale {
 		return age
 	}
-	ctx, cancel := s.copying()
+	ctx, cancel := s.e.copying(s.ctx)
 	defer cancel()
 	info, err := s.api.StreamInfo(ctx, s.Stream)
 	s.mu.Lock()

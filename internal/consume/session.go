@@ -213,13 +213,10 @@ func (ps *pullSession) beat(now time.Time) time.Duration {
 
 // inquire asks for the consumer where no pull does.
 func (ps *pullSession) inquire() {
-	s := ps.p.s
-	ctx, cancel := context.WithTimeout(s.quit, s.patience())
-	defer cancel()
-	if ps.p.find(ctx) == nil {
-		s.mu.Lock()
+	if ps.p.findNow(apiAttempt) == nil {
+		ps.p.s.mu.Lock()
 		ps.alive()
-		s.mu.Unlock()
+		ps.p.s.mu.Unlock()
 	}
 }
 
@@ -294,9 +291,10 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	d.Msg, d.from = m, p
 	var ok bool
 	d.Deliveries, d.Sequence, d.stored, ok = wire.ParseReply(m.Reply)
+	key := ""
 	wanted := ok && (!p.side || s.unpark(d, letter)) && !s.passOver(d)
 	if wanted && s.Keyed {
-		ps.setKey(d)
+		key = ps.key(d)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -310,7 +308,7 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 		p.ask()
 		return
 	}
-	s.take(d)
+	s.take(d, key)
 }
 
 // answered notes that so many messages are not to come any more. The caller holds s.mu.

@@ -62,10 +62,10 @@ const (
 	unusedMessage = "-"         // the ID of no message
 )
 
-// copying returns the context of what is done about a copy, which goes on at the end of the Consumption.
-func (s *Consumption) copying() (context.Context, context.CancelFunc) {
-	_, trip := s.conn.Peer()
-	return context.WithTimeout(context.WithoutCancel(s.ctx), copyTimeout+copyTrips*trip)
+// copying returns the context of what is done about a copy, which goes on when ctx ends.
+func (e *Engine) copying(ctx context.Context) (context.Context, context.CancelFunc) {
+	_, trip := e.api.Conn().Peer()
+	return context.WithTimeout(context.WithoutCancel(ctx), copyTimeout+copyTrips*trip)
 }
 
 // store publishes a copy of d under an ID and returns it once it is stored. Copies are the forms that it
@@ -81,7 +81,7 @@ func (x *sideStream) store(d *Delivery, id string, copies func(context.Context) 
 		x.until = time.Now().Add(copyPauseMin)
 	}
 	x.mu.Unlock()
-	ctx, cancel := x.s.copying()
+	ctx, cancel := x.s.e.copying(x.s.ctx)
 	defer cancel()
 	forms, err := copies(ctx)
 	for i := 0; i < len(forms) && (i == 0 || errors.Is(err, fault.ErrPayloadTooLarge)); i++ {

@@ -108,7 +108,7 @@ func (s *Consumption) flush() {
 	if up, _, _ := s.conn.State(); !up {
 		return // they are in the reconnect buffer
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopFlush+s.patience())
+	ctx, cancel := context.WithTimeout(context.Background(), stopFlush+s.e.patience())
 	defer cancel()
 	_ = s.conn.Flush(ctx)
 }
