@@ -22,6 +22,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lease"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pull"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
@@ -46,8 +47,7 @@ type Client struct {
 	subs      *receive.Engine
 	denied    atomic.Pointer[error]             // the last denied publish that no call has returned
 	userError atomic.Pointer[natsgo.ErrHandler] // of WithNATSOptions
-	ackWaits  ackWaits
-	pulls     pulls
+	puller    *pull.Puller
 	publisher *publish.Publisher // nil when JetStream is not enabled
 	consumer  *consume.Engine
 	buckets   *keyvalue.Buckets // likewise

@@ -14,23 +14,25 @@ import (
 	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lease"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pull"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
-// setupJetStream makes what asks JetStream.
+// setupJetStream makes what asks JetStream. Where it is not enabled the calls that begin with a name are refused, but
+// what a consumer delivers to a plain subscription may be acknowledged.
 func (c *Client) setupJetStream() (err error) {
-	if !c.cfg.JetStreamEnabled {
-		return nil
-	}
 	o := jsapi.Options{
 		Domain: c.cfg.JetStreamDomain, Prefix: c.cfg.JetStreamAPIPrefix, Timeout: c.cfg.RequestTimeout, Upstream: c.opts.jetStream,
 	}
 	if c.api, err = jsapi.New(c.conn, o); err != nil {
 		return err
 	}
-	c.js = c.api.JetStream()
+	if c.cfg.JetStreamEnabled {
+		c.js = c.api.JetStream()
+	}
 	c.publisher = publish.New(c.life.Context(), c.api, c.cfg.RequestTimeout)
 	c.publisher.Hook(c.hooks())
+	c.puller = pull.New(c.api, c.life)
 	c.consumer = consume.New(c.api, c.publisher, c.life, c.cfg.DrainTimeout, c.log, consumptionReports{c})
 	c.buckets = keyvalue.New(c.api, c.publisher, c.life, c.cfg.RequestTimeout, keyReports{c})
 	c.leases = lease.New(c.life, c.nc.Opts.Name, leaseReports{c})

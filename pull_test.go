@@ -266,3 +266,28 @@ func TestUnconfirmedAckCanBeRepeated(t *testing.T) {
 	proxy.Restore()
 	require.NoError(t, client.AckMessage(ctx, messages[0]))
 }
+
+// What a push consumer delivers to a plain subscription is acknowledged also by a client without JetStream.
+func TestAckWithoutJetStream(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client, plain := connect(t, s, nil), connect(t, s, func(c *nats.Config) { c.JetStreamEnabled = false })
+	ctx := within(t, patience)
+	newStream(t, client, 1)
+	acked := make(chan error, 1)
+	_, err := plain.Subscribe(ctx, "pushed", func(msg *nats.Message) error {
+		acked <- plain.AckMessage(ctx, msg)
+		return nil
+	})
+	require.NoError(t, err)
+	stream, err := client.GetStream(ctx, "ORDERS")
+	require.NoError(t, err)
+	consumer, err := stream.CreatePushConsumer(ctx, jetstream.ConsumerConfig{
+		Durable: "push", DeliverSubject: "pushed", AckPolicy: jetstream.AckExplicitPolicy,
+	})
+	require.NoError(t, err)
+	require.NoError(t, <-acked)
+	info, err := consumer.Info(ctx)
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, info.AckFloor.Stream)
+}
