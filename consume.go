@@ -234,7 +234,7 @@ func verdict(err error, after time.Duration) error {
 	if err == nil {
 		return nil
 	}
-	return &consume.Verdict{Cause: err, After: after}
+	return &consume.RetryError{Cause: err, After: after}
 }
 
 // consumption turns what a Consumption tells into events.

@@ -54,7 +54,7 @@ func KindOf(err error) Kind { return Kind(classOf(err).Kind) }
 // that are known must be such; Permanent and RetryAfter have the last word. Where the error IsUncertain, a
 // repetition may do twice what the call does.
 func IsRetryable(err error) bool {
-	if v, ok := errors.AsType[*consume.Verdict](err); ok {
+	if v, ok := errors.AsType[*consume.RetryError](err); ok {
 		return v.After >= 0
 	}
 	return classOf(err).IsRetryable()

@@ -66,7 +66,7 @@ func (r *told) Key(d *consume.Delivery) (key string, _ error) { return string(d.
 func (r *told) Handle(d *consume.Delivery) error {
 	r.say(string(d.Msg.Data), "handled")
 	if string(d.Msg.Data) == "bad" {
-		return &consume.Verdict{Cause: errors.New("it is bad"), After: -1}
+		return &consume.RetryError{Cause: errors.New("it is bad"), After: -1}
 	}
 	return nil
 }

@@ -14,20 +14,20 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
-// Verdict is an error that says when its message is to be tried again.
-type Verdict struct {
+// RetryError is an error that says when its message is to be tried again.
+type RetryError struct {
 	Cause error
 	After time.Duration // negative for never
 }
 
-func (v *Verdict) Error() string { return v.Cause.Error() }
+func (v *RetryError) Error() string { return v.Cause.Error() }
 
-func (v *Verdict) Unwrap() error { return v.Cause }
+func (v *RetryError) Unwrap() error { return v.Cause }
 
 var errPermanent = errors.New("never again")
 
 // Is finds a verdict of never wherever it is in an error.
-func (v *Verdict) Is(sentinel error) bool { return sentinel == errPermanent && v.After < 0 }
+func (v *RetryError) Is(sentinel error) bool { return sentinel == errPermanent && v.After < 0 }
 
 // failed settles a message whose handler returned an error, and tells whether it is kept here for
 // another try.
@@ -200,7 +200,7 @@ func (s *Consumption) doomed(d *Delivery) string {
 
 // delay returns how long a message waits for its next try.
 func (s *Consumption) delay(d *Delivery, err error) time.Duration {
-	var said *Verdict
+	var said *RetryError
 	if errors.As(err, &said) {
 		return max(said.After, minRetryDelay)
 	}
