@@ -274,7 +274,7 @@ type failing struct {
 
 func (f *failing) Fatalf(format string, args ...any) { f.fail(fmt.Sprintf(format, args...)) }
 
-// TestExample runs the test that the package's example shows.
+// TestExamples runs the tests that the package's examples show.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	t.Run("RunServer", testGreet)

@@ -6,8 +6,8 @@
 // get the old content or the new one, and what fails leaves chunks without an object, which are removed at once or by a
 // Sweep. Metadata is read from the stream's leader.
 //
-// Two names may have the same chunks while an object is renamed. Both say so in their metadata, and chunks go only
-// when it is settled that no other name has them or gets them. A Sweep claims what it is about to remove before it looks
+// Two names may have the same chunks while an object is renamed. Both say so in their metadata, that of the old name
+// decides which of them keeps the chunks, and these go only when no other name has them or gets them. A Sweep claims what it is about to remove before it looks
 // for the objects a last time, and an upload that took long looks for the claim after its commit.
 //
 // Other clients write metadata in ways of their own. What can be read of it is read, and in doubt nothing is removed.
