@@ -22,8 +22,8 @@ help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables: T=TestName PKG=./natstest ROUNDS=5 BENCH=Publish FUZZTIME=20s"
 
-test: ## run the tests (under two minutes)
-	$(GO) test -parallel 12 $(RUN) $(FAST)
+test: ## run the tests (under two minutes), and tell which were skipped
+	$(GO) test -json -parallel 12 $(RUN) $(FAST) | $(GO) run ./tools/skipped
 
 race: ## run the tests under the race detector
 	$(GO) test -race -parallel 6 $(RUN) $(FAST)
