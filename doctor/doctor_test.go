@@ -228,7 +228,7 @@ func TestBroken(t *testing.T) {
 			}
 			return cfg, doctor.Wants{Streams: []string{"ORDERS"}}
 		}},
-		"account limit": {check: "account limits", detail: "5 of 6 streams", remedy: "limits raised", setUp: func(t *testing.T) (*nats.Config, doctor.Wants) {
+		"account limit": {check: "account limits", detail: "streams: 5 of 6", remedy: "limits raised", setUp: func(t *testing.T) (*nats.Config, doctor.Wants) {
 			s := natstest.RunServer(t)
 			require.NoError(t, s.Embedded().GlobalAccount().UpdateJetStreamLimits(map[string]server.JetStreamAccountLimits{
 				"": {MaxMemory: -1, MaxStore: -1, MaxStreams: 6, MaxConsumers: -1},

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/health"
 )
 
 const (
@@ -37,7 +37,10 @@ func (x *examination) jetStream() {
 		if f.Status != Passed {
 			return unknown("jetstream: " + f.Detail)
 		}
-		return limits(account)
+		if full := health.Account(&account); len(full) > 0 {
+			return failed(errors.New(strings.Join(full, ", ")), "delete what is needed no more, or have the account's limits raised")
+		}
+		return passed("")
 	})
 	for _, name := range x.wants.Streams {
 		x.check("stream", name, func(ctx context.Context) Finding { return x.stream(ctx, name) })
@@ -114,25 +117,6 @@ func near(all []string, what string, used, limit int64) []string {
 		all = append(all, fmt.Sprintf("%d of %d %s", used, limit, what))
 	}
 	return all
-}
-
-// limits tells which limits of the account are nearly reached.
-func limits(account jetstream.AccountInfo) Finding {
-	var full []string
-	tiers := maps.Clone(account.Tiers)
-	if tiers == nil {
-		tiers = map[string]jetstream.Tier{"all": account.Tier}
-	}
-	for name, t := range tiers {
-		full = near(full, "bytes of memory for "+name, int64(max(t.Memory, t.ReservedMemory)), t.Limits.MaxMemory)
-		full = near(full, "bytes of storage for "+name, int64(max(t.Store, t.ReservedStore)), t.Limits.MaxStore)
-		full = near(full, "streams for "+name, int64(t.Streams), int64(t.Limits.MaxStreams))
-		full = near(full, "consumers for "+name, int64(t.Consumers), int64(t.Limits.MaxConsumers))
-	}
-	if len(full) > 0 {
-		return failed(errors.New(strings.Join(full, ", ")), "delete what is needed no more, or have the account's limits raised")
-	}
-	return passed("")
 }
 
 func (x *examination) stream(ctx context.Context, name string) Finding {

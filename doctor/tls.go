@@ -11,10 +11,8 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/health"
 )
-
-// expiring is how long before its end a certificate is to be renewed.
-const expiring = 7 * 24 * time.Hour
 
 // encryption tells of the TLS of a connection, or without one, that it got past TLS.
 func (x *examination) encryption(client *nats.Client) Finding {
@@ -38,7 +36,7 @@ func (x *examination) encryption(client *nats.Client) Finding {
 }
 
 func ending(whose string, c *x509.Certificate) error {
-	if left := time.Until(c.NotAfter); left < expiring {
+	if left := time.Until(c.NotAfter); left < health.EndsSoon {
 		return fmt.Errorf("%s certificate ends in %v", whose, left.Round(time.Minute))
 	}
 	return nil

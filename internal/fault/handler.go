@@ -54,7 +54,7 @@ func Attrs(err error) (attrs []any) {
 }
 
 // Answered is the error of a handler whose caller was answered with an error.
-type Answered struct {
+type Answered struct { //nolint:errname // it tells of the answer
 	Told  string // what the caller knows
 	Cause error  // what it does not know; nil when it knows all
 }

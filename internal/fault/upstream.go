@@ -94,7 +94,7 @@ var upstreamClasses = map[Class][]error{
 		jetstream.ErrMsgAlreadyAckd, jetstream.ErrNotJSMessage, jetstream.ErrMsgNotBound, jetstream.ErrMsgNoReply, jetstream.ErrBadBucket,
 		jetstream.ErrConsumerAlreadyConsuming, jetstream.ErrConsumerHasActiveSubscription, jetstream.ErrOrderConsumerUsedAsFetch,
 		jetstream.ErrOrderConsumerUsedAsConsume, jetstream.ErrOrderedConsumerConcurrentRequests, jetstream.ErrOrderedConsumerNotCreated,
-		jetstream.ErrConnectionClosed, jetstream.ErrJetStreamPublisherClosed,
+		jetstream.ErrConnectionClosed, jetstream.ErrJetStreamPublisherClosed, fs.ErrClosed,
 	},
 	{PermissionDenied, 0}: {fs.ErrPermission},
 	{Unavailable, again}: {
