@@ -276,7 +276,9 @@ func TestClientPrintsNoSecret(t *testing.T) {
 	url := strings.Replace(s.URL(), "nats://", "nats://user:canary@", 1)
 	var log logBuffer
 	var events eventLog
-	client := connect(t, s, func(c *nats.Config) { c.URLs, c.Consul.Token = []string{url}, "canary" },
+	client := connect(t, s, func(c *nats.Config) {
+		c.URLs, c.Username, c.Password, c.Consul.Token = []string{url}, "", "", "canary"
+	},
 		nats.WithLogger(log.logger()), nats.WithEventHandler(events.handle))
 	cfg := client.Config()
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x"} {

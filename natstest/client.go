@@ -18,7 +18,7 @@ import (
 const closeTimeout = time.Second
 
 // Connect returns a client of s, which is closed when the test ends. It logs in with what [WithUser] or [WithToken]
-// say, trusts the certificate of [WithTLS], has JetStream where the server has, and reconnects within a tenth of a
+// say, trusts the certificate of [WithTLS], has JetStream enabled, and reconnects within a tenth of a
 // second. Change, when it is not nil, may change that, and set the URL of a [Proxy].
 //
 // Connect fails the test when there is no connection.
@@ -28,7 +28,7 @@ func Connect(tb testing.TB, s *Server, change func(*nats.Config), opts ...nats.O
 	cfg := &nats.Config{
 		URLs:     []string{s.url},
 		Username: s.access.user, Password: s.access.password, Token: s.access.token, TLSCA: s.access.caFile,
-		JetStreamEnabled: s.access.jetStream,
+		JetStreamEnabled: true,
 		ReconnectWait:    20 * time.Millisecond, ReconnectMaxWait: 100 * time.Millisecond,
 	}
 	s.mu.RUnlock()

@@ -29,6 +29,9 @@ func testGreet(t *testing.T) {
 	}
 
 	srv.Restart() // does the service survive that?
+	if err := client.Ping(t.Context()); err != nil { // a request on its way at the break would wait for its answer
+		t.Fatal(err)
+	}
 
 	reply, err := client.Request(t.Context(), "greet", []byte("gopher"), 10*time.Second)
 	if err != nil {
