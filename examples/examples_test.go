@@ -134,7 +134,7 @@ func TestExamples(t *testing.T) {
 	})
 	t.Run("doctor", func(t *testing.T) {
 		t.Parallel()
-		cmd := command(t.Context(), filepath.Join(bin, "doctor"), "ISA_CLOUD_NATS_URLS="+natstest.RunServer(t).URL())
+		cmd := command(t.Context(), filepath.Join(bin, "doctor"), "ISA_CLOUD_NATS_USE_CONSUL=true", "ISA_CLOUD_NATS_URLS="+natstest.RunServer(t).URL())
 		cmd.Args = append(cmd.Args, "-config", "configs/sdk/nats.yaml", "-publish", "orders.created", "-streams", "ORDERS")
 		output, err := cmd.CombinedOutput()
 		var exit *exec.ExitError
