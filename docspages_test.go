@@ -196,7 +196,7 @@ func TestDocsQuoteTexts(t *testing.T) {
 		quoted := regexp.MustCompile("(?m)^- \\*\\*`(.+?)`\\*\\*").FindAllStringSubmatch(docText(t, page), -1)
 		assert.Greater(t, len(quoted), 10, page)
 		for _, m := range quoted {
-			assert.True(t, strings.Contains(source.String(), m[1]), "%s: nothing says %q", page, m[1])
+			assert.Contains(t, source.String(), m[1], "%s: nothing says %q", page, m[1])
 		}
 	}
 }

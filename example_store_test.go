@@ -96,15 +96,14 @@ func ExampleKeyValue_Watch() {
 		return
 	}
 	for entry := range watcher.Updates() {
-		switch {
-		case entry == nil:
+		if entry == nil {
 			fmt.Println("that is all for now")
 			exampleSet(kv, "feature.b", "on")
-		default:
-			fmt.Printf("%s = %s\n", entry.Key(), entry.Value())
-			if entry.Key() == "feature.b" {
-				_ = watcher.Stop()
-			}
+			continue
+		}
+		fmt.Printf("%s = %s\n", entry.Key(), entry.Value())
+		if entry.Key() == "feature.b" {
+			_ = watcher.Stop()
 		}
 	}
 	// Output:

@@ -28,7 +28,7 @@ func testGreet(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	srv.Restart() // does the service survive that?
+	srv.Restart()                                    // does the service survive that?
 	if err := client.Ping(t.Context()); err != nil { // a request on its way at the break would wait for its answer
 		t.Fatal(err)
 	}
