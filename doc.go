@@ -47,8 +47,10 @@
 //
 // [Client.Request] returns the first answer. The errors tell what may be done next: after
 // [ErrNoResponders] and [ErrNotConnected] nobody has handled the request, after [ErrTimeout] and
-// [ErrConnectionLost] somebody may have. The other side answers with [Message.Respond],
-// [Message.RespondMsg] or [Message.RespondError].
+// [ErrConnectionLost] somebody may have. A service that refuses is a [ServiceError]. The other side is
+// [Client.HandleRequests], whose callers are answered whatever a handler does, and [Client.AddService],
+// which others find; [Message.Respond] and its kin answer by hand. [JSONRequest] and [RequestJSON] are
+// typed, and [Client.RequestMany] gathers many answers.
 //
 // # JetStream
 //

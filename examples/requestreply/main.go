@@ -7,15 +7,12 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/examples/internal/local"
@@ -60,7 +57,7 @@ func run() (err error) {
 
 	// Instances of a service share a queue group, so that one of them answers.
 	for range 2 {
-		if _, err := client.QueueSubscribe(ctx, service, "price-service", answer); err != nil {
+		if _, err := client.HandleRequests(ctx, service, "price-service", nats.JSONRequest(answer)); err != nil {
 			return err
 		}
 	}
@@ -84,37 +81,15 @@ func run() (err error) {
 }
 
 // answer is the service's side.
-func answer(msg *nats.Message) error {
-	var request priceRequest
-	if err := msg.DecodeJSON(&request); err != nil {
-		return msg.RespondError(400, err.Error())
-	}
+func answer(_ context.Context, request priceRequest) (priceResponse, error) {
 	if request.Product != "apple" {
-		return msg.RespondError(404, "no such product: "+request.Product)
+		return priceResponse{}, &nats.ServiceError{Code: 404, Description: "no such product: " + request.Product}
 	}
-	data, err := json.Marshal(priceResponse{Cents: 30 * request.Quantity})
-	if err != nil {
-		return err
-	}
-	return msg.Respond(data)
+	return priceResponse{Cents: 30 * request.Quantity}, nil
 }
 
 // price is the caller's side.
 func price(ctx context.Context, client *nats.Client, subject, product string) (int, error) {
-	data, err := json.Marshal(priceRequest{Product: product, Quantity: 5})
-	if err != nil {
-		return 0, err
-	}
-	msg, err := client.Request(ctx, subject, data, 2*time.Second)
-	if err != nil {
-		return 0, err
-	}
-	if code := msg.Header.Get(micro.ErrorCodeHeader); code != "" {
-		return 0, fmt.Errorf("%s: %s", code, msg.Header.Get(micro.ErrorHeader))
-	}
-	var response priceResponse
-	if err := msg.DecodeJSON(&response); err != nil {
-		return 0, err
-	}
-	return response.Cents, nil
+	response, err := nats.RequestJSON[priceResponse](ctx, client, subject, priceRequest{Product: product, Quantity: 5}, 2*time.Second)
+	return response.Cents, err
 }
