@@ -95,7 +95,8 @@ func TestRequestMany(t *testing.T) {
 		cancel()
 	}
 	assert.Equal(t, 1, got, "it ends at once")
-	for range client.RequestMany(ctx, "count", nil) {
+	for _, err := range client.RequestMany(ctx, "count", nil) {
+		require.NoError(t, err)
 		break
 	}
 	_, err = client.Request(ctx, "all", nil, patience)

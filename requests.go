@@ -48,7 +48,7 @@ func (e *ServiceError) Error() string {
 
 // Is tells whether target is a *ServiceError of the same Code and, unless it has none, Description.
 func (e *ServiceError) Is(target error) bool {
-	t, ok := target.(*ServiceError) //nolint:errorlint // errors.Is asks for each of the chain
+	t, ok := target.(*ServiceError)
 	return ok && e != nil && t != nil && e.Code == t.Code && (t.Description == "" || t.Description == e.Description)
 }
 
@@ -171,7 +171,7 @@ func answerTo(err error) *ServiceError {
 // respondError answers with e, and with less of it where that cannot be sent.
 func (m *Message) respondError(e *ServiceError, respond func(*Message) error) (err error) {
 	for _, e := range []ServiceError{*e, {e.Code, e.Description, nil, e.Header}, {e.Code, e.Description, nil, nil}, {Code: e.Code}} {
-		header := natsgo.Header(maps.Clone(e.Header))
+		header := maps.Clone(e.Header)
 		if header == nil {
 			header = make(natsgo.Header, 2)
 		}
