@@ -16,7 +16,7 @@ FAST      = $$($(GO) list $(PKG) | grep -v /internal/faults)
 RUN       = $(if $(T),-run '$(T)')
 
 .DEFAULT_GOAL := help
-.PHONY: help test race faults lint fmt vet deps check bench examples consul fuzz cover weight clean
+.PHONY: help test race faults lint fmt vet deps check bench examples consul fuzz cover docs weight clean
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,11 @@ fuzz: ## fuzz each fuzz target for FUZZTIME
 cover: ## print the test coverage of the library
 	$(GO) test -coverprofile=coverage.out -coverpkg=$$(echo $(LIBRARY) | tr ' ' ,) $(LIBRARY)
 	$(GO) tool cover -func=coverage.out | tail -n 1
+
+docs: ## check the pages: code, links, names, and the diagrams, for which it needs node and npm
+	$(GO) test -count=1 -run TestDocs .
+	npm ci --prefix tools/docs --ignore-scripts --no-audit --no-fund
+	node tools/docs/diagrams.mjs docs/*.md docs/zh/*.md
 
 weight: ## print what a program takes on with this package
 	tools/weight.sh
