@@ -55,8 +55,10 @@
 // # JetStream
 //
 // [Client.CreateStream], [Client.GetStreamInfo], [Client.CreateConsumer] and their kin manage streams
-// and consumers with upstream's configurations. A consumer with a name is durable.
-// [Client.PublishToStream] returns when the message is stored.
+// and consumers with upstream's configurations; [Client.EnsureStream] and [Client.EnsureConsumer] adapt what
+// is there, and delete nothing by accident. A consumer with a name is durable. [Client.PublishToStream]
+// returns when the message is stored, once. [Client.PublishAsync], [Client.PublishBatch] and
+// [Client.PublishSeq] have many in flight, and [Client.PublishAtomic] stores all or none.
 //
 //	messages, err := client.PullMessages(ctx, "ORDERS", "order-processor", 100)
 //	if err != nil {
