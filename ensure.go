@@ -93,7 +93,7 @@ type ensured[H, C any] struct {
 	look, create    func(context.Context, jetstream.JetStream) (H, error)
 	change          func(context.Context, jetstream.JetStream, C) (H, error)
 	compare         func(H) (C, []drift.Difference)
-	about           func(H) (metadata map[string]string, cluster *jetstream.ClusterInfo)
+	about           func(H) (metadata map[string]string, replicas int, cluster *jetstream.ClusterInfo)
 	missing, exists error
 	differs         DriftError // all but the differences
 }
@@ -119,7 +119,7 @@ func ensure[H, C any](ctx context.Context, c *Client, set ensureOptions, e ensur
 		case creates:
 			return e.settle(ctx, c, set, live)
 		}
-		metadata, _ := e.about(live)
+		metadata, _, _ := e.about(live)
 		if set.outdated(metadata) {
 			c.log.Info("a newer release has configured it; left as it is", "target", e.differs.target())
 			return live, nil
@@ -147,13 +147,15 @@ func ensure[H, C any](ctx context.Context, c *Client, set ensureOptions, e ensur
 // settle waits until the server is done with live, or says that it is not.
 func (e *ensured[H, C]) settle(ctx context.Context, c *Client, set ensureOptions, live H) (H, error) {
 	for {
-		_, cluster := e.about(live)
-		if cluster == nil || cluster.Desired == nil {
-			return live, nil
-		}
+		_, replicas, cluster := e.about(live)
 		state := "begun"
-		if status := cluster.Desired.Status; status != nil {
-			state = status.Description
+		switch {
+		case cluster == nil:
+			return live, nil
+		case cluster.Desired == nil && 1+len(cluster.Replicas) >= replicas: // a server that has just begun may tell of neither
+			return live, nil
+		case cluster.Desired != nil && cluster.Desired.Status != nil:
+			state = cluster.Desired.Status.Description
 		}
 		if !set.settled {
 			c.log.Info("the server goes on placing the replicas", "target", e.differs.target(), "state", state)
@@ -184,8 +186,8 @@ func ensuredStream(
 			return js.UpdateStream(ctx, cfg)
 		},
 		compare: func(s jetstream.Stream) (jetstream.StreamConfig, []drift.Difference) { return compare(s.CachedInfo()) },
-		about: func(s jetstream.Stream) (map[string]string, *jetstream.ClusterInfo) {
-			return s.CachedInfo().Config.Metadata, s.CachedInfo().Cluster
+		about: func(s jetstream.Stream) (map[string]string, int, *jetstream.ClusterInfo) {
+			return s.CachedInfo().Config.Metadata, s.CachedInfo().Config.Replicas, s.CachedInfo().Cluster
 		},
 		missing: jetstream.ErrStreamNotFound, exists: jetstream.ErrStreamNameAlreadyInUse,
 		differs: differs,
@@ -262,8 +264,8 @@ func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstre
 		compare: func(live jetstream.Consumer) (jetstream.ConsumerConfig, []drift.Difference) {
 			return drift.Consumer(live.CachedInfo().Config, want)
 		},
-		about: func(live jetstream.Consumer) (map[string]string, *jetstream.ClusterInfo) {
-			return live.CachedInfo().Config.Metadata, live.CachedInfo().Cluster
+		about: func(live jetstream.Consumer) (map[string]string, int, *jetstream.ClusterInfo) {
+			return live.CachedInfo().Config.Metadata, live.CachedInfo().Config.Replicas, live.CachedInfo().Cluster
 		},
 		missing: jetstream.ErrConsumerNotFound, exists: jetstream.ErrConsumerExists,
 		differs: DriftError{Stream: stream, Consumer: want.Name},
