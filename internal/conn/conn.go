@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -221,7 +222,12 @@ func (c *Conn) TLSConnectionState() (tls.ConnectionState, error) {
 	if l == nil || !up {
 		return tls.ConnectionState{}, natsgo.ErrDisconnected
 	}
-	if l.websocket != nil { // where TLS is nats.go's
+	if l.websocket != nil { // where TLS is nats.go's, behind its lock
+		pass, ok := c.enterNow(0)
+		if !ok {
+			return tls.ConnectionState{}, cmp.Or(c.Congestion(0), natsgo.ErrDisconnected)
+		}
+		defer pass.Leave()
 		return c.nc.TLSConnectionState()
 	}
 	if secure, ok := l.Conn.(*tls.Conn); ok {
