@@ -29,7 +29,8 @@ type order struct {
 // Whatever becomes of a request, its caller is told at once, and of what only concerns the service nothing.
 func TestRequestsAlwaysEnd(t *testing.T) {
 	t.Parallel()
-	const timeout, soon = 5 * time.Second, 500 * time.Millisecond
+	const timeout = 20 * time.Second
+	const soon = timeout / 10
 	events, log := &eventLog{}, &logBuffer{}
 	s := natstest.RunServer(t)
 	service := connect(t, s, nil, nats.WithEventHandler(events.handle), nats.WithLogger(log.logger()))

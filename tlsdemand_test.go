@@ -199,9 +199,13 @@ func TestNoCredentialsWithoutTLSLater(t *testing.T) {
 		"the tap hears what is not protected": {change: func(_ *testing.T, _ *nats.Client, n *naming, p *tap) { n.changes <- []string{"nats://" + p.address} }, hears: true},
 		"discovery names tls://":              {change: func(_ *testing.T, _ *nats.Client, n *naming, p *tap) { n.changes <- []string{"tls://" + p.address} }},
 		"discovery names TLS://":              {change: func(_ *testing.T, _ *nats.Client, n *naming, p *tap) { n.changes <- []string{"TLS://" + p.address} }},
-		"discovery changes nats to tls": {change: func(_ *testing.T, _ *nats.Client, n *naming, p *tap) {
+		"discovery changes nats to tls": {change: func(t *testing.T, client *nats.Client, n *naming, p *tap) {
 			n.changes <- []string{n.first[0], "nats://" + p.address}
 			n.changes <- []string{"tls://" + p.address}
+			eventually(t, "it has taken effect", func() bool {
+				pool := client.Conn().ServerPool()
+				return len(pool) == 1 && pool[0].URL.Scheme == "tls"
+			})
 		}},
 		"discovery names tls:// beside others": {change: func(_ *testing.T, _ *nats.Client, n *naming, p *tap) {
 			n.changes <- []string{"nats://127.0.0.1:1", "tls://" + p.address}
