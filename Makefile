@@ -23,7 +23,7 @@ help: ## print this help
 	@echo "  variables: T=TestName PKG=./natstest ROUNDS=5 BENCH=Publish FUZZTIME=20s"
 
 test: ## run the tests (under two minutes), and tell which were skipped
-	$(GO) test -json -parallel 16 $(RUN) $(FAST) | $(GO) run ./tools/skipped
+	$(GO) test -json -parallel 14 $(RUN) $(FAST) | $(GO) run ./tools/skipped
 
 race: ## run the tests under the race detector
 	$(GO) test -race -parallel 6 $(RUN) $(FAST)

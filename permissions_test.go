@@ -31,7 +31,7 @@ const permissionsPage = "docs/permissions.md"
 type capability struct {
 	prepare func(ctx context.Context, admin *nats.Client) error // what somebody else has made
 	use     func(ctx context.Context, client, admin *nats.Client) error
-	denied  string // on a busy machine: what it can do without, as the page says
+	denied  string // for a message that is held for long: what it can do without, as the page says
 }
 
 func orders(ctx context.Context, admin *nats.Client) error {
@@ -464,9 +464,10 @@ func checkRights(t *testing.T, conf string, can capability, domain, in string, f
 	assert.NoError(t, can.use(ctx, client, admin), "domain %q in %q", domain, in)
 	require.NoError(t, client.Close())
 	log.mu.Lock()
-	if can.denied != "" {
-		log.denied = slices.DeleteFunc(log.denied, func(line string) bool { return strings.Contains(line, can.denied) })
-	}
+	log.denied = slices.DeleteFunc(log.denied, func(line string) bool {
+		// Where an acknowledgement takes its time, its stream is looked for.
+		return can.denied != "" && strings.Contains(line, can.denied) || strings.Contains(line, "STREAM.NAMES")
+	})
 	assert.Empty(t, log.denied, "domain %q in %q", domain, in)
 	log.mu.Unlock()
 	if domain != "" && domain == in { // the server has traced the subjects that it maps to its own
