@@ -327,3 +327,25 @@ func TestCopiesOverAWideLink(t *testing.T) {
 	})
 	assert.Len(t, deadLettersOf(t, near, "ORDERS_DLQ"), 1)
 }
+
+// A copy may be back before the server's word that it is stored: it is no second delivery of the original.
+func TestParkedIsBackAtOnce(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	near, client := connect(t, s, nil), connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	const messages = 20
+	newStream(t, near, messages+1)
+	smallConsumer(t, near, false)
+	proxy.Delay(20 * time.Millisecond) // longer than the pause before the next try
+	var handled atomic.Int32
+	consumption := consume(t, client, func(msg *nats.Message) error {
+		if meta, err := msg.Metadata(); err == nil && meta.NumDelivered == 1 {
+			return nats.RetryAfter(errPoison, time.Millisecond)
+		}
+		handled.Add(1)
+		return nil
+	}, nats.WithRetryStream())
+	eventually(t, "all are handled", func() bool { return handled.Load() == messages })
+	assert.NotZero(t, consumption.Stats().Parked)
+}

@@ -239,10 +239,12 @@ func (ps *pullSession) key(d *Delivery) string {
 }
 
 // twin returns a held message that the server has delivered once more, because its deadline passed
-// while the connection was down.
+// while the connection was down. An original whose copy in the retry stream is back before its worker has heard
+// that it is stored is none.
 func (l *heldList) twin(again *Delivery) *Delivery {
 	for d := l.root.next; d != &l.root; d = d.next {
-		if d.Sequence == again.Sequence && d.stored == again.stored && !d.expired && !d.Token.Taken() {
+		copied := again.from.side && !d.from.side
+		if d.Sequence == again.Sequence && d.stored == again.stored && !copied && !d.expired && !d.Token.Taken() {
 			return d
 		}
 	}
