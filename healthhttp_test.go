@@ -184,8 +184,8 @@ func TestHealthWarnings(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	soon := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(6 * 24 * time.Hour) }
-	ca.issue(t, "server", soon)
-	ca.issue(t, "client", soon)
+	ca.Issue(t, "server", soon)
+	ca.Issue(t, "client", soon)
 	s := natstest.RunServer(t, ca.demand(t))
 	account, err := s.Embedded().LookupAccount(server.DEFAULT_GLOBAL_ACCOUNT)
 	require.NoError(t, err)
@@ -194,7 +194,7 @@ func TestHealthWarnings(t *testing.T) {
 	}))
 	var log logBuffer
 	client := connect(t, s, func(c *nats.Config) {
-		c.TLSCA, c.TLSCert, c.TLSKey = ca.path("ca.pem"), ca.path("client.pem"), ca.path("client-key.pem")
+		c.TLSCA, c.TLSCert, c.TLSKey = ca.Path("ca.pem"), ca.Path("client.pem"), ca.Path("client-key.pem")
 	}, nats.WithLogger(log.logger()))
 	newStream(t, client, 0)
 	wanted := []string{`the server's TLS certificate "CN=server" ends at`, `the client's TLS certificate "CN=client" ends at`, "the account uses 100 % of its streams: 1 of 1"}

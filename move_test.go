@@ -129,24 +129,24 @@ func TestHealthyConnectionIsNotLeftForLess(t *testing.T) {
 func TestTLSReloadKeepsTheConnection(t *testing.T) {
 	t.Parallel()
 	ca, stranger := newAuthority(t), newAuthority(t)
-	ca.issue(t, "server", nil)
-	ca.issue(t, "client", nil)
+	ca.Issue(t, "server", nil)
+	ca.Issue(t, "client", nil)
 	s := natstest.RunServer(t, ca.demand(t))
 	events := &eventLog{}
 	client := connect(t, s, func(c *nats.Config) {
-		c.TLSCA, c.TLSCert, c.TLSKey = ca.path("ca.pem"), ca.path("client.pem"), ca.path("client-key.pem")
+		c.TLSCA, c.TLSCert, c.TLSKey = ca.Path("ca.pem"), ca.Path("client.pem"), ca.Path("client-key.pem")
 		c.TLSReload = 10 * time.Millisecond
 	}, nats.WithEventHandler(events.handle))
-	stranger.issue(t, "client", nil)
+	stranger.Issue(t, "client", nil)
 	for _, file := range []string{"client-key.pem", "client.pem"} {
-		content, err := os.ReadFile(stranger.path(file))
+		content, err := os.ReadFile(stranger.Path(file))
 		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(ca.path(file), content, 0o600))
+		require.NoError(t, os.WriteFile(ca.Path(file), content, 0o600))
 	}
 	eventually(t, "it is told", func() bool { return len(events.of(nats.EventAsyncError)) > 0 })
 	require.NoError(t, client.Ping(within(t, patience)))
 	assert.Zero(t, client.Conn().Stats().Reconnects)
-	ca.issue(t, "client", nil)
+	ca.Issue(t, "client", nil)
 	eventually(t, "a good one is used", func() bool { return client.Conn().Stats().Reconnects == 1 && client.IsConnected() })
 }
 

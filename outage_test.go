@@ -104,15 +104,15 @@ func TestFailWhenDisconnected(t *testing.T) {
 func TestTLSFailureOnReconnectIsTold(t *testing.T) {
 	t.Parallel()
 	ca, other := newAuthority(t), newAuthority(t)
-	for _, a := range []*authority{ca, other} {
-		a.issue(t, "server", nil)
-		a.issue(t, "client", nil)
+	for _, a := range []authority{ca, other} {
+		a.Issue(t, "server", nil)
+		a.Issue(t, "client", nil)
 	}
 	s := natstest.RunServer(t, ca.demand(t))
 	var events eventLog
 	var log logBuffer
 	client := connect(t, s, func(c *nats.Config) {
-		c.TLSCA, c.TLSCert, c.TLSKey = ca.path("ca.pem"), ca.path("client.pem"), ca.path("client-key.pem")
+		c.TLSCA, c.TLSCert, c.TLSKey = ca.Path("ca.pem"), ca.Path("client.pem"), ca.Path("client-key.pem")
 	}, nats.WithEventHandler(events.handle), nats.WithLogger(log.logger()))
 	s.Restart(other.demand(t))
 	var unknown x509.UnknownAuthorityError

@@ -61,9 +61,9 @@ func (p *tap) heard() string {
 }
 
 // gossip is a server behind TLS that names others to its clients, and then is gone for good.
-func gossip(t testing.TB, ca *authority, others ...string) string {
+func gossip(t testing.TB, ca authority, others ...string) string {
 	t.Helper()
-	pair, err := tls.LoadX509KeyPair(ca.path("server.pem"), ca.path("server-key.pem"))
+	pair, err := tls.LoadX509KeyPair(ca.Path("server.pem"), ca.Path("server-key.pem"))
 	require.NoError(t, err)
 	var served atomic.Bool
 	return listen(t, func(conn net.Conn) {
@@ -92,9 +92,9 @@ func gossip(t testing.TB, ca *authority, others ...string) string {
 }
 
 // offer makes a server demand TLS, and no certificate.
-func (a *authority) offer(t testing.TB) natstest.Option {
+func (a authority) offer(t testing.TB) natstest.Option {
 	t.Helper()
-	pair, err := tls.LoadX509KeyPair(a.path("server.pem"), a.path("server-key.pem"))
+	pair, err := tls.LoadX509KeyPair(a.Path("server.pem"), a.Path("server-key.pem"))
 	require.NoError(t, err)
 	return natstest.WithConfig(func(o *server.Options) {
 		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
@@ -126,7 +126,7 @@ func (n *naming) Watch(ctx context.Context, update func([]string)) error {
 func TestNoCredentialsWithoutTLS(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	ca.issue(t, "server", nil)
+	ca.Issue(t, "server", nil)
 	with := func(urls ...string) nats.Config {
 		return nats.Config{
 			URLs: urls, Username: "u", Password: "hunter2", Timeout: time.Second,
@@ -144,12 +144,12 @@ func TestNoCredentialsWithoutTLS(t *testing.T) {
 		"wss://":                 {url: "wss://%s"},
 		"WSS://":                 {url: "WSS://%s"},
 		"tls_enabled":            {url: "nats://%s", change: func(c *nats.Config) { c.TLSEnabled = true }},
-		"tls_ca":                 {url: "%s", change: func(c *nats.Config) { c.TLSCA = ca.path("ca.pem") }},
+		"tls_ca":                 {url: "%s", change: func(c *nats.Config) { c.TLSCA = ca.Path("ca.pem") }},
 		"tls_server_name":        {url: "nats://%s", change: func(c *nats.Config) { c.TLSServerName = "nats.test" }},
 		"tls_handshake_first":    {url: "nats://%s", change: func(c *nats.Config) { c.TLSHandshakeFirst = true }},
 		"WithTLSConfig":          {url: "nats://%s", opts: []nats.Option{nats.WithTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12})}},
 		"natsgo.Secure":          {url: "nats://%s", opts: []nats.Option{nats.WithNATSOptions(natsgo.Secure())}},
-		"natsgo.RootCAs":         {url: "nats://%s", opts: []nats.Option{nats.WithNATSOptions(natsgo.RootCAs(ca.path("ca.pem")))}},
+		"natsgo.RootCAs":         {url: "nats://%s", opts: []nats.Option{nats.WithNATSOptions(natsgo.RootCAs(ca.Path("ca.pem")))}},
 		"tls:// of another":      {url: "nats://%s", change: func(c *nats.Config) { c.URLs = append(c.URLs, "tls://127.0.0.1:1") }},
 		"TLS:// of another":      {url: "nats://%s", change: func(c *nats.Config) { c.URLs = append([]string{"TLS://127.0.0.1:1"}, c.URLs...) }},
 		"user in the URL":        {url: "tls://u:hunter2@%s", change: func(c *nats.Config) { c.Username, c.Password = "", "" }},
@@ -190,7 +190,7 @@ func TestNoCredentialsWithoutTLS(t *testing.T) {
 func TestNoCredentialsWithoutTLSLater(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	ca.issue(t, "server", nil)
+	ca.Issue(t, "server", nil)
 	for name, c := range map[string]struct {
 		tls    bool                                                       // of the first server
 		change func(t *testing.T, client *nats.Client, n *naming, p *tap) // after the connection stands
@@ -233,7 +233,7 @@ func TestNoCredentialsWithoutTLSLater(t *testing.T) {
 			client := connect(t, s, func(cfg *nats.Config) {
 				cfg.Username, cfg.Password = "u", "hunter2"
 				if c.tls {
-					cfg.TLSCA = ca.path("ca.pem")
+					cfg.TLSCA = ca.Path("ca.pem")
 				}
 			}, nats.WithResolver(n))
 			c.change(t, client, n, p)
@@ -252,7 +252,7 @@ func TestNoCredentialsWithoutTLSLater(t *testing.T) {
 func TestNoCredentialsWithoutTLSToGossiped(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	ca.issue(t, "server", nil)
+	ca.Issue(t, "server", nil)
 	for name, c := range map[string]struct {
 		discovered bool // the tls:// server is known from discovery alone
 	}{
@@ -267,7 +267,7 @@ func TestNoCredentialsWithoutTLSToGossiped(t *testing.T) {
 				URLs: []string{url}, Username: "u", Password: "hunter2",
 				ReconnectWait: 10 * time.Millisecond, ReconnectMaxWait: 20 * time.Millisecond,
 			}
-			opts := []nats.Option{nats.WithNATSOptions(natsgo.RootCAs(ca.path("ca.pem")))}
+			opts := []nats.Option{nats.WithNATSOptions(natsgo.RootCAs(ca.Path("ca.pem")))}
 			if c.discovered {
 				cfg.URLs = []string{"nats://127.0.0.1:1"}
 				opts = append(opts, nats.WithResolver(fixedServers{url}))

@@ -58,8 +58,8 @@ func restricted(t *testing.T, permissions *server.Permissions) *nats.Config {
 }
 
 // withTLS is a server with the authority's certificate "server".
-func withTLS(t *testing.T, a *authority, change func(*server.Options)) *nats.Config {
-	pair, err := tls.LoadX509KeyPair(a.path("server.pem"), a.path("server-key.pem"))
+func withTLS(t *testing.T, a authority, change func(*server.Options)) *nats.Config {
+	pair, err := tls.LoadX509KeyPair(a.Path("server.pem"), a.Path("server-key.pem"))
 	require.NoError(t, err)
 	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
 		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
@@ -72,7 +72,7 @@ func withTLS(t *testing.T, a *authority, change func(*server.Options)) *nats.Con
 	if url := s.Embedded().WebsocketURL(); strings.HasPrefix(url, "wss://") {
 		cfg = config(url)
 	}
-	cfg.TLSCA = a.path("ca.pem")
+	cfg.TLSCA = a.Path("ca.pem")
 	return cfg
 }
 
@@ -118,29 +118,29 @@ func TestBroken(t *testing.T) {
 		}},
 		"expired certificate": {check: "tls", detail: "expired", remedy: "have the server's certificate renewed", setUp: func(t *testing.T) (*nats.Config, doctor.Wants) {
 			a := newAuthority(t)
-			a.issue(t, "server", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+			a.Issue(t, "server", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
 			return withTLS(t, a, nil), doctor.Wants{}
 		}},
 		"certificate that ends soon": {check: "tls", detail: "ends in", remedy: "have the server's certificate renewed", setUp: func(t *testing.T) (*nats.Config, doctor.Wants) {
 			a := newAuthority(t)
-			a.issue(t, "server", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(24 * time.Hour) })
+			a.Issue(t, "server", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(24 * time.Hour) })
 			return withTLS(t, a, nil), doctor.Wants{}
 		}},
 		"wrong host name": {check: "tls", detail: "cannot validate certificate for 127.0.0.1", remedy: "tls_server_name: nats.test", setUp: func(t *testing.T) (*nats.Config, doctor.Wants) {
 			a := newAuthority(t)
-			a.issue(t, "server", func(c *x509.Certificate) { c.IPAddresses = nil })
+			a.Issue(t, "server", func(c *x509.Certificate) { c.IPAddresses = nil })
 			return withTLS(t, a, nil), doctor.Wants{}
 		}},
 		"unknown authority": {check: "tls", detail: "unknown authority", remedy: "tls_ca", setUp: func(t *testing.T) (*nats.Config, doctor.Wants) {
 			a := newAuthority(t)
-			a.issue(t, "server", nil)
+			a.Issue(t, "server", nil)
 			cfg := withTLS(t, a, nil)
-			cfg.TLSCA = newAuthority(t).path("ca.pem")
+			cfg.TLSCA = newAuthority(t).Path("ca.pem")
 			return cfg, doctor.Wants{}
 		}},
 		"TLS that is not configured": {check: "tls", detail: "unknown authority", remedy: "tls_ca", setUp: func(t *testing.T) (*nats.Config, doctor.Wants) {
 			a := newAuthority(t)
-			a.issue(t, "server", nil)
+			a.Issue(t, "server", nil)
 			cfg := withTLS(t, a, nil)
 			cfg.TLSCA = ""
 			return cfg, doctor.Wants{}
@@ -157,22 +157,22 @@ func TestBroken(t *testing.T) {
 		}},
 		"TLS first that is not configured": {check: "greeting", detail: "no INFO", remedy: "set tls_handshake_first", setUp: func(t *testing.T) (*nats.Config, doctor.Wants) {
 			a := newAuthority(t)
-			a.issue(t, "server", nil)
+			a.Issue(t, "server", nil)
 			cfg := withTLS(t, a, func(o *server.Options) { o.TLSHandshakeFirst = true })
 			cfg.DialTimeout = 500 * time.Millisecond
 			return cfg, doctor.Wants{}
 		}},
 		"no client certificate": {check: "tls", detail: "certificate required", remedy: "tls_cert", setUp: func(t *testing.T) (*nats.Config, doctor.Wants) {
 			a := newAuthority(t)
-			a.issue(t, "server", nil)
+			a.Issue(t, "server", nil)
 			return withTLS(t, a, a.demandClients), doctor.Wants{}
 		}},
 		"foreign client certificate": {check: "tls", detail: "remote error", remedy: "tls_cert", setUp: func(t *testing.T) (*nats.Config, doctor.Wants) {
 			a, other := newAuthority(t), newAuthority(t)
-			a.issue(t, "server", nil)
-			other.issue(t, "client", nil)
+			a.Issue(t, "server", nil)
+			other.Issue(t, "client", nil)
 			cfg := withTLS(t, a, a.demandClients)
-			cfg.TLSCert, cfg.TLSKey = other.path("client.pem"), other.path("client-key.pem")
+			cfg.TLSCert, cfg.TLSKey = other.Path("client.pem"), other.Path("client-key.pem")
 			return cfg, doctor.Wants{}
 		}},
 		"no JetStream": {check: "jetstream", detail: "no responders", remedy: "enable JetStream", setUp: func(t *testing.T) (*nats.Config, doctor.Wants) {
@@ -398,7 +398,7 @@ func fill(t *testing.T, cfg *nats.Config) *nats.Client {
 func TestWebsocket(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	a.issue(t, "server", nil)
+	a.Issue(t, "server", nil)
 	cfg := withTLS(t, a, func(o *server.Options) {
 		o.Websocket.Host, o.Websocket.Port, o.Websocket.TLSConfig = "127.0.0.1", -1, o.TLSConfig
 	})
@@ -406,7 +406,7 @@ func TestWebsocket(t *testing.T) {
 		assert.NotEqual(t, doctor.Failed, f.Status)
 		assert.False(t, f.Check == "authentication" && f.Status != doctor.Passed)
 	}
-	cfg.TLSCA = newAuthority(t).path("ca.pem")
+	cfg.TLSCA = newAuthority(t).Path("ca.pem")
 	for _, f := range examine(t, cfg, doctor.Wants{}) {
 		assert.Equal(t, f.Check == "tls", f.Status == doctor.Failed)
 	}

@@ -1,4 +1,6 @@
-// Package conntest opens connections for the tests of the engines that stand on one.
+// Package conntest is what the tests of connections, and of the engines that stand on one, have in common.
 //
-//   - open.go: [Open].
+//   - open.go: [Open], which opens one.
+//   - words.go: [Words], which records reports.
+//   - authority.go: [Authority], for TLS.
 package conntest

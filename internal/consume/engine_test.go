@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -31,40 +30,25 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const patience = 10 * time.Second
 
 // told records what an engine reports.
-type told struct {
-	mu    sync.Mutex
-	words []string
-}
+type told struct{ conntest.Words }
 
-func (r *told) say(words ...string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.words = append(r.words, strings.Join(words, " "))
-}
-
-func (r *told) said() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return strings.Join(r.words, "; ")
-}
-
-func (r *told) Available(_, consumer string)               { r.say(consumer, "available") }
-func (r *told) Unavailable(_, consumer string, _ error)    { r.say(consumer, "unavailable") }
-func (r *told) Crowded(_, consumer string, _ error)        { r.say(consumer, "crowded") }
-func (r *told) Left(_, consumer string, _ uint64, _ error) { r.say(consumer, "left") }
-func (r *told) Failed(d *consume.Delivery, _ error)        { r.say(string(d.Msg.Data), "failed") }
+func (r *told) Available(_, consumer string)               { r.Say(consumer, "available") }
+func (r *told) Unavailable(_, consumer string, _ error)    { r.Say(consumer, "unavailable") }
+func (r *told) Crowded(_, consumer string, _ error)        { r.Say(consumer, "crowded") }
+func (r *told) Left(_, consumer string, _ uint64, _ error) { r.Say(consumer, "left") }
+func (r *told) Failed(d *consume.Delivery, _ error)        { r.Say(string(d.Msg.Data), "failed") }
 func (r *told) Died(d *consume.Delivery, err error) {
-	r.say(string(d.Msg.Data), "died of", err.Error())
+	r.Say(string(d.Msg.Data), "died of", err.Error())
 }
-func (r *told) Undead(d *consume.Delivery, _ error)      { r.say(string(d.Msg.Data), "undead") }
-func (r *told) Unconfirmed(d *consume.Delivery, _ error) { r.say(string(d.Msg.Data), "unconfirmed") }
+func (r *told) Undead(d *consume.Delivery, _ error)      { r.Say(string(d.Msg.Data), "undead") }
+func (r *told) Unconfirmed(d *consume.Delivery, _ error) { r.Say(string(d.Msg.Data), "unconfirmed") }
 func (r *told) Receive(*natsgo.Msg) *consume.Delivery {
 	return &consume.Delivery{Token: new(wire.Token)}
 }
 func (r *told) Key(d *consume.Delivery) (key string, _ error) { return string(d.Msg.Data), nil }
 
 func (r *told) Handle(d *consume.Delivery) error {
-	r.say(string(d.Msg.Data), "handled")
+	r.Say(string(d.Msg.Data), "handled")
 	if string(d.Msg.Data) == "bad" {
 		return &consume.RetryError{Cause: errors.New("it is bad"), After: -1}
 	}
@@ -105,7 +89,7 @@ func TestEngine(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []*consume.Consumption{s}, e.All())
 	require.Eventually(t, func() bool { return s.Stats().DeadLettered == 1 }, patience, 10*time.Millisecond)
-	assert.Equal(t, "good handled; bad handled; bad failed; bad died of it is bad", r.said())
+	assert.Equal(t, "good handled; bad handled; bad failed; bad died of it is bad", strings.Join(r.Said(), "; "))
 	require.Eventually(t, func() bool {
 		lag, err := s.Lag(ctx)
 		require.NoError(t, err)
@@ -120,7 +104,7 @@ func TestEngine(t *testing.T) {
 	require.Eventually(t, func() bool { return s.Stats().Handled == 3 }, patience, 10*time.Millisecond)
 	require.NoError(t, js.DeleteStream(ctx, "S"))
 	require.Eventually(t, func() bool { return !s.Healthy() }, patience, 10*time.Millisecond)
-	assert.Contains(t, r.said(), "C unavailable")
+	assert.Contains(t, strings.Join(r.Said(), "; "), "C unavailable")
 
 	s.BeginStop(fault.ErrStopped)
 	assert.Zero(t, s.AwaitStop(ctx))

@@ -2,8 +2,6 @@ package kv_test
 
 import (
 	"context"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,26 +26,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const patience = 10 * time.Second
 
 // told records what the buckets report.
-type told struct {
-	mu    sync.Mutex
-	words []string
-}
+type told struct{ conntest.Words }
 
-func (r *told) say(words ...string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.words = append(r.words, strings.Join(words, " "))
-}
-
-func (r *told) said() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return append([]string(nil), r.words...)
-}
-
-func (r *told) Stale(keys string, _ error)     { r.say("stale", keys) }
-func (r *told) Fresh(keys string)              { r.say("fresh", keys) }
-func (r *told) Blind(bucket string, err error) { r.say("blind in", bucket, err.Error()) }
+func (r *told) Stale(keys string, _ error)     { r.Say("stale", keys) }
+func (r *told) Fresh(keys string)              { r.Say("fresh", keys) }
+func (r *told) Blind(bucket string, err error) { r.Say("blind in", bucket, err.Error()) }
 
 // newBucket returns a bucket "b", the JetStream that it is in, and what is reported of it.
 func newBucket(t *testing.T, opts ...natstest.Option) (*kv.Bucket, jetstream.JetStream, *told) {
@@ -174,7 +157,7 @@ func TestStaleAndFresh(t *testing.T) {
 	for range watcher.Updates() {
 		t.Error("an update")
 	}
-	said := r.said()
+	said := r.Said()
 	require.NotEmpty(t, said)
 	assert.Contains(t, said[0], "stale b/x")
 	assert.Equal(t, "fresh b/x", said[len(said)-1])
@@ -192,6 +175,6 @@ func TestBlind(t *testing.T) {
 	cache, err := b.Cache(context.Background(), nil)
 	require.NoError(t, err)
 	defer cache.Close()
-	require.Eventually(t, func() bool { return len(r.said()) > 0 }, patience, 50*time.Millisecond)
-	assert.Contains(t, r.said()[0], "blind in b")
+	require.Eventually(t, func() bool { return len(r.Said()) > 0 }, patience, 50*time.Millisecond)
+	assert.Contains(t, r.Said()[0], "blind in b")
 }

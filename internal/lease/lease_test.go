@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,26 +28,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const patience = 20 * time.Second
 
 // told records what leases report.
-type told struct {
-	mu    sync.Mutex
-	words []string
-}
+type told struct{ conntest.Words }
 
-func (r *told) say(what, key string, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.words = append(r.words, what+" "+key+": "+err.Error())
-}
-
-func (r *told) said() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return strings.Join(r.words, "\n")
-}
-
-func (r *told) Unrenewed(key string, err error) { r.say("unrenewed", key, err) }
-func (r *told) Lost(key string, err error)      { r.say("lost", key, err) }
-func (r *told) Deposed(key string, err error)   { r.say("deposed", key, err) }
+func (r *told) Unrenewed(key string, err error) { r.Say("unrenewed", key+":", err.Error()) }
+func (r *told) Lost(key string, err error)      { r.Say("lost", key+":", err.Error()) }
+func (r *told) Deposed(key string, err error)   { r.Say("deposed", key+":", err.Error()) }
 
 // house is a client with leases, and the bucket that they are in.
 type house struct {
@@ -134,7 +118,7 @@ func TestLease(t *testing.T) {
 	_, err = h.bucket.Write(within(t, patience), "k", []byte("by force"), kv.Write{})
 	require.NoError(t, err)
 	require.ErrorIs(t, second.Release(within(t, patience)), fault.ErrLockLost)
-	assert.Equal(t, 1, strings.Count(h.told.said(), "lost b/k"))
+	assert.Equal(t, 1, strings.Count(strings.Join(h.told.Said(), "\n"), "lost b/k"))
 }
 
 // A bucket that begins to delete its values before the lease is over takes it away, while the holder could still
@@ -163,10 +147,10 @@ func TestRenewalFails(t *testing.T) {
 		cfg.Sealed, cfg.AllowRollup, cfg.DenyDelete, cfg.DenyPurge = true, false, true, true
 	})
 	require.ErrorContains(t, lost(t, l), "could not be renewed in time")
-	assert.Contains(t, h.told.said(), "unrenewed b/k: renew lock")
+	assert.Contains(t, strings.Join(h.told.Said(), "\n"), "unrenewed b/k: renew lock")
 	require.ErrorIs(t, l.Release(within(t, patience)), fault.ErrLockLost)
-	require.Eventually(t, func() bool { return strings.Contains(h.told.said(), "\nlost b/k") }, patience, time.Millisecond)
-	assert.Equal(t, 1, strings.Count(h.told.said(), "lost b/k"))
+	require.Eventually(t, func() bool { return strings.Contains(strings.Join(h.told.Said(), "\n"), "\nlost b/k") }, patience, time.Millisecond)
+	assert.Equal(t, 1, strings.Count(strings.Join(h.told.Said(), "\n"), "lost b/k"))
 }
 
 // A leader that was deposed is elected again, and gives up what it holds however its function ends.
@@ -188,7 +172,7 @@ func TestLead(t *testing.T) {
 	assert.Equal(t, failure, err)
 	assert.Len(t, terms, 2)
 	assert.IsIncreasing(t, terms)
-	assert.Contains(t, h.told.said(), "deposed b/k")
+	assert.Contains(t, strings.Join(h.told.Said(), "\n"), "deposed b/k")
 	assert.PanicsWithValue(t, "panic", func() {
 		_ = h.Lead(within(t, patience), h.bucket, "k", time.Minute, func(context.Context, uint64) error { panic("panic") })
 	})

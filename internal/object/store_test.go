@@ -3,8 +3,6 @@ package object_test
 import (
 	"bytes"
 	"context"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,28 +26,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const patience = 10 * time.Second
 
 // told records what a store reports.
-type told struct {
-	mu    sync.Mutex
-	words []string
-}
+type told struct{ conntest.Words }
 
-func (r *told) say(words ...string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.words = append(r.words, strings.Join(words, " "))
-}
-
-func (r *told) said() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return append([]string(nil), r.words...)
-}
-
-func (r *told) LeftBehind(bucket, _ string, _ error) { r.say("left behind in", bucket) }
-func (r *told) Swept(bucket, upload string, _ int)   { r.say("swept", upload, "in", bucket) }
-func (r *told) Unread(bucket, name string, _ error)  { r.say("unread", name, "in", bucket) }
-func (r *told) Unmarked(bucket, name string)         { r.say("unmarked", name, "in", bucket) }
-func (r *told) Ended(bucket, _ string, err error)    { r.say("ended in", bucket, err.Error()) }
+func (r *told) LeftBehind(bucket, _ string, _ error) { r.Say("left behind in", bucket) }
+func (r *told) Swept(bucket, upload string, _ int)   { r.Say("swept", upload, "in", bucket) }
+func (r *told) Unread(bucket, name string, _ error)  { r.Say("unread", name, "in", bucket) }
+func (r *told) Unmarked(bucket, name string)         { r.Say("unmarked", name, "in", bucket) }
+func (r *told) Ended(bucket, _ string, err error)    { r.Say("ended in", bucket, err.Error()) }
 
 // newStore returns a store, upstream's stream under it, and what it reports.
 func newStore(t *testing.T) (*object.Store, jetstream.JetStream, *told) {
@@ -123,7 +106,7 @@ func TestReports(t *testing.T) {
 	}
 	_, err = store.Sweep(ctx, time.Second)
 	require.ErrorIs(t, err, fault.ErrBucketNotFound)
-	said := r.said()
+	said := r.Said()
 	require.Len(t, said, 3)
 	assert.Equal(t, []string{"unread broken in b", "swept orphan in b"}, said[:2])
 	assert.Contains(t, said[2], "ended in b")

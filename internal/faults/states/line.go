@@ -1,26 +1,18 @@
 package states
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -40,16 +32,19 @@ const (
 
 // ends are the two ends of a line of some kind.
 type ends struct {
-	line  Line
-	pair  tls.Certificate // of server and client
-	roots *x509.CertPool
-	dir   string
+	line Line
+	*conntest.Authority
+	pair tls.Certificate // of server and client
 }
 
 func newEnds(tb testing.TB, line Line) *ends {
-	e := &ends{line: line, dir: tb.TempDir()}
+	e := &ends{line: line}
 	if e.encrypted() {
-		e.issue(tb)
+		e.Authority = conntest.NewAuthority(tb)
+		e.Issue(tb, "all", nil)
+		var err error
+		e.pair, err = tls.LoadX509KeyPair(e.Path("all.pem"), e.Path("all-key.pem"))
+		must(tb, err)
 	}
 	return e
 }
@@ -58,42 +53,11 @@ func (e *ends) encrypted() bool { return e.line != Plain && e.line != Websocket 
 
 func (e *ends) isWebsocket() bool { return e.line == Websocket || e.line == SecureWebsocket }
 
-// issue makes a certificate that is its own authority, and everybody's.
-func (e *ends) issue(tb testing.TB) {
-	tb.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(tb, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "states"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true, IsCA: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	must(tb, err)
-	cert, err := x509.ParseCertificate(der)
-	must(tb, err)
-	keyDER, err := x509.MarshalECPrivateKey(key)
-	must(tb, err)
-	e.write(tb, "cert.pem", "CERTIFICATE", der)
-	e.write(tb, "key.pem", "EC PRIVATE KEY", keyDER)
-	e.roots = x509.NewCertPool()
-	e.roots.AddCert(cert)
-	e.pair = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
-func (e *ends) write(tb testing.TB, name, kind string, der []byte) {
-	tb.Helper()
-	must(tb, os.WriteFile(e.path(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-}
-
-func (e *ends) path(name string) string { return filepath.Join(e.dir, name) }
-
 func (e *ends) serverTLS() *tls.Config {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{e.pair}}
 	if e.line == MutualTLS {
-		cfg.ClientAuth, cfg.ClientCAs = tls.RequireAndVerifyClientCert, e.roots
+		cfg.ClientAuth, cfg.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		cfg.ClientCAs.AddCert(e.Cert)
 	}
 	return cfg
 }
@@ -115,10 +79,10 @@ func (e *ends) client(cfg *nats.Config) {
 	if !e.encrypted() {
 		return
 	}
-	cfg.TLSCA = e.path("cert.pem")
+	cfg.TLSCA = e.Path("ca.pem")
 	cfg.TLSHandshakeFirst = e.line == TLSFirst
 	if e.line == MutualTLS {
-		cfg.TLSCert, cfg.TLSKey = e.path("cert.pem"), e.path("key.pem")
+		cfg.TLSCert, cfg.TLSKey = e.Path("all.pem"), e.Path("all-key.pem")
 	}
 }
 

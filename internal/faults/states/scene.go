@@ -3,6 +3,7 @@ package states
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ func newScene(tb testing.TB, line Line, state State) *Scene {
 	s := &Scene{tb: tb, state: state, ends: newEnds(tb, line)}
 	s.server = natstest.RunServer(tb, natstest.WithConfig(s.ends.server), natstest.WithConfig(state.server))
 	s.proxy = natstest.NewProxy(tb, s.ends.url(s.server))
-	s.file = s.ends.path("file")
+	s.file = filepath.Join(tb.TempDir(), "file")
 	must(tb, os.WriteFile(s.file, []byte("content"), 0o600))
 	ctx, cancel := context.WithTimeout(context.Background(), setupTimeout)
 	defer cancel()
