@@ -63,7 +63,7 @@ func TestHealth(t *testing.T) {
 
 func TestHealthWithoutJetStreamOnTheServer(t *testing.T) {
 	t.Parallel()
-	client := connect(t, natstest.RunServer(t, natstest.WithoutJetStream()), func(c *nats.Config) { c.JetStreamEnabled = true })
+	client := connect(t, natstest.RunServer(t, natstest.WithoutJetStream()), nil)
 	h := client.Health(within(t, patience))
 	assert.False(t, h.OK)
 	require.Len(t, h.Problems, 1)

@@ -123,7 +123,7 @@ func TestDeniedReading(t *testing.T) {
 // So does one on a server without JetStream.
 func TestReadingWithoutJetStream(t *testing.T) {
 	t.Parallel()
-	client := connect(t, natstest.RunServer(t, natstest.WithoutJetStream()), func(c *nats.Config) { c.JetStreamEnabled = true })
+	client := connect(t, natstest.RunServer(t, natstest.WithoutJetStream()), nil)
 	begun := time.Now()
 	_, err := read(t, client)
 	require.ErrorIs(t, err, nats.ErrJetStreamDisabled)

@@ -217,7 +217,7 @@ func TestJetStreamDisabled(t *testing.T) {
 
 func TestServerWithoutJetStream(t *testing.T) {
 	t.Parallel()
-	client := connect(t, natstest.RunServer(t, natstest.WithoutJetStream()), func(c *nats.Config) { c.JetStreamEnabled = true })
+	client := connect(t, natstest.RunServer(t, natstest.WithoutJetStream()), nil)
 	_, err := client.CreateStream(context.Background(), &jetstream.StreamConfig{Name: "S"})
 	require.ErrorIs(t, err, natsgo.ErrNoResponders)
 	require.ErrorContains(t, err, "is it enabled on the server")

@@ -164,7 +164,7 @@ func TestAccountWithoutJetStream(t *testing.T) {
 	t.Parallel()
 	for name, client := range map[string]*nats.Client{
 		"account": connect(t, accounts(t), func(c *nats.Config) { c.Username, c.Password, c.RequestTimeout = "bare", "p", time.Minute }),
-		"server":  connect(t, natstest.RunServer(t, natstest.WithoutJetStream()), func(c *nats.Config) { c.JetStreamEnabled, c.RequestTimeout = true, time.Minute }),
+		"server":  connect(t, natstest.RunServer(t, natstest.WithoutJetStream()), func(c *nats.Config) { c.RequestTimeout = time.Minute }),
 	} {
 		ctx, begin := context.Background(), time.Now()
 		second := func(_ any, err error) error { return err }

@@ -50,7 +50,7 @@ func Connect(tb testing.TB, s *Server, change func(*nats.Config), opts ...nats.O
 // accessOf returns what the options mean for others, and writes the file that clients need.
 func (s *Server) accessOf(o *server.Options, set *settings) (access, error) {
 	a := access{
-		user: o.Username, password: o.Password, token: o.Authorization, jetStream: o.JetStream,
+		user: o.Username, password: o.Password, token: o.Authorization,
 		leaves: net.JoinHostPort(o.LeafNode.Host, strconv.Itoa(o.LeafNode.Port)),
 	}
 	if set.err != nil || set.ca == nil {

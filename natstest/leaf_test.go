@@ -28,7 +28,7 @@ func TestRunLeaf(t *testing.T) {
 			t.Parallel()
 			hub := hub(t)
 			leaf := natstest.RunLeaf(t, hub, "leaf")
-			far := natstest.Connect(t, hub, func(c *nats.Config) { c.JetStreamEnabled, c.JetStreamDomain = true, "leaf" })
+			far := natstest.Connect(t, hub, func(c *nats.Config) { c.JetStreamDomain = "leaf" })
 			ctx := t.Context()
 			if _, err := far.JetStream().CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"S.>"}}); err != nil {
 				t.Fatalf("the leaf's JetStream, by its hub: %v", err)

@@ -47,7 +47,6 @@ type Server struct {
 type access struct {
 	user, password, token string
 	caFile                string // "" without TLS
-	jetStream             bool
 	leaves                string // where leaf nodes join
 }
 

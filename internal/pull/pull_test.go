@@ -1,0 +1,98 @@
+package pull_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pull"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait for what is sure to come.
+const patience = 10 * time.Second
+
+// newPuller returns a puller, and the JetStream with the consumer C of the stream S.
+func newPuller(t *testing.T) (*pull.Puller, jetstream.JetStream) {
+	t.Helper()
+	api, err := jsapi.New(conntest.Open(t, natstest.RunServer(t).URL(), nil), jsapi.Options{Timeout: patience})
+	require.NoError(t, err)
+	js, ctx := api.JetStream(), within(t)
+	_, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
+	require.NoError(t, err)
+	_, err = js.CreateConsumer(ctx, "S", jetstream.ConsumerConfig{
+		Durable: "C", AckPolicy: jetstream.AckExplicitPolicy, BackOff: []time.Duration{time.Second, time.Minute}, MaxDeliver: 3,
+	})
+	require.NoError(t, err)
+	life := lifecycle.New()
+	t.Cleanup(func() {
+		nothing := func(context.Context) {}
+		_, _ = life.Close(context.Background(), nothing, nothing)
+	})
+	return pull.New(api, life), js
+}
+
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestMessages(t *testing.T) {
+	t.Parallel()
+	p, js := newPuller(t)
+	ctx := within(t)
+	for _, data := range []string{"a", "b", "c"} {
+		_, err := js.Publish(ctx, "s", []byte(data))
+		require.NoError(t, err)
+	}
+	pulled, err := p.Messages(ctx, "S", "C", 2)
+	require.NoError(t, err)
+	require.Len(t, pulled, 2)
+	more, err := p.Messages(ctx, "S", "C", 10)
+	require.NoError(t, err)
+	require.Len(t, more, 1, "it does not wait for what is not there")
+	assert.Equal(t, "c", string(more[0].Data))
+	assert.Equal(t, time.Second, <-p.AckWait(ctx, more[0].Reply), "of the first delivery")
+	_, err = p.Messages(ctx, "S", "none", 1)
+	require.ErrorIs(t, err, fault.ErrConsumerNotFound)
+}
+
+// What a call had to leave is the next one's, in its first delivery.
+func TestMessagesThatWereLeft(t *testing.T) {
+	t.Parallel()
+	p, js := newPuller(t)
+	ctx, cancel := context.WithCancel(within(t))
+	left := make(chan error, 1)
+	go func() {
+		_, err := p.Messages(ctx, "S", "C", 1)
+		left <- err
+	}()
+	require.Eventually(t, func() bool {
+		consumer, err := js.Consumer(ctx, "S", "C")
+		return err == nil && consumer.CachedInfo().NumWaiting == 1
+	}, patience, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-left, context.Canceled)
+	_, err := js.PublishMsg(within(t), &natsgo.Msg{Subject: "s", Data: []byte("late")})
+	require.NoError(t, err)
+	pulled, err := p.Messages(within(t), "S", "C", 1)
+	require.NoError(t, err)
+	require.Len(t, pulled, 1)
+	meta, err := pulled[0].Metadata()
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, meta.NumDelivered)
+}
