@@ -5,8 +5,9 @@ import (
 	"crypto/x509"
 	"testing"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 )
 
 // authority is one for the servers and clients of a test.
