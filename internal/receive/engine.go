@@ -71,7 +71,9 @@ func (e *Engine) Subscribe(ctx context.Context, subject, queue string, o Options
 	if o.Workers > 1 || o.Messages > 0 && o.Messages < exactLimit || o.Bytes > 0 && o.Bytes < exactLimit<<10 {
 		s.block = 1
 	}
+	s.mu.Lock() // ctx may have ended
 	s.forget = context.AfterFunc(ctx, func() { s.endWith(ctx) })
+	s.mu.Unlock()
 	if err := e.add(s); err != nil {
 		s.forget()
 		return nil, err
