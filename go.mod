@@ -1,9 +1,9 @@
 module github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats
 
-go 1.26.7
+go 1.26.0
 
 require (
-	github.com/hashicorp/consul/api v1.34.5
+	github.com/hashicorp/consul/api v1.34.4 // the newest that asks for no Go beyond that of nats.go
 	github.com/nats-io/jwt/v2 v2.8.2
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/nats-io/nats.go v1.55.0
