@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/delivery"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -46,6 +48,7 @@ type origin struct {
 	received    time.Time            // of the messages of a pull; else zero
 	consumption *consume.Consumption // whose they are; else nil
 	of          *Message             // what WithContext has copied; else nil
+	record      *delivery.Record     // of a message of natstest.NewMessage; else nil
 }
 
 // Handler handles one received message. An error it returns, or a panic, is reported to the logger
@@ -80,10 +83,16 @@ func (m *Message) WithContext(ctx context.Context) *Message {
 	} else if o.ctx == nil {
 		o.ctx = context.Background()
 	}
-	return &Message{
+	copied := &Message{
 		Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data,
 		msg: m.msg, origin: &o, meta: m.meta, with: m.with,
 	}
+	if o.client == nil {
+		if o.record = cmp.Or(o.record, delivery.RecordOf(o.ctx)); o.record != nil {
+			o.ctx, copied.msg = o.record.Context(o.ctx), o.record.Msg
+		}
+	}
+	return copied
 }
 
 // delivered returns the message that WithContext copied first, which has the state of the delivery.
@@ -191,6 +200,10 @@ func (m *Message) AckSync(ctx context.Context) error {
 	if err := m.startAck("ack"); err != nil {
 		return err
 	}
+	if r := m.origin.record; r != nil {
+		r.Add(wire.Ack, true)
+		return nil
+	}
 	return m.endAck("ack", m.origin.client.api.Confirm(ctx, m.msg.Reply, wire.Ack))
 }
 
@@ -213,7 +226,7 @@ func (m *Message) NakWithDelay(delay time.Duration) error {
 	if s := m.origin.consumption; s != nil && s.NakAfter(m.msg.Reply, delay) {
 		return nil
 	}
-	return m.endAck(op, m.origin.client.conn.Publish(context.Background(), m.msg.Reply, "", nil, wire.NakAfter(delay)))
+	return m.endAck(op, m.tell(wire.NakAfter(delay)))
 }
 
 // Term tells the server never to deliver the message again, although it was not handled. The
@@ -229,7 +242,7 @@ func (m *Message) InProgress() error {
 		return err
 	}
 	atomic.StoreInt64(&m.delivered().renewed, time.Now().UnixNano())
-	return wrap("in progress", m.Subject, m.origin.client.conn.Publish(context.Background(), m.msg.Reply, "", nil, wire.Progress))
+	return wrap("in progress", m.Subject, m.tell(wire.Progress))
 }
 
 // held returns for how long the consumer's ack wait has been running, or 0 when that is not known.
@@ -266,7 +279,15 @@ func (m *Message) ack(op string, verb []byte) error {
 	if err := m.startAck(op); err != nil {
 		return err
 	}
-	return m.endAck(op, m.origin.client.conn.Publish(context.Background(), m.msg.Reply, "", nil, verb))
+	return m.endAck(op, m.tell(verb))
+}
+
+func (m *Message) tell(verb []byte) error {
+	if r := m.origin.record; r != nil {
+		r.Add(verb, false)
+		return nil
+	}
+	return m.origin.client.conn.Publish(context.Background(), m.msg.Reply, "", nil, verb)
 }
 
 func (m *Message) checkAck(op string) error {

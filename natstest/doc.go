@@ -38,6 +38,11 @@
 // There is no way to kill a server as SIGKILL would: it lives in the test's process, and its shutdown
 // writes its store out. [Proxy.Cut] and [Proxy.BlackHole] show a client all it could see of a crash.
 //
+// # Handlers alone
+//
+// [NewMessage] makes a message as a consumer delivers it, without a server, and [AcknowledgementOf] tells what a
+// handler has done with it.
+//
 // # Rules
 //
 // Everything stops through [testing.TB.Cleanup]; no test has to stop anything itself. A failure ends
