@@ -8,6 +8,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 )
@@ -37,7 +38,57 @@ type Interceptor struct {
 	// Handle is called in the place of a handler, which is next. Its error, and a panic, mean what the handler's mean.
 	// Message.WithContext gives the handler another context.
 	Handle func(msg *Message, next Handler) error
+	// Enabled, where it is not nil, is asked first, and must not block: while no interceptor is enabled, what is
+	// published and requested is not copied for them and passes by. Handle is called all the same.
+	Enabled func() bool
 }
+
+// Call is the kind of call by which a message comes to an Interceptor: see Message.Call.
+type Call uint8
+
+// The calls that pass interceptors.
+const (
+	// CallPublish is Publish and its kin.
+	CallPublish Call = iota + 1
+	// CallRespond is an answer.
+	CallRespond
+	// CallRequest is Request, RequestMany and their kin.
+	CallRequest
+	// CallPublishToStream is PublishToStream and its kin.
+	CallPublishToStream
+	// CallPublishAsync is PublishAsync, PublishBatch and PublishSeq: Stored may come later than next returns.
+	CallPublishAsync
+	// CallPublishAtomic is PublishAtomic: Stored comes later than next returns.
+	CallPublishAtomic
+	// CallDeadLetter stores a dead letter.
+	CallDeadLetter
+	// CallReplay is ReplayDeadLetters.
+	CallReplay
+)
+
+func callOf(op string) Call {
+	switch op {
+	case opRespond:
+		return CallRespond
+	case opRequest:
+		return CallRequest
+	case opPublishToStream:
+		return CallPublishToStream
+	case opPublishAsync, opPublishBatch:
+		return CallPublishAsync
+	case opPublishAtomic:
+		return CallPublishAtomic
+	case consume.OpDeadLetter:
+		return CallDeadLetter
+	case consume.OpReplay:
+		return CallReplay
+	default:
+		return CallPublish
+	}
+}
+
+// Call tells by which call the message is on its way, where an Interceptor's Publish or Request has it. Else it is 0.
+func (m *Message) Call() Call { return m.call }
 
 // WithInterceptor adds an interceptor; of several the first is outermost.
 func WithInterceptor(i Interceptor) Option {
@@ -46,6 +97,8 @@ func WithInterceptor(i Interceptor) Option {
 
 // chained makes one interceptor of all but their Handle.
 func (c *Client) chained(all []Interceptor) (one Interceptor) {
+	var enabled []func() bool
+	var always bool
 	for _, outer := range slices.Backward(all) {
 		if inner := one.Publish; outer.Publish != nil {
 			one.Publish = outer.Publish
@@ -71,8 +124,30 @@ func (c *Client) chained(all []Interceptor) (one Interceptor) {
 				c.contain("Interceptor.Stored", func() { outer.Stored(ctx, msg, ack, err) })
 			}
 		}
+		switch {
+		case outer.Publish == nil && outer.Request == nil && outer.Stored == nil:
+		case outer.Enabled == nil:
+			always = true
+		default:
+			enabled = append(enabled, outer.Enabled)
+		}
+	}
+	if !always {
+		one.Enabled = func() (is bool) {
+			c.contain("Interceptor.Enabled", func() {
+				for _, enabled := range enabled {
+					is = is || enabled()
+				}
+			})
+			return is
+		}
 	}
 	return one
+}
+
+// isIntercepted tells whether a function of the interceptors is to be called.
+func (c *Client) isIntercepted(given bool) bool {
+	return given && (c.around.Enabled == nil || c.around.Enabled())
 }
 
 // handled puts the interceptors around a handler.
@@ -90,7 +165,7 @@ var errNotPassed = errors.New("the interceptor has called next without a context
 // intercept takes a message through the interceptors to send.
 func (c *Client) intercept(ctx context.Context, op string, msg Message, send func(context.Context, *Message) error) error {
 	subject := msg.Subject
-	msg.Header = cloned(msg.Header)
+	msg.Header, msg.call = cloned(msg.Header), callOf(op)
 	return c.intercepted(op, subject, callHandler(func(msg *Message) error {
 		return c.around.Publish(ctx, msg, func(ctx context.Context, msg *Message) error {
 			if ctx == nil || msg == nil {
@@ -104,7 +179,7 @@ func (c *Client) intercept(ctx context.Context, op string, msg Message, send fun
 // interceptRequest does the same with a request.
 func (c *Client) interceptRequest(ctx context.Context, op string, msg Message, send func(context.Context, *Message) (*Message, error)) (answer *Message, err error) {
 	subject := msg.Subject
-	msg.Header = cloned(msg.Header)
+	msg.Header, msg.call = cloned(msg.Header), callOf(op)
 	err = callHandler(func(msg *Message) (err error) {
 		answer, err = c.around.Request(ctx, msg, func(ctx context.Context, msg *Message) (*Message, error) {
 			if ctx == nil || msg == nil {
@@ -140,6 +215,7 @@ func cloned(header natsgo.Header) natsgo.Header {
 
 // hooks are the interceptors as those of what is stored in streams.
 func (c *Client) hooks() (h publish.Hooks) {
+	h.Enabled = c.around.Enabled
 	if c.around.Publish != nil {
 		h.Publish = c.interceptStored
 	}

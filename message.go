@@ -36,6 +36,7 @@ type Message struct {
 	origin  *origin                // nil on a message that the caller made, unless by WithContext
 	meta    *jetstream.MsgMetadata // where Reply does not say it: see Consume and GetMessage; else nil
 	acked   wire.Token             // taken once a final acknowledgement, or an answer, was sent
+	call    Call                   // of a message that an interceptor gets
 	with    *messageOptions        // what With said; else nil
 	renewed int64                  // when InProgress was called last, in Unix nanoseconds; 0 for never
 }
@@ -116,6 +117,22 @@ func (m *Message) Pattern() string {
 	}
 }
 
+// Queue returns the queue group to whose member the message came, or "".
+func (m *Message) Queue() string {
+	if m.msg == nil || m.msg.Sub == nil {
+		return ""
+	}
+	return m.msg.Sub.Queue
+}
+
+// Value returns what WithValue has put beside the client that received the message, or nil.
+func (m *Message) Value(key any) any {
+	if m.origin == nil || m.origin.client == nil {
+		return nil
+	}
+	return m.origin.client.opts.values[key]
+}
+
 type messageKey struct{}
 
 // MessageFrom returns the message that a handler of a decoded value, such as one of JSON, is called for: ctx is the
@@ -146,7 +163,7 @@ func (m *Message) RespondMsg(resp *Message) error {
 		return fail(opRespond, m.Subject, ErrNoReply, "a stream's message is acknowledged, not answered")
 	}
 	c := m.origin.client
-	if c.around.Publish == nil {
+	if !c.isIntercepted(c.around.Publish != nil) {
 		return m.respond(resp)
 	}
 	values := context.WithoutCancel(m.Context())

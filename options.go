@@ -26,6 +26,7 @@ type options struct {
 	background   bool
 	interceptors []Interceptor
 	starts       []func(*Client) (stop func())
+	values       map[any]any
 }
 
 // WithOptions is all of opts, for a package that adds something to a client.
@@ -46,6 +47,17 @@ func WithStart(f func(*Client) (stop func())) Option {
 		if f != nil {
 			o.starts = append(o.starts, f)
 		}
+	}
+}
+
+// WithValue keeps a value beside the client, for a package that adds something to it: Message.Value of what the client
+// receives returns it. As with context.WithValue, a key has a type of its own.
+func WithValue(key, value any) Option {
+	return func(o *options) {
+		if o.values == nil {
+			o.values = make(map[any]any)
+		}
+		o.values[key] = value
 	}
 }
 

@@ -62,7 +62,7 @@ func (c *Client) publish(ctx context.Context, op, subject, reply string, header 
 	if err := c.checkPublish(op, subject, reply, header, data); err != nil {
 		return err
 	}
-	if c.around.Publish == nil {
+	if !c.isIntercepted(c.around.Publish != nil) {
 		return c.send(ctx, op, subject, reply, header, data)
 	}
 	msg := Message{Subject: subject, Reply: reply, Header: header, Data: data}

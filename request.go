@@ -32,15 +32,17 @@ func (c *Client) RequestMsg(ctx context.Context, msg *Message, timeout time.Dura
 	return c.requestChecked(ctx, msg.Subject, msg.Header, msg.Data, timeout)
 }
 
+const opRequest = "request"
+
 func (c *Client) requestChecked(ctx context.Context, subject string, header natsgo.Header, data []byte, timeout time.Duration) (*Message, error) {
-	const op = "request"
+	const op = opRequest
 	if ctx == nil {
 		return nil, errNilContext(op, subject)
 	}
 	if err := c.checkMessage(op, subject, c.lineRoom(), header, data); err != nil {
 		return nil, err
 	}
-	if c.around.Request == nil {
+	if !c.isIntercepted(c.around.Request != nil) {
 		return c.sendRequest(ctx, op, subject, header, data, timeout)
 	}
 	if timeout >= 0 {
@@ -73,7 +75,7 @@ func (c *Client) sendRequest(ctx context.Context, op, subject string, header nat
 // answer is the last: ErrTimeout when there was none, ErrConnectionLost when the connection broke, so that answers may
 // be missing, ErrSlowConsumer when more than 64 MiB of them waited for the loop, and otherwise those of Request.
 func (c *Client) RequestMany(ctx context.Context, subject string, data []byte, opts ...RequestManyOption) iter.Seq2[*Message, error] {
-	const op = "request"
+	const op = opRequest
 	return func(yield func(*Message, error) bool) {
 		if ctx == nil {
 			yield(nil, errNilContext(op, subject))
@@ -106,14 +108,15 @@ func (c *Client) RequestMany(ctx context.Context, subject string, data []byte, o
 
 // requestOfMany returns what is to be sent: what the interceptors make of msg.
 func (c *Client) requestOfMany(ctx context.Context, op string, msg *Message) (m *natsgo.Msg, err error) {
+	intercepted := c.isIntercepted(c.around.Publish != nil)
 	check := func(_ context.Context, msg *Message) error {
 		m = &natsgo.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data}
-		if c.around.Publish != nil {
+		if intercepted {
 			m.Data = slices.Clone(msg.Data) // which may be a buffer of the interceptor's
 		}
 		return c.checkMessage(op, msg.Subject, c.lineRoom(), msg.Header, msg.Data)
 	}
-	if err = check(ctx, msg); err != nil || c.around.Publish == nil {
+	if err = check(ctx, msg); err != nil || !intercepted {
 		return m, err
 	}
 	m = nil

@@ -132,9 +132,9 @@ func (r *replay) one(ctx context.Context, raw wire.Stored, letter *wire.Letter) 
 		}
 	}
 	id := fmt.Sprintf("replay.%s.%d.%d", r.name, raw.Sequence, raw.Time.UnixNano())
-	msg, err := r.publisher.Message(opStore, subject, letter.Header, letter.Data, []jetstream.PublishOpt{jetstream.WithMsgID(id)})
+	msg, err := r.publisher.Message(OpReplay, subject, letter.Header, letter.Data, []jetstream.PublishOpt{jetstream.WithMsgID(id)})
 	if err == nil {
-		_, err = r.publisher.Publish(ctx, opStore, msg)
+		_, err = r.publisher.Publish(ctx, OpReplay, msg)
 	}
 	if err != nil {
 		return r.note(err)

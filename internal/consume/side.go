@@ -28,7 +28,12 @@ func (s *Consumption) letter(d *Delivery) *wire.Letter {
 	}
 }
 
-const opStore = "publish to stream"
+// What the errors and the hooks of the publisher are told.
+const (
+	opStore      = "publish to stream"
+	OpDeadLetter = "store dead letter"
+	OpReplay     = "replay to stream"
+)
 
 // copyID is the same for every copy that is made of a message for the same purpose. The time tells
 // it from the message of the same number in a stream that was made again.
@@ -130,7 +135,7 @@ func (x *sideStream) publish(ctx context.Context, id string, m *natsgo.Msg) erro
 	var ack *jetstream.PubAck
 	if x.prepare == nil { // a dead letter, which the hooks see
 		err = fault.Contained(func() (err error) {
-			ack, err = p.Publish(ctx, opStore, m)
+			ack, err = p.Publish(ctx, OpDeadLetter, m)
 			return err
 		})
 	} else {

@@ -38,7 +38,7 @@ type Batch struct {
 // Atomic sends the batch until it is stored or refused, or ctx ends, which must have a deadline. It follows
 // Store, but only an attempt that got as far as the commit leaves a doubt.
 func (p *Publisher) Atomic(ctx context.Context, op string, batch []*natsgo.Msg) (*Batch, error) {
-	if p.hooked {
+	if p.isHooked() {
 		return p.atomicHooked(ctx, op, batch)
 	}
 	for _, m := range batch {

@@ -37,7 +37,7 @@ type Flight struct {
 // wait for the acknowledgement. It is sent again as by Store. Without a deadline the publisher's own time
 // bounds it.
 func (p *Publisher) Start(ctx context.Context, op string, m *natsgo.Msg, o Flight) (*Future, error) {
-	if p.hooked && o.Patience == 0 {
+	if o.Patience == 0 && p.isHooked() {
 		return p.startHooked(ctx, op, m, o)
 	}
 	p.identify(m)

@@ -19,6 +19,8 @@ type Hooks struct {
 	Publish func(ctx context.Context, op string, m *natsgo.Msg, next Next) error
 	// Stored is told what came of a message for which next was called.
 	Stored func(ctx context.Context, m *natsgo.Msg, ack *jetstream.PubAck, err error)
+	// Enabled, if there is one, tells whether the others are to be called for a message.
+	Enabled func() bool
 }
 
 // Next sends a message, unless it is invalid.
@@ -27,9 +29,13 @@ type Next = func(ctx context.Context, m *natsgo.Msg, invalid error) error
 // Hook puts the hooks in their place, before anything is published.
 func (p *Publisher) Hook(h Hooks) { p.hooks, p.hooked = h, h.Publish != nil || h.Stored != nil }
 
+func (p *Publisher) isHooked() bool {
+	return p.hooked && (p.hooks.Enabled == nil || p.hooks.Enabled())
+}
+
 // Publish is Store for a message of a user, with the hooks around it.
 func (p *Publisher) Publish(ctx context.Context, op string, m *natsgo.Msg) (ack *jetstream.PubAck, err error) {
-	if !p.hooked {
+	if !p.isHooked() {
 		ack, _, err = p.Store(ctx, op, m)
 		return ack, err
 	}

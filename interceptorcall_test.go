@@ -1,0 +1,131 @@
+package nats_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// An interceptor knows what call it stands around, and a handler whose message it has.
+func TestInterceptorCalls(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var calls []nats.Call
+	note := func(msg *nats.Message) {
+		mu.Lock()
+		defer mu.Unlock()
+		calls = append(calls, msg.Call())
+	}
+	type key struct{}
+	client := connect(t, natstest.RunServer(t), nil, nats.WithValue(key{}, "mine"), nats.WithInterceptor(nats.Interceptor{
+		Publish: func(ctx context.Context, msg *nats.Message, next func(context.Context, *nats.Message) error) error {
+			note(msg)
+			return next(ctx, msg)
+		},
+		Request: func(ctx context.Context, msg *nats.Message, next func(context.Context, *nats.Message) (*nats.Message, error)) (*nats.Message, error) {
+			note(msg)
+			return next(ctx, msg)
+		},
+		Handle: func(msg *nats.Message, next nats.Handler) error {
+			assert.Equal(t, []any{"mine", nats.Call(0)}, []any{msg.Value(key{}), msg.Call()})
+			return next(msg)
+		},
+	}))
+	ctx := within(t, time.Minute)
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, AllowAtomicPublish: true})
+	require.NoError(t, err)
+	queues := make(chan string, 1)
+	_, err = client.QueueSubscribe(ctx, "ask", "askers", func(msg *nats.Message) error {
+		queues <- msg.Queue()
+		return msg.Respond(nil)
+	})
+	require.NoError(t, err)
+	_, err = client.Request(ctx, "ask", nil, 0)
+	require.NoError(t, err)
+	assert.Equal(t, "askers", <-queues)
+	for _, err := range client.RequestMany(ctx, "ask", nil, nats.WithMaxReplies(1)) {
+		require.NoError(t, err)
+	}
+	require.NoError(t, client.Publish(ctx, "a", nil))
+	msgs := []*nats.Message{{Subject: "orders.1"}}
+	_, err = client.PublishMsgToStream(ctx, msgs[0])
+	require.NoError(t, err)
+	_, err = client.PublishBatch(ctx, msgs)
+	require.NoError(t, err)
+	_, err = client.PublishAtomic(ctx, msgs)
+	require.NoError(t, err)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", DeliverPolicy: jetstream.DeliverLastPolicy})
+	var healed atomic.Bool
+	consume(t, client, func(*nats.Message) error {
+		if healed.Load() {
+			return nil
+		}
+		return nats.Permanent(errPoison)
+	})
+	eventually(t, "a dead letter", func() bool { return client.Stats().DeadLettered == 1 })
+	healed.Store(true)
+	_, err = client.ReplayDeadLetters(ctx, "ORDERS")
+	require.NoError(t, err)
+
+	mu.Lock()
+	defer mu.Unlock()
+	assert.Equal(t, []nats.Call{
+		nats.CallRequest, nats.CallRespond, nats.CallRequest, nats.CallRespond, nats.CallPublish, nats.CallPublishToStream,
+		nats.CallPublishAsync, nats.CallPublishAtomic, nats.CallDeadLetter, nats.CallReplay,
+	}, calls)
+}
+
+// While nobody is enabled nothing is done for interceptors, and their messages allocate as if there were none.
+func TestInterceptorEnabled(t *testing.T) {
+	var enabled atomic.Bool
+	var seen trail
+	gated := seen.interceptor("gated")
+	gated.Enabled = enabled.Load
+	bad := nats.Interceptor{Publish: gated.Publish, Enabled: func() bool { panic("bad") }}
+	server := natstest.RunServer(t)
+	plain, idle := connect(t, server, nil), connect(t, server, nil, nats.WithInterceptor(gated), nats.WithInterceptor(gated))
+	ctx := within(t, time.Minute)
+	_, err := plain.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, AllowAtomicPublish: true})
+	require.NoError(t, err)
+	_, err = plain.HandleRequests(ctx, "ask", "", func(*nats.Message) ([]byte, error) { return nil, nil })
+	require.NoError(t, err)
+	each := func(client *nats.Client) error {
+		if err := client.Publish(ctx, "a", nil); err != nil {
+			return err
+		}
+		if _, err := client.Request(ctx, "ask", nil, 0); err != nil {
+			return err
+		}
+		if _, err := client.PublishToStream(ctx, "orders.1", nil); err != nil {
+			return err
+		}
+		_, err := client.PublishBatch(ctx, []*nats.Message{{Subject: "orders.1"}})
+		return err
+	}
+	least := func(client *nats.Client) float64 { // the server of the same process allocates, too
+		var runs []float64
+		for range 5 {
+			runs = append(runs, testing.AllocsPerRun(20, func() { require.NoError(t, each(client)) }))
+		}
+		return slices.Min(runs)
+	}
+	assert.InDelta(t, least(plain), least(idle), 4)
+	assert.Empty(t, seen.steps)
+
+	enabled.Store(true)
+	require.NoError(t, each(idle))
+	seen.take(t, 20)
+
+	careless := connect(t, server, nil, nats.WithInterceptor(bad))
+	require.NoError(t, careless.Publish(ctx, "a", nil), "a panic in Enabled is not the caller's")
+}
