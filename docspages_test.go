@@ -98,7 +98,7 @@ var pageLink = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 func TestDocsPageLinks(t *testing.T) {
 	t.Parallel()
 	pages := append(docPages(t, ""), docPages(t, "zh")...)
-	for _, page := range append(pages, "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md") {
+	for _, page := range append(pages, "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "examples/orders/README.md") {
 		for _, m := range pageLink.FindAllStringSubmatch(prose(docText(t, page)), -1) {
 			if strings.Contains(m[1], "://") {
 				continue

@@ -1,0 +1,236 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/examples/orders/internal/order"
+)
+
+const (
+	customers = 4
+	orders    = 100 // of each
+)
+
+// TestKilledProcesses runs the service as it runs in production: a server, the API and a worker, each a process. While
+// orders come in, server and worker are killed. Every order that was taken is handled, once in its effect.
+func TestKilledProcesses(t *testing.T) {
+	t.Parallel()
+	bin, store := build(t), t.TempDir()
+	broker, front, apiOps, workerOps := freeAddress(t), freeAddress(t), freeAddress(t), freeAddress(t)
+	startServer := func() *process {
+		host, port, _ := net.SplitHostPort(broker)
+		return start(t, filepath.Join(bin, "nats-server"), []string{"-js", "-sd", store, "-a", host, "-p", port})
+	}
+	startService := func(role, ops string) *process {
+		return start(t, filepath.Join(bin, "orders"), []string{role}, "OTEL_TRACES_EXPORTER=console",
+			"ISA_CLOUD_NATS_URLS=nats://"+broker, "ISA_CLOUD_NATS_RECONNECT_WAIT=100ms", "ORDERS_ADDR="+front, "ORDERS_OPS_ADDR="+ops)
+	}
+	server := startServer()
+	api, worker := startService("api", apiOps), startService("worker", workerOps)
+	for _, ops := range []string{apiOps, workerOps} {
+		eventually(t, "it is ready", func() bool { return get(ops, "/readyz") == "200" })
+	}
+
+	client, err := nats.NewClient(&nats.Config{URLs: []string{"nats://" + broker}, JetStreamEnabled: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+
+	var taken atomic.Int64
+	var placing sync.WaitGroup
+	for customer := range customers {
+		placing.Go(func() {
+			for i := range orders {
+				place(t, front, fmt.Sprintf("%d-%d", customer, i), 1)
+				taken.Add(1)
+			}
+		})
+	}
+	eventually(t, "a quarter is taken", func() bool { return taken.Load() > customers*orders/4 })
+	_ = server.end(t, syscall.SIGKILL)
+	startServer()
+	eventually(t, "half is taken", func() bool { return taken.Load() > customers*orders/2 })
+	worker.signal(t, syscall.SIGSTOP)
+	eventually(t, "the worker has orders in hand", func() bool {
+		info, err := client.GetConsumerInfo(t.Context(), order.Stream, "order-worker")
+		return err == nil && info.NumAckPending > 0
+	})
+	_ = worker.end(t, syscall.SIGKILL)
+	worker = startService("worker", workerOps)
+	placing.Wait()
+	place(t, front, "too-many", 1000)
+
+	state := func(stream string) jetstream.StreamState {
+		info, err := client.GetStreamInfo(t.Context(), stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.State
+	}
+	eventually(t, "no order is left", func() bool { return state(order.Stream).Msgs == 0 })
+	if letters := state(order.Stream + "_DLQ").Msgs; letters != 1 {
+		t.Errorf("there are %d dead letters", letters)
+	}
+	if written := state("KV_order-confirmed").LastSeq; written != customers*orders {
+		t.Errorf("%d confirmations were written", written)
+	}
+	for customer := range customers {
+		for i := range orders {
+			for _, path := range []string{"", "/receipt"} {
+				if path = fmt.Sprintf("/orders/%d-%d%s", customer, i, path); get(front, path) != "200" {
+					t.Errorf("%s: %s", path, get(front, path))
+				}
+			}
+		}
+	}
+	for _, ops := range []string{apiOps, workerOps} {
+		for _, path := range []string{"/livez", "/readyz", "/metrics"} {
+			if status := get(ops, path); status != "200" {
+				t.Errorf("%s: %s", path, status)
+			}
+		}
+	}
+	for _, p := range []*process{api, worker} {
+		if err := p.end(t, syscall.SIGTERM); err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+	}
+}
+
+// build makes the binaries: the service, and the server that go.mod names.
+func build(t *testing.T) string {
+	t.Helper()
+	bin := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".", "github.com/nats-io/nats-server/v2")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, output)
+	}
+	return bin
+}
+
+// freeAddress returns an address below those of outgoing connections, which nobody else takes while its process is down.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(20000))) //nolint:gosec // no secret
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close()
+			return address
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
+// process is a process with its output.
+type process struct {
+	cmd            *exec.Cmd
+	stdout, stderr string
+}
+
+func start(t *testing.T, program string, args []string, env ...string) *process {
+	t.Helper()
+	dir := t.TempDir()
+	p := &process{exec.Command(program, args...), filepath.Join(dir, "stdout"), filepath.Join(dir, "stderr")}
+	p.cmd.Env = append(os.Environ(), env...)
+	stdout, err := os.Create(p.stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdout.Close()
+	stderr, err := os.Create(p.stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stderr.Close()
+	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		_ = p.cmd.Wait()
+		if log, err := os.ReadFile(p.stderr); t.Failed() {
+			t.Logf("%s: %s%v", p.cmd, log, err)
+		}
+	})
+	return p
+}
+
+// end sends a signal and returns how the process ended.
+func (p *process) end(t *testing.T, signal os.Signal) error {
+	t.Helper()
+	p.signal(t, signal)
+	return p.cmd.Wait()
+}
+
+func (p *process) signal(t *testing.T, signal os.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
+// place sends an order until it is taken, as its sender has to.
+func place(t *testing.T, front, id string, quantity int) {
+	body := fmt.Sprintf(`{"item":"apple","quantity":%d}`, quantity)
+	for ; t.Context().Err() == nil; time.Sleep(20 * time.Millisecond) {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+front+"/orders", strings.NewReader(body))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		request.Header.Set("Idempotency-Key", id)
+		if do(request) == "202" {
+			return
+		}
+	}
+}
+
+// get returns the status of an answer.
+func get(address, path string) string {
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+address+path, nil)
+	if err != nil {
+		return err.Error()
+	}
+	return do(request)
+}
+
+func do(request *http.Request) string {
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = response.Body.Close() }()
+	_, _ = io.Copy(io.Discard, response.Body)
+	return strconv.Itoa(response.StatusCode)
+}
