@@ -120,6 +120,27 @@ func TestDeadLettersOfAWorkQueue(t *testing.T) {
 	assert.Equal(t, jetstream.MemoryStorage, info.Config.Storage, "as the original's")
 }
 
+// The stream of the dead letters is asked whether it is the one, in a way that does it no harm: nats-server 2.15 gives up
+// a stream with replicas for good when a message expects another last ID.
+func TestDeadLettersOfACluster(t *testing.T) {
+	t.Parallel()
+	cluster := natstest.RunCluster(t, 3)
+	client := connect(t, cluster.Servers()[0], nil)
+	ctx := within(t, time.Minute)
+	for name, subject := range map[string]string{"ORDERS": "orders.>", "ORDERS_DLQ": "dlq.>"} {
+		_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: name, Subjects: []string{subject}, Replicas: 3})
+		require.NoError(t, err)
+	}
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	consumption := consume(t, client, func(*nats.Message) error { return nats.Permanent(errPoison) })
+	for range 3 {
+		_, err := client.PublishToStream(ctx, "orders.created", nil)
+		require.NoError(t, err)
+	}
+	eventually(t, "the dead letters", func() bool { return consumption.Stats().DeadLettered == 3 })
+	assert.Len(t, deadLettersOf(t, client, "ORDERS_DLQ"), 3)
+}
+
 // Nothing is lost while dead letters cannot be stored.
 func TestDeadLetterStreamDown(t *testing.T) {
 	t.Parallel()

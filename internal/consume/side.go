@@ -59,12 +59,12 @@ type sideStream struct {
 }
 
 const (
-	copyTimeout   = 5 * time.Second // to store one copy, the making of the stream included,
-	copyTrips     = 8               // and as many round trips
-	copyPauseMin  = time.Second     // after a failure; it doubles
-	copyPauseMax  = 30 * time.Second
-	copyDenied    = time.Minute // after a denial
-	unusedMessage = "-"         // the ID of no message
+	copyTimeout  = 5 * time.Second // to store one copy, the making of the stream included,
+	copyTrips    = 8               // and as many round trips
+	copyPauseMin = time.Second     // after a failure; it doubles
+	copyPauseMax = 30 * time.Second
+	copyDenied   = time.Minute           // after a denial
+	unreached    = "9223372036854775807" // a sequence that no stream comes to
 )
 
 // copying returns the context of what is done about a copy, which goes on when ctx ends.
@@ -217,10 +217,11 @@ func (x *sideStream) find(ctx context.Context) (expected string, err error) {
 }
 
 // holds returns nil when it is the stream of that name that stores the subject: no other gets as far as to the
-// condition on which that one refuses.
+// condition on which that one refuses. It is a sequence, which the leader looks at: an expected ID is compared by each
+// replica, and nats-server 2.15 then gives up the stream.
 func (x *sideStream) holds(ctx context.Context, stream string) error {
 	m := &natsgo.Msg{Subject: x.subject, Header: natsgo.Header{
-		jetstream.ExpectedStreamHeader: {stream}, jetstream.ExpectedLastMsgIDHeader: {unusedMessage},
+		jetstream.ExpectedStreamHeader: {stream}, jetstream.ExpectedLastSeqHeader: {unreached},
 	}}
 	link := x.s.conn
 	call := link.Ask(m)
@@ -234,7 +235,7 @@ func (x *sideStream) holds(ctx context.Context, stream string) error {
 			_, err = wire.ParsePubAck(answer)
 		}
 		switch {
-		case hasCode(err, fault.CodeWrongLastMsgID):
+		case hasCode(err, fault.CodeWrongLastSequence):
 			return nil
 		case ctx.Err() != nil:
 			return fault.Ended(ctx)

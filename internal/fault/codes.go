@@ -15,7 +15,7 @@ const (
 	CodeDeleteFailed       jetstream.ErrorCode = 10057
 	CodeWrongStream        jetstream.ErrorCode = 10060
 	CodeSubjectOverlap     jetstream.ErrorCode = 10065
-	CodeWrongLastMsgID     jetstream.ErrorCode = 10070
+	CodeWrongLastSequence  jetstream.ErrorCode = 10071
 	CodeStoreFailed        jetstream.ErrorCode = 10077
 	CodeMaxBytesDemanded   jetstream.ErrorCode = 10113
 	CodeDuplicateInProcess jetstream.ErrorCode = 10158
@@ -35,7 +35,7 @@ var codes = map[error][]jetstream.ErrorCode{
 	// Consumers and streams there are, and a message of a batch that was published before.
 	ErrAlreadyExists: {10013, 10058, 10105, 10106, 10130, 10148, CodeAtomicDuplicate},
 	// Sequences and message IDs, and a stream that is being moved or was made anew.
-	ErrConflict:        {CodeWrongLastMsgID, 10071, 10124, CodeSequenceInProcess, 10180, 10225, 10226},
+	ErrConflict:        {10070, CodeWrongLastSequence, 10124, CodeSequenceInProcess, 10180, 10225, 10226},
 	ErrOverlap:         {CodeSubjectOverlap, 10099, 10100},
 	ErrWrongStream:     {CodeWrongStream},
 	ErrSealed:          {10109},
