@@ -30,8 +30,8 @@ func (w *writer) commit(ctx context.Context) error {
 		case err != nil:
 		case now.has(info.NUID): // it lost to itself
 			return w.committed(ctx, old, now.sequence)
-		case errors.Is(lost, conn.ErrUnanswered):
-			w.store.leaveBehind(w.subject, lost) // another writer may have replaced the object already
+		case errors.Is(lost, conn.ErrUnanswered): // another writer may have replaced or renamed the object already
+			w.store.afterwards(w.subject, func(ctx context.Context) error { return w.store.sweepAway(ctx, info.NUID) })
 			return lost
 		default:
 			if err = w.mayReplace(ctx, now); err != nil {
@@ -168,7 +168,9 @@ func (w *writer) settle(m *natsgo.Msg, old version) {
 		switch {
 		case err == nil && old.hasChunks():
 			return w.store.purgeWithin(ctx, old.info.NUID)
-		case isDoubtful(ctx, err), errors.Is(err, fault.ErrConflict):
+		case errors.Is(err, fault.ErrConflict): // perhaps with who has replaced or renamed it since
+			return w.store.sweepAway(ctx, w.uploaded.NUID)
+		case isDoubtful(ctx, err):
 			return err
 		case err != nil:
 			return w.store.purgeWithin(ctx, w.uploaded.NUID)

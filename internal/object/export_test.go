@@ -31,3 +31,6 @@ func (s *Store) CutRename(ctx context.Context, name, other string) (string, erro
 func (s *Store) StoredChunks(ctx context.Context, nuid string) (uint64, error) {
 	return s.storedChunks(ctx, s.bucket, nuid)
 }
+
+// SweepAway removes the chunks of uploads that no object has.
+func (s *Store) SweepAway(ctx context.Context, nuids ...string) error { return s.sweepAway(ctx, nuids...) }

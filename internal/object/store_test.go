@@ -3,6 +3,7 @@ package object_test
 import (
 	"bytes"
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -110,4 +111,29 @@ func TestReports(t *testing.T) {
 	require.Len(t, said, 3)
 	assert.Equal(t, []string{"unread broken in b", "swept orphan in b"}, said[:2])
 	assert.Contains(t, said[2], "ended in b")
+}
+
+// An upload whose end is not known leaves nothing behind, and takes nothing from who has renamed it since.
+func TestSweepAway(t *testing.T) {
+	t.Parallel()
+	store, js, _ := newStore(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	kept, err := store.Put(ctx, jetstream.ObjectMeta{Name: "kept"}, strings.NewReader("content"), object.Options{})
+	require.NoError(t, err)
+	moving, err := store.CutRename(ctx, "moving", "moved")
+	require.NoError(t, err)
+	for _, upload := range []string{"orphan", "claimed", "claimed.sweep", "another's"} {
+		_, err = js.Publish(ctx, "$O.b.C."+upload, nil)
+		require.NoError(t, err)
+	}
+	require.NoError(t, store.SweepAway(ctx, "orphan", "claimed", kept.NUID, moving))
+	for upload, want := range map[string]uint64{"orphan": 0, "claimed": 1, "another's": 1, kept.NUID: 1, moving: 1} {
+		n, err := store.StoredChunks(ctx, upload)
+		require.NoError(t, err)
+		assert.Equal(t, want, n, upload)
+	}
+	n, err := store.StoredChunks(ctx, "orphan.sweep")
+	require.NoError(t, err)
+	assert.Zero(t, n, "the claim is left")
 }

@@ -32,14 +32,30 @@ func (s *Store) Sweep(ctx context.Context, olderThan time.Duration) (int, error)
 	return removed, nil
 }
 
-func (s *Store) sweep(ctx context.Context, olderThan time.Duration) (removed int, err error) {
+func (s *Store) sweep(ctx context.Context, olderThan time.Duration) (int, error) {
+	uploads, orphans, err := s.uploads(ctx, olderThan)
+	if err != nil || len(orphans) == 0 {
+		return 0, err
+	}
+	return s.removeOrphans(ctx, uploads, orphans)
+}
+
+// sweepAway is Sweep for the chunks of some uploads, whose ends are not known or that have been replaced.
+func (s *Store) sweepAway(ctx context.Context, nuids ...string) error {
+	orphans := make(map[string]uint64, len(nuids))
+	for _, nuid := range nuids {
+		orphans[nuid] = 0
+	}
+	_, err := s.removeOrphans(ctx, nuids, orphans)
+	return err
+}
+
+// removeOrphans removes those of the orphans that no object has, up to a sequence, and returns how many chunks.
+func (s *Store) removeOrphans(ctx context.Context, uploads []string, orphans map[string]uint64) (removed int, err error) {
 	// First the chunks, then the objects: an upload that ends in between is seen as an object. And once more when the
 	// chunks are claimed: an upload that ends after that sees the claim. Besides, an object that is renamed while the
 	// list is made may be in neither place.
-	uploads, orphans, err := s.uploads(ctx, olderThan)
-	if err == nil && len(orphans) > 0 {
-		err = s.spare(ctx, uploads, orphans)
-	}
+	err = s.spare(ctx, uploads, orphans)
 	claims := make(map[string]uint64, len(orphans))
 	defer s.soon(ctx, chunkSubject(s.bucket, "*"+claimSuffix), func(ctx context.Context) (err error) {
 		for subject, claim := range claims {
