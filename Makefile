@@ -8,6 +8,7 @@ T        ?=
 ROUNDS   ?= 5
 BENCH    ?= .
 FUZZTIME ?= 20s
+BASE     ?= HEAD
 
 LINT      = $(GO) tool -modfile=tools/lint.mod golangci-lint
 BENCHSTAT = $(GO) tool -modfile=tools/bench.mod benchstat
@@ -16,11 +17,11 @@ FAST      = $$($(GO) list $(PKG) | grep -v /internal/faults)
 RUN       = $(if $(T),-run '$(T)')
 
 .DEFAULT_GOAL := help
-.PHONY: help test race faults lint fmt vet deps check bench examples consul fuzz cover docs weight clean
+.PHONY: help test race faults lint fmt vet deps check bench examples consul fuzz cover docs api weight clean
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: T=TestName PKG=./natstest ROUNDS=5 BENCH=Publish FUZZTIME=20s"
+	@echo "  variables: T=TestName PKG=./natstest ROUNDS=5 BENCH=Publish FUZZTIME=20s BASE=v0.1.0"
 
 test: ## run the tests (under two minutes), and tell which were skipped
 	$(GO) test -json -parallel 14 $(RUN) $(FAST) | $(GO) run ./tools/skipped
@@ -80,6 +81,10 @@ docs: ## check the pages: code, links, names, and the diagrams, for which it nee
 	$(GO) test -count=1 -run TestDocs .
 	npm ci --prefix tools/docs --ignore-scripts --no-audit --no-fund
 	node tools/docs/diagrams.mjs docs/*.md docs/zh/*.md
+
+api: ## write api/v0.txt anew, and print what has changed since BASE, and what of that breaks programs
+	$(GO) test -count=1 -run TestDocsAPI . -update
+	@tools/api.sh $(BASE)
 
 weight: ## print what a program takes on with this package
 	tools/weight.sh

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -140,16 +141,16 @@ func packageCommentBlocks(t *testing.T) []docBlock {
 // packageComment parses the package comment with its links resolved.
 func packageComment(t *testing.T) *comment.Doc {
 	t.Helper()
-	pkg := rootPackage(t)
+	pkg, _ := docPackage(t, ".")
 	return pkg.Parser().Parse(pkg.Doc)
 }
 
-// rootPackage returns what go doc has of the root.
-func rootPackage(t *testing.T) *doc.Package {
+// docPackage returns what go doc has of a package.
+func docPackage(t *testing.T, dir string) (*doc.Package, *token.FileSet) {
 	t.Helper()
 	set := token.NewFileSet()
 	var files []*ast.File
-	names, err := filepath.Glob("*.go")
+	names, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	require.NoError(t, err)
 	for _, name := range names {
 		if strings.HasSuffix(name, "_test.go") {
@@ -159,9 +160,9 @@ func rootPackage(t *testing.T) *doc.Package {
 		require.NoError(t, err)
 		files = append(files, file)
 	}
-	pkg, err := doc.NewFromFiles(set, files, docsModule)
+	pkg, err := doc.NewFromFiles(set, files, path.Join(docsModule, dir))
 	require.NoError(t, err)
-	return pkg
+	return pkg, set
 }
 
 // fragmentImports are what a fragment may use without importing it.

@@ -151,7 +151,7 @@ func TestDocsNameEveryCall(t *testing.T) {
 	for _, page := range docPages(t, "") {
 		pages.WriteString(code(docText(t, page)))
 	}
-	root := rootPackage(t)
+	root, _ := docPackage(t, ".")
 	functions := slices.Clone(root.Funcs)
 	for _, typ := range root.Types {
 		functions = slices.Concat(functions, typ.Funcs, typ.Methods)

@@ -23,7 +23,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
-var updateGolden = flag.Bool("update", false, "write testdata/errors.golden anew")
+var updateGolden = flag.Bool("update", false, "write testdata/errors.golden, or api/v0.txt, anew")
 
 // Texts of errors are read by people and searched for in logs. A change of one is made on purpose:
 // run the test with -update and look at the difference.
