@@ -174,6 +174,7 @@ func TestAccountWithoutJetStream(t *testing.T) {
 			"GetStreamInfo":     second(client.GetStreamInfo(ctx, "S")),
 			"DeleteStream":      client.DeleteStream(ctx, "S"),
 			"PublishToStream":   second(client.PublishToStream(ctx, "s", nil)),
+			"PublishAtomic":     second(client.PublishAtomic(ctx, []*nats.Message{{Subject: "s"}, {Subject: "s"}})),
 			"PullMessages":      second(client.PullMessages(ctx, "S", "c", 1)),
 			"Consume":           second(client.Consume(ctx, "S", "c", func(*nats.Message) error { return nil })),
 			"CreateKeyValue":    second(client.CreateKeyValue(ctx, "kv")),

@@ -124,7 +124,7 @@ func (a *Call) Next(ctx context.Context) (*natsgo.Msg, error) {
 	for {
 		_, breaks, change := c.State()
 		// What is answered is not sent again: on a busy machine the timer has often ended as well.
-		if len(a.answer) == 0 && a.due(breaks) {
+		if len(a.answer) == 0 && ctx.Err() == nil && a.due(breaks) {
 			var err error
 			if change, err = a.send(ctx); err != nil {
 				return nil, err

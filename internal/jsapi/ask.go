@@ -116,6 +116,8 @@ func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, pa
 // tooLate adds to err that a message was not sent again, if so.
 func tooLate(call *conn.Call, err error) error {
 	switch {
+	case call.Sent() == 0: // there is no answer to be had
+		return nil
 	case !call.Late():
 		return err
 	case call.Window() < 0:

@@ -11,7 +11,7 @@
 //   - confirm.go: [API.Confirm], for acknowledgements.
 //   - batch.go: [API.LastOf], which asks for many messages at once (ADR-31).
 //   - look.go: [Look], for what upstream asks.
-//   - finder.go: [API.Missing], whether a stream stores a subject at all.
+//   - finder.go: [API.Hopeless], whether a stream stores a subject at all.
 //   - window.go: [API.Window], for how long a stream knows a message, and [API.MaxAge].
 //   - trace.go: whether another account's stream may store it.
 //   - passing.go: the refusals that pass.

@@ -78,9 +78,11 @@ type finding struct {
 	verdict verdict
 }
 
-// Missing returns when it knows that no stream stores subject, or that nobody can say so.
-func (a *API) Missing(ctx context.Context, subject string) bool {
-	return a.finder.missing(ctx, subject, true) == streamMissing
+// Hopeless returns why there is no use in sending again what a stream is to store, as far as it is known, or nil. Last
+// is what became of it, since when nothing else has, and silent whether it once was nothing at all.
+func (a *API) Hopeless(ctx context.Context, subject string, since time.Time, silent bool, last error) error {
+	u := unheard{begun: since, silent: silent, nobody: errors.Is(last, natsgo.ErrNoResponders)}
+	return a.finder.judge(ctx, subject, true, &u)
 }
 
 // Of returns the API that is asked about the stream of a subject. A key of another domain, or of the bucket that a

@@ -65,20 +65,38 @@ func TestAsk(t *testing.T) {
 	assert.EqualValues(t, 1, info.State.Msgs)
 }
 
-func TestMissing(t *testing.T) {
+// A context that has ended before its question is asked deletes nothing.
+func TestEndedBeforeItIsAsked(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, jsapi.Options{})
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	_, err := a.JetStream().CreateStream(ctx, jetstream.StreamConfig{Name: "ORDERS"})
+	require.NoError(t, err)
+	cancel()
+	late, cancel := context.WithDeadline(context.Background(), time.Now())
+	defer cancel()
+	for end, ctx := range map[error]context.Context{context.Canceled: ctx, context.DeadlineExceeded: late} {
+		err = a.Ask(ctx, "STREAM.DELETE.ORDERS", nil, &jsapi.Refusal{})
+		require.Equal(t, end, err, "nothing else, for nothing was sent")
+	}
+	_, err = a.StreamInfo(context.Background(), "ORDERS")
+	require.NoError(t, err)
+}
+
+func TestHopeless(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, jsapi.Options{})
 	_, err := a.Conn().NATS().Subscribe("heard", func(*natsgo.Msg) {}) // so that silence is the answer
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	assert.True(t, a.Missing(ctx, "heard"))
+	require.ErrorIs(t, a.Hopeless(ctx, "heard", time.Now(), true, nil), jetstream.ErrNoStreamResponse)
 	_, _, end, err := jsapi.Send(ctx, a, natsgo.NewMsg("heard"), "heard", wire.ParsePubAck)
 	require.NoError(t, end)
 	require.ErrorIs(t, err, jetstream.ErrNoStreamResponse)
 	_, err = a.JetStream().CreateStream(ctx, jetstream.StreamConfig{Name: "HEARD", Subjects: []string{"heard"}})
 	require.NoError(t, err)
-	assert.Eventually(t, func() bool { return !a.Missing(ctx, "heard") }, patience, time.Millisecond)
+	assert.Eventually(t, func() bool { return a.Hopeless(ctx, "heard", time.Now(), true, nil) == nil }, patience, time.Millisecond)
 }
 
 // Upstream's calls are repeated while they are silent, and the answer to any of them counts.

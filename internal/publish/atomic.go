@@ -63,8 +63,8 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 		return nil, fault.Wrap(op, subject, err)
 	}
 	var last error
-	var careful bool
-	var doubtful time.Time // since when a commit may have been stored
+	var careful, silent bool
+	var failing, doubtful time.Time // since when nothing succeeds, and a commit may have been stored
 	var commit *conn.Call  // the last one
 	defer func() {
 		if commit != nil {
@@ -95,6 +95,10 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 				return ack, nil
 			}
 		}
+		if failing.IsZero() {
+			failing = time.Now()
+		}
+		silent = silent || errors.Is(err, conn.ErrUnanswered)
 		var api *jetstream.APIError
 		isAPI := errors.As(err, &api)
 		switch {
@@ -118,8 +122,10 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 		}
 		if last = err; late {
 			last = fmt.Errorf("%w; it was not sent again, its stream may have forgotten its IDs", err)
-		} else if !errors.Is(err, conn.ErrBroken) && p.api.Missing(ctx, batch[at].Subject) {
-			return nil, fault.Wrap(op, batch[at].Subject, jetstream.ErrNoStreamResponse)
+		} else if !errors.Is(err, conn.ErrBroken) {
+			if hopeless := p.api.Hopeless(ctx, batch[at].Subject, failing, silent, err); hopeless != nil {
+				return nil, fault.Wrap(op, batch[at].Subject, hopeless)
+			}
 		}
 		pause.Sleep(ctx, jsapi.Pause)
 		if ctx.Err() != nil {
