@@ -130,6 +130,35 @@ func TestKeyValueWatchUnread(t *testing.T) {
 }
 
 // Contexts that end while a watcher begins leave nothing behind.
+// What is being opened when the client closes says so, and not that its caller wished it.
+func TestCloseWhileFollowersOpen(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	ctx := context.Background()
+	kv, err := client.CreateKeyValue(ctx, "b")
+	require.NoError(t, err)
+	store, err := client.CreateObjectStore(ctx, "o")
+	require.NoError(t, err)
+	proxy.BlackHole()
+	calls := []func() error{
+		func() error { _, err := kv.WatchAll(ctx); return err },
+		func() error { _, err := kv.Cached(ctx); return err },
+		func() error { _, err := kv.ListKeys(ctx); return err },
+		func() error { _, err := store.Watch(ctx); return err },
+	}
+	ended, sent := make(chan error, len(calls)), client.Conn().Stats().OutMsgs
+	for _, call := range calls {
+		go func() { ended <- call() }()
+	}
+	eventually(t, "all have asked", func() bool { return client.Conn().Stats().OutMsgs >= sent+uint64(len(calls)) })
+	_ = client.Shutdown(within(t, 50*time.Millisecond))
+	for range calls {
+		require.ErrorIs(t, <-ended, nats.ErrClosed)
+	}
+}
+
 func TestKeyValueWatchCancelledAtTheStart(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)

@@ -126,8 +126,8 @@ func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOptio
 	defer r.Close()
 	first, err := r.Start(ctx)
 	if err != nil {
-		if !o.follow && c.consumer.NoDeadLetters(ctx, stream, err) {
-			return nil
+		if !o.follow {
+			err = c.consumer.NoDeadLetters(ctx, stream, err)
 		}
 		return fault.Because(ctx, err)
 	}

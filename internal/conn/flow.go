@@ -54,7 +54,7 @@ func (c *Conn) Wait(ctx context.Context) error {
 		case c.IsClosed():
 			return fault.ErrClosed
 		case ctx.Err() != nil:
-			return fault.ErrNotConnected
+			return away(ctx)
 		}
 	}
 }

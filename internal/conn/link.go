@@ -2,6 +2,7 @@ package conn
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -87,9 +88,17 @@ func (l *link) WaitPast(ctx context.Context, breaks uint64) error {
 		select {
 		case <-change:
 		case <-ctx.Done():
-			return fault.ErrNotConnected
+			return away(ctx)
 		}
 	}
+}
+
+// away is the error of who has waited in vain for a connection until ctx ended.
+func away(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), fault.ErrClosed) {
+		return fault.ErrClosed
+	}
+	return fault.ErrNotConnected
 }
 
 // WhileUp returns a context that ends with ctx and when the connection breaks: upstream waits for

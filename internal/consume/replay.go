@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
@@ -34,10 +35,10 @@ const headerStreamSource = "Nats-Stream-Source" // where a message of a source c
 func (e *Engine) Replay(ctx context.Context, op string, o Replay) (int, error) {
 	from := cmp.Or(o.From, deadLetterStreamOf(o.Stream))
 	letters, err := e.api.StreamInfo(ctx, from)
-	if o.From == "" && e.NoDeadLetters(ctx, from, err) {
-		return 0, nil
-	}
 	if err != nil {
+		if o.From == "" {
+			err = e.NoDeadLetters(ctx, from, err)
+		}
 		return 0, jsapi.Wrap(op, from, err)
 	}
 	r := &replay{Engine: e, name: from, streams: make(map[string]*jetstream.StreamConfig)}
@@ -80,15 +81,18 @@ func (e *Engine) Replay(ctx context.Context, op string, o Replay) (int, error) {
 	return r.replayed, nil
 }
 
-// NoDeadLetters tells whether err only means that none of the messages of a stream, which exists, has
-// died yet: their stream is made for the first.
-func (e *Engine) NoDeadLetters(ctx context.Context, letters string, err error) bool {
+// NoDeadLetters returns err, the answer to a question about the stream of dead letters, unless it only means that none
+// of the messages of a stream, which exists, has died yet: theirs is made for the first.
+func (e *Engine) NoDeadLetters(ctx context.Context, letters string, err error) error {
 	stream, isTheirs := strings.CutSuffix(letters, deadLetterSuffix)
 	if !isTheirs || !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return false
+		return err
 	}
-	_, err = e.api.StreamInfo(ctx, stream)
-	return err == nil
+	_, failed := e.api.StreamInfo(ctx, stream)
+	if errors.Is(failed, jetstream.ErrStreamNotFound) || errors.Is(failed, natsgo.ErrPermissionViolation) {
+		return err
+	}
+	return failed
 }
 
 // replay is one call of Replay.

@@ -118,6 +118,8 @@ func Wrap(op, target string, err error) error {
 	switch {
 	case !errors.Is(err, natsgo.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse):
 		return fault.Wrap(op, target, err)
+	case errors.Is(err, fault.ErrJetStreamDisabled): // which is said below
+		err = natsgo.ErrNoResponders
 	case errors.Is(err, context.DeadlineExceeded): // it may have come
 		return fault.New(op, target, fault.ErrTimeout, "%w: "+text, fault.ErrJetStreamDisabled, err)
 	}

@@ -70,11 +70,12 @@ var errFollow = errors.New("there is something to look at")
 // bounds that.
 func (b *Bucket) follow(ctx context.Context, filters []string, options Watch, once bool) (*follower, error) {
 	f := &follower{bucket: b, filters: slices.Clone(filters), options: options, once: once, begun: time.Now()}
-	f.live, f.cancel = context.WithCancel(ctx)
+	live, cancel := context.WithCancelCause(ctx)
+	f.live, f.cancel = live, func() { cancel(nil) }
 	f.leave = func() {}
 	err := fault.Ended(ctx)
 	if err == nil && !once {
-		f.leave, err = b.life.OnClose(f.cancel)
+		f.leave, err = b.life.OnClose(func() { cancel(fault.ErrClosed) })
 	}
 	if err != nil {
 		f.cancel()

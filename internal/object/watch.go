@@ -25,7 +25,7 @@ type Watcher struct {
 	options Watch
 	reader  *ordered.Reader
 	updates chan *jetstream.ObjectInfo
-	cancel  context.CancelFunc
+	cancel  func()
 	present uint64 // how many there were at the start
 	marked  bool   // the end of the present state was told
 }
@@ -34,8 +34,9 @@ type Watcher struct {
 func (s *Store) Watch(ctx context.Context, options Watch) (*Watcher, error) {
 	const op = "watch"
 	w := &Watcher{store: s, options: options, updates: make(chan *jetstream.ObjectInfo)}
-	ctx, w.cancel = context.WithCancel(ctx)
-	forget, err := s.life.OnClose(w.cancel)
+	ctx, cancel := context.WithCancelCause(ctx)
+	w.cancel = func() { cancel(nil) }
+	forget, err := s.life.OnClose(func() { cancel(fault.ErrClosed) })
 	if err != nil {
 		w.cancel()
 		return nil, s.wrap(op, "", err)

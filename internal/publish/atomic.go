@@ -65,7 +65,7 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 	var last error
 	var careful, silent bool
 	var failing, doubtful time.Time // since when nothing succeeds, and a commit may have been stored
-	var commit *conn.Call  // the last one
+	var commit *conn.Call           // the last one
 	defer func() {
 		if commit != nil {
 			commit.End(false)

@@ -145,9 +145,15 @@ func (p *Publisher) land(f *Future, ack *jetstream.PubAck, err error) {
 	}
 }
 
-// Drain waits until nothing is in flight, fails what is left when ctx ends, and returns how many that were.
+// Drain lets nothing more start, waits until nothing is in flight, fails what is left when ctx ends, and returns how
+// many that were.
 func (p *Publisher) Drain(ctx context.Context) (left int) {
 	p.mu.Lock()
+	p.closed = true
+	if p.room != nil {
+		close(p.room) // those who wait learn that it is over
+		p.room = nil
+	}
 	drained := make(chan struct{})
 	if p.flying == 0 {
 		close(drained)
@@ -161,11 +167,7 @@ func (p *Publisher) Drain(ctx context.Context) (left int) {
 	case <-p.ctx.Done():
 	}
 	p.mu.Lock()
-	p.closed, left = true, p.flying
-	if p.room != nil {
-		close(p.room) // those who wait learn that it is over
-		p.room = nil
-	}
+	left = p.flying
 	p.mu.Unlock()
 	p.end()
 	p.conn.Rouse()

@@ -83,6 +83,33 @@ func TestStoreAndStart(t *testing.T) {
 	require.ErrorIs(t, err, fault.ErrClosed)
 }
 
+// Nothing starts any more when the end has begun, so those who go on publishing neither keep it up nor are cut short.
+func TestDrainUnderPublishers(t *testing.T) {
+	t.Parallel()
+	p, _, _ := newPublisher(t, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
+	ctx := within(t, patience)
+	began, ended := make(chan struct{}, 4), make(chan error, 4)
+	for range cap(ended) {
+		go func() {
+			for {
+				if _, err := p.Start(ctx, "op", &natsgo.Msg{Subject: "s"}, publish.Flight{}); err != nil {
+					ended <- err
+					return
+				}
+				select {
+				case began <- struct{}{}:
+				default:
+				}
+			}
+		}()
+	}
+	<-began
+	assert.Zero(t, p.Drain(ctx))
+	for range cap(ended) {
+		require.ErrorIs(t, <-ended, fault.ErrClosed)
+	}
+}
+
 func TestDrainFailsWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	p, proxy, _ := newPublisher(t, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
