@@ -101,15 +101,17 @@ func TestObjectStress(t *testing.T) {
 			}
 		})
 	}
+	// To the very end: a leader may take a subject for one that is being stored to until the next election.
+	var ended atomic.Bool
+	go func() { wg.Wait(); ended.Store(true) }()
 	changes := 0
-	for left.Load() > 0 {
+	for !ended.Load() {
 		publishLeader(t, clients[0], servers, "OBJ_files")
 		time.Sleep(time.Duration(500+rand.IntN(1000)) * time.Millisecond)
 		if _, err := clients[0].Conn().Request("$JS.API.STREAM.LEADER.STEPDOWN.OBJ_files", nil, 5*time.Second); err == nil {
 			changes++
 		}
 	}
-	wg.Wait()
 	publishLeader(t, clients[0], servers, "OBJ_files")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
