@@ -9,6 +9,7 @@ ROUNDS   ?= 5
 BENCH    ?= .
 FUZZTIME ?= 20s
 BASE     ?= HEAD
+ONLY     ?=
 
 LINT      = $(GO) tool -modfile=tools/lint.mod golangci-lint
 BENCHSTAT = $(GO) tool -modfile=tools/bench.mod benchstat
@@ -17,7 +18,7 @@ FAST      = $$($(GO) list $(PKG) | grep -v /internal/faults)
 RUN       = $(if $(T),-run '$(T)')
 
 .DEFAULT_GOAL := help
-.PHONY: help test race faults lint fmt vet deps check bench examples consul fuzz cover docs api weight clean
+.PHONY: help test race faults lint fmt vet deps check bench examples consul fuzz mutants cover docs api weight clean
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,7 +72,10 @@ consul: .bin/consul ## build the Consul agent that the discovery tests run (minu
 
 fuzz: ## fuzz each fuzz target for FUZZTIME
 	for pkg in $(LIBRARY); do for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; done; done
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg || exit 1; done; done
+
+mutants: ## try whether the tests notice changes to the code (an hour; ONLY=internal/wire for a part)
+	ulimit -v 16000000; $(GO) run ./tools/mutants -only '$(ONLY)'
 
 cover: ## print the test coverage of the library
 	$(GO) test -coverprofile=coverage.out -coverpkg=$$(echo $(LIBRARY) | tr ' ' ,) $(LIBRARY)
