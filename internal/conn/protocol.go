@@ -79,19 +79,40 @@ type reader struct {
 	skip    int    // bytes of a payload that are still to come
 	partial []byte // of a control line that is not complete
 	held    []byte // the same, where it may be an -ERR: nats.go has not seen it
+	ready   []byte // for nats.go
 	end     error
 }
+
+// maxMessage bounds a message, of which nats.go believes what is announced and allocates it.
+const maxMessage = 1 << 30
+
+var (
+	errEndless = errors.New("the server's line has no end")
+	errTooMuch = errors.New("the server announces a message of more than 1 GiB")
+)
 
 // Read implements io.Reader.
 func (r *reader) Read(p []byte) (int, error) {
 	for {
+		if len(r.ready) > 0 {
+			n := copy(p, r.ready)
+			r.ready = r.ready[n:]
+			return n, nil
+		}
 		if r.end != nil {
 			return 0, r.end
 		}
-		old := copy(p, r.held) // an -ERR is shorter than the buffer of nats.go
+		buffer := p
+		if len(r.held) >= len(p) {
+			buffer = make([]byte, len(r.held)+len(p))
+		}
+		old := copy(buffer, r.held)
 		r.held = r.held[:0]
-		n, err := r.source.Read(p[old:])
-		if n = r.follow(p[:old+n], old); n > 0 || err != nil {
+		n, err := r.source.Read(buffer[old:])
+		if n = r.follow(buffer[:old+n], old); len(buffer) > len(p) {
+			r.ready, n = buffer[:n], 0
+		}
+		if n > 0 || err != nil && len(r.ready) == 0 {
 			return n, err
 		}
 	}
@@ -112,6 +133,10 @@ func (r *reader) follow(p []byte, old int) int {
 		length := bytes.IndexByte(p[i:], '\n') + 1
 		if length == 0 {
 			r.partial = append(r.partial, p[i:]...)
+			if len(r.partial) > maxInfo {
+				r.end = errEndless
+				return max(start, 0)
+			}
 			if r.partial[0] == '-' {
 				r.held = append(r.held, r.partial...)
 				return start
@@ -126,7 +151,12 @@ func (r *reader) follow(p []byte, old int) int {
 		i += length
 		switch line[0] {
 		case 'M', 'H':
-			r.skip = payloadSize(line) + len("\r\n")
+			size := payloadSize(line)
+			if size > maxMessage {
+				r.end = errTooMuch
+				return max(start, 0)
+			}
+			r.skip = size + len("\r\n")
 		case 'I':
 			r.onInfo(line)
 		case '-':
@@ -147,18 +177,21 @@ func (r *reader) follow(p []byte, old int) int {
 	return len(p)
 }
 
-// payloadSize returns the last number of a control line.
+// payloadSize returns the last number of a control line, and no more than one above maxMessage.
 func payloadSize(line []byte) int {
 	e := len(line) - 1
 	if e > 0 && line[e-1] == '\r' {
 		e--
 	}
-	size := 0
-	for unit := 1; e > 0 && line[e-1] >= '0' && line[e-1] <= '9'; e-- {
-		size += int(line[e-1]-'0') * unit
-		unit *= 10
+	b := e
+	for b > 0 && line[b-1] >= '0' && line[b-1] <= '9' {
+		b--
 	}
-	return size
+	size := int64(0)
+	for _, c := range line[b:e] {
+		size = min(10*size+int64(c-'0'), maxMessage+1)
+	}
+	return int(size)
 }
 
 // operation is one that a client sends.
