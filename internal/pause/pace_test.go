@@ -2,6 +2,7 @@ package pause_test
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -23,6 +24,58 @@ func TestPacePatience(t *testing.T) {
 	assert.Less(t, p.Patience(1, 0), 4*time.Second)
 	p.Answered(time.Now().Add(-time.Hour))
 	assert.LessOrEqual(t, p.Patience(1, 0), 4*time.Second)
+}
+
+// The time is a bubble's own here: what is told is exact.
+func TestPaceLearns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var p pause.Pace
+		sent := time.Now()
+		time.Sleep(500 * time.Millisecond)
+		p.Answered(sent)
+		assert.Equal(t, 1500*time.Millisecond, p.Patience(1, 0), "the first answer's time, and four times its half")
+		sent = time.Now()
+		time.Sleep(900 * time.Millisecond)
+		p.Answered(sent)
+		assert.Equal(t, 1700*time.Millisecond, p.Patience(1, 0), "550 ms, give or take 287.5 ms")
+	})
+}
+
+func TestPaceWindowIsExact(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var p pause.Pace
+		for range 3 {
+			assert.True(t, p.Enter())
+		}
+		p.Leave()
+		assert.True(t, p.Enter(), "who leaves makes no limit")
+		for range 38 {
+			assert.True(t, p.Enter())
+		}
+		p.Refused() // of 41: the window is 20, and 40 are in it
+		for range 11 {
+			assert.False(t, p.Enter())
+			p.Leave()
+		}
+		assert.True(t, p.Enter(), "29 in a window of 31")
+		assert.True(t, p.Enter())
+		assert.False(t, p.Enter(), "31 in it")
+		time.Sleep(201 * time.Millisecond)
+		for range 5 {
+			p.Leave() // 26, in a window of 36, of which more than are there do not count
+		}
+		p.Refused() // 16, the least, and 25 are in it
+		for range 5 {
+			assert.False(t, p.Enter())
+			p.Leave()
+		}
+		assert.True(t, p.Enter(), "20 in a window of 21")
+		for range 30 {
+			p.Enter()
+		}
+	})
 }
 
 func TestPaceAskers(t *testing.T) {

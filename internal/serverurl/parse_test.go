@@ -12,7 +12,7 @@ func TestParse(t *testing.T) {
 	t.Parallel()
 	for _, raw := range []string{
 		"a", "a:4222", "nats://a", "TLS://a:4222", "nats://a/", "user:pass@a:4222", "token@a", "[::1]:4222", "nats://[fe80::1%25eth0]:4222",
-		"ws://a/path", "wss://a:443/path/", "ws://a/path?token=x&y=z", "WS://a?x", "ws://[::1]/path?x",
+		"nats://10.0.0.1:4222", "4222", "a:1", "a:65535", "ws://a/path", "wss://a:443/path/", "ws://a/path?token=x&y=z", "WS://a?x", "ws://[::1]/path?x",
 	} {
 		u, err := serverurl.Parse(raw, false)
 		require.NoError(t, err, raw)
@@ -26,6 +26,8 @@ func TestParse(t *testing.T) {
 		"ws://2001:db8::1/path?x":       "brackets",
 		"nats://fe80::1%eth0":           "brackets",
 		"nats://2001:db8:0:0:0:0:0:1":   "brackets",
+		"2001:db8:0:0:0:0:0:1:4222":     "brackets",
+		"nats://::1:99999":              "must be a URL",
 		"nats://a:b:4222":               "must be a URL",
 		"nats://dead:beef":              "must be a URL",
 		"nats://a?x":                    "must end after host and port",
@@ -34,6 +36,7 @@ func TestParse(t *testing.T) {
 		"ws://a/path?user@b":            "must be a URL",
 		"http://a":                      "must begin with nats://",
 		"nats://[::1]:0":                "port in 1..65535",
+		"nats://a:65536":                "port in 1..65535",
 		"nats://a:4222,nats://b:4222":   "must be one URL",
 		"nats://user:hunter2/x@::1:422": "brackets",
 	} {

@@ -52,6 +52,7 @@ func TestRedact(t *testing.T) {
 		"nats://u:1234,secret:x":        "nats://u:***",
 		"nats://u:1234,secret/x":        "nats://u:***",
 		"nats://h?password=secret":      "nats://h?***",
+		"nats://@h":                     "nats://***@h",
 		"nats://u:\x00secret\n@h":       "nats://u:***@h",
 	} {
 		require.Equal(t, want, Redact(raw), raw)

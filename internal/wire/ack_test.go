@@ -5,6 +5,7 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -43,10 +44,37 @@ func TestParseReply(t *testing.T) {
 		assert.EqualValues(t, 34, seq)
 		assert.Equal(t, int64(1700000000000000001), stored)
 	}
+	deliveries, seq, _, ok := wire.ParseReply("$JS.ACK._.abcdef.ORDERS.worker.90.19.56.1700000000000000001.78.random.and.more")
+	assert.True(t, ok && deliveries == 90 && seq == 19)
 	for _, reply := range []string{"", "_INBOX.x", "$JS.ACK.ORDERS.worker.1.2.3", "$JS.ACK.ORDERS.worker.x.2.3.4.5"} {
 		_, _, _, ok := wire.ParseReply(reply)
 		assert.False(t, ok, reply)
 	}
+}
+
+func TestMetadata(t *testing.T) {
+	t.Parallel()
+	m := &natsgo.Msg{Sub: &natsgo.Subscription{}, Reply: "$JS.ACK.hub.abcdef.ORDERS.worker.12.34.56.78.90"}
+	meta, err := wire.Metadata(m)
+	require.NoError(t, err)
+	assert.Equal(t, &jetstream.MsgMetadata{
+		Sequence: jetstream.SequencePair{Consumer: 56, Stream: 34}, NumDelivered: 12, NumPending: 90, Timestamp: time.Unix(0, 78),
+		Stream: "ORDERS", Consumer: "worker", Domain: "hub",
+	}, meta)
+	m.Reply = "_INBOX.x"
+	_, err = wire.Metadata(m)
+	require.Error(t, err)
+}
+
+func TestToken(t *testing.T) {
+	t.Parallel()
+	var token wire.Token
+	assert.False(t, token.Taken())
+	assert.True(t, token.Take())
+	assert.True(t, token.Taken())
+	assert.False(t, token.Take())
+	token.GiveBack()
+	assert.False(t, token.Taken())
 }
 
 func TestAckOf(t *testing.T) {
