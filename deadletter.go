@@ -21,7 +21,7 @@ const (
 	HeaderOriginConsumer   = "Origin-Consumer"
 	HeaderOriginDeliveries = "Origin-Deliveries"
 	// HeaderOriginPrefix precedes those of the message's own headers that would command the server
-	// (Nats-*) or be taken for one of these.
+	// (Nats-*) or be taken for one of these. Origin-Encoded- precedes, in base64, a name that nats.go does not send.
 	HeaderOriginPrefix = "Origin-Header-"
 	// HeaderDeadLetterReason and HeaderDeadLetterTime say why and when a message became a dead letter.
 	HeaderDeadLetterReason = "Dead-Letter-Reason"

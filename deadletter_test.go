@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -92,6 +93,29 @@ func TestPermanentGoesToTheDeadLettersAtOnce(t *testing.T) {
 	require.ErrorIs(t, err, nats.ErrInvalidArgument)
 	_, err = nats.ReadDeadLetter(nil)
 	require.ErrorIs(t, err, nats.ErrInvalidArgument)
+}
+
+// Other clients name headers as nats.go does not: their messages are buried with them, and hold up no others.
+func TestDeadLettersOfForeignHeaders(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	newStream(t, client, 0)
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	raw, err := net.Dial("tcp", strings.TrimPrefix(s.URL(), "nats://"))
+	require.NoError(t, err)
+	defer func() { _ = raw.Close() }()
+	const header = "NATS/1.0\r\na/b: c\r\nX: y\r\n\r\n"
+	_, err = fmt.Fprintf(raw, "CONNECT {\"headers\":true}\r\nHPUB orders.created %d %d\r\n%s\r\n", len(header), len(header), header)
+	require.NoError(t, err)
+	consumption := consume(t, client, func(*nats.Message) error { return nats.Permanent(errPoison) })
+	eventually(t, "the dead letter", func() bool { return consumption.Stats().DeadLettered == 1 })
+	letters := deadLettersOf(t, client, "ORDERS_DLQ")
+	require.Len(t, letters, 1)
+	assert.Equal(t, natsgo.Header{"a/b": {"c"}, "X": {"y"}}, letters[0].Header)
+	_, err = client.ReplayDeadLetters(t.Context(), "ORDERS")
+	require.ErrorIs(t, err, nats.ErrInvalidHeader)
+	assert.Len(t, deadLettersOf(t, client, "ORDERS_DLQ"), 1, "it stays")
 }
 
 // A work queue deletes what is terminated: only the dead letter is left then, and must be there.

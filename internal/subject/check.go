@@ -27,11 +27,14 @@ func CheckName(op, what, name string) error {
 	return nil
 }
 
+// noToken is what nats.go refuses in a header's name, although the server and other clients do not.
+const noToken = `"()/,:;<=>?@[\]{}`
+
 // CheckHeader refuses what would end a header line early and smuggle in another one.
 func CheckHeader(op, subject string, header natsgo.Header) error {
 	for name, values := range header {
-		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ':' }) {
-			return fault.New(op, subject, fault.ErrInvalidHeader, "the name %q is not a token of visible ASCII without a colon", name)
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(noToken, r) }) {
+			return fault.New(op, subject, fault.ErrInvalidHeader, "the name %q is not one of ASCII letters, digits and !#$%%&'*+-.^_`|~", name)
 		}
 		for _, value := range values {
 			if strings.ContainsAny(value, "\r\n") {

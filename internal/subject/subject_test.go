@@ -1,13 +1,16 @@
 package subject_test
 
 import (
+	"net/textproto"
 	"regexp"
 	"strings"
 	"testing"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
@@ -55,6 +58,37 @@ func TestCovers(t *testing.T) {
 	} {
 		assert.Equal(t, test.covers, subject.Covers(test.outer, test.inner), "%s covers %s", test.outer, test.inner)
 	}
+}
+
+func TestHead(t *testing.T) {
+	t.Parallel()
+	for name, head := range map[string]string{
+		"a.b.c": "a", "a": "a", "": "", "$JS.API.x": "$JS.API", "$JS.API": "$JS.API", "$JS": "$JS", "$JS.": "$JS.",
+	} {
+		assert.Equal(t, head, subject.Head(name), name)
+	}
+}
+
+// A header that passes is one that nats.go sends as it is, and reads as it was but for spaces around a value.
+func FuzzCheckHeader(f *testing.F) {
+	for _, name := range []string{"", " ", "A", "!", "~", "\x7f", "a:b", "é", "a\r", "Nats-Msg-Id", "a b", "a/b", `"`, "!#$%&'*+-.^_`|~"} {
+		for _, value := range []string{"", "b", " b ", "a\r\nb: c", "\x00", "日", "\xff"} {
+			f.Add(name, value)
+		}
+	}
+	f.Fuzz(func(t *testing.T, name, value string) {
+		err := subject.CheckHeader("op", "s", natsgo.Header{"X": {"y"}, name: {"z", value}})
+		sent := (&natsgo.Msg{Header: natsgo.Header{name: {value}}}).Size() > 0
+		require.Equal(t, sent && !strings.ContainsAny(value, "\r\n"), err == nil, "%q: %q", name, value)
+		if err != nil {
+			require.ErrorIs(t, err, fault.ErrInvalidHeader)
+			return
+		}
+		value = textproto.TrimString(value)
+		read, err := natsgo.DecodeHeadersMsg([]byte("NATS/1.0\r\n" + name + ": " + value + "\r\n\r\n"))
+		require.NoError(t, err)
+		require.Equal(t, natsgo.Header{name: {value}}, read)
+	})
 }
 
 func TestCheckName(t *testing.T) {

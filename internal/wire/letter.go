@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/base64"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,8 @@ const (
 	OriginDeliveries = "Origin-Deliveries"
 	// OriginPrefix precedes those of the message's own headers that have a meaning of their own in a copy.
 	OriginPrefix = "Origin-Header-"
+	// OriginEncoded precedes the name, in base64, of a header that another client has sent and nats.go does not.
+	OriginEncoded = "Origin-Encoded-"
 
 	DeadLetterReason    = "Dead-Letter-Reason"
 	DeadLetterTime      = "Dead-Letter-Time"
@@ -60,7 +63,10 @@ func isCopys(name string) bool {
 func (l *Letter) Copy(timeHeader string) natsgo.Header {
 	h := make(natsgo.Header, len(l.Header)+9)
 	for name, values := range l.Header {
-		if isCopys(name) {
+		switch {
+		case (&natsgo.Msg{Header: natsgo.Header{name: nil}}).Size() == 0:
+			name = OriginEncoded + base64.RawURLEncoding.EncodeToString([]byte(name))
+		case isCopys(name):
 			name = OriginPrefix + name
 		}
 		h[name] = values
@@ -82,8 +88,12 @@ func ReadLetter(h natsgo.Header, data []byte, timeHeader string) (*Letter, error
 		Reference: h.Get(DeadLetterReference) != "", Reason: h.Get(DeadLetterReason),
 	}
 	for name, values := range h {
-		own := strings.TrimPrefix(name, OriginPrefix)
-		if own == name && isCopys(name) {
+		own, isOwn := strings.CutPrefix(name, OriginPrefix)
+		if text, encoded := strings.CutPrefix(name, OriginEncoded); encoded {
+			decoded, err := base64.RawURLEncoding.DecodeString(text)
+			own, isOwn = string(decoded), err == nil
+		}
+		if !isOwn && isCopys(name) {
 			continue
 		}
 		if l.Header == nil {

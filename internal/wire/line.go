@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"net/textproto"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -36,7 +37,7 @@ func SubscribeLine(subject, queue int) int {
 	return subject + 1 + queue + 1 + number
 }
 
-// HeaderSize is how long header is on the wire. It counts for the server's max_payload.
+// HeaderSize is how long header is on the wire, where nats.go trims the values. It counts for the server's max_payload.
 func HeaderSize(header natsgo.Header) int {
 	if len(header) == 0 {
 		return 0
@@ -44,7 +45,7 @@ func HeaderSize(header natsgo.Header) int {
 	size := len("NATS/1.0\r\n\r\n")
 	for name, values := range header {
 		for _, value := range values {
-			size += len(name) + len(": ") + len(value) + len("\r\n")
+			size += len(name) + len(": ") + len(textproto.TrimString(value)) + len("\r\n")
 		}
 	}
 	return size
