@@ -38,8 +38,8 @@ type Interceptor struct {
 	// Handle is called in the place of a handler, which is next. Its error, and a panic, mean what the handler's mean.
 	// Message.WithContext gives the handler another context.
 	Handle func(msg *Message, next Handler) error
-	// Enabled, where it is not nil, is asked first, and must not block: while no interceptor is enabled, what is
-	// published and requested is not copied for them and passes by. Handle is called all the same.
+	// Enabled, where it is not nil, is asked before, and must not block: while no interceptor is enabled, messages pass
+	// by them all at no cost.
 	Enabled func() bool
 }
 
@@ -124,37 +124,56 @@ func (c *Client) chained(all []Interceptor) (one Interceptor) {
 				c.contain("Interceptor.Stored", func() { outer.Stored(ctx, msg, ack, err) })
 			}
 		}
-		switch {
-		case outer.Publish == nil && outer.Request == nil && outer.Stored == nil:
-		case outer.Enabled == nil:
-			always = true
-		default:
-			enabled = append(enabled, outer.Enabled)
-		}
+		always = always || outer.Enabled == nil
+		enabled = append(enabled, outer.Enabled)
 	}
-	if !always {
-		one.Enabled = func() (is bool) {
-			c.contain("Interceptor.Enabled", func() {
-				for _, enabled := range enabled {
-					is = is || enabled()
-				}
-			})
-			return is
-		}
+	if len(all) > 0 && !always {
+		one.Enabled = c.anyOf(enabled)
 	}
 	return one
 }
 
-// isIntercepted tells whether a function of the interceptors is to be called.
+var errEnabled = errors.New("an interceptor is enabled")
+
+// anyOf asks all in one that panics no more than they do, and allocates nothing.
+func (c *Client) anyOf(enabled []func() bool) func() bool {
+	ask := func(*Message) error {
+		for _, is := range enabled {
+			if is() {
+				return errEnabled
+			}
+		}
+		return nil
+	}
+	return func() bool {
+		err := callHandler(ask, nil)
+		is := errors.Is(err, errEnabled)
+		if err != nil && !is {
+			c.log.Error("a callback panicked", append(fault.Attrs(err), "callback", "Interceptor.Enabled")...)
+		}
+		return is
+	}
+}
+
+// isIntercepted tells whether a function of the interceptors, if it is given, is to be called.
 func (c *Client) isIntercepted(given bool) bool {
 	return given && (c.around.Enabled == nil || c.around.Enabled())
 }
 
 // handled puts the interceptors around a handler.
 func (c *Client) handled(h Handler) Handler {
+	plain := h
 	for _, i := range slices.Backward(c.opts.interceptors) {
 		if inner := h; h != nil && i.Handle != nil {
 			h = func(msg *Message) error { return i.Handle(msg, inner) }
+		}
+	}
+	if around := h; h != nil && c.around.Enabled != nil {
+		h = func(msg *Message) error {
+			if c.around.Enabled() {
+				return around(msg)
+			}
+			return plain(msg)
 		}
 	}
 	return h

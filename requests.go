@@ -122,7 +122,7 @@ func serve(h RequestHandler, msg *Message, settled *atomic.Int64) error {
 
 // call calls h, with the interceptors around it.
 func (c *Client) call(h RequestHandler, msg *Message) (data []byte, err error) {
-	if len(c.opts.interceptors) == 0 {
+	if !c.isIntercepted(len(c.opts.interceptors) > 0) {
 		err = callHandler(func(msg *Message) (err error) { data, err = h(msg); return err }, msg)
 		return data, err
 	}

@@ -1,10 +1,20 @@
-// Package otelnats lets OpenTelemetry see what a NATS client does: traces and metrics, with one option.
+// Package otelnats lets OpenTelemetry see what a client of NATS does. One option switches it on:
 //
 //	client, err := nats.NewClient(cfg, otelnats.New())
+//
+// Spans follow the conventions for messaging: a publish is "send orders.*", its handling "process orders.*" in the same
+// trace, and a request one span of a client and one of a server. Metrics are durations, and the counters of nats.Stats;
+// their labels come from closed sets, however many subjects there are.
+//
+// Providers and propagator are those of the process (package otel) unless others are given; they may be set later than
+// the client is made, and until then the client works as without this package. What they do wrong stays theirs: a
+// propagator or exporter that panics or blocks fails no call, and holds up none for longer than 50 ms, once.
+//
+// The conventions are in development, and so is this module: names of spans, metrics and attributes may change with
+// them.
 package otelnats
 
 import (
-	"context"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -31,35 +41,39 @@ func WithTracerProvider(p trace.TracerProvider) Option { return func(o *options)
 // WithMeterProvider has the metrics made by p, in the place of the process's provider.
 func WithMeterProvider(p metric.MeterProvider) Option { return func(o *options) { o.meters = p } }
 
-// WithPropagators carries a trace in the headers of messages by p, in the place of the process's propagator.
+// WithPropagators carries traces in the headers of messages by p, in the place of the process's propagator. Baggage
+// travels only where p carries it.
 func WithPropagators(p propagation.TextMapPropagator) Option {
 	return func(o *options) { o.propagators = p }
 }
 
-// WithLinkAfter sets how long after its publish a delivery still belongs to the trace of it. Later ones begin a trace of
-// their own, with a link. The default is an hour.
+// WithLinkAfter sets for how long after its publish the delivery of a stream's message belongs to the same trace. A later
+// one begins a trace of its own, with a link. The default is an hour; with 0 every delivery has its own.
 func WithLinkAfter(d time.Duration) Option { return func(o *options) { o.linkAfter = d } }
 
-// WithSubjectTemplate names the subjects of what is published by patterns, such as orders.*: the first that fits is
-// the destination in spans and metrics. A subject that fits none has no name there, so that there are no more series
-// than patterns.
+// WithSubjectTemplate names the subjects of messages by patterns, such as orders.*: the first that fits is the
+// destination in spans and metrics. Others are not named, unless what the message was subscribed by does, so that there
+// are no more series than patterns. It may be given several times.
 func WithSubjectTemplate(patterns ...string) Option {
 	return func(o *options) { o.templates = append(o.templates, patterns...) }
 }
 
-// New returns an option of a client that traces and measures what it does.
+// New returns an option that lets OpenTelemetry see the client. Clients may share it; then their counters add up, and go on
+// when one of them is closed.
 func New(opts ...Option) nats.Option {
-	var o options
+	o := options{linkAfter: time.Hour}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&o)
 		}
 	}
-	return nats.WithOptions()
-}
-
-// Start begins the span of a message that was pulled or ranged over, whose handling nobody else sees.
-func Start(msg *nats.Message, name string) (context.Context, trace.Span) {
-	ctx := msg.Context()
-	return ctx, trace.SpanFromContext(ctx)
+	t := newTelemetry(o)
+	t.durations()
+	return nats.WithOptions(
+		nats.WithInterceptor(nats.Interceptor{
+			Publish: t.publish, Stored: t.stored, Request: t.request, Handle: t.handle, Enabled: t.isEnabled,
+		}),
+		nats.WithValue(telemetryKey{}, t),
+		nats.WithStart(t.start),
+	)
 }
