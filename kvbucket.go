@@ -8,7 +8,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
@@ -68,19 +67,13 @@ func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []K
 	want.Bucket = bucket
 	fresh := want
 	fresh.Replicas, fresh.Storage = c.streamDefaults(want.Replicas, want.Storage)
-	if create {
-		want = fresh
-	}
 	if fresh.History > jetstream.KeyValueMaxHistory {
 		return nil, fail(op, bucket, ErrInvalidArgument, "%w", jetstream.ErrHistoryTooLarge)
 	}
 	asked := time.Now()
-	stream, err := ensure(ctx, c, ensureOptions{}, ensuredStream(drift.KeyValueStream(fresh), DriftError{Bucket: bucket, create: create},
-		func(live *jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference) {
-			return drift.KeyValue(live.Config, want, create)
-		}))
+	stream, err := c.ensurer(ensureOptions{CreateOnly: create}).KeyValue(ctx, want, fresh)
 	if err != nil {
-		return nil, ensureFault(op, bucket, keyvalue.Wrap, err)
+		return nil, ensureFault(op, bucket, err, DriftError{Bucket: bucket, create: create}, keyvalue.Wrap)
 	}
 	if fresh.LimitMarkerTTL > 0 && stream.CachedInfo().Config.SubjectDeleteMarkerTTL == 0 { // an older server does not know it
 		return nil, fail(op, bucket, ErrInvalidArgument, "%w", jetstream.ErrLimitMarkerTTLNotSupported)

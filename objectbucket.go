@@ -8,7 +8,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
@@ -81,16 +80,9 @@ func (c *Client) ensureObjectStore(ctx context.Context, op, bucket string, opts 
 	}
 	defer cancel()
 	want, fresh := c.objectStoreConfig(bucket, opts)
-	if create {
-		want = fresh
-	}
-	differs := DriftError{Bucket: bucket, Stream: object.StreamPrefix + bucket, create: create}
-	_, err = ensure(ctx, c, ensureOptions{}, ensuredStream(drift.ObjectStoreStream(fresh), differs,
-		func(live *jetstream.StreamInfo) (jetstream.StreamConfig, []drift.Difference) {
-			return drift.ObjectStore(live.Config, want, create)
-		}))
-	if err != nil {
-		return nil, ensureFault(op, bucket, jsapi.Wrap, err)
+	if err := c.ensurer(ensureOptions{CreateOnly: create}).ObjectStore(ctx, want, fresh); err != nil {
+		differs := DriftError{Bucket: bucket, Stream: object.StreamPrefix + bucket, create: create}
+		return nil, ensureFault(op, bucket, err, differs, jsapi.Wrap)
 	}
 	return c.boundObjectStore(ctx, op, bucket)
 }
