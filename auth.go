@@ -13,6 +13,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/health"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
@@ -247,7 +248,7 @@ func (c *Client) reloadTLS() {
 	for pause.Sleep(c.life.Context(), c.cfg.TLSReload) {
 		if changed, err := c.tls.reload(); err == nil && changed {
 			c.log.Info("the TLS files changed; reconnecting to use them")
-			c.leave(&departure{reason: "the TLS files changed", servers: c.serverPool})
+			c.conn.Depart(conn.Departure{Reason: "the TLS files changed"})
 		}
 	}
 }

@@ -2,7 +2,6 @@ package nats
 
 import (
 	"errors"
-	"reflect"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -16,7 +15,6 @@ import (
 // one at a time, on a goroutine of nats.go's own, and may come before NewClient has the connection in its
 // hands: each of them waits for that.
 func (c *Client) hook(o *natsgo.Options) {
-	c.containCallbacks(o)
 	asyncError, lameDuck := o.AsyncErrorCB, o.LameDuckModeHandler
 	c.userError.Store(&asyncError)
 	o.AsyncErrorCB = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
@@ -31,30 +29,6 @@ func (c *Client) hook(o *natsgo.Options) {
 		c.onLameDuck()
 		if lameDuck != nil {
 			lameDuck(nc)
-		}
-	}
-}
-
-// containCallbacks lets no panic of the user's callbacks end the process: they run on goroutines of nats.go.
-func (c *Client) containCallbacks(o *natsgo.Options) {
-	fields := reflect.ValueOf(o).Elem()
-	for i := range fields.NumField() {
-		name := fields.Type().Field(i).Name
-		switch field := fields.Field(i).Addr().Interface().(type) {
-		case *natsgo.ConnHandler:
-			if call := *field; call != nil {
-				*field = func(nc *natsgo.Conn) { c.contain(name, func() { call(nc) }) }
-			}
-		case *natsgo.ConnErrHandler:
-			if call := *field; call != nil {
-				*field = func(nc *natsgo.Conn, err error) { c.contain(name, func() { call(nc, err) }) }
-			}
-		case *natsgo.ErrHandler:
-			if call := *field; call != nil {
-				*field = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
-					c.contain(name, func() { call(nc, sub, err) })
-				}
-			}
 		}
 	}
 }
@@ -108,6 +82,15 @@ func (r reports) Unsubscribed(subject string, line, limit int) {
 
 func (r reports) Refused(err error) { r.c.report(err, "", "") }
 
+func (r reports) Stays(d conn.Departure, err error) {
+	c := r.c
+	c.log.Warn("the server is to be left, but no other one stands; trying again",
+		"server", serverurl.Redact(c.conn.Server()), "reason", d.Reason, "error", err)
+	if !d.Another { // a server that shuts down has its event
+		c.emit(Event{Type: EventAsyncError, Err: wrap("leave server", "", err)})
+	}
+}
+
 func (r reports) Closed(cause error) {
 	c := r.c
 	e := Event{Type: EventClosed}
@@ -135,6 +118,14 @@ func (c *Client) onDenied(err error) {
 		c.denied.Store(&err)
 	}
 	c.report(err, v.Subject, v.Queue)
+}
+
+// onLameDuck leaves a server that is about to shut down before it throws the client out.
+func (c *Client) onLameDuck() {
+	c.log.Warn("the NATS server is shutting down", "server", serverurl.Redact(c.conn.Server()))
+	c.emit(Event{Type: EventLameDuck})
+	// The address of the present server may be that of others, too.
+	c.conn.Depart(conn.Departure{Reason: "it is shutting down", Another: true})
 }
 
 // deniedPublish returns a denied publish that no call has returned yet.
@@ -173,6 +164,6 @@ func (c *Client) report(err error, subject, queue string) {
 // tellUser calls the user's own handler for errors, as nats.go would have.
 func (c *Client) tellUser(sub *natsgo.Subscription, err error) {
 	if f := c.userError.Load(); f != nil && *f != nil && sub != nil {
-		go (*f)(c.nc, sub, err)
+		go c.contain("AsyncErrorCB", func() { (*f)(c.nc, sub, err) })
 	}
 }

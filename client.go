@@ -53,10 +53,9 @@ type Client struct {
 	buckets   *keyvalue.Buckets // likewise
 	leases    *lease.Leases
 
-	resolver  Resolver // nil when there is no discovery
-	watching  bool     // the resolver tells of changes
-	servers   *discovery.Servers
-	departure atomic.Pointer[departure] // the last wish to leave a server
+	resolver Resolver // nil when there is no discovery
+	watching bool     // the resolver tells of changes
+	servers  *discovery.Servers
 
 	lookout health.Lookout
 	blind   atomic.Bool     // it may not ask for the account's limits

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consul"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/discovery"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
@@ -125,7 +126,7 @@ func (c *Client) setServers(named []string) {
 	c.log.Info("the NATS servers changed", "servers", fault.Few(serverurl.RedactAll(urls), ", ", 20))
 	c.emit(Event{Type: EventServersChanged})
 	if c.cfg.Consul.Evict && c.conn.IsUp() && !serverurl.Names(urls, c.conn.Server()) {
-		c.leave(&departure{reason: "discovery does not name it any more", servers: c.otherServers})
+		c.conn.Depart(conn.Departure{Reason: "discovery does not name it any more", Unlisted: true})
 	}
 }
 

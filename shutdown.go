@@ -3,14 +3,8 @@ package nats
 import (
 	"context"
 	"fmt"
-	"maps"
-	"reflect"
-	"slices"
 	"strings"
-	"sync"
 	"time"
-
-	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
@@ -130,7 +124,9 @@ func (c *Client) drainHandlers(ctx context.Context, left *ShutdownError) {
 	left.Handlers += subscriptions.InFlight
 	left.Messages += subscriptions.Pending
 	left.Handlers += <-consumptions
-	c.drainForeign(ctx, left)
+	handlers, messages := c.conn.DrainForeign(ctx)
+	left.Handlers += handlers
+	left.Messages += messages
 }
 
 // drainAsyncPublishes waits for the acknowledgements and returns how many never came. Upstream
@@ -192,79 +188,3 @@ func (c *Client) isClosing() bool { return c.life.IsDraining() }
 
 // flushGrace is what the last flush gets when the handlers have used the time up.
 const flushGrace = 25 * time.Millisecond
-
-// drainPoll is how often a drain looks at what upstream counts.
-const drainPoll = 5 * time.Millisecond
-
-// drainForeign lets the handlers return that others have on Conn(): those of micro services, of upstream's
-// Consume and of plain subscriptions. Nats.go's own Drain would do it, too, but from then on refuses the
-// subscriptions, and drops the answers, that the calls of these handlers need.
-func (c *Client) drainForeign(ctx context.Context, left *ShutdownError) {
-	subs := foreignSubscriptions(c.nc)
-	if len(subs) == 0 {
-		return
-	}
-	if pass, err := c.conn.Enter(ctx, 0); err == nil && c.conn.IsUp() {
-		up, leave := c.conn.WhileUp(ctx)
-		for _, sub := range subs {
-			_ = sub.Drain() // it fails when it has ended
-		}
-		pass.Leave()
-		_ = c.conn.Flush(up) // nothing comes after it, nor after the end of the connection
-		leave()
-	}
-	tick := time.NewTicker(drainPoll)
-	defer tick.Stop()
-	for {
-		handlers, messages := 0, 0
-		for _, sub := range subs {
-			if n, _, err := sub.Pending(); err == nil && n > 0 { // the one being handled included
-				handlers++
-				messages += n - 1
-			}
-		}
-		if handlers == 0 {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			left.Handlers += handlers
-			left.Messages += messages
-			return
-		}
-	}
-}
-
-// foreignSubscriptions returns the subscriptions of nc with a handler, but for those that receive the
-// answers to calls, which handlers still make: these end in a wildcard below an inbox. When the client's
-// own handlers have returned, all others are somebody else's. Nats.go has no list of subscriptions, so it
-// is read from where nats.go has it, under its lock; a test sees to it that an upgrade cannot move it
-// unnoticed.
-func foreignSubscriptions(nc *natsgo.Conn) []*natsgo.Subscription {
-	mu, list := hidden[sync.RWMutex](nc, "subsMu"), hidden[map[int64]*natsgo.Subscription](nc, "subs")
-	if mu == nil || list == nil {
-		return nil
-	}
-	mu.RLock()
-	subs := slices.Collect(maps.Values(*list))
-	mu.RUnlock()
-	inboxes := natsgo.InboxPrefix
-	if prefix := nc.Opts.InboxPrefix; prefix != "" {
-		inboxes = prefix + "."
-	}
-	return slices.DeleteFunc(subs, func(sub *natsgo.Subscription) bool {
-		answers := strings.HasPrefix(sub.Subject, inboxes) && strings.HasSuffix(sub.Subject, ".*")
-		return answers || sub.Type() != natsgo.AsyncSubscription
-	})
-}
-
-// hidden returns an unexported field of nc, or nil when there is none of this name and type.
-func hidden[T any](nc *natsgo.Conn, name string) *T {
-	field := reflect.ValueOf(nc).Elem().FieldByName(name)
-	if !field.IsValid() || field.Type() != reflect.TypeFor[T]() {
-		return nil
-	}
-	found, _ := reflect.NewAt(field.Type(), field.Addr().UnsafePointer()).Interface().(*T)
-	return found
-}

@@ -12,6 +12,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
@@ -38,6 +39,12 @@ type Options struct {
 	BeforeHandOver func()
 	// FailWhenDown lets requests fail at once while there is no connection.
 	FailWhenDown bool
+	// Contain calls a callback of the user's, of that name, and lets no panic out of it.
+	Contain func(name string, callback func())
+	// Groups are the live subscriptions of queue groups.
+	Groups func() []*natsgo.Subscription
+	// Life is the client's, which Depart keeps to.
+	Life *lifecycle.Life
 }
 
 // queueLimit must be above what a reconnect flushes at once, which is done under nats.go's lock.
@@ -57,6 +64,8 @@ type Reports interface {
 	Unsubscribed(subject string, line, limit int)
 	// Refused: the server did not take an operation; the connection stands.
 	Refused(err error)
+	// Stays: the present server is to be left, but no other one stands; the connection goes on trying.
+	Stays(d Departure, err error)
 	// Closed: the connection is closed for good.
 	Closed(err error)
 }
@@ -80,6 +89,8 @@ type Conn struct {
 	leaving  tellings // subscriptions that the server is to hear the end of
 	users    tellings // callbacks of the user's
 	requests requests
+
+	departing atomic.Pointer[departing] // the last wish to leave a server
 
 	mu      sync.Mutex
 	ready   *line    // stands, and waits for nats.go to ask for it

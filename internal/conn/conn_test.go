@@ -33,6 +33,7 @@ type heard struct {
 	dropped      []string
 	unsubscribed []string
 	refused      []error
+	stays        []conn.Departure
 	closed       bool
 }
 
@@ -50,8 +51,9 @@ func (h *heard) Dropped(subject string, _ int, _ int64) {
 func (h *heard) Unsubscribed(subject string, _, _ int) {
 	h.do(func() { h.unsubscribed = append(h.unsubscribed, subject) })
 }
-func (h *heard) Refused(err error) { h.do(func() { h.refused = append(h.refused, err) }) }
-func (h *heard) Closed(error)      { h.do(func() { h.closed = true }) }
+func (h *heard) Refused(err error)               { h.do(func() { h.refused = append(h.refused, err) }) }
+func (h *heard) Stays(d conn.Departure, _ error) { h.do(func() { h.stays = append(h.stays, d) }) }
+func (h *heard) Closed(error)                    { h.do(func() { h.closed = true }) }
 
 // open returns a connection to the servers that is closed with the test.
 func open(t testing.TB, change func(*conn.Options), urls ...string) (*conn.Conn, *heard) {

@@ -48,4 +48,6 @@
 //   - call.go: questions that are asked until they are answered.
 //   - quiet.go: those that wait for their answers without a goroutine.
 //   - leave.go: leaving a server at will.
+//   - depart.go: the wish to, until one can.
+//   - foreign.go: the handlers of others, waited for at the end.
 package conn

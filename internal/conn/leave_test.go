@@ -1,6 +1,7 @@
 package conn_test
 
 import (
+	"context"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -94,4 +97,86 @@ func TestLeaveLosesNothingOfAGroup(t *testing.T) {
 	// Nobody swallows the share of a group that has ended.
 	_, err = publishers[0].Request("ends", nil, time.Second)
 	require.ErrorIs(t, err, natsgo.ErrNoResponders)
+}
+
+// A wish to leave lasts until another server stands, and the last one holds.
+func TestDepart(t *testing.T) {
+	t.Parallel()
+	cluster := natstest.RunCluster(t, 2)
+	life := lifecycle.New()
+	t.Cleanup(life.End)
+	c, h := open(t, func(o *conn.Options) {
+		o.Life, o.NATS.IgnoreDiscoveredServers = life, true
+		o.Groups = func() []*natsgo.Subscription { return nil }
+	}, cluster.URLs()[0])
+	c.Depart(conn.Departure{Reason: "unlisted", Unlisted: true}) // it is listed
+	c.Depart(conn.Departure{Reason: "another", Another: true})
+	require.Eventually(t, func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return len(h.stays) > 0
+	}, 10*time.Second, time.Millisecond)
+	assert.Equal(t, []conn.Departure{{Reason: "another", Another: true}}, h.stays)
+	assert.Equal(t, cluster.URLs()[0], c.Server())
+	require.NoError(t, c.SetServers(cluster.URLs()))
+	require.Eventually(t, func() bool { return c.Server() == cluster.URLs()[1] }, 10*time.Second, time.Millisecond)
+
+	first, err := life.Close(within(t, 10*time.Second), func(context.Context) {
+		c.Depart(conn.Departure{Another: true}) // it ends at once
+	}, func(context.Context) {})
+	require.NoError(t, err)
+	assert.True(t, first)
+	c.Depart(conn.Departure{Another: true})
+}
+
+// Handlers of others return before the end, whatever they call, and those that do not are counted.
+func TestDrainForeign(t *testing.T) {
+	t.Parallel()
+	server := natstest.RunServer(t)
+	c, _ := open(t, nil, server.URL())
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	_, err := c.NATS().Subscribe("s", func(m *natsgo.Msg) {
+		begun <- struct{}{}
+		<-goOn
+		assert.NoError(t, m.Respond(m.Data))
+	})
+	require.NoError(t, err)
+	answers, err := c.NATS().SubscribeSync("answers")
+	require.NoError(t, err)
+	for range 2 {
+		require.NoError(t, c.NATS().PublishRequest("s", "answers", []byte("data")))
+	}
+	<-begun
+	require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	handlers, messages := c.DrainForeign(over)
+	assert.Equal(t, []int{1, 1}, []int{handlers, messages})
+	go func() { <-begun }()
+	close(goOn)
+	handlers, messages = c.DrainForeign(within(t, 10*time.Second))
+	assert.Zero(t, handlers+messages)
+	for range 2 {
+		_, err = answers.NextMsg(10 * time.Second)
+		require.NoError(t, err)
+	}
+}
+
+// A callback of the user's that panics ends nothing.
+func TestCallbacksAreContained(t *testing.T) {
+	t.Parallel()
+	names := make(chan string, 1)
+	c, _ := open(t, func(o *conn.Options) {
+		o.NATS.DisconnectedErrCB = func(*natsgo.Conn, error) { panic("of the user's") }
+		o.Contain = func(name string, callback func()) {
+			defer func() {
+				if recover() != nil {
+					names <- name
+				}
+			}()
+			callback()
+		}
+	}, natstest.RunServer(t).URL())
+	c.Close()
+	assert.Equal(t, "DisconnectedErrCB", <-names)
 }

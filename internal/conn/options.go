@@ -2,6 +2,7 @@ package conn
 
 import (
 	"math"
+	"reflect"
 
 	natsgo "github.com/nats-io/nats.go"
 
@@ -32,6 +33,9 @@ func Check(o *natsgo.Options) error {
 // natsOptions returns what nats.go is told: the user's options but for those that are seen to here.
 func (c *Conn) natsOptions(background bool) natsgo.Options {
 	o := *c.o.NATS
+	if c.o.Contain != nil {
+		contain(&o, c.o.Contain)
+	}
 	o.CustomDialer = dialer{c}
 	o.InProcessServer, o.Dialer, o.AllowMultipathTCP = nil, nil, nil
 	o.SkipHostLookup, o.NoRandomize = true, true
@@ -60,6 +64,30 @@ func (c *Conn) natsOptions(background bool) natsgo.Options {
 		}
 	}
 	return o
+}
+
+// contain lets no panic of a callback end the process: they run on goroutines of nats.go.
+func contain(o *natsgo.Options, within func(name string, callback func())) {
+	fields := reflect.ValueOf(o).Elem()
+	for i := range fields.NumField() {
+		name := fields.Type().Field(i).Name
+		switch field := fields.Field(i).Addr().Interface().(type) {
+		case *natsgo.ConnHandler:
+			if call := *field; call != nil {
+				*field = func(nc *natsgo.Conn) { within(name, func() { call(nc) }) }
+			}
+		case *natsgo.ConnErrHandler:
+			if call := *field; call != nil {
+				*field = func(nc *natsgo.Conn, err error) { within(name, func() { call(nc, err) }) }
+			}
+		case *natsgo.ErrHandler:
+			if call := *field; call != nil {
+				*field = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
+					within(name, func() { call(nc, sub, err) })
+				}
+			}
+		}
+	}
 }
 
 // onClosed is called when the connection is closed for good, by this side, by the user of nats.go's

@@ -37,4 +37,5 @@ func (silent) Failed(*conn.ServerError)      {}
 func (silent) Dropped(string, int, int64)    {}
 func (silent) Unsubscribed(string, int, int) {}
 func (silent) Refused(error)                 {}
+func (silent) Stays(conn.Departure, error)   {}
 func (silent) Closed(error)                  {}
