@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/auth"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/discovery"
@@ -41,7 +43,7 @@ type Client struct {
 	nc     *natsgo.Conn  // the one of nats.go in conn
 	ready  chan struct{} // closed when the client is whole: upstream's callbacks may come earlier
 
-	tls       *tlsFiles
+	tls       *auth.TLS
 	js        jetstream.JetStream // nil when JetStream is not enabled
 	api       *jsapi.API          // likewise
 	subs      *receive.Engine
@@ -125,7 +127,12 @@ func newClient(cfg *Config, opts []Option) *Client {
 	c.lookout.Warn = c.lookAround
 	c.failing = c.cfg.PublishWhenDisconnected == whenDisconnectedFail
 	c.pulled = &origin{client: c, ctx: c.life.Context()}
-	c.tls = &tlsFiles{cert: own.TLSCert, key: own.TLSKey, ca: own.TLSCA, warn: c.log.Warn}
+	c.tls = &auth.TLS{
+		// A server that discovery names without a scheme must not get in plain text what was meant for tls:// URLs.
+		Demanded: own.TLSEnabled || slices.ContainsFunc(own.URLs, serverurl.DemandsTLS), Base: c.opts.tls,
+		Cert: own.TLSCert, Key: own.TLSKey, CA: own.TLSCA, ServerName: own.TLSServerName, First: own.TLSHandshakeFirst,
+		Warn: c.log.Warn,
+	}
 	return c
 }
 

@@ -2,12 +2,12 @@ package nats
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"strings"
 	"time"
 	"unicode"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/auth"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consul"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
@@ -29,7 +29,8 @@ func (c *Config) problems() settings.Problems {
 	v.names()
 	v.numbers()
 	v.durations()
-	v.words()
+	v.OneOf("publish_when_disconnected", c.PublishWhenDisconnected, whenDisconnectedBuffer, whenDisconnectedFail)
+	v.OneOf("default_storage_type", c.DefaultStorageType, storageFile, storageMemory)
 	v.Problems = append(v.Problems, settings.Contradictions(*c)...)
 	v.authentication()
 	v.tls()
@@ -94,27 +95,12 @@ func (v *validator) prefix(key, value string) {
 }
 
 func (v *validator) numbers() {
-	const noBound = int(^uint(0) >> 1)
-	for _, number := range []struct {
-		key            string
-		value          int
-		least, highest int
-	}{
-		{"grpc_port", v.c.GRPCPort, 0, 65535},
-		{"max_reconnect", v.c.MaxReconnect, -1, noBound},
-		{"reconnect_buffer_size", v.c.ReconnectBufferSize, -1, noBound},
-		{"max_pings_out", v.c.MaxPingsOut, 0, noBound},
-		{"max_control_line", v.c.MaxControlLine, 0, noBound},
-		{"default_stream_replicas", v.c.DefaultStreamReplicas, 0, 5},
-	} {
-		switch {
-		case number.value >= number.least && number.value <= number.highest:
-		case number.highest == noBound:
-			v.Add(number.key, "must be at least %d, got %d", number.least, number.value)
-		default:
-			v.Add(number.key, "must be in %d..%d, got %d", number.least, number.highest, number.value)
-		}
-	}
+	v.Between("grpc_port", v.c.GRPCPort, 0, 65535)
+	v.Between("max_reconnect", v.c.MaxReconnect, -1, 0)
+	v.Between("reconnect_buffer_size", v.c.ReconnectBufferSize, -1, 0)
+	v.Between("max_pings_out", v.c.MaxPingsOut, 0, 0)
+	v.Between("max_control_line", v.c.MaxControlLine, 0, 0)
+	v.Between("default_stream_replicas", v.c.DefaultStreamReplicas, 0, 5)
 }
 
 // durationMax keeps sums and doublings of durations far from an overflow.
@@ -135,69 +121,40 @@ func (v *validator) durations() {
 	}
 }
 
-func (v *validator) words() {
-	v.oneOf("publish_when_disconnected", v.c.PublishWhenDisconnected, whenDisconnectedBuffer, whenDisconnectedFail)
-	v.oneOf("default_storage_type", v.c.DefaultStorageType, storageFile, storageMemory)
-}
-
-func (v *validator) oneOf(key, value, first, second string) {
-	if value != "" && value != first && value != second {
-		v.Add(key, "must be %q or %q, got %q", first, second, value)
-	}
-}
-
 func (v *validator) authentication() {
-	c := v.c
-	v.credentials()
-	v.needs("password", c.Password, "username", c.Username)
-	v.needs("password_file", c.PasswordFile, "username", c.Username)
-}
-
-func (v *validator) needs(key, value, other, otherValue string) {
-	if value != "" && otherValue == "" {
-		v.Add(key, "needs %s", other)
-	}
+	auth.Read(v.c.keys(), &v.Problems)
+	v.Needs("password", v.c.Password, "username", v.c.Username)
+	v.Needs("password_file", v.c.PasswordFile, "username", v.c.Username)
 }
 
 func (v *validator) tls() {
 	cert, key := v.c.TLSCert, v.c.TLSKey
-	v.needs("tls_cert", cert, "tls_key", key)
-	v.needs("tls_key", key, "tls_cert", cert)
-	certPEM, keyPEM := v.file("tls_cert", cert), v.file("tls_key", key)
+	v.Needs("tls_cert", cert, "tls_key", key)
+	v.Needs("tls_key", key, "tls_cert", cert)
+	certPEM, keyPEM := v.File("tls_cert", cert), v.File("tls_key", key)
 	if certPEM != nil && keyPEM != nil {
 		if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
 			v.Add("tls_cert", "must be a certificate in PEM that fits tls_key: %w", err)
 		}
 	}
-	v.authorities("tls_ca", v.c.TLSCA)
-}
-
-// authorities checks a file of CA certificates.
-func (v *validator) authorities(key, path string) {
-	if pem := v.file(key, path); pem != nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
-		v.Add(key, "must hold a certificate in PEM, found none in %q", path)
-	}
-}
-
-// file returns the content of the file that a key names, or nil.
-func (v *validator) file(key, path string) []byte {
-	if path == "" {
-		return nil
-	}
-	content, err := settings.ReadFile(path)
-	if err != nil {
-		v.Add(key, "%w", err)
-	}
-	return content
+	v.Authorities("tls_ca", v.c.TLSCA)
 }
 
 func (v *validator) consul() {
 	c := v.c.Consul
-	v.oneOf("consul.scheme", c.Scheme, "http", "https")
+	v.OneOf("consul.scheme", c.Scheme, "http", "https")
 	if c.Address != "" && !consul.ValidAddress(c.Address) {
 		v.Add("consul.address", `must be host and port such as "127.0.0.1:8500", or an http://, https:// or unix:// URL without user, got %q`,
 			serverurl.Redact(c.Address))
 	}
-	v.secret("consul.token", c.Token, c.TokenFile)
-	v.authorities("consul.ca_file", c.CAFile)
+	v.Secret("consul.token", c.Token, c.TokenFile)
+	v.Authorities("consul.ca_file", c.CAFile)
+}
+
+// keys returns those that say how to authenticate.
+func (c *Config) keys() auth.Keys {
+	return auth.Keys{
+		Username: c.Username, Password: c.Password, PasswordFile: c.PasswordFile, Token: c.Token, TokenFile: c.TokenFile,
+		NKeySeed: c.NKeySeed, NKeySeedFile: c.NKeySeedFile, Creds: c.Creds, CredsFile: c.CredsFile, URLs: c.URLs,
+	}
 }

@@ -5,8 +5,11 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/auth"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
 )
 
 // connect makes the connection, or begins to in the background.
@@ -18,14 +21,10 @@ func (c *Client) connect(ctx context.Context) error {
 	c.conn = conn.New(conn.Options{
 		NATS: o,
 		Credentials: func(o *natsgo.Options) error {
-			if c.cfg.PasswordFile+c.cfg.TokenFile+c.cfg.NKeySeedFile+c.cfg.CredsFile == "" {
-				return nil
+			if keys := c.cfg.keys(); keys.HasFiles() {
+				return setCredentials(o, keys)
 			}
-			fresh, err := readCredentials(c.cfg)
-			if err == nil {
-				fresh.set(o)
-			}
-			return err
+			return nil
 		},
 		ReconnectMaxWait: c.cfg.ReconnectMaxWait,
 		Discovered:       c.watching,
@@ -67,12 +66,10 @@ func (c *Client) natsOptions() (*natsgo.Options, error) {
 	o.DrainTimeout = cfg.DrainTimeout
 	// Discovery is the authority: servers that gossip names would come back after it dropped them.
 	o.IgnoreDiscoveredServers = c.watching
-	credentials, err := readCredentials(cfg)
-	if err != nil {
+	if err := setCredentials(&o, cfg.keys()); err != nil {
 		return nil, err
 	}
-	credentials.set(&o)
-	setTLS(&o, cfg, c.opts.tls, c.tls)
+	c.tls.Set(&o)
 	for _, option := range c.opts.nats {
 		if option == nil {
 			continue
@@ -86,6 +83,27 @@ func (c *Client) natsOptions() (*natsgo.Options, error) {
 	}
 	c.hook(&o)
 	return &o, nil
+}
+
+// setCredentials sets those of this moment, unless they cannot be used.
+func setCredentials(o *natsgo.Options, keys auth.Keys) error {
+	var wrong settings.Problems
+	credentials := auth.Read(keys, &wrong)
+	if err := wrong.Err(); err != nil {
+		return err
+	}
+	credentials.Set(o)
+	return nil
+}
+
+// reloadTLS looks at the files now and then and moves to a connection that uses the new ones.
+func (c *Client) reloadTLS() {
+	for pause.Sleep(c.life.Context(), c.cfg.TLSReload) {
+		if changed, err := c.tls.Reload(); err == nil && changed {
+			c.log.Info("the TLS files changed; reconnecting to use them")
+			c.conn.Depart(conn.Departure{Reason: "the TLS files changed"})
+		}
+	}
 }
 
 // name is the connection's name, which the server's monitoring shows.

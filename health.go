@@ -3,7 +3,6 @@ package nats
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
@@ -151,13 +150,7 @@ func (c *Client) discoveryHealth() *DiscoveryHealth {
 func (c *Client) certificatesEnding() []string {
 	state, _ := c.conn.TLSConnectionState() // without TLS, or a connection, there are none
 	warnings := health.Certificates("server", state.PeerCertificates...)
-	var own []tls.Certificate
-	if pair := c.tls.own(); pair != nil {
-		own = []tls.Certificate{*pair}
-	} else if c.opts.tls != nil {
-		own = c.opts.tls.Certificates
-	}
-	for _, pair := range own {
+	for _, pair := range c.tls.Own() {
 		if pair.Leaf != nil {
 			warnings = append(warnings, health.Certificates("client", pair.Leaf)...)
 		}

@@ -12,6 +12,6 @@
 //   - env.go: the environment variables.
 //   - choice.go: settings that exclude each other.
 //   - problem.go: what is wrong, as an error.
-//   - secret.go: secrets in files, and what the tools of NATS write around them.
+//   - check.go: what must hold for one value, for files and for secrets in them.
 //   - show.go: printing and redaction.
 package settings

@@ -1,0 +1,49 @@
+package settings_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
+)
+
+func TestSecret(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "secret")
+	var none, wrong settings.Problems
+	require.NoError(t, os.WriteFile(path, []byte(" a b\r\n\n"), 0o600))
+	require.Equal(t, "a b", none.Secret("token", "", path))
+	require.Equal(t, "plain", none.Secret("token", "plain", ""))
+	require.NoError(t, none.Err())
+
+	require.NoError(t, os.WriteFile(path, []byte("\n"), 0o600))
+	for _, file := range []string{path, dir, filepath.Join(dir, "none")} {
+		require.Empty(t, wrong.Secret("token", "", file))
+	}
+	require.ErrorContains(t, wrong.Err(), `token_file: must hold a secret, but "`+path)
+	require.ErrorContains(t, wrong.Err(), "must be a regular file")
+	require.ErrorIs(t, wrong.Err(), fs.ErrNotExist)
+}
+
+func TestChecks(t *testing.T) {
+	t.Parallel()
+	var none, wrong settings.Problems
+	none.Between("n", 5, 0, 5)
+	none.Between("n", 9, -1, 0)
+	none.OneOf("w", "", "a", "b")
+	none.Needs("a", "", "b", "")
+	require.NoError(t, none.Err())
+	wrong.Between("n", 6, 0, 5)
+	wrong.Between("m", -2, -1, 0)
+	wrong.OneOf("w", "c", "a", "b")
+	wrong.Needs("a", "set", "b", "")
+	wrong.Authorities("ca", filepath.Join(t.TempDir(), "none"))
+	for _, text := range []string{"n: must be in 0..5, got 6", "m: must be at least -1, got -2", `w: must be "a" or "b", got "c"`, "a: needs b", "ca: must be a readable"} {
+		require.ErrorContains(t, wrong.Err(), text)
+	}
+}
