@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -121,7 +120,7 @@ func (kv *KeyValue) GetMany(ctx context.Context, keys ...string) (map[string]jet
 // History returns the values that the bucket keeps of key, oldest first, or ErrKeyNotFound.
 func (kv *KeyValue) History(ctx context.Context, key string, opts ...jetstream.WatchOpt) ([]jetstream.KeyValueEntry, error) {
 	const op = "history of key"
-	options, err := watchOptionsOf(slices.Concat(opts, []jetstream.WatchOpt{jetstream.IncludeHistory()}))
+	options, err := keyvalue.WatchOf(slices.Concat(opts, []jetstream.WatchOpt{jetstream.IncludeHistory()}))
 	if err != nil {
 		return nil, fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
 	}
@@ -164,19 +163,10 @@ func checkWrite[O any](ctx context.Context, kv *KeyValue, op, key string, w *key
 	if err := kv.check(ctx, op, key); err != nil || len(opts) == 0 {
 		return err
 	}
-	var purge bool
-	err := readOptions(opts, map[string]any{"revision": &w.Revision, "ttl": &w.TTL, "purge": &purge})
-	w.Expect = w.Expect || w.Revision != 0
-	switch {
-	case err != nil:
-	case w.TTL > 0 && w.Op == jetstream.KeyValueDelete:
-		err = jetstream.ErrTTLOnDeleteNotSupported
-	case w.TTL < 0 || w.TTL%time.Second != 0: // the server counts in seconds, and would round
-		err = fmt.Errorf("a time to live must be of whole seconds, not %v", w.TTL)
-	default:
-		return nil
+	if err := keyvalue.SetWrite(w, opts); err != nil {
+		return fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
 	}
-	return fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w", err)
+	return nil
 }
 
 // PutString is Put of a string.

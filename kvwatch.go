@@ -65,7 +65,7 @@ const opWatch = "watch"
 
 // checkWatch refuses bad filters and options, and a nil context.
 func (kv *KeyValue) checkWatch(ctx context.Context, filters []string, opts []jetstream.WatchOpt) (keyvalue.Watch, error) {
-	options, err := watchOptionsOf(opts)
+	options, err := keyvalue.WatchOf(opts)
 	if err != nil {
 		return options, fail(opWatch, kv.bucket, ErrInvalidArgument, "%w", err)
 	}
@@ -192,7 +192,7 @@ func (u upstreamKeyValue) WatchFiltered(ctx context.Context, keys []string, opts
 
 // Keys returns jetstream.ErrNoKeysFound for an empty bucket, as upstream's does.
 func (u upstreamKeyValue) Keys(ctx context.Context, opts ...jetstream.WatchOpt) ([]string, error) {
-	options, err := watchOptionsOf(slices.Concat(opts, []jetstream.WatchOpt{jetstream.IgnoreDeletes(), jetstream.MetaOnly()}))
+	options, err := keyvalue.WatchOf(slices.Concat(opts, []jetstream.WatchOpt{jetstream.IgnoreDeletes(), jetstream.MetaOnly()}))
 	if err != nil {
 		return nil, fail(opListKeys, u.bucket, ErrInvalidArgument, "%w", err)
 	}

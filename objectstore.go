@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
 )
 
@@ -285,7 +286,7 @@ func (s *ObjectStore) Watch(ctx context.Context, opts ...jetstream.WatchOpt) (je
 	if ctx == nil {
 		return nil, errNilContext(op, s.bucket)
 	}
-	options, err := watchOptionsOf(opts)
+	options, err := keyvalue.WatchOf(opts)
 	if err != nil {
 		return nil, fail(op, s.bucket, ErrInvalidArgument, "%w", err)
 	}

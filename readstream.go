@@ -3,7 +3,6 @@ package nats
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -14,6 +13,8 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // ReadOption changes what ReadStream reads.
@@ -62,12 +63,6 @@ func WithReadFollow() ReadOption {
 	return func(o *readStreamOptions) { o.follow = true }
 }
 
-// readBatch is how many messages are asked for at once.
-const readBatch = 512
-
-// errReadAll ends a reading that has reached the end.
-var errReadAll = errors.New("there is no more")
-
 // ReadStream returns the messages of a stream as a sequence, in order, each once, from the first one
 // unless an option says otherwise. It ends after the last message that there was when the reading
 // began, and with WithReadFollow not before ctx does. Reading begins when the sequence is ranged
@@ -101,85 +96,116 @@ func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOptio
 	if err := c.checkConsumer(ctx, opReadStream, stream, &o.config); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	forget, err := c.life.OnClose(func() { cancel(ErrClosed) })
-	if err != nil {
-		return err
+	var from *origin
+	begun, err := ordered.Read(ctx, c.api, c.life, stream, o.config, o.follow, func(ctx context.Context, m *natsgo.Msg) bool {
+		if from == nil {
+			from = &origin{client: c, ctx: ctx}
+		}
+		return yield(from.message(m), nil)
+	})
+	if !begun && !o.follow {
+		err = c.consumer.NoDeadLetters(ctx, stream, err)
 	}
-	defer forget()
+	return err
+}
 
-	if len(o.config.FilterSubjects) == 0 {
-		o.config.FilterSubjects = []string{">"} // the server wants one for the last of each subject
+// GetMessage returns the message of a stream that has this sequence, as the stream's leader has it. Its Metadata
+// tells stream, sequence and time; it has no consumer and is not to be acknowledged. Without a deadline in ctx,
+// Config.RequestTimeout applies. The errors are ErrMessageNotFound, ErrStreamNotFound, ErrPermission,
+// ErrNotConnected, ErrTimeout, and for bad arguments ErrInvalidArgument.
+func (c *Client) GetMessage(ctx context.Context, stream string, sequence uint64) (*Message, error) {
+	const op = "get message"
+	if err := c.checkCall(ctx, op, stream, ""); err != nil {
+		return nil, err
 	}
-	options := ordered.Options{
-		Stream: stream, Config: o.config, Batch: readBatch, Opened: opened,
-		// A new consumer finds the last of each subject anew: what lies behind the last message that was
-		// read has messages that are not.
-		Whole: o.config.DeliverPolicy == jetstream.DeliverLastPerSubjectPolicy,
+	if sequence == 0 {
+		return nil, fail(op, stream, ErrInvalidArgument, "sequences begin at 1")
 	}
-	var r *ordered.Reader
-	if !o.follow {
-		options.Idle = func(ctx context.Context) error { return finished(ctx, r) }
-	}
-	r = ordered.New(c.api, options)
-	defer r.Close()
-	first, err := r.Start(ctx)
+	stored, err := c.api.Stored(ctx, stream, wire.Get{Sequence: sequence})
 	if err != nil {
-		if !o.follow {
-			err = c.consumer.NoDeadLetters(ctx, stream, err)
-		}
-		return fault.Because(ctx, err)
+		return nil, jsapi.Wrap(op, stream, err)
 	}
-	if first.Pending == 0 && !o.follow {
-		return nil
-	}
-	from := &origin{client: c, ctx: ctx}
-	var last, end uint64 // sequences, in the stream and of the consumer
-	for {
-		if ctx.Err() != nil { // next may rather take what is there
-			return fault.Ended(ctx)
-		}
-		m, meta, err := r.Next(ctx)
-		if errors.Is(err, errReadAll) {
-			return nil
-		}
-		if err != nil {
-			return fault.Because(ctx, err)
-		}
-		if meta.Sequence.Consumer == 1 {
-			end = 1 + meta.NumPending
-		}
-		if seq := meta.Sequence.Stream; seq > last {
-			last = seq
-			if !yield(from.message(m), nil) {
-				return nil
-			}
-		}
-		if meta.NumPending == 0 || meta.Sequence.Consumer >= end {
-			if !o.follow {
-				return nil
-			}
-			r.SkipTo(last)
+	return c.storedMessage(stream, stored), nil
+}
+
+// GetLastMessages returns the last message of each of the subjects, which may have wildcards and must not
+// overlap; without any, of each subject in the stream. Subjects that no message has are left out. They come in no
+// particular order, and are as those of GetMessage, or of ReadStream.
+//
+// Some hundreds of subjects without wildcards take one round trip to any replica of a stream with AllowDirect,
+// which may lag; otherwise they are read as by ReadStream with WithReadLast. Reading begins when the sequence is
+// ranged over. What ends it early is yielded, with a nil message; the errors are those of ReadStream.
+func (c *Client) GetLastMessages(ctx context.Context, stream string, of ...string) iter.Seq2[*Message, error] {
+	return func(yield func(*Message, error) bool) {
+		if err := c.lastMessages(ctx, stream, of, yield); err != nil {
+			yield(nil, jsapi.Wrap(opGetLast, stream, err))
 		}
 	}
 }
 
-// opened ends the reading of a stream that is another one than before.
-func opened(o ordered.Opening) error {
-	if o.Anew {
-		return fmt.Errorf("%w: it was made anew, or lost its last messages, while it was read", jetstream.ErrStreamNotFound)
+const opGetLast = "get last messages"
+
+// errEnough ends a sequence that is not ranged over any more.
+var errEnough = errors.New("the loop has ended")
+
+func (c *Client) lastMessages(ctx context.Context, stream string, of []string, yield func(*Message, error) bool) error {
+	if err := c.checkCall(ctx, opGetLast, stream, ""); err != nil {
+		return err
+	}
+	direct := len(of) > 0
+	for _, subject := range of {
+		if fault := subjects.Fault(subject, true); fault != "" {
+			return fail(opGetLast, stream, ErrInvalidSubject, "subject %q: %s", subject, fault)
+		}
+		direct = direct && subjects.Fault(subject, false) == ""
+	}
+	of = slices.Compact(slices.Sorted(slices.Values(of)))
+	err := jsapi.ErrNotDirect
+	if direct {
+		err = c.api.LastOf(ctx, stream, of, func(m wire.Stored) error {
+			if !yield(c.storedMessage(stream, m), nil) {
+				return errEnough
+			}
+			return nil
+		})
+	}
+	switch {
+	case errors.Is(err, errEnough):
+		return nil
+	case !errors.Is(err, jsapi.ErrNotDirect):
+		return fault.Because(ctx, err)
+	case len(of) == 0:
+		return c.readStream(ctx, stream, []ReadOption{WithReadLast()}, yield)
+	}
+	more := true
+	for some := range slices.Chunk(of, filtersAtOnce) {
+		err := c.readStream(ctx, stream, []ReadOption{WithReadLast(), WithReadFilter(some...)}, func(msg *Message, err error) bool {
+			more = yield(msg, err)
+			return more
+		})
+		if err != nil || !more {
+			return err
+		}
 	}
 	return nil
 }
 
-// finished returns errReadAll when the consumer has delivered all there is: the messages that it had
-// announced may be gone. For those who may not ask, that it has nothing to deliver must do.
-func finished(ctx context.Context, r *ordered.Reader) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if left, err := r.Left(ctx); err == nil && left == 0 || errors.Is(err, natsgo.ErrPermissionViolation) {
-		return errReadAll
+// filtersAtOnce is how many filters a consumer gets: the server compares each with each.
+const filtersAtOnce = 512
+
+// storedMessage returns a message as it is stored, without what the server adds to tell of it.
+func (c *Client) storedMessage(stream string, m wire.Stored) *Message {
+	var header natsgo.Header
+	for name, values := range m.Header {
+		if !wire.Describes(name) {
+			if header == nil {
+				header = make(natsgo.Header, len(m.Header))
+			}
+			header[name] = values
+		}
 	}
-	return nil // whatever it is, the reader will find out
+	return &Message{
+		Subject: m.Subject, Header: header, Data: m.Data, origin: &origin{client: c, ctx: c.life.Context()},
+		meta: &jetstream.MsgMetadata{Stream: stream, Sequence: jetstream.SequencePair{Stream: m.Sequence}, Timestamp: m.Time},
+	}
 }

@@ -20,5 +20,6 @@
 //   - follow.go: the present values, and then the changes.
 //   - walk.go: the present values alone, their keys alone, and removing the deleted ones.
 //   - watch.go: [Watcher], a channel of changes.
+//   - upstream.go: [WatchOf] and [SetWrite], which read options of upstream's.
 //   - cache.go: [Cache], the present values in memory.
 package kv

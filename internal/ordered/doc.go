@@ -7,9 +7,11 @@
 // asked for another one, ever less often, and the first that it tells of is read: an answer that comes late
 // counts, and what else was made is deleted.
 //
-// What users want is said in [Options], or done by deeds: Renew, Restart and SkipTo.
+// What users want is said in [Options], or done by deeds: Renew, Restart and SkipTo. Who wants the messages and no more
+// has [Read].
 //
 //   - reader.go: [Reader], its messages, and what it takes for a disturbance.
 //   - open.go: making a consumer, and whether its stream is the one that was read before.
+//   - read.go: [Read].
 //   - replica.go: what a replica of the stream has while no consumer can be made.
 package ordered

@@ -16,6 +16,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
@@ -296,4 +297,43 @@ func TestOrderedReaderEndsWithTheClient(t *testing.T) {
 		o.api.Conn().Close()
 		require.ErrorIs(t, <-ended, fault.ErrClosed)
 	}
+}
+
+// A reading ends with the last message that there was, and one that follows with its context or the client.
+func TestRead(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 6)
+	life := lifecycle.New()
+	t.Cleanup(life.End)
+	read := func(ctx context.Context, stream string, follow bool, each func(n int) bool) (bool, error) {
+		n := 0
+		return ordered.Read(ctx, o.api, life, stream, jetstream.ConsumerConfig{FilterSubjects: []string{"s.0", "s.1"}}, follow, func(ctx context.Context, m *natsgo.Msg) bool {
+			require.NoError(t, ctx.Err())
+			n++
+			return each(n)
+		})
+	}
+	last := 0
+	begun, err := read(t.Context(), "S", false, func(n int) bool { last = n; return true })
+	require.NoError(t, err)
+	assert.True(t, begun)
+	assert.Equal(t, 4, last)
+	begun, err = read(t.Context(), "NONE", false, func(int) bool { return true })
+	require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
+	assert.False(t, begun)
+	_, err = read(t.Context(), "S", true, func(n int) bool {
+		if n == 4 {
+			o.publish(t, 6, 8)
+		}
+		return n < 6
+	})
+	require.NoError(t, err)
+	_, err = read(t.Context(), "S", true, func(n int) bool {
+		if n == 4 {
+			_, err := life.Close(context.Background(), func(context.Context) {}, func(context.Context) {})
+			assert.NoError(t, err)
+		}
+		return true
+	})
+	require.ErrorIs(t, err, fault.ErrClosed)
 }
