@@ -150,7 +150,7 @@ func (h *consuming) message(d *consume.Delivery) *Message {
 // or less, no more is fetched ahead than the workers handle within a second, about, or a quarter of
 // Config.DrainTimeout, and that is handled. What has been asked for is waited for, for 0.3 s where none comes.
 // When ctx ends first (without a deadline: Config.DrainTimeout) it ends the messages' context and returns
-// fault.ErrDrainTimeout with the number of handlers left; they are still acknowledged if they return before the
+// ErrDrainTimeout with the number of handlers left; they are still acknowledged if they return before the
 // client closes. A second call waits as well. Called from a handler it would wait for itself until the time
 // is up.
 func (s *Consumption) Stop(ctx context.Context) error {
