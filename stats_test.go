@@ -196,6 +196,25 @@ func TestWithStart(t *testing.T) {
 	assert.Equal(t, 2, strings.Count(log.String(), "a callback panicked"))
 }
 
+// Upstream counts a first connection that took more than one attempt, and logins that are refused.
+func TestStatsReconnects(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	s.Stop()
+	client := connect(t, s, nil, nats.WithBackgroundConnect())
+	eventually(t, "it fails", func() bool { return client.Stats().ConnectError != nil })
+	for again := range uint64(2) {
+		s.Restart()
+		eventually(t, "it stands", client.IsConnected)
+		assert.Equal(t, again, client.Stats().Reconnects)
+		s.Stop()
+		eventually(t, "it is lost", func() bool { return !client.IsConnected() })
+		assert.Equal(t, again, client.Stats().Reconnects)
+	}
+	_ = client.Close()
+	assert.EqualValues(t, 1, client.Stats().Reconnects)
+}
+
 // A stop that hangs takes no more than Close's own time, and Close says so.
 func TestWithStartThatHangs(t *testing.T) {
 	t.Parallel()

@@ -232,7 +232,8 @@ type statsMemory struct {
 }
 
 // Stats returns nats.go's counters, and how many bytes have not left the client. It never waits: while
-// somebody holds nats.go's lock for long, it returns what it did before.
+// somebody holds nats.go's lock for long, it returns what it did before. Reconnects are our own, for nats.go counts a
+// first connection that took more than one attempt, and refused logins.
 func (c *Conn) Stats() (counters natsgo.Statistics, buffered int) {
 	c.stats.mu.Lock()
 	defer c.stats.mu.Unlock()
@@ -244,7 +245,9 @@ func (c *Conn) Stats() (counters natsgo.Statistics, buffered int) {
 	if buffered = max(c.stats.buffered, 0); l != nil {
 		buffered += int(l.queue.n.Load())
 	}
-	return c.stats.counters, buffered
+	counters = c.stats.counters
+	counters.Reconnects = c.reconnects()
+	return counters, buffered
 }
 
 // RoundTrip waits for the connection and for a PONG that follows everything sent before. When the

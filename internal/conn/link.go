@@ -15,7 +15,8 @@ type link struct {
 	up     atomic.Bool // isUp, for those who want no lock
 	isUp   bool
 	isDead bool
-	breaks uint64        // how often the connection broke
+	ups    uint64        // how often the connection came to stand
+	breaks uint64        // how often it broke
 	change chan struct{} // closed and replaced at every change
 }
 
@@ -26,7 +27,9 @@ func (l *link) set(up bool) bool {
 	if l.isUp == up || l.isDead {
 		return false
 	}
-	if !up {
+	if up {
+		l.ups++
+	} else {
 		l.breaks++
 	}
 	l.isUp = up
@@ -59,6 +62,13 @@ func (l *link) State() (up bool, breaks uint64, change <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.isUp, l.breaks, l.next()
+}
+
+// reconnects returns how often the connection came back.
+func (l *link) reconnects() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(l.ups, 1) - 1
 }
 
 // next returns the channel that is closed at the next change. The caller holds l.mu.
