@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/health"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
@@ -153,6 +157,166 @@ func (c *Client) certificatesEnding() []string {
 	for _, pair := range c.tls.Own() {
 		if pair.Leaf != nil {
 			warnings = append(warnings, health.Certificates("client", pair.Leaf)...)
+		}
+	}
+	return warnings
+}
+
+// HealthOption changes what a HealthHandler answers.
+type HealthOption func(*healthOptions)
+
+type healthOptions struct {
+	grace    time.Duration
+	required []string
+	without  bool
+	details  bool
+}
+
+// WithGrace is for how long an outage does not make the service not ready. Defaults to 10 s: all instances of a
+// service lose a server that restarts at the same moment, and none of them would be ready.
+func WithGrace(d time.Duration) HealthOption { return func(o *healthOptions) { o.grace = d } }
+
+// WithRequired makes the service not ready while one of these consumptions is not Healthy, or does not run.
+// They are named by stream and consumer, "ORDERS/worker", or by the consumer alone. While there is no
+// connection, their health is that of the connection.
+func WithRequired(consumptions ...string) HealthOption {
+	return func(o *healthOptions) { o.required = append(o.required, consumptions...) }
+}
+
+// WithoutConnection is for services that work without the broker: no outage makes them not ready, nor that no
+// connection has stood yet.
+func WithoutConnection() HealthOption { return func(o *healthOptions) { o.without = true } }
+
+// WithDetails adds to the answers what operators want to see and strangers must not: the server, the last error,
+// consumptions, what discovery knows, and the warnings. There are never credentials among them.
+func WithDetails() HealthOption { return func(o *healthOptions) { o.details = true } }
+
+// HealthHandler answers the probes of an orchestrator, such as Kubernetes, at /livez and /readyz below the path
+// where it is mounted (http.StripPrefix), to GET and HEAD, in JSON with times in seconds.
+//
+// /livez is 200 unless the connection was closed for good by something other than Close: only a new process
+// helps then. /readyz is 503 before the first connection, in an outage that is longer than WithGrace, while a
+// consumption of WithRequired is not Healthy, and from the first moment of Close. A server that does not answer
+// is an outage, too. A consumer's lag makes nothing not ready, and neither do warnings, of certificates and of
+// the account's limits: see Health. The log has the warnings, as do the answers with WithDetails.
+//
+// An answer takes 500 ms at most, whatever the connection does. However many probes there are, the server is
+// asked once a second, and without any it is not asked.
+func (c *Client) HealthHandler(opts ...HealthOption) http.Handler {
+	p := &probes{c: c, o: healthOptions{grace: 10 * time.Second}}
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&p.o)
+		}
+	}
+	return health.Handler(map[string]func(context.Context) health.Answer{"livez": p.live, "readyz": p.ready})
+}
+
+// probes are those of one handler.
+type probes struct {
+	c *Client
+	o healthOptions
+}
+
+func (p *probes) live(context.Context) health.Answer { return p.answer(p.dead(), p.c.lookout.Last()) }
+
+// dead is why the client can never work again, or "".
+func (p *probes) dead() string {
+	if p.c.lost.Load() || p.c.conn.IsClosed() && !p.c.isClosing() {
+		return "the connection is closed for good"
+	}
+	return ""
+}
+
+func (p *probes) ready(ctx context.Context) health.Answer {
+	c := p.c
+	seen := c.lookout.Last()
+	if c.conn.IsUp() && !c.isClosing() {
+		seen = c.lookout.Look(ctx, c.life.Context())
+	}
+	reason, outage := p.dead(), p.outage(seen)
+	switch {
+	case reason != "":
+	case c.isClosing():
+		reason = "the client is closing"
+	case !c.conn.WasUp() && !p.o.without:
+		reason = "not connected yet"
+	case outage > p.o.grace && !p.o.without:
+		reason = "no connection"
+	case slices.ContainsFunc(p.o.required, func(name string) bool { return !p.runs(name, outage > 0) }):
+		reason = "a required consumption is not healthy"
+	}
+	return p.answer(reason, seen)
+}
+
+// outage is for how long nothing has come from the server, if so: there is no connection, or it is silent.
+func (p *probes) outage(seen health.Seen) time.Duration {
+	up, down := p.c.conn.Since()
+	if down.IsZero() && !p.c.conn.IsUp() {
+		down = time.Now()
+	}
+	if seen.Silent.After(up) && (down.IsZero() || seen.Silent.Before(down)) {
+		down = seen.Silent
+	}
+	if down.IsZero() {
+		return 0
+	}
+	return max(time.Since(down), 1)
+}
+
+// runs tells whether the consumption of that name does, and whether all of that name are healthy.
+func (p *probes) runs(name string, outage bool) (runs bool) {
+	for _, s := range p.c.consumer.All() {
+		if isNamed(s, name) {
+			if runs = true; !outage && !s.Healthy() {
+				return false
+			}
+		}
+	}
+	return runs
+}
+
+func isNamed(s *consume.Consumption, name string) bool {
+	return name == s.Consumer || name == path(s.Stream, s.Consumer)
+}
+
+// answer has the details where they are wanted.
+func (p *probes) answer(reason string, seen health.Seen) health.Answer {
+	a, c := health.Answer{Reason: reason}, p.c
+	if !p.o.details {
+		return a
+	}
+	counters, _ := c.conn.Stats()
+	a.Details = &health.Details{
+		Server: serverurl.Redact(c.conn.Server()), Connected: c.conn.IsUp(), Outage: p.outage(seen).Seconds(),
+		RTT: seen.RTT.Seconds(), Reconnects: counters.Reconnects, Warnings: seen.Warnings,
+	}
+	if err := c.conn.LastError(); err != nil {
+		a.Error = err.Error()
+	}
+	for _, s := range c.consumer.All() {
+		a.Consumptions = append(a.Consumptions, health.Consumption{
+			Name: path(s.Stream, s.Consumer), Healthy: s.Healthy(),
+			Required: slices.ContainsFunc(p.o.required, func(name string) bool { return isNamed(s, name) }),
+		})
+	}
+	if d := c.discoveryHealth(); d != nil {
+		a.Discovery = &health.Discovery{Servers: d.Servers, Age: d.Age.Seconds()}
+	}
+	return a
+}
+
+// lookAround logs the warnings that are new, and returns all.
+func (c *Client) lookAround(ctx context.Context) []string {
+	warnings := c.certificatesEnding()
+	if c.js != nil && !c.blind.Load() {
+		account, err := c.api.Account(ctx)
+		c.blind.Store(errors.Is(err, natsgo.ErrPermissionViolation))
+		warnings = append(warnings, health.Account(account)...)
+	}
+	for _, warning := range warnings {
+		if !slices.Contains(c.lookout.Last().Warnings, warning) {
+			c.log.Warn("health", "warning", warning)
 		}
 	}
 	return warnings

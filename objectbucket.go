@@ -3,7 +3,9 @@ package nats
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -139,4 +141,122 @@ func (c *Client) ObjectStores(ctx context.Context) iter.Seq2[jetstream.ObjectSto
 		list := js.ObjectStores(ctx)
 		return list.Status(), list.Error
 	})
+}
+
+// ObjectOption changes one upload or download.
+type ObjectOption func(*objectOptions)
+
+// objectOptions are those of the engine.
+type objectOptions struct {
+	Progress   func(done, total int64)
+	Deleted    bool
+	Unverified bool
+}
+
+// WithProgress lets an upload or download report how far it is: report is called with the bytes that are
+// stored, or read, and with how many there are in all, -1 while an upload does not know. It is called once
+// for every chunk, from the goroutine of the call or, for Get, of the Read, so it should not take long; and
+// at least once, so that the last call of a success has done == total. A download that starts anew, because
+// the object was replaced under it, counts from the beginning. A panic of report is logged and goes no
+// further.
+//
+// The total of an upload is known for byte slices, strings and files, and for a reader that has a method Len
+// or is an *os.File.
+func WithProgress(report func(done, total int64)) ObjectOption {
+	return func(o *objectOptions) { o.Progress = report }
+}
+
+// WithDeletedObject lets a download of a deleted object yield no bytes, as jetstream.GetObjectShowDeleted
+// does, instead of ErrObjectNotFound.
+func WithDeletedObject() ObjectOption {
+	return func(o *objectOptions) { o.Deleted = true }
+}
+
+// WithUnverifiedObject lets a download yield content that cannot be checked: that of an object whose digest is
+// missing or is not SHA-256, and that of an object of whose metadata only a part can be read, as another client may
+// have written them. They are ErrObjectCorrupt otherwise. What can be checked is checked all the same.
+func WithUnverifiedObject() ObjectOption {
+	return func(o *objectOptions) { o.Unverified = true }
+}
+
+// objectOptions applies the options. What a callback panics with goes no further.
+func (c *Client) objectOptions(opts []ObjectOption) object.Options {
+	var o objectOptions
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&o)
+		}
+	}
+	if report := o.Progress; report != nil {
+		o.Progress = func(done, total int64) { c.contain("WithProgress", func() { report(done, total) }) }
+	}
+	return object.Options(o)
+}
+
+// upstreamObjects is a bucket with upstream's signatures.
+type upstreamObjects struct{ *ObjectStore }
+
+func (u upstreamObjects) Put(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader) (*jetstream.ObjectInfo, error) {
+	return u.ObjectStore.Put(ctx, meta, r)
+}
+
+func (u upstreamObjects) PutBytes(ctx context.Context, name string, data []byte) (*jetstream.ObjectInfo, error) {
+	return u.ObjectStore.PutBytes(ctx, name, data)
+}
+
+func (u upstreamObjects) PutString(ctx context.Context, name, data string) (*jetstream.ObjectInfo, error) {
+	return u.ObjectStore.PutString(ctx, name, data)
+}
+
+func (u upstreamObjects) PutFile(ctx context.Context, file string) (*jetstream.ObjectInfo, error) {
+	return u.ObjectStore.PutFile(ctx, file)
+}
+
+func (u upstreamObjects) Get(ctx context.Context, name string, opts ...jetstream.GetObjectOpt) (jetstream.ObjectResult, error) {
+	return u.ObjectStore.Get(ctx, name, ownOptions(opts)...)
+}
+
+func (u upstreamObjects) GetBytes(ctx context.Context, name string, opts ...jetstream.GetObjectOpt) ([]byte, error) {
+	return u.ObjectStore.GetBytes(ctx, name, ownOptions(opts)...)
+}
+
+func (u upstreamObjects) GetString(ctx context.Context, name string, opts ...jetstream.GetObjectOpt) (string, error) {
+	return u.ObjectStore.GetString(ctx, name, ownOptions(opts)...)
+}
+
+func (u upstreamObjects) GetFile(ctx context.Context, name, file string, opts ...jetstream.GetObjectOpt) error {
+	return u.ObjectStore.GetFile(ctx, name, file, ownOptions(opts)...)
+}
+
+// ownOptions translates upstream's only option, which shows the deleted ones.
+func ownOptions(opts []jetstream.GetObjectOpt) (own []ObjectOption) {
+	for _, opt := range opts {
+		if opt != nil {
+			own = append(own, WithDeletedObject())
+		}
+	}
+	return own
+}
+
+func (u upstreamObjects) AddBucketLink(ctx context.Context, name string, bucket jetstream.ObjectStore) (*jetstream.ObjectInfo, error) {
+	if bucket == nil {
+		return u.ObjectStore.AddBucketLink(ctx, name, nil)
+	}
+	status, err := bucket.Status(ctx)
+	if err != nil {
+		return nil, u.wrap("add link", name, err)
+	}
+	return u.ObjectStore.AddBucketLink(ctx, name, &ObjectStore{bucket: status.Bucket()})
+}
+
+func (u upstreamObjects) List(ctx context.Context, opts ...jetstream.ListObjectsOpt) ([]*jetstream.ObjectInfo, error) {
+	objects, err := u.ObjectStore.List(ctx, opts...)
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Collect(objects)
+	if len(all) == 0 {
+		return nil, jetstream.ErrNoObjectsFound
+	}
+	return all, nil
 }
