@@ -98,7 +98,7 @@ func readVersion(bucket string, m wire.Stored) version {
 	record := record{ObjectInfo: &jetstream.ObjectInfo{}}
 	err := json.Unmarshal(m.Data, &record)
 	info := record.ObjectInfo
-	usable := info.NUID != "" && len(info.NUID) <= subjects.MaxName && !strings.ContainsAny(info.NUID, " .*>\t\r\n")
+	usable := len(info.NUID) <= subjects.MaxName && !strings.Contains(info.NUID, ".") && subjects.Fault(info.NUID, false) == ""
 	v := version{info: info, move: record.moved, sequence: m.Sequence, id: m.Header.Get(jetstream.MsgIDHeader)}
 	switch {
 	case m.Header.Get(jetstream.MarkerReasonHeader) != "": // the server's, for an object that has expired

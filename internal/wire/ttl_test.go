@@ -20,4 +20,5 @@ func TestTTL(t *testing.T) {
 		assert.Equal(t, want, wire.TTL(natsgo.Header{"Nats-TTL": {text}}), text)
 	}
 	assert.Zero(t, wire.TTL(nil))
+	assert.Negative(t, wire.Forever)
 }

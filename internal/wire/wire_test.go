@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -37,6 +38,7 @@ func TestStatusIsOfTheServerOnly(t *testing.T) {
 		assert.False(t, wire.NoResponders(m))
 	}
 	assert.True(t, wire.IsServers("nats-rollup"))
+	assert.True(t, wire.IsServers("Nats-"))
 	assert.False(t, wire.IsServers("Nats"))
 }
 
@@ -73,6 +75,8 @@ func TestHowPullsEnd(t *testing.T) {
 		{m: status("409", "Exceeded MaxWaiting"), err: wire.ErrTooManyPulls},
 		{m: status("503", ""), err: natsgo.ErrNoResponders},
 		{m: status("400", "Bad Request"), text: "400 Bad Request"},
+		{m: status("409", "Exceeded MaxRequestBatch of 1"), err: fault.ErrPullRefused},
+		{m: status("409", "Consumer is push based"), err: fault.ErrPullRefused},
 	} {
 		err := wire.PullError(wire.Status(test.m))
 		left, ended := wire.PullEnded(test.m)
@@ -120,7 +124,11 @@ func TestStoredMessages(t *testing.T) {
 	for _, data := range []string{"", "{}", `{"error":{"code":500,"description":"broken"}}`, `{"message":{"hdrs":"eA=="}}`} {
 		_, err = wire.ParseStored(&natsgo.Msg{Data: []byte(data)})
 		require.Error(t, err, data)
+		require.NotErrorIs(t, err, jetstream.ErrMsgNotFound, data)
 	}
+	got, err = wire.ParseStored(&natsgo.Msg{Data: []byte(`{"message":{"subject":"a"}}`)})
+	require.NoError(t, err)
+	assert.Equal(t, wire.Stored{Subject: "a"}, got)
 	assert.True(t, wire.Vanished(status("404", "Message Not Found")))
 	assert.False(t, wire.Vanished(status("404", "No Results")))
 	complete, ends := wire.EndOfBatch(status("204", "EOB", "Nats-Num-Pending", "0"))
@@ -155,4 +163,54 @@ func TestPubAcks(t *testing.T) {
 	assert.True(t, strings.HasPrefix(api.Description, "wrong"))
 	_, err = wire.ParsePubAck(status("503", ""))
 	require.ErrorIs(t, err, natsgo.ErrNoResponders)
+}
+
+func TestSized(t *testing.T) {
+	t.Parallel()
+	header := natsgo.Header{"A": {"b"}} // 20 bytes
+	require.EqualError(t, wire.Sized(natsgo.ErrMaxPayload, header, []byte("cd"), 7), "20 bytes, and the server's max_payload is 7: nats: maximum payload exceeded")
+	large := &jetstream.APIError{ErrorCode: fault.CodeMessageTooLarge, Description: "large"}
+	require.ErrorContains(t, wire.Sized(large, header, []byte("cd"), 7), "20 bytes: ")
+	for _, other := range []error{nil, natsgo.ErrTimeout, &jetstream.APIError{ErrorCode: 1}} {
+		require.Equal(t, other, wire.Sized(other, header, nil, 7))
+	}
+}
+
+func TestServiceErrors(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		code        int
+		description string
+		wantCode    int
+		want        string
+	}{
+		{0, "", 500, "Internal Server Error"}, {404, " ", 404, "Not Found"}, {7, "", 7, "error 7"}, {9, " a\r\nb ", 9, "a b"},
+	} {
+		header := natsgo.Header{}
+		code, description := wire.ServiceError(header, test.code, test.description)
+		assert.Equal(t, test.wantCode, code)
+		assert.Equal(t, test.want, description)
+		code, description, is := wire.ReadServiceError(header)
+		assert.True(t, is)
+		assert.Equal(t, test.wantCode, code)
+		assert.Equal(t, test.want, description)
+	}
+	for _, test := range []struct {
+		header natsgo.Header
+		code   int
+		text   string
+		is     bool
+	}{
+		{nil, 0, "", false},
+		{natsgo.Header{"Nats-Service-Error": {"a", "b"}}, 0, "a b", true},
+		{natsgo.Header{"Nats-Service-Error-Code": {" 7 "}}, 7, "", true},
+		{natsgo.Header{"Nats-Service-Error-Code": {"x", "y"}}, 0, "x y", true},
+		{natsgo.Header{"Nats-Service-Error-Code": {"x"}, "Nats-Service-Error": {"a"}}, 0, "x: a", true},
+		{natsgo.Header{"Nats-Service-Error-Code": {""}, "Nats-Service-Error": {"a"}}, 0, "a", true},
+	} {
+		code, text, is := wire.ReadServiceError(test.header)
+		assert.Equal(t, test.code, code, test.header)
+		assert.Equal(t, test.text, text, test.header)
+		assert.Equal(t, test.is, is, test.header)
+	}
 }

@@ -98,7 +98,11 @@ func run(only *regexp.Regexp) error {
 			return err
 		}
 	}
+	prefix, _ := only.LiteralPrefix()
 	for _, where := range pure {
+		if !strings.HasPrefix(prefix, where) && !strings.HasPrefix(where, prefix) {
+			continue
+		}
 		found, err := gremlins(where, dir)
 		if err != nil {
 			return err
@@ -301,7 +305,7 @@ func patches(list string) ([]mutant, error) {
 		}
 		start := strings.Index(string(source), old)
 		all = append(all, mutant{
-			name: fmt.Sprintf("%s: %s: %s", head[0], head[2], strings.TrimSpace(old)), file: head[0],
+			name: fmt.Sprintf("patch %s: %s: %s", head[0], head[2], strings.TrimSpace(old)), file: head[0],
 			start: start, end: start + len(old), with: strings.Join(after, "\n"), test: []string{head[1], "-run", "^" + head[2] + "$"},
 		})
 	}
