@@ -3,6 +3,7 @@ package conn
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -75,6 +76,22 @@ func FuzzReader(f *testing.F) {
 			assert.True(t, bytes.HasPrefix(data, got))
 		}
 	})
+}
+
+// What is in a payload is none of the protocol, and what is behind it is.
+func TestPayloads(t *testing.T) {
+	t.Parallel()
+	const payload = "\r\n-ERR 'Invalid Subject'\r\nINFO {}\r\n-ERR 'x"
+	for _, line := range []string{"MSG a 1 %d\r\n", "MSG a 1 r %d\n", "HMSG a 1 2 %d\r\n"} {
+		whole := fmt.Sprintf(line, len(payload)) + payload + "\r\nPING\r\n"
+		for _, sizes := range [][]byte{nil, {0}} {
+			passed, errs, infos, end := followed([]byte(whole+"-ERR 'Invalid Subject'\r\n"), sizes, 120)
+			assert.Equal(t, whole, string(passed))
+			assert.Equal(t, []string{"Invalid Subject"}, errs)
+			assert.Zero(t, infos)
+			assert.Equal(t, io.EOF, end)
+		}
+	}
 }
 
 // An -ERR may be longer than the buffer of nats.go, which has it whole or not at all.
