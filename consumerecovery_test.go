@@ -105,6 +105,28 @@ func TestConsumeSurvivesDeletion(t *testing.T) {
 	}
 }
 
+// A work queue allows no consumer that begins anywhere but at its beginning.
+func TestConsumeSurvivesDeletionInAWorkQueue(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client, other := connect(t, s, nil), connect(t, s, nil)
+	ctx := within(t, time.Minute)
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, Retention: jetstream.WorkQueuePolicy})
+	require.NoError(t, err)
+	var looks atomic.Int32 // at the consumer
+	_, err = other.Subscribe(ctx, "$JS.API.CONSUMER.INFO.ORDERS.worker", func(*nats.Message) error { looks.Add(1); return nil })
+	require.NoError(t, err)
+	var got calls
+	consume(t, client, func(msg *nats.Message) error { got.note(msg); return nil }, nats.WithConsumerConfig(&jetstream.ConsumerConfig{}))
+	publishUntilSeen(t, client, &got, "first")
+	eventually(t, "it looks at what is done", func() bool { return looks.Load() > 0 })
+	_, err = client.GetConsumerInfo(ctx, "ORDERS", "worker") // which is answered later
+	require.NoError(t, err)
+	require.NoError(t, other.DeleteConsumer(ctx, "ORDERS", "worker"))
+	publishUntilSeen(t, client, &got, "again")
+	assert.Equal(t, 2, got.len())
+}
+
 // Raw nats.go: a consumer in memory that a restart has lost is awaited for ever, in silence.
 func TestConsumeSurvivesRestart(t *testing.T) {
 	t.Parallel()

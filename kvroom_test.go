@@ -97,6 +97,22 @@ func TestKeyValueOfAFullBucket(t *testing.T) {
 	}
 }
 
+// A value that other clients can store is not too large for want of room for a message ID.
+func TestKeyValueAtItsLimit(t *testing.T) {
+	t.Parallel()
+	client := connect(t, natstest.RunServer(t), nil)
+	ctx := within(t, patience)
+	kv, err := client.CreateKeyValue(ctx, "small", nats.WithKeyValueConfig(func(cfg *jetstream.KeyValueConfig) { cfg.MaxValueSize = 40 }))
+	require.NoError(t, err)
+	_, err = kv.Put(ctx, "k", make([]byte, 40))
+	require.NoError(t, err)
+	_, err = kv.Put(ctx, "k", make([]byte, 41))
+	require.ErrorIs(t, err, nats.ErrPayloadTooLarge)
+	require.NoError(t, kv.Delete(ctx, "k"))
+	_, err = kv.Get(ctx, "k")
+	require.ErrorIs(t, err, nats.ErrKeyNotFound)
+}
+
 // A walk is bounded by its pauses and not as a whole.
 func TestKeyValueWalksOverADistance(t *testing.T) {
 	t.Parallel()

@@ -116,7 +116,7 @@ func (p *puller) declare(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 	if !info.Created.Equal(p.created) {
 		p.created, p.floor = info.Created, 0
 	}
-	resumed := p.floor > 0
+	resumed := p.floor > 0 && info.Config.Retention != jetstream.WorkQueuePolicy // which has not what is done, and begins nowhere else
 	if resumed {
 		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, p.floor+1, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net"
 	"net/http"
 	"slices"
@@ -96,6 +97,11 @@ func Classify(err error, status func(error) (int, bool)) Class {
 		return ofCode(e)
 	case *natsgo.APIError:
 		return ofCode(&jetstream.APIError{Code: e.Code, ErrorCode: jetstream.ErrorCode(e.ErrorCode), Description: e.Description})
+	case *fs.PathError:
+		if class := Classify(cmp.Or(e.Err, errUnknown), status); class.Kind != Unavailable { // as any number of the system's would be
+			return class
+		}
+		return Class{Unknown, 0}
 	case *net.OpError:
 		if e.Op == "dial" { // nothing was sent, whatever the cause
 			return Class{Unavailable, again}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -77,6 +78,7 @@ func TestClassify(t *testing.T) {
 		"a certificate":                     {fmt.Errorf("tls: %w", x509.UnknownAuthorityError{}), fault.FailedPrecondition, false, false},
 		"a name":                            {&net.DNSError{IsNotFound: true}, fault.Unavailable, true, false},
 		"a file":                            {missing, fault.NotFound, false, false},
+		"a directory":                       {&fs.PathError{Op: "read", Err: syscall.EISDIR}, fault.Unknown, false, false},
 		"a permission":                      {&fs.PathError{Err: fs.ErrPermission}, fault.PermissionDenied, false, false},
 		"a payload":                         {fault.Wrap("decode", "", unread), fault.InvalidArgument, false, false},
 		"what cannot be compared":           {fault.Joined{fault.Joined{fault.ErrPermission}}, fault.PermissionDenied, false, false},

@@ -17,7 +17,7 @@ type Error struct {
 func (e *Error) Error() string {
 	text := e.Op
 	if e.Target != "" {
-		text += fmt.Sprintf(" %q", cut(e.Target))
+		text = strings.TrimSpace(text + fmt.Sprintf(" %q", cut(e.Target)))
 	}
 	if e.Kind != nil {
 		text += ": " + e.Kind.Error()

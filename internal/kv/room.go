@@ -75,12 +75,13 @@ func (b *Bucket) storeBare(ctx context.Context, m *natsgo.Msg) (*jetstream.PubAc
 	delete(bare.Header, jetstream.MsgIDHeader)
 	deadline, _ := ctx.Deadline()
 	answer, err := b.conn.Exchange(ctx, bare, time.Until(deadline))
-	if err != nil {
-		kind := fault.ErrTimeout
-		if errors.Is(err, conn.ErrBroken) {
-			kind = fault.ErrConnectionLost
-		}
-		return nil, &fault.Error{Kind: kind, Cause: err}
+	switch {
+	case errors.Is(err, conn.ErrBroken):
+		return nil, &fault.Error{Kind: fault.ErrConnectionLost, Cause: err}
+	case errors.Is(err, conn.ErrUnanswered):
+		return nil, &fault.Error{Kind: fault.ErrTimeout, Cause: err}
+	case err != nil:
+		return nil, fault.Wrap("", m.Subject, err)
 	}
 	ack, err := wire.ParsePubAck(answer)
 	return ack, fault.Wrap("", m.Subject, err)

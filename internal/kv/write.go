@@ -50,8 +50,14 @@ func (b *Bucket) Write(ctx context.Context, key string, value []byte, w Write) (
 	defer cancel()
 	m := &natsgo.Msg{Subject: b.writePrefix + key, Header: header, Data: value}
 	ack, doubted, err := b.publisher.Store(ctx, "", m)
-	if !doubted && errors.Is(err, fault.ErrStreamFull) {
+	switch {
+	case doubted:
+	case errors.Is(err, fault.ErrStreamFull):
 		ack, err = b.squeezed(ctx, key, m, w, err)
+	case errors.Is(err, fault.ErrPayloadTooLarge): // with its ID; the limit is for the values of clients that send none
+		if bare, failed := b.storeBare(ctx, m); !errors.Is(failed, fault.ErrPayloadTooLarge) {
+			ack, err = bare, failed
+		}
 	}
 	switch {
 	case err == nil:
