@@ -15,6 +15,7 @@ LINT      = $(GO) tool -modfile=tools/lint.mod golangci-lint
 BENCHSTAT = $(GO) tool -modfile=tools/bench.mod benchstat
 LIBRARY   = $$($(GO) list . ./doctor ./natstest ./internal/... | grep -v -e /internal/consultest -e /internal/conntest -e /internal/faults)
 FAST      = $$($(GO) list $(PKG) | grep -v /internal/faults)
+MODULES   = $$(git ls-files '*/go.mod' | xargs -n 1 dirname)
 RUN       = $(if $(T),-run '$(T)')
 
 .DEFAULT_GOAL := help
@@ -43,9 +44,7 @@ fmt: ## fail when a file is not formatted
 vet: ## run go vet, for 32 bits as well
 	$(GO) vet ./...
 	GOOS=linux GOARCH=386 $(GO) vet ./...
-	$(GO) vet -C examples/filedistribution ./...
-	$(GO) vet -C examples/interceptors ./...
-	$(GO) vet -C examples/orders ./...
+	for module in $(MODULES); do $(GO) vet -C $$module ./... || exit 1; done
 
 deps: ## fail when the library itself depends on a server or on testify
 	@found=$$($(GO) list -deps . ./doctor | grep -E '^github.com/(nats-io/nats-server|stretchr/testify)'); \
@@ -60,10 +59,9 @@ bench: ## compare with raw nats.go in ROUNDS rounds and print the table
 		.bin/bench.test -test.run '^$$' -test.bench '$(BENCH)' -test.benchtime 300ms | tee -a .bin/bench.txt || exit 1; done
 	$(BENCHSTAT) -col '/impl@(raw client)' .bin/bench.txt
 
-examples: ## run every example once
+examples: ## run every example once, and the tests of the modules beside the library
 	$(GO) test -count=1 -v ./examples/...
-	$(GO) test -C examples/interceptors -count=1 ./...
-	$(GO) test -C examples/orders -count=1 ./...
+	for module in $(MODULES); do $(GO) test -C $$module -count=1 ./... || exit 1; done
 
 consul: .bin/consul ## build the Consul agent that the discovery tests run (minutes, once)
 

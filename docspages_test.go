@@ -210,7 +210,7 @@ func TestDocsLinks(t *testing.T) {
 	assert.Greater(t, strings.Count(text, "]("), 30)
 }
 
-var packageRow = regexp.MustCompile("(?m)^\\| `(\\.|doctor|natstest|otelnats|tools/[a-z]+|internal/[a-z/]+)` \\| .+ \\|$")
+var packageRow = regexp.MustCompile("(?m)^\\| `(\\.|doctor|natstest|otelnats|event|tools/[a-z]+|internal/[a-z/]+)` \\| .+ \\|$")
 
 // TestDocsMap compares the map of CONTRIBUTING.md with the packages, and the list in the doc.go of
 // each engine with its files. The examples have an index of their own.
