@@ -1,7 +1,9 @@
 package main_test
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -10,10 +12,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -26,11 +28,12 @@ import (
 
 const (
 	customers = 4
-	orders    = 100 // of each
+	patience  = 2 * time.Minute // of a machine that has much else to do
 )
 
 // TestKilledProcesses runs the service as it runs in production: a server, the API and a worker, each a process. While
-// orders come in, server and worker are killed. Every order that was taken is handled, once in its effect.
+// orders come in, server and worker are killed. Every order that was taken is handled, once in its effect, and its trace
+// leads from its handling to the request over HTTP.
 func TestKilledProcesses(t *testing.T) {
 	t.Parallel()
 	bin, store := build(t), t.TempDir()
@@ -55,50 +58,66 @@ func TestKilledProcesses(t *testing.T) {
 	}
 	defer func() { _ = client.Close() }()
 
-	var taken atomic.Int64
+	state := func(stream string) jetstream.StreamState {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		info, err := client.GetStreamInfo(ctx, stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.State
+	}
+	confirmed := func() uint64 { return state("KV_order-confirmed").LastSeq }
+
 	var placing sync.WaitGroup
+	var placed [customers]int
+	placingOn, enough := context.WithCancel(t.Context())
 	for customer := range customers {
 		placing.Go(func() {
-			for i := range orders {
-				place(t, front, fmt.Sprintf("%d-%d", customer, i), 1)
-				taken.Add(1)
+			for ; placingOn.Err() == nil; time.Sleep(10 * time.Millisecond) {
+				place(t, front, fmt.Sprintf("%d-%d", customer, placed[customer]), 1)
+				placed[customer]++
 			}
 		})
 	}
-	eventually(t, "a quarter is taken", func() bool { return taken.Load() > customers*orders/4 })
+	goesOn := func() {
+		seen := confirmed()
+		eventually(t, "20 more orders are confirmed", func() bool { return confirmed() > seen+20 })
+	}
+	goesOn()
 	_ = server.end(t, syscall.SIGKILL)
 	startServer()
-	eventually(t, "half is taken", func() bool { return taken.Load() > customers*orders/2 })
+	goesOn()
 	worker.signal(t, syscall.SIGSTOP)
 	eventually(t, "the worker has orders in hand", func() bool {
 		info, err := client.GetConsumerInfo(t.Context(), order.Stream, "order-worker")
 		return err == nil && info.NumAckPending > 0
 	})
 	_ = worker.end(t, syscall.SIGKILL)
+	killed := worker
 	worker = startService("worker", workerOps)
+	goesOn()
+	enough()
 	placing.Wait()
 	place(t, front, "too-many", 1000)
 
-	state := func(stream string) jetstream.StreamState {
-		info, err := client.GetStreamInfo(t.Context(), stream)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return info.State
-	}
 	eventually(t, "no order is left", func() bool { return state(order.Stream).Msgs == 0 })
+	var orders []string
+	for customer, n := range placed {
+		for i := range n {
+			orders = append(orders, fmt.Sprintf("%d-%d", customer, i))
+		}
+	}
+	if n := confirmed(); n != uint64(len(orders)) {
+		t.Errorf("%d orders were taken, and %d confirmations were written", len(orders), n)
+	}
 	if letters := state(order.Stream + "_DLQ").Msgs; letters != 1 {
 		t.Errorf("there are %d dead letters", letters)
 	}
-	if written := state("KV_order-confirmed").LastSeq; written != customers*orders {
-		t.Errorf("%d confirmations were written", written)
-	}
-	for customer := range customers {
-		for i := range orders {
-			for _, path := range []string{"", "/receipt"} {
-				if path = fmt.Sprintf("/orders/%d-%d%s", customer, i, path); get(front, path) != "200" {
-					t.Errorf("%s: %s", path, get(front, path))
-				}
+	for _, id := range orders {
+		for _, path := range []string{"/orders/" + id, "/orders/" + id + "/receipt"} {
+			if status := get(front, path); status != "200" {
+				t.Errorf("%s: %s", path, status)
 			}
 		}
 	}
@@ -114,6 +133,11 @@ func TestKilledProcesses(t *testing.T) {
 			t.Errorf("it ended with %v", err)
 		}
 	}
+	traces := spans(t, api, killed, worker)
+	for _, id := range orders {
+		traces.check(t, id)
+	}
+	t.Logf("%d orders, %d handlings", len(orders)+1, traces.handlings)
 }
 
 // build makes the binaries: the service, and the server that go.mod names.
@@ -193,9 +217,9 @@ func (p *process) signal(t *testing.T, signal os.Signal) {
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }
@@ -233,4 +257,71 @@ func do(request *http.Request) string {
 	defer func() { _ = response.Body.Close() }()
 	_, _ = io.Copy(io.Discard, response.Body)
 	return strconv.Itoa(response.StatusCode)
+}
+
+// span is one as the console exporter prints it.
+type span struct {
+	Name        string
+	SpanContext struct{ TraceID, SpanID string }
+	Parent      struct{ SpanID string }
+	Attributes  []struct {
+		Key   string
+		Value struct{ Value any }
+	}
+}
+
+func (s *span) order() string {
+	for _, a := range s.Attributes {
+		if a.Key == string(order.ID) {
+			return a.Value.Value.(string)
+		}
+	}
+	return ""
+}
+
+// traces are spans by their IDs, and the handlings by order.
+type traces struct {
+	spans     map[string]*span
+	handled   map[string][]*span
+	handlings int
+}
+
+func spans(t *testing.T, processes ...*process) *traces {
+	t.Helper()
+	all := &traces{spans: map[string]*span{}, handled: map[string][]*span{}}
+	for _, p := range processes {
+		file, err := os.Open(p.stdout)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for lines := bufio.NewScanner(file); lines.Scan(); {
+			var s span
+			if json.Unmarshal(lines.Bytes(), &s) != nil { // the last line of a process that was killed
+				continue
+			}
+			all.spans[s.SpanContext.SpanID] = &s
+			if strings.HasPrefix(s.Name, "process ") {
+				all.handled[s.order()] = append(all.handled[s.order()], &s)
+				all.handlings++
+			}
+		}
+		_ = file.Close()
+	}
+	return all
+}
+
+// check looks for a handling of an order that descends, by way of its publish, from a request over HTTP.
+func (all *traces) check(t *testing.T, id string) {
+	t.Helper()
+	var way []string
+	for _, handled := range all.handled[id] {
+		way = nil
+		for s := handled; s != nil && s.SpanContext.TraceID == handled.SpanContext.TraceID; s = all.spans[s.Parent.SpanID] {
+			way = append(way, s.Name)
+		}
+		if slices.Equal(way, []string{"process orders.placed", "send orders.placed", "POST /orders"}) {
+			return
+		}
+	}
+	t.Errorf("%s: its handling comes from %q", id, way)
 }
