@@ -155,7 +155,7 @@ func build(t *testing.T) string {
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(20000))) //nolint:gosec // no secret
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(20000)))
 		if l, err := net.Listen("tcp", address); err == nil {
 			_ = l.Close()
 			return address
@@ -176,17 +176,7 @@ func start(t *testing.T, program string, args []string, env ...string) *process 
 	dir := t.TempDir()
 	p := &process{exec.Command(program, args...), filepath.Join(dir, "stdout"), filepath.Join(dir, "stderr")}
 	p.cmd.Env = append(os.Environ(), env...)
-	stdout, err := os.Create(p.stdout)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stdout.Close()
-	stderr, err := os.Create(p.stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stderr.Close()
-	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
+	p.cmd.Stdout, p.cmd.Stderr = create(t, p.stdout), create(t, p.stderr)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -198,6 +188,16 @@ func start(t *testing.T, program string, args []string, env ...string) *process 
 		}
 	})
 	return p
+}
+
+func create(t *testing.T, name string) *os.File {
+	t.Helper()
+	file, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	return file
 }
 
 // end sends a signal and returns how the process ended.

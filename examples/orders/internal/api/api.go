@@ -56,13 +56,13 @@ func (a *api) place(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) confirmed(w http.ResponseWriter, r *http.Request) {
-	entry, err := a.bus.Confirmed.Get(r.Context(), r.PathValue("id"))
+	o, _, err := nats.GetJSON[order.Order](r.Context(), a.bus.Confirmed, r.PathValue("id"))
 	if err != nil {
 		fail(w, r, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(entry.Value()) // the caller has gone
+	_ = json.NewEncoder(w).Encode(o) // or the caller has gone
 }
 
 func (a *api) receipt(w http.ResponseWriter, r *http.Request) {

@@ -81,13 +81,13 @@ func TestWhatBecameOfAnOrder(t *testing.T) {
 			t.Errorf("%s: %d", path, status)
 		}
 	}
-	if _, err := bus.Confirmed.PutString(t.Context(), "a", `{"id":"a"}`); err != nil {
+	if _, err := bus.Confirmed.PutJSON(t.Context(), "a", order.Order{ID: "a", Item: "apple", Quantity: 2}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := bus.Receipts.PutString(t.Context(), "a", "a receipt"); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]string{"/orders/a": `{"id":"a"}`, "/orders/a/receipt": "a receipt"} {
+	for path, want := range map[string]string{"/orders/a": `{"id":"a","item":"apple","quantity":2}` + "\n", "/orders/a/receipt": "a receipt"} {
 		if status, answer, _ := call(t, h, "GET", path, "", ""); status != http.StatusOK || answer != want {
 			t.Errorf("%s: %d, %s", path, status, answer)
 		}

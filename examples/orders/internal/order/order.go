@@ -12,6 +12,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
 )
 
+// The names on the bus that more than one process uses.
 const (
 	Stream      = "ORDERS"        // the orders that are to be handled
 	Placed      = "orders.placed" // its subject
