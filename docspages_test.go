@@ -42,6 +42,14 @@ func TestDocsTranslations(t *testing.T) {
 	}
 }
 
+// TestDocsFirstPageIsShort: what does not belong into the first hour has a page of its own.
+func TestDocsFirstPageIsShort(t *testing.T) {
+	t.Parallel()
+	for _, page := range []string{"README.md", "README.zh-CN.md"} {
+		assert.LessOrEqual(t, len(docText(t, page)), 10<<10, page)
+	}
+}
+
 type docSection struct {
 	heading     string
 	level, rows int
@@ -257,4 +265,15 @@ func walkGo(t *testing.T, f func(file string, test bool)) {
 		}
 		return nil
 	}))
+}
+
+// TestDocsGoVersion: no module asks for a newer Go than the library, or programs that use both would.
+func TestDocsGoVersion(t *testing.T) {
+	t.Parallel()
+	modules, err := filepath.Glob("examples/*/go.mod")
+	require.NoError(t, err)
+	line := regexp.MustCompile(`(?m)^go .*$`)
+	for _, file := range append(modules, "event/go.mod", "otelnats/go.mod") {
+		assert.Equal(t, line.FindString(docText(t, "go.mod")), line.FindString(docText(t, file)), file)
+	}
 }

@@ -1,6 +1,6 @@
 module github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/otelnats
 
-go 1.26.7
+go 1.26.0
 
 replace github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats => ..
 
@@ -26,7 +26,7 @@ require (
 	github.com/go-viper/mapstructure/v2 v2.5.0 // indirect
 	github.com/google/go-tpm v0.9.8 // indirect
 	github.com/google/uuid v1.6.0 // indirect
-	github.com/hashicorp/consul/api v1.34.5 // indirect
+	github.com/hashicorp/consul/api v1.34.4 // indirect
 	github.com/hashicorp/errwrap v1.1.0 // indirect
 	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
 	github.com/hashicorp/go-hclog v1.6.3 // indirect

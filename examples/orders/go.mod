@@ -1,6 +1,6 @@
 module github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/examples/orders
 
-go 1.26.7
+go 1.26.0
 
 require (
 	github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats v0.0.0
@@ -31,7 +31,7 @@ require (
 	github.com/google/go-tpm v0.9.8 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.30.0 // indirect
-	github.com/hashicorp/consul/api v1.34.5 // indirect
+	github.com/hashicorp/consul/api v1.34.4 // indirect
 	github.com/hashicorp/errwrap v1.1.0 // indirect
 	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
 	github.com/hashicorp/go-hclog v1.6.3 // indirect
