@@ -47,9 +47,11 @@ type puller struct {
 	denied    atomic.Pointer[error] // why the last one was
 
 	session *pullSession   // nil between two
-	retired []*pullSession // that something may still come to; the run's own
+	retired []*pullSession // that something may still come to
 	healthy bool
 	active  int // messages from here that are ready or running
+
+	crossing []arrival // what came by two inboxes at once
 
 	leader  string // the node whose death nobody else would tell of; empty where somebody does
 	crowded bool   // as many pulls as the consumer takes are open
@@ -70,7 +72,7 @@ func newPuller(s *Consumption, stream string, own *jetstream.ConsumerConfig) *pu
 
 // run pulls until the Consumption stops.
 func (p *puller) run() {
-	defer p.forget(nil)
+	defer p.end()
 	missing := false
 	for attempt := 1; ; attempt++ {
 		heard, err := p.pull(missing)
@@ -97,6 +99,14 @@ func (p *puller) run() {
 		missing = !errors.Is(err, wire.ErrPullAgain)
 		p.pause(p.failed(attempt, err))
 	}
+}
+
+// end lets all sessions go. What has come is for the workers, or handed back.
+func (p *puller) end() {
+	p.forget(nil)
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	p.takeCrossing()
 }
 
 func (p *puller) pause(d time.Duration) {
@@ -184,7 +194,9 @@ func (p *puller) retire(session *pullSession, cause error) {
 	switch {
 	case errors.Is(cause, errPullSilent), errors.Is(cause, wire.ErrPullAgain):
 		session.ended = time.Now()
+		p.s.mu.Lock()
 		p.retired = append(p.retired, session)
+		p.s.mu.Unlock()
 		return
 	case errors.Is(cause, errPullRelinked):
 		p.forget(nil)

@@ -244,7 +244,7 @@ func (p *puller) ask() {
 	if p.side {
 		target = s.Workers // those that come back, beside the many that are new
 	}
-	want := target - p.active - session.asked
+	want := target - p.active - len(p.crossing) - session.asked
 	if 2*want < target && p.active+session.asked >= s.Workers {
 		return // later, and more at once
 	}
@@ -308,7 +308,9 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 		p.ask()
 		return
 	}
-	s.take(d, key)
+	if !ps.crosses(d, key) {
+		s.take(d, key)
+	}
 }
 
 // answered notes that so many messages are not to come any more. The caller holds s.mu.
