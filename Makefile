@@ -10,20 +10,22 @@ BENCH    ?= .
 FUZZTIME ?= 20s
 BASE     ?= HEAD
 ONLY     ?=
+FOR      ?= 10m
+SEED     ?= 0
 
 LINT      = $(GO) tool -modfile=tools/lint.mod golangci-lint
 BENCHSTAT = $(GO) tool -modfile=tools/bench.mod benchstat
-LIBRARY   = $$($(GO) list . ./doctor ./natstest ./internal/... | grep -v -e /internal/consultest -e /internal/conntest -e /internal/faults)
-FAST      = $$($(GO) list $(PKG) | grep -v /internal/faults)
+LIBRARY   = $$($(GO) list . ./doctor ./natstest ./internal/... | grep -v -e /internal/consultest -e /internal/conntest -e /internal/faults -e /internal/chaos)
+FAST      = $$($(GO) list $(PKG) | grep -v -e /internal/faults -e '/internal/chaos$$')
 MODULES   = $$(git ls-files '*/go.mod' | xargs -n 1 dirname)
 RUN       = $(if $(T),-run '$(T)')
 
 .DEFAULT_GOAL := help
-.PHONY: help test race faults lint fmt vet deps check bench examples consul fuzz mutants cover docs api weight clean
+.PHONY: help test race faults chaos lint fmt vet deps check bench examples consul fuzz mutants cover docs api weight clean
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: T=TestName PKG=./natstest ROUNDS=5 BENCH=Publish FUZZTIME=20s BASE=v0.1.0"
+	@echo "  variables: T=TestName PKG=./natstest ROUNDS=5 BENCH=Publish FUZZTIME=20s BASE=v0.1.0 FOR=10m SEED=1"
 
 test: ## run the tests (under two minutes), and tell which were skipped
 	$(GO) test -json -parallel 14 $(RUN) $(FAST) | $(GO) run ./tools/skipped
@@ -33,6 +35,11 @@ race: ## run the tests under the race detector
 
 faults: ## run the long fault tests: restarts, cut connections, elections
 	$(GO) test -race -count=1 -timeout 40m $(RUN) ./internal/faults/...
+
+chaos: ## break servers, lines and processes at random for FOR, and check what is left
+	@mkdir -p .bin
+	$(GO) test -c -o .bin/chaos.test ./internal/chaos
+	.bin/chaos.test -test.run TestChaos -test.timeout 0 -chaos.for $(FOR) -chaos.seed $(SEED) -chaos.dir .bin
 
 lint: ## run the linters
 	$(LINT) run ./...

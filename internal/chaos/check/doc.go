@@ -1,0 +1,10 @@
+// Package check compares what workers did and saw with what their servers hold. It knows nothing of the library: it reads
+// the histories that the workers wrote, and the servers' truth by nats.go alone.
+//
+//   - record.go: what a history is made of.
+//   - truth.go: what servers hold.
+//   - report.go: everything together: rows, gaps, calls that came late, and what a client left.
+//   - core.go: messages and requests of core NATS.
+//   - stream.go: messages that are stored, handled and buried.
+//   - store.go: keys, watchers, caches, locks and objects.
+package check

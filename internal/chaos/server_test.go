@@ -1,0 +1,249 @@
+package chaos_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/chaos/check"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// serve is the process of a server with a configuration file. It obeys the signals of nats-server.
+func serve(file string) error {
+	o, err := server.ProcessConfigFile(file)
+	if err != nil {
+		return err
+	}
+	o.LameDuckDuration, o.LameDuckGracePeriod = 2*time.Second, 500*time.Millisecond
+	s, err := server.NewServer(o)
+	if err != nil {
+		return err
+	}
+	s.ConfigureLogger()
+	s.Start()
+	go func() {
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		os.Exit(0)
+	}()
+	s.WaitForShutdown()
+	return nil
+}
+
+// node is a server in a process of its own.
+type node struct {
+	name, conf string
+	port       int
+	cmd        *exec.Cmd
+	stdin      io.Closer
+}
+
+func (n *node) url() string { return fmt.Sprint("nats://127.0.0.1:", n.port) }
+
+// start begins the process; clients find out when it listens.
+func (n *node) start() error {
+	cmd, err := process(serverEnv, n.conf)
+	if err != nil {
+		return err
+	}
+	if n.stdin, err = cmd.StdinPipe(); err != nil {
+		return err
+	}
+	n.cmd = cmd
+	return cmd.Start()
+}
+
+// signal sends it, and wait returns when the process has ended.
+func (n *node) signal(s syscall.Signal) { _ = n.cmd.Process.Signal(s) }
+func (n *node) wait()                   { _ = n.cmd.Wait() }
+
+func (n *node) kill() {
+	n.signal(syscall.SIGKILL)
+	n.wait()
+}
+
+// topology is what servers there are, and how workers reach them.
+type topology struct {
+	nodes    []*node
+	replicas int
+	domain   string
+	truth    *node // whom to ask
+	// urls are those of each worker; the domain is given to those that are elsewhere.
+	urls    [][]string
+	domains []string
+	lines   [][]*natstest.Proxy // of each worker
+	link    *natstest.Proxy     // between a leaf and its hub
+}
+
+const workers = 2
+
+var topologies = map[string]func(testing.TB, string) *topology{
+	"one":   func(tb testing.TB, dir string) *topology { return cluster(tb, dir, 1) },
+	"three": func(tb testing.TB, dir string) *topology { return cluster(tb, dir, 3) },
+	"leaf":  leaf,
+}
+
+// cluster is one server, or several that are one.
+func cluster(tb testing.TB, dir string, size int) *topology {
+	t := &topology{replicas: size}
+	taken := ports(tb, 2*size)
+	var routes []string
+	for _, port := range taken[size:] {
+		routes = append(routes, fmt.Sprintf("nats-route://127.0.0.1:%d", port))
+	}
+	for i := range size {
+		more := ""
+		if size > 1 {
+			more = fmt.Sprintf("cluster { name: chaos, listen: \"127.0.0.1:%d\", no_advertise: true, routes: [%s] }",
+				taken[size+i], strings.Join(routes, ", "))
+		}
+		t.nodes = append(t.nodes, newNode(tb, dir, fmt.Sprint("n", i+1), taken[i], "", more))
+	}
+	t.truth = t.nodes[0]
+	for i := range workers {
+		t.connect(tb, append(t.nodes[i%size:size:size], t.nodes[:i%size]...), "")
+	}
+	return t
+}
+
+// leaf is a hub and a leaf node with a domain of its own, where everything is stored; a worker is at each.
+func leaf(tb testing.TB, dir string) *topology {
+	taken := ports(tb, 3)
+	t := &topology{replicas: 1, domain: "leaf", link: natstest.NewProxy(tb, fmt.Sprint("127.0.0.1:", taken[2]))}
+	hub := newNode(tb, dir, "hub", taken[0], "hub", fmt.Sprintf("leafnodes { listen: \"127.0.0.1:%d\" }", taken[2]))
+	remote := strings.Replace(t.link.URL(), "nats://", "nats-leaf://", 1)
+	edge := newNode(tb, dir, "leaf", taken[1], "leaf", fmt.Sprintf("leafnodes { reconnect: 1, remotes: [{ url: %q }] }", remote))
+	t.nodes, t.truth = []*node{hub, edge}, edge
+	t.connect(tb, []*node{edge}, "")
+	t.connect(tb, []*node{hub}, "leaf")
+	return t
+}
+
+// connect gives one more worker its lines.
+func (t *topology) connect(tb testing.TB, to []*node, domain string) {
+	var urls []string
+	var lines []*natstest.Proxy
+	for _, n := range to {
+		p := natstest.NewProxy(tb, n.url())
+		urls, lines = append(urls, p.URL()), append(lines, p)
+	}
+	t.urls, t.lines, t.domains = append(t.urls, urls), append(t.lines, lines), append(t.domains, domain)
+}
+
+func newNode(tb testing.TB, dir, name string, port int, domain, more string) *node {
+	tb.Helper()
+	n := &node{name: name, port: port, conf: filepath.Join(dir, name+".conf")}
+	if domain != "" {
+		domain = "domain: " + domain
+	}
+	text := fmt.Sprintf("server_name: %s\nlisten: \"127.0.0.1:%d\"\nlog_file: %q\njetstream { store_dir: %q\n%s }\n%s\n",
+		name, port, filepath.Join(dir, name+".log"), filepath.Join(dir, name), domain, more)
+	require.NoError(tb, os.WriteFile(n.conf, []byte(text), 0o600))
+	return n
+}
+
+// ports returns ports that were free a moment ago, below those that systems give to outgoing connections.
+func ports(tb testing.TB, n int) (free []int) {
+	tb.Helper()
+	for port := 10000 + os.Getpid()%20000; len(free) < n; port++ {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+			free = append(free, port)
+			_ = l.Close()
+		}
+	}
+	return free
+}
+
+// start runs the servers and makes what the workers use, by nats.go alone.
+func (t *topology) start(tb testing.TB) {
+	tb.Helper()
+	for _, n := range t.nodes {
+		require.NoError(tb, n.start())
+		tb.Cleanup(func() {
+			n.signal(syscall.SIGCONT)
+			n.kill()
+		})
+	}
+	require.NoError(tb, t.ask(time.Minute, func(ctx context.Context, js jetstream.JetStream) error {
+		_, err := js.CreateStream(ctx, jetstream.StreamConfig{
+			Name: check.Orders, Subjects: []string{"orders.>"}, Replicas: t.replicas, AllowAtomicPublish: true, AllowDirect: true,
+		})
+		if err == nil {
+			_, err = js.CreateOrUpdateConsumer(ctx, check.Orders, jetstream.ConsumerConfig{
+				Durable: check.Consumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: 5 * time.Second,
+			})
+		}
+		if err == nil {
+			_, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: check.Letters, Subjects: []string{"dlq.>"}, Replicas: t.replicas})
+		}
+		if err == nil {
+			_, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "keys", History: 64, Replicas: t.replicas})
+		}
+		if err == nil {
+			_, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+				Bucket: "locks", LimitMarkerTTL: time.Minute, Replicas: t.replicas,
+			})
+		}
+		if err == nil {
+			_, err = js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: "files", Replicas: t.replicas})
+		}
+		return err
+	}))
+}
+
+// ask tries f over a plain connection to the servers until it succeeds.
+func (t *topology) ask(patience time.Duration, f func(context.Context, jetstream.JetStream) error) error {
+	var urls []string
+	for _, n := range t.nodes {
+		if t.domain == "" || n == t.truth {
+			urls = append(urls, n.url())
+		}
+	}
+	err := errors.New("not tried")
+	for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		var nc *natsgo.Conn
+		if nc, err = natsgo.Connect(strings.Join(urls, ","), natsgo.NoReconnect()); err != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience/2)
+		var js jetstream.JetStream
+		if js, err = jetstream.New(nc); err == nil {
+			err = f(ctx, js)
+		}
+		cancel()
+		nc.Close()
+	}
+	return err
+}
+
+// leader returns the node that leads the stream, or any.
+func (t *topology) leader(stream string) *node {
+	found := t.truth
+	_ = t.ask(2*time.Second, func(ctx context.Context, js jetstream.JetStream) error {
+		s, err := js.Stream(ctx, stream)
+		if err != nil || s.CachedInfo().Cluster == nil {
+			return err
+		}
+		for _, n := range t.nodes {
+			if n.name == s.CachedInfo().Cluster.Leader {
+				found = n
+			}
+		}
+		return nil
+	})
+	return found
+}
