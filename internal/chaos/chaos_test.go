@@ -85,6 +85,13 @@ func (r *round) must(err error) {
 	require.NoError(r.tb, err)
 }
 
+func (r *round) create(name string) *os.File {
+	r.tb.Helper()
+	file, err := os.Create(filepath.Join(r.dir, name))
+	r.must(err)
+	return file
+}
+
 // note adds a line to the schedule.
 func (r *round) note(text string, args ...any) {
 	fmt.Fprintf(r.log, time.Now().UTC().Format("15:04:05.000 ")+text+"\n", args...)
@@ -186,10 +193,9 @@ func TestChaos(t *testing.T) {
 		ok := t.Run(fmt.Sprint(name, "-", *seed+n), func(t *testing.T) {
 			dir, err := os.MkdirTemp(*keep, fmt.Sprintf("chaos-%s-%d-", name, *seed+n))
 			require.NoError(t, err)
-			log, err := os.Create(filepath.Join(dir, "schedule.txt"))
-			require.NoError(t, err)
-			defer func() { _ = log.Close() }()
-			r := &round{topology: topologies[name](t, dir), tb: t, dir: dir, seed: *seed + n, log: log}
+			r := &round{topology: topologies[name](t, dir), tb: t, dir: dir, seed: *seed + n}
+			r.log = r.create("schedule.txt")
+			defer func() { _ = r.log.Close() }()
 			r.note("seed %d, topology %s", r.seed, name)
 			steps, report := r.run(min(*each, *long))
 			printRows(fmt.Sprint(name, " ", r.seed), len(steps), report)

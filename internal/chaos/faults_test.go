@@ -1,10 +1,10 @@
 package chaos_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -60,7 +60,7 @@ func linked(t *topology) bool    { return t.link != nil }
 
 var faults = []fault{
 	{name: "kill a server", longest: 3 * time.Second, begin: restart(anyNode, syscall.SIGKILL)},
-	{name: "kill a leader", longest: 8 * time.Second, fits: clustered, begin: restart(leading, syscall.SIGKILL)},
+	{name: "kill a server that leads", longest: 8 * time.Second, fits: clustered, begin: restart(leading, syscall.SIGKILL)},
 	{name: "restart a server", longest: time.Second, begin: restart(anyNode, syscall.SIGTERM)},
 	{name: "lame duck", longest: time.Second, begin: restart(anyNode, syscall.SIGUSR2)},
 	{name: "freeze a server", longest: 10 * time.Second, begin: func(r *round, random *rand.Rand) func() {
@@ -136,13 +136,16 @@ func schedule(t *topology, seed uint64, long time.Duration, only string) (steps 
 
 // suffer lets a schedule happen.
 func (r *round) suffer(steps []step) {
-	var wg sync.WaitGroup
+	history := r.create("faults.jsonl")
+	defer func() { _ = history.Close() }()
 	for _, s := range steps {
 		time.Sleep(s.after)
 		r.note("%v", s)
+		record := check.Record{Op: "fault/" + s.fault.name, Begin: time.Now().UnixNano()}
 		mend := s.fault.begin(r, rand.New(rand.NewPCG(s.seed, 2)))
 		time.Sleep(s.lasts)
 		mend()
+		record.End = time.Now().UnixNano()
+		r.must(json.NewEncoder(history).Encode(record))
 	}
-	wg.Wait()
 }

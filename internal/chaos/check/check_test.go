@@ -72,6 +72,15 @@ func TestSoundHistory(t *testing.T) {
 	assert.Empty(t, check.Check(h, truth).Violations)
 }
 
+// A server that was killed counts deliveries from one again.
+func TestKilledServerForgets(t *testing.T) {
+	t.Parallel()
+	h, truth := sound()
+	h[6].Seq, h[7].Seq = 4, 3
+	h = append(h, check.Record{Op: check.FaultKill, Begin: h[6].Begin + 1, End: h[6].Begin + 2})
+	assert.Empty(t, check.Check(h, truth).Violations)
+}
+
 // Each of these breaks one promise, and the checker is worth nothing if it does not see it.
 func TestCheckerFindsWhatIsBroken(t *testing.T) {
 	t.Parallel()

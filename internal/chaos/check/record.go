@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -25,6 +26,9 @@ type Record struct {
 	Fate   Fate          `json:"fate,omitempty"`
 	Err    string        `json:"err,omitempty"`
 }
+
+// FaultKill begins the names of the faults that kill a server, which are records, too.
+const FaultKill = "fault/kill a server"
 
 // Fate is what a call's error says of its effect.
 type Fate string
@@ -85,11 +89,19 @@ func (h History) of(op string) (found History) {
 	return found
 }
 
+// during tells whether something went on between two moments, or within the second before, when what it did was not yet
+// seen.
+func (h History) during(op string, begin, end int64) bool {
+	return slices.ContainsFunc(h, func(r Record) bool {
+		return strings.HasPrefix(r.Op, op) && r.Begin < end && r.End > begin-int64(time.Second)
+	})
+}
+
 // killed are the lives that had no time to write of their end: what they began may have been done.
 func (h History) killed() map[string]bool {
 	killed := map[string]bool{}
 	for _, r := range h {
-		if _, ok := killed[r.Worker]; !ok {
+		if _, ok := killed[r.Worker]; !ok && r.Worker != "" {
 			killed[r.Worker] = true
 		}
 		if r.Op == "life/close" {

@@ -59,6 +59,9 @@ func (r *Report) calls(h History) {
 	slices.SortFunc(sorted, func(a, b Record) int { return cmp.Compare(a.End, b.End) })
 	for _, c := range sorted {
 		row := r.Rows[c.Load()]
+		if row == nil {
+			continue // a fault
+		}
 		row.Operations++
 		if took := time.Duration(c.End - c.Begin); c.Limit > 0 && took > c.Limit+slack+c.Stall {
 			row.Late++
