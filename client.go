@@ -38,7 +38,7 @@ type Client struct {
 	cfg    *Config
 	opts   options
 	log    *slog.Logger
-	events []*eventQueue // one for each handler
+	events []*lifecycle.Queue[Event] // one for each handler
 	conn   *conn.Conn
 	nc     *natsgo.Conn  // the one of nats.go in conn
 	ready  chan struct{} // closed when the client is whole: upstream's callbacks may come earlier
@@ -121,7 +121,10 @@ func newClient(cfg *Config, opts []Option) *Client {
 	c.log = c.opts.log
 	c.around = c.chained(c.opts.interceptors)
 	for _, handle := range c.opts.onEvent {
-		c.events = append(c.events, &eventQueue{handler: func(e Event) { c.contain("WithEventHandler", func() { handle(e) }) }})
+		c.events = append(c.events, &lifecycle.Queue[Event]{Handle: func(e Event, lost int) {
+			e.Dropped = lost
+			c.contain("WithEventHandler", func() { handle(e) })
+		}})
 	}
 	c.lookout.Ask = func(ctx context.Context) error { return c.conn.RoundTrip(ctx, "health", "") }
 	c.lookout.Warn = c.lookAround
@@ -303,7 +306,7 @@ func (c *Client) emit(e Event) {
 		e.Server = serverurl.Redact(c.conn.Server())
 	}
 	for _, q := range c.events {
-		q.push(e)
+		q.Push(e)
 	}
 }
 

@@ -85,7 +85,7 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 	stream, err := c.ensurer(ensureOptionsOf(opts)).Stream(ctx, *cfg, fresh)
-	return stream, ensureFault(op, cfg.Name, c.overlap(ctx, &fresh, err), DriftError{Stream: cfg.Name}, jsapi.Wrap)
+	return stream, ensureFault(op, cfg.Name, c.api.Overlap(ctx, &fresh, err), DriftError{Stream: cfg.Name}, jsapi.Wrap)
 }
 
 // EnsureConsumer creates a consumer, or changes the one there is to what cfg says, by the rules of

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"reflect"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -115,62 +114,4 @@ func (e Event) MarshalJSON() ([]byte, error) {
 		fields[a.Key] = a.Value.Any()
 	}
 	return json.Marshal(fields)
-}
-
-// eventBacklog bounds the memory of a handler that hangs.
-const eventBacklog = 1024
-
-// eventQueue hands events to the user's handler in order, from one goroutine, without ever
-// blocking the goroutine that reports them: that may be nats.go's own.
-type eventQueue struct {
-	handler func(Event) // does not panic
-
-	mu      sync.Mutex
-	backlog []Event
-	dropped int
-	running bool
-}
-
-func (q *eventQueue) push(e Event) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.backlog) == eventBacklog {
-		q.backlog = append(q.backlog[:0], q.backlog[1:]...)
-		q.dropped++
-	}
-	q.backlog = append(q.backlog, e)
-	if !q.running {
-		q.running = true
-		go q.run()
-	}
-}
-
-// run lives only while there is something to hand out, so that it needs no one to stop it.
-func (q *eventQueue) run() {
-	for {
-		q.mu.Lock()
-		if len(q.backlog) == 0 {
-			q.running = false
-			q.backlog = nil
-			q.mu.Unlock()
-			return
-		}
-		e := q.backlog[0]
-		q.backlog = q.backlog[1:]
-		e.Dropped, q.dropped = q.dropped, 0
-		q.mu.Unlock()
-		q.call(e)
-	}
-}
-
-// call hands e out. A handler that ends its goroutine gets the next event in another one.
-func (q *eventQueue) call(e Event) {
-	returned := false
-	defer func() {
-		if !returned {
-			go q.run()
-		}
-	}()
-	q.handler(e)
-	returned = true
 }

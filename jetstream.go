@@ -2,14 +2,11 @@ package nats
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"iter"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lease"
@@ -71,7 +68,7 @@ func (c *Client) CreateStream(ctx context.Context, cfg *jetstream.StreamConfig) 
 	stream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
 		return js.CreateStream(ctx, own)
 	})
-	return stream, jsapi.Wrap(op, own.Name, c.overlap(ctx, &own, err))
+	return stream, jsapi.Wrap(op, own.Name, c.api.Overlap(ctx, &own, err))
 }
 
 // UpdateStream changes a stream's configuration to cfg, whatever that costs: lowering a limit
@@ -85,7 +82,7 @@ func (c *Client) UpdateStream(ctx context.Context, cfg *jetstream.StreamConfig) 
 	stream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
 		return js.UpdateStream(ctx, own)
 	})
-	return stream, jsapi.Wrap(op, own.Name, c.overlap(ctx, &own, err))
+	return stream, jsapi.Wrap(op, own.Name, c.api.Overlap(ctx, &own, err))
 }
 
 // streamConfig checks a stream's configuration and returns a copy with the client's defaults.
@@ -104,23 +101,6 @@ func (c *Client) streamConfig(ctx context.Context, op string, cfg *jetstream.Str
 	own = *cfg
 	own.Replicas, own.Storage = c.streamDefaults(cfg.Replicas, cfg.Storage)
 	return own, nil
-}
-
-// overlap adds to err, when it says that others store the stream's subjects, who they are.
-func (c *Client) overlap(ctx context.Context, cfg *jetstream.StreamConfig, err error) error {
-	if !errors.Is(err, &jetstream.APIError{ErrorCode: fault.CodeSubjectOverlap}) {
-		return err
-	}
-	causes := fault.Joined{err}
-	for _, subject := range cfg.Subjects {
-		names, _ := c.api.StreamsOf(ctx, subject) // who may not ask hears no names
-		for _, name := range names {
-			if name != cfg.Name {
-				causes = append(causes, fmt.Errorf("the stream %q stores %q", name, subject))
-			}
-		}
-	}
-	return causes
 }
 
 // streamDefaults fills in what a stream's or bucket's configuration leaves at zero.
@@ -172,14 +152,7 @@ func (c *Client) PurgeStream(ctx context.Context, name string, opts ...jetstream
 			return fail(op, name, ErrInvalidArgument, "%w", err)
 		}
 	}
-	if question.Sequence == 0 && question.Keep == 0 { // to purge twice is to purge what came in between
-		info, err := c.api.StreamInfo(ctx, name)
-		if err != nil {
-			return jsapi.Wrap(op, name, err)
-		}
-		question.Sequence = info.State.LastSeq + 1
-	}
-	return jsapi.Wrap(op, name, c.api.Ask(ctx, "STREAM.PURGE."+name, question, &jsapi.Refusal{}))
+	return jsapi.Wrap(op, name, c.api.Purge(ctx, name, question))
 }
 
 // DeleteStream deletes a stream with its messages and consumers. It returns ErrStreamNotFound when
@@ -195,36 +168,14 @@ func (c *Client) DeleteStream(ctx context.Context, name string) error {
 // Streams returns the account's streams, asking the server for a page of them at a time. An error
 // ends the sequence. Without a deadline in ctx, Config.RequestTimeout bounds each page.
 func (c *Client) Streams(ctx context.Context) iter.Seq2[*jetstream.StreamInfo, error] {
-	return c.listStreams(ctx, "list streams", "")
-}
-
-// listStreams returns the streams with a subject that is one of those, or all.
-func (c *Client) listStreams(ctx context.Context, op, subject string) iter.Seq2[*jetstream.StreamInfo, error] {
+	const op = "list streams"
 	return func(yield func(*jetstream.StreamInfo, error) bool) {
 		if err := c.jetStream(ctx, op, ""); err != nil {
 			yield(nil, err)
 			return
 		}
-		question := struct {
-			Subject string `json:"subject,omitempty"`
-			Offset  int    `json:"offset"`
-		}{Subject: subject}
-		for {
-			var answer struct {
-				jsapi.Refusal
-				Total   int                     `json:"total"`
-				Streams []*jetstream.StreamInfo `json:"streams"`
-			}
-			if err := c.api.Ask(ctx, "STREAM.LIST", &question, &answer); err != nil {
-				yield(nil, jsapi.Wrap(op, "", err))
-				return
-			}
-			for _, info := range answer.Streams {
-				if !yield(info, nil) {
-					return
-				}
-			}
-			if question.Offset += len(answer.Streams); question.Offset >= answer.Total || len(answer.Streams) == 0 {
+		for info, err := range c.api.Streams(ctx) {
+			if !yield(info, jsapi.Wrap(op, "", err)) {
 				return
 			}
 		}

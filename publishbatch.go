@@ -51,9 +51,6 @@ func (c *Client) publishAsync(ctx context.Context, op string, msg *Message, opts
 	return f, c.sent(err)
 }
 
-// batchAhead bounds how many results PublishSeq holds back behind one that is not there yet.
-const batchAhead = 8 * publish.MostMessages
-
 // BatchError tells which messages of a PublishBatch were not stored, or not surely. errors.Is and
 // errors.As look into the error of each.
 type BatchError struct {
@@ -143,41 +140,8 @@ func (c *Client) PublishSeq(ctx context.Context, msgs iter.Seq[*Message]) iter.S
 	return c.publishSeq(ctx, msgs, true)
 }
 
-// flight is a message that was sent, or why it could not be.
-type flight struct {
-	future *publish.Future
-	err    error
-}
-
 func (c *Client) publishSeq(ctx context.Context, msgs iter.Seq[*Message], copied bool) iter.Seq2[*jetstream.PubAck, error] {
-	return func(yield func(*jetstream.PubAck, error) bool) {
-		var queue []flight // in the order of msgs
-		// land yields the results at the head of the queue: those that are there, and as many more as
-		// it takes to leave no more than limit.
-		land := func(limit int) bool {
-			for len(queue) > 0 {
-				ack, err := (*jetstream.PubAck)(nil), queue[0].err
-				if future := queue[0].future; future != nil {
-					var there bool
-					if ack, err, there = future.Result(len(queue) > limit); !there {
-						break
-					}
-				}
-				queue[0] = flight{}
-				queue = queue[1:]
-				if !yield(ack, err) {
-					return false
-				}
-			}
-			return true
-		}
-		for msg := range msgs {
-			future, err := c.publishAsync(ctx, opPublishBatch, msg, nil, copied)
-			queue = append(queue, flight{future, err})
-			if !land(batchAhead) {
-				return
-			}
-		}
-		land(0)
-	}
+	return publish.Seq(msgs, func(msg *Message) (*publish.Future, error) {
+		return c.publishAsync(ctx, opPublishBatch, msg, nil, copied)
+	})
 }

@@ -8,6 +8,7 @@
 //   - api.go: [API], its prefix and upstream's handle on it.
 //   - ask.go: [Send], [API.Ask] and [API.Stored], which ask.
 //   - info.go: [API.StreamInfo], [API.Subjects] and [API.ConsumerInfo], the questions that many have.
+//   - streams.go: [API.Streams], [API.Purge] and [API.Overlap].
 //   - confirm.go: [API.Confirm], for acknowledgements.
 //   - batch.go: [API.LastOf], which asks for many messages at once (ADR-31).
 //   - look.go: [Look], for what upstream asks.

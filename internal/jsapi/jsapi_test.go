@@ -2,6 +2,7 @@ package jsapi_test
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -139,4 +140,41 @@ func TestLook(t *testing.T) {
 	_, err = jsapi.Look(ctx, a, func(context.Context, jetstream.JetStream) (any, error) { return nil, passing })
 	require.ErrorIs(t, err, passing)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// Streams come in pages, a purge keeps what comes after it, and those that a stream overlaps with are named.
+func TestStreams(t *testing.T) {
+	t.Parallel()
+	a, ctx := newAPI(t, jsapi.Options{}), t.Context()
+	const many = 260 // the server's page has 256
+	for i := range many {
+		require.NoError(t, a.Ask(ctx, fmt.Sprint("STREAM.CREATE.S", i), jetstream.StreamConfig{
+			Name: fmt.Sprint("S", i), Subjects: []string{fmt.Sprint("s.", i)}, Storage: jetstream.MemoryStorage,
+		}, &jsapi.Refusal{}))
+	}
+	names := make(map[string]bool)
+	for info, err := range a.Streams(ctx) {
+		require.NoError(t, err)
+		names[info.Config.Name] = true
+	}
+	assert.Len(t, names, many)
+	for range a.Streams(ctx) {
+		break
+	}
+
+	for range 2 {
+		_, _, _, err := jsapi.Send(ctx, a, natsgo.NewMsg("s.7"), "s.7", wire.ParsePubAck)
+		require.NoError(t, err)
+	}
+	require.NoError(t, a.Purge(ctx, "S7", jetstream.StreamPurgeRequest{Keep: 1}))
+	info, err := a.StreamInfo(ctx, "S7")
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, info.State.Msgs)
+	require.NoError(t, a.Purge(ctx, "S7", jetstream.StreamPurgeRequest{}))
+	require.ErrorIs(t, a.Purge(ctx, "NONE", jetstream.StreamPurgeRequest{}), jetstream.ErrStreamNotFound)
+
+	cfg := jetstream.StreamConfig{Name: "S", Subjects: []string{"s.7"}}
+	err = a.Ask(ctx, "STREAM.CREATE.S", cfg, &jsapi.Refusal{})
+	require.ErrorContains(t, a.Overlap(ctx, &cfg, err), `the stream "S7" stores "s.7"`)
+	require.NoError(t, a.Overlap(ctx, &cfg, nil))
 }

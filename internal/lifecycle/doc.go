@@ -7,5 +7,6 @@
 // for. Then what they left is sent, and it has *ended*: its Context is over, and with it whatever
 // hangs on that. A Life whose connection is lost for good ends at once, by End.
 //
-//   - life.go: all of it.
+//   - life.go: [Life].
+//   - queue.go: [Queue], which tells in order of what happens, and needs no end.
 package lifecycle

@@ -12,6 +12,7 @@
 //   - store.go: [Publisher.Store], and what became of a message that is in doubt.
 //   - flight.go: [Publisher.Start], and how much is in flight.
 //   - future.go: [Future], one message in flight.
+//   - seq.go: [Seq], many in flight, and their results in order.
 //   - hooks.go: [Publisher.Publish], and what stands around the messages of users.
 //   - atomic.go: [Publisher.Atomic], all messages or none.
 package publish

@@ -2,6 +2,8 @@ package publish_test
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -138,4 +140,39 @@ func TestAtomic(t *testing.T) {
 	assert.Equal(t, "S", batch.Stream)
 	assert.EqualValues(t, 2, batch.Sequence)
 	assert.Equal(t, 2, batch.Size)
+}
+
+// Results come in the order of the messages, those that were never started included, and leaving the loop takes no more.
+func TestSeq(t *testing.T) {
+	t.Parallel()
+	p, _, _ := newPublisher(t, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
+	ctx := within(t, patience)
+	errNot := errors.New("not this one")
+	start := func(i int) (*publish.Future, error) {
+		if i == 2 {
+			return nil, errNot
+		}
+		m, err := p.Message("test", "s", nil, []byte{byte(i)}, nil)
+		require.NoError(t, err)
+		return p.Start(ctx, "test", m, publish.Flight{})
+	}
+	var sequences []uint64
+	for ack, err := range publish.Seq(slices.Values([]int{1, 2, 3}), start) {
+		if err != nil {
+			require.ErrorIs(t, err, errNot)
+			sequences = append(sequences, 0)
+			continue
+		}
+		sequences = append(sequences, ack.Sequence)
+	}
+	assert.Equal(t, []uint64{1, 0, 2}, sequences)
+	taken := 0
+	for range publish.Seq(func(yield func(int) bool) {
+		for yield(2) {
+			taken++
+		}
+	}, start) {
+		break
+	}
+	assert.Zero(t, taken)
 }

@@ -1,0 +1,69 @@
+package jsapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+)
+
+// Streams returns all streams, asking for a page of them at a time. An error ends the sequence.
+func (a *API) Streams(ctx context.Context) iter.Seq2[*jetstream.StreamInfo, error] {
+	return func(yield func(*jetstream.StreamInfo, error) bool) {
+		var question struct {
+			Offset int `json:"offset"`
+		}
+		for {
+			var answer struct {
+				Refusal
+				Total   int                     `json:"total"`
+				Streams []*jetstream.StreamInfo `json:"streams"`
+			}
+			if err := a.Ask(ctx, "STREAM.LIST", &question, &answer); err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, info := range answer.Streams {
+				if !yield(info, nil) {
+					return
+				}
+			}
+			if question.Offset += len(answer.Streams); question.Offset >= answer.Total || len(answer.Streams) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// Purge deletes messages of a stream, but none that is stored after the call has begun. Ctx must have a deadline.
+func (a *API) Purge(ctx context.Context, stream string, of jetstream.StreamPurgeRequest) error {
+	if of.Sequence == 0 && of.Keep == 0 { // to purge twice is to purge what came in between
+		info, err := a.StreamInfo(ctx, stream)
+		if err != nil {
+			return err
+		}
+		of.Sequence = info.State.LastSeq + 1
+	}
+	return a.Ask(ctx, "STREAM.PURGE."+stream, of, &Refusal{})
+}
+
+// Overlap adds to err, when it says that others store the subjects of a stream, who they are.
+func (a *API) Overlap(ctx context.Context, cfg *jetstream.StreamConfig, err error) error {
+	if !errors.Is(err, &jetstream.APIError{ErrorCode: fault.CodeSubjectOverlap}) {
+		return err
+	}
+	causes := fault.Joined{err}
+	for _, subject := range cfg.Subjects {
+		names, _ := a.StreamsOf(ctx, subject) // who may not ask hears no names
+		for _, name := range names {
+			if name != cfg.Name {
+				causes = append(causes, fmt.Errorf("the stream %q stores %q", name, subject))
+			}
+		}
+	}
+	return causes
+}
