@@ -59,8 +59,7 @@ type Client struct {
 	watching bool     // the resolver tells of changes
 	servers  *discovery.Servers
 
-	lookout health.Lookout
-	blind   atomic.Bool     // it may not ask for the account's limits
+	checkup *health.Checkup
 	lost    atomic.Bool     // the connection was closed for good, and not by Close
 	life    *lifecycle.Life // received messages and background work hang on its context
 	pulled  *origin         // of the answers to requests
@@ -126,8 +125,6 @@ func newClient(cfg *Config, opts []Option) *Client {
 			c.contain("WithEventHandler", func() { handle(e) })
 		}})
 	}
-	c.lookout.Ask = func(ctx context.Context) error { return c.conn.RoundTrip(ctx, "health", "") }
-	c.lookout.Warn = c.lookAround
 	c.failing = c.cfg.PublishWhenDisconnected == whenDisconnectedFail
 	c.pulled = &origin{client: c, ctx: c.life.Context()}
 	c.tls = &auth.TLS{
@@ -152,6 +149,7 @@ func (c *Client) start(ctx context.Context) error {
 		c.conn.Close()
 		return err
 	}
+	c.checkup = health.New(c.parts())
 	if c.resolver != nil && (c.watching || c.opts.background) {
 		go c.follow()
 	}
@@ -159,6 +157,20 @@ func (c *Client) start(ctx context.Context) error {
 		go c.reloadTLS()
 	}
 	return nil
+}
+
+// parts are what Health looks at.
+func (c *Client) parts() health.Parts {
+	p := health.Parts{
+		Conn: c.conn, Subs: c.subs, Consumer: c.consumer, TLS: c.tls, Life: c.life, Lost: &c.lost, Log: c.log,
+	}
+	if c.js != nil {
+		p.API = c.api
+	}
+	if c.resolver != nil {
+		p.Servers = c.servers
+	}
+	return p
 }
 
 // startOthers starts what WithStart was given.

@@ -11,7 +11,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/health"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/auth"
 )
 
 // encryption tells of the TLS of a connection, or without one, that it got past TLS.
@@ -36,7 +36,7 @@ func (x *examination) encryption(client *nats.Client) Finding {
 }
 
 func ending(whose string, c *x509.Certificate) error {
-	if left := time.Until(c.NotAfter); left < health.EndsSoon {
+	if left := time.Until(c.NotAfter); left < auth.EndsSoon {
 		return fmt.Errorf("%s certificate ends in %v", whose, left.Round(time.Minute))
 	}
 	return nil

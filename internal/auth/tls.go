@@ -10,9 +10,10 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
-
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/health"
 )
+
+// EndsSoon is how long before a certificate's end there is a warning.
+const EndsSoon = 7 * 24 * time.Hour
 
 // TLS is how a connection is made secure. Its methods are safe for concurrent use.
 type TLS struct {
@@ -103,7 +104,7 @@ func (t *TLS) Reload() (changed bool, err error) {
 		return false, nil
 	}
 	if pair != nil && pair.Leaf != nil {
-		if left := time.Until(pair.Leaf.NotAfter); left < health.EndsSoon {
+		if left := time.Until(pair.Leaf.NotAfter); left < EndsSoon {
 			t.Warn("the client's TLS certificate ends soon", "file", t.Cert, "ends", pair.Leaf.NotAfter)
 		}
 	}

@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// Answer is that of a probe. With a Reason it is 503.
-type Answer struct {
+// answer is that of a probe. With a Reason it is 503.
+type answer struct {
 	Status string `json:"status"`
 	Reason string `json:"reason,omitempty"`
-	*Details
+	*details
 }
 
-// Details are for those who may know them. Times are in seconds.
-type Details struct {
+// details are for those who may know them. Times are in seconds.
+type details struct {
 	Server       string        `json:"server"`
 	Connected    bool          `json:"connected"`
 	Outage       float64       `json:"outage_seconds"`
@@ -24,25 +24,25 @@ type Details struct {
 	Reconnects   uint64        `json:"reconnects"`
 	Error        string        `json:"error,omitempty"`
 	Warnings     []string      `json:"warnings,omitempty"`
-	Consumptions []Consumption `json:"consumptions,omitempty"`
-	Discovery    *Discovery    `json:"discovery,omitempty"`
+	Consumptions []consumption `json:"consumptions,omitempty"`
+	Discovery    *named        `json:"discovery,omitempty"`
 }
 
-// Consumption is one that runs, or is required and does not.
-type Consumption struct {
+// consumption is one that runs, or is required and does not.
+type consumption struct {
 	Name     string `json:"name"`
 	Healthy  bool   `json:"healthy"`
 	Required bool   `json:"required"`
 }
 
-// Discovery is what it has named last.
-type Discovery struct {
+// named is what a discovery has named last.
+type named struct {
 	Servers []string `json:"servers"`
 	Age     float64  `json:"age_seconds"`
 }
 
-// Handler answers GET and HEAD at the names of the probes.
-func Handler(probes map[string]func(context.Context) Answer) http.Handler {
+// handler answers GET and HEAD at the names of the probes.
+func handler(probes map[string]func(context.Context) answer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		probe := probes[strings.Trim(r.URL.Path, "/")]
 		header := w.Header()
@@ -56,12 +56,12 @@ func Handler(probes map[string]func(context.Context) Answer) http.Handler {
 			http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
 			return
 		}
-		answer, status := probe(r.Context()), http.StatusOK
-		answer.Status = "ok"
-		if answer.Reason != "" {
-			answer.Status, status = "unavailable", http.StatusServiceUnavailable
+		a, status := probe(r.Context()), http.StatusOK
+		a.Status = "ok"
+		if a.Reason != "" {
+			a.Status, status = "unavailable", http.StatusServiceUnavailable
 		}
-		body, err := json.Marshal(answer)
+		body, err := json.Marshal(a)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return

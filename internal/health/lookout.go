@@ -15,8 +15,8 @@ const (
 	longest = 5 * time.Second
 )
 
-// Lookout is what is known of the server.
-type Lookout struct {
+// lookout is what is known of the server.
+type lookout struct {
 	// Ask returns when the server has answered.
 	Ask func(context.Context) error
 	// Warn returns what is no failure yet. It is called now and then, after an answer.
@@ -27,11 +27,11 @@ type Lookout struct {
 	over     chan struct{} // closed at its end
 	answered bool
 	warned   time.Time
-	seen     Seen
+	seen     sighting
 }
 
-// Seen is what the last look has shown.
-type Seen struct {
+// sighting is what the last look has shown.
+type sighting struct {
 	// Silent is when the first look began that was not answered; zero when the last one was.
 	Silent   time.Time
 	RTT      time.Duration
@@ -39,7 +39,7 @@ type Seen struct {
 }
 
 // Last returns what is known without a look.
-func (l *Lookout) Last() Seen {
+func (l *lookout) Last() sighting {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	seen := l.seen
@@ -50,7 +50,7 @@ func (l *Lookout) Last() Seen {
 }
 
 // Look returns what is seen now. A look that it begins ends with life.
-func (l *Lookout) Look(ctx, life context.Context) Seen {
+func (l *lookout) Look(ctx, life context.Context) sighting {
 	l.mu.Lock()
 	if (l.over == nil || isClosed(l.over)) && time.Since(l.begun) >= lookEvery && life.Err() == nil {
 		l.begun, l.over, l.answered = time.Now(), make(chan struct{}), false
@@ -70,7 +70,7 @@ func (l *Lookout) Look(ctx, life context.Context) Seen {
 	return l.Last()
 }
 
-func (l *Lookout) look(life context.Context, begun time.Time, over chan struct{}) {
+func (l *lookout) look(life context.Context, begun time.Time, over chan struct{}) {
 	defer close(over)
 	ctx, cancel := context.WithTimeout(life, longest)
 	defer cancel()

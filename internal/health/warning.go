@@ -8,19 +8,17 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/auth"
 )
 
-const (
-	// EndsSoon is how long before a certificate's end there is a warning.
-	EndsSoon = 7 * 24 * time.Hour
-	// tight is the part of a limit above which there is one.
-	tight = 0.8
-)
+// tight is the part of a limit above which there is a warning.
+const tight = 0.8
 
-// Certificates warns of those that end soon, or have ended. Whose says whose they are.
-func Certificates(whose string, certificates ...*x509.Certificate) (warnings []string) {
+// ending warns of those that end soon, or have ended. Whose says whose they are.
+func ending(whose string, certificates ...*x509.Certificate) (warnings []string) {
 	for _, c := range certificates {
-		if time.Until(c.NotAfter) < EndsSoon {
+		if time.Until(c.NotAfter) < auth.EndsSoon {
 			warnings = append(warnings, fmt.Sprintf("the %s's TLS certificate %q ends at %s", whose, c.Subject, c.NotAfter.UTC().Format(time.RFC3339)))
 		}
 	}
@@ -32,14 +30,14 @@ func Account(info *jetstream.AccountInfo) (warnings []string) {
 	if info == nil {
 		return nil
 	}
-	warnings = account("account", info.Tier)
+	warnings = tier("account", info.Tier)
 	for _, name := range slices.Sorted(maps.Keys(info.Tiers)) {
-		warnings = append(warnings, account("account's tier "+name, info.Tiers[name])...)
+		warnings = append(warnings, tier("account's tier "+name, info.Tiers[name])...)
 	}
 	return warnings
 }
 
-func account(whose string, t jetstream.Tier) (warnings []string) {
+func tier(whose string, t jetstream.Tier) (warnings []string) {
 	for _, one := range []struct {
 		what        string
 		used, limit float64

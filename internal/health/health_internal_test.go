@@ -1,4 +1,4 @@
-package health_test
+package health
 
 import (
 	"context"
@@ -16,8 +16,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
-
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/health"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,7 +25,7 @@ func TestOneQuestionASecond(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var asked, warned int
-		l := &health.Lookout{
+		l := &lookout{
 			Ask:  func(context.Context) error { asked++; time.Sleep(time.Millisecond); return nil },
 			Warn: func(context.Context) []string { warned++; return []string{"mind the gap"} },
 		}
@@ -37,7 +35,7 @@ func TestOneQuestionASecond(t *testing.T) {
 			for range 10 {
 				probes.Go(func() {
 					seen := l.Look(t.Context(), t.Context())
-					assert.Equal(t, health.Seen{RTT: time.Millisecond, Warnings: []string{"mind the gap"}}, seen)
+					assert.Equal(t, sighting{RTT: time.Millisecond, Warnings: []string{"mind the gap"}}, seen)
 				})
 			}
 			probes.Wait()
@@ -54,7 +52,7 @@ func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		life, end := context.WithCancel(t.Context())
 		var silent, slow atomic.Bool
-		l := &health.Lookout{
+		l := &lookout{
 			Ask: func(ctx context.Context) error {
 				if silent.Load() {
 					<-ctx.Done()
@@ -100,14 +98,14 @@ func TestSilence(t *testing.T) {
 
 func TestHandler(t *testing.T) {
 	t.Parallel()
-	answers := map[string]health.Answer{
-		"well": {}, "ill": {Reason: "a cold"}, "told": {Details: &health.Details{Server: "nats://a", RTT: 0.5}},
+	answers := map[string]answer{
+		"well": {}, "ill": {Reason: "a cold"}, "told": {details: &details{Server: "nats://a", RTT: 0.5}},
 	}
-	probes := map[string]func(context.Context) health.Answer{}
-	for name, answer := range answers {
-		probes[name] = func(context.Context) health.Answer { return answer }
+	probes := map[string]func(context.Context) answer{}
+	for name, one := range answers {
+		probes[name] = func(context.Context) answer { return one }
 	}
-	h := health.Handler(probes)
+	h := handler(probes)
 	for _, c := range []struct {
 		method, path string
 		status       int
@@ -144,11 +142,11 @@ func TestHandler(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	t.Parallel()
 	soon, late := &x509.Certificate{NotAfter: time.Now().Add(6 * 24 * time.Hour)}, &x509.Certificate{NotAfter: time.Now().Add(8 * 24 * time.Hour)}
-	found := health.Certificates("server", soon, late)
+	found := ending("server", soon, late)
 	require.Len(t, found, 1)
 	assert.Contains(t, found[0], "the server's TLS certificate")
 
-	assert.Empty(t, health.Account(nil))
+	assert.Empty(t, Account(nil))
 	var info jetstream.AccountInfo
 	require.NoError(t, json.Unmarshal([]byte(`{
 		"storage": 80, "reserved_storage": 90, "memory": 80, "streams": 5, "consumers": 9,
@@ -156,11 +154,11 @@ func TestWarnings(t *testing.T) {
 		"tiers": {"R3": {"streams": 9, "limits": {"max_streams": 10}}}}`), &info))
 	assert.Equal(t, []string{
 		"the account uses 90 % of its storage: 90 of 100", "the account's tier R3 uses 90 % of its streams: 9 of 10",
-	}, health.Account(&info))
+	}, Account(&info))
 }
 
 func BenchmarkLook(b *testing.B) {
-	l := &health.Lookout{Ask: func(context.Context) error { return nil }, Warn: func(context.Context) []string { return nil }}
+	l := &lookout{Ask: func(context.Context) error { return nil }, Warn: func(context.Context) []string { return nil }}
 	b.ReportAllocs()
 	for b.Loop() {
 		l.Look(b.Context(), b.Context())
