@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
@@ -275,6 +276,49 @@ func TestExpectedSequenceSurvivesALostAcknowledgement(t *testing.T) {
 				assert.EqualValues(t, 4, info.State.Msgs)
 			})
 		}
+	}
+}
+
+// The right to publish is withdrawn while an acknowledgement is on its way: the denial is not the answer to what was sent
+// before.
+func TestDenialOfARepetitionIsUncertain(t *testing.T) {
+	t.Parallel()
+	for name, publish := range map[string]func(context.Context, *nats.Client) error{
+		"one": func(ctx context.Context, client *nats.Client) error {
+			_, err := client.PublishToStream(ctx, "orders.paid", nil)
+			return err
+		},
+		"atomic": func(ctx context.Context, client *nats.Client) error {
+			_, err := client.PublishAtomic(ctx, []*nats.Message{{Subject: "orders.paid"}})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := restricted(t, nil)
+			admin := connect(t, s, as("admin"))
+			ctx := within(t, patience)
+			_, err := admin.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, AllowAtomicPublish: true})
+			require.NoError(t, err)
+			proxy := natstest.NewProxy(t, s.URL())
+			client := connect(t, s, func(c *nats.Config) { as("u")(c); c.URLs = []string{proxy.URL()} })
+			proxy.Delay(200 * time.Millisecond)
+			done := make(chan error, 1)
+			go func() { done <- publish(ctx, client) }()
+			eventually(t, "stored", func() bool {
+				info, err := admin.GetStreamInfo(ctx, "ORDERS")
+				return err == nil && info.State.Msgs == 1
+			})
+			proxy.Cut()
+			s.Restart(natstest.WithConfig(func(o *server.Options) {
+				o.Users[0].Permissions = &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"orders.>"}}}
+			}))
+			proxy.Restore()
+			err = <-done
+			require.ErrorIs(t, err, nats.ErrPermission)
+			assert.True(t, nats.IsUncertain(err), err)
+			assert.False(t, nats.IsUncertain(publish(ctx, client)), "this one was never sent before")
+		})
 	}
 }
 

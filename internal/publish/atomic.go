@@ -118,7 +118,8 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 			// stored.
 			careful = true
 		case !jsapi.Passes(err):
-			return nil, fault.Wrap(op, batch[at].Subject, p.sized(refused(batch[at], err), batch[at].Header, batch[at].Data))
+			err = p.sized(refused(batch[at], err), batch[at].Header, batch[at].Data)
+			return nil, fault.Wrap(op, batch[at].Subject, inDoubt(err, !doubtful.IsZero()))
 		}
 		if last = err; late {
 			last = fmt.Errorf("%w; it was not sent again, its stream may have forgotten its IDs", err)

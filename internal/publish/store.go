@@ -43,7 +43,16 @@ func (p *Publisher) goOn(ctx context.Context, op string, m *natsgo.Msg, call *co
 		ack, err = p.storedBefore(ctx, op, m, err)
 		return ack, doubted, err
 	}
-	return nil, doubted, fault.Wrap(op, m.Subject, p.sized(refused(m, err), m.Header, m.Data))
+	return nil, doubted, fault.Wrap(op, m.Subject, inDoubt(p.sized(refused(m, err), m.Header, m.Data), doubted))
+}
+
+// inDoubt tells of an unanswered sending where err is no answer of the stream, which knows what it has, and there is one:
+// where a right was withdrawn.
+func inDoubt(err error, doubted bool) error {
+	if _, answered := errors.AsType[*jetstream.APIError](err); answered || !doubted || errors.Is(err, fault.ErrNoStream) {
+		return err
+	}
+	return fault.Joined{err, conn.ErrUnanswered}
 }
 
 // unstored says why a publish ended without an acknowledgement: kind is what ended it, last what
