@@ -101,7 +101,7 @@ func (r *round) startWorker(i int) {
 	r.tb.Helper()
 	r.lives[i]++
 	spec, err := json.Marshal(workerSpec{
-		Name: fmt.Sprintf("w%d.%d", i+1, r.lives[i]), Dir: r.dir, URLs: r.urls[i], Domain: r.domains[i], Seed: r.seed,
+		Name: fmt.Sprintf("w%d.%d", i+1, r.lives[i]), Dir: r.dir, URLs: r.urls[i], Domain: r.domains[i], Secret: r.secret, Seed: r.seed,
 	})
 	r.must(err)
 	p := &proc{}

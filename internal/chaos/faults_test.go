@@ -87,6 +87,14 @@ var faults = []fault{
 		r.link.Cut()
 		return r.link.Restore
 	}},
+	{name: "rotate the secret", begin: func(r *round, random *rand.Rand) func() {
+		r.must(r.configure(fmt.Sprint("secret", random.Uint32())))
+		return func() {}
+	}},
+	{name: strings.TrimPrefix(check.FaultDenied, "fault/"), longest: 5 * time.Second, begin: func(r *round, random *rand.Rand) func() {
+		r.must(r.configure(fmt.Sprint("secret", random.Uint32()), `"orders.>"`, `"$KV.keys.count.*"`))
+		return func() { r.must(r.configure(fmt.Sprint("secret", random.Uint32()))) }
+	}},
 	{name: "kill a worker", longest: time.Second, begin: func(r *round, random *rand.Rand) func() {
 		i := random.IntN(workers)
 		r.workers[i].end(syscall.SIGKILL)

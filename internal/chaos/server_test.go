@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -23,13 +24,21 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
-// serve is the process of a server with a configuration file. It obeys the signals of nats-server.
+// serve is the process of a server with a configuration file. It obeys the signals that nats-server does.
 func serve(file string) error {
-	o, err := server.ProcessConfigFile(file)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR2, syscall.SIGHUP)
+	options := func() (*server.Options, error) {
+		o, err := server.ProcessConfigFile(file)
+		if err == nil { // shorter than a file may say
+			o.NoSigs, o.LameDuckDuration, o.LameDuckGracePeriod = true, 2*time.Second, 500*time.Millisecond
+		}
+		return o, err
+	}
+	o, err := options()
 	if err != nil {
 		return err
 	}
-	o.LameDuckDuration, o.LameDuckGracePeriod = 2*time.Second, 500*time.Millisecond
 	s, err := server.NewServer(o)
 	if err != nil {
 		return err
@@ -40,6 +49,23 @@ func serve(file string) error {
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		os.Exit(0)
 	}()
+	go func() {
+		for got := range signals {
+			switch got {
+			case syscall.SIGTERM:
+				s.Shutdown()
+			case syscall.SIGUSR2:
+				s.LameDuckShutdown()
+			default:
+				if o, err = options(); err == nil {
+					err = s.ReloadOptions(o)
+				}
+				if err != nil {
+					s.Errorf("reload: %v", err)
+				}
+			}
+		}
+	}()
 	s.WaitForShutdown()
 	return nil
 }
@@ -47,12 +73,26 @@ func serve(file string) error {
 // node is a server in a process of its own.
 type node struct {
 	name, conf string
+	text       string // of its configuration, but for the users
 	port       int
 	cmd        *exec.Cmd
 	stdin      io.Closer
 }
 
-func (n *node) url() string { return fmt.Sprint("nats://127.0.0.1:", n.port) }
+// The users: that of the driver and of leaf nodes, and that of workers, whose password changes.
+const (
+	driver = "driver:driver"
+	user   = "worker"
+)
+
+func (n *node) url() string { return fmt.Sprint("nats://", driver, "@127.0.0.1:", n.port) }
+
+// configure writes the configuration with the rights of workers.
+func (n *node) configure(password string, denied ...string) error {
+	users := fmt.Sprintf(`authorization { users: [ { user: driver, password: driver }
+  { user: %s, password: %q, permissions: { publish: { deny: [%s] }, subscribe: ">" } } ] }`, user, password, strings.Join(denied, ", "))
+	return os.WriteFile(n.conf, []byte(n.text+users), 0o600)
+}
 
 // start begins the process; clients find out when it listens.
 func (n *node) start() error {
@@ -81,7 +121,8 @@ type topology struct {
 	nodes    []*node
 	replicas int
 	domain   string
-	truth    *node // whom to ask
+	secret   string // the file with the workers' password, which is its content
+	truth    *node  // whom to ask
 	// urls are those of each worker; the domain is given to those that are elsewhere.
 	urls    [][]string
 	domains []string
@@ -99,7 +140,7 @@ var topologies = map[string]func(testing.TB, string) *topology{
 
 // cluster is one server, or several that are one.
 func cluster(tb testing.TB, dir string, size int) *topology {
-	t := &topology{replicas: size}
+	t := &topology{replicas: size, secret: filepath.Join(dir, "secret")}
 	taken := ports(tb, 2*size)
 	var routes []string
 	for _, port := range taken[size:] {
@@ -123,9 +164,9 @@ func cluster(tb testing.TB, dir string, size int) *topology {
 // leaf is a hub and a leaf node with a domain of its own, where everything is stored; a worker is at each.
 func leaf(tb testing.TB, dir string) *topology {
 	taken := ports(tb, 3)
-	t := &topology{replicas: 1, domain: "leaf", link: natstest.NewProxy(tb, fmt.Sprint("127.0.0.1:", taken[2]))}
+	t := &topology{replicas: 1, domain: "leaf", secret: filepath.Join(dir, "secret"), link: natstest.NewProxy(tb, fmt.Sprint("127.0.0.1:", taken[2]))}
 	hub := newNode(tb, dir, "hub", taken[0], "hub", fmt.Sprintf("leafnodes { listen: \"127.0.0.1:%d\" }", taken[2]))
-	remote := strings.Replace(t.link.URL(), "nats://", "nats-leaf://", 1)
+	remote := strings.Replace(t.link.URL(), "nats://", "nats-leaf://"+driver+"@", 1)
 	edge := newNode(tb, dir, "leaf", taken[1], "leaf", fmt.Sprintf("leafnodes { reconnect: 1, remotes: [{ url: %q }] }", remote))
 	t.nodes, t.truth = []*node{hub, edge}, edge
 	t.connect(tb, []*node{edge}, "")
@@ -138,7 +179,7 @@ func (t *topology) connect(tb testing.TB, to []*node, domain string) {
 	var urls []string
 	var lines []*natstest.Proxy
 	for _, n := range to {
-		p := natstest.NewProxy(tb, n.url())
+		p := natstest.NewProxy(tb, fmt.Sprint("127.0.0.1:", n.port))
 		urls, lines = append(urls, p.URL()), append(lines, p)
 	}
 	t.urls, t.lines, t.domains = append(t.urls, urls), append(t.lines, lines), append(t.domains, domain)
@@ -150,10 +191,29 @@ func newNode(tb testing.TB, dir, name string, port int, domain, more string) *no
 	if domain != "" {
 		domain = "domain: " + domain
 	}
-	text := fmt.Sprintf("server_name: %s\nlisten: \"127.0.0.1:%d\"\nlog_file: %q\njetstream { store_dir: %q\n%s }\n%s\n",
+	n.text = fmt.Sprintf("server_name: %s\nlisten: \"127.0.0.1:%d\"\nlog_file: %q\njetstream { store_dir: %q\n%s }\n%s\n",
 		name, port, filepath.Join(dir, name+".log"), filepath.Join(dir, name), domain, more)
-	require.NoError(tb, os.WriteFile(n.conf, []byte(text), 0o600))
 	return n
+}
+
+// configure gives the workers another password, and rights, on all servers. It returns when those that run obey.
+func (t *topology) configure(password string, denied ...string) error {
+	err := os.WriteFile(t.secret, []byte(password), 0o600)
+	for _, n := range t.nodes {
+		err = errors.Join(err, n.configure(password, denied...))
+		if n.cmd == nil {
+			continue
+		}
+		n.signal(syscall.SIGHUP)
+		nc, failed := natsgo.Connect(fmt.Sprint("nats://127.0.0.1:", n.port), natsgo.UserInfo(user, password),
+			natsgo.RetryOnFailedConnect(true), natsgo.IgnoreAuthErrorAbort(), natsgo.ReconnectWait(50*time.Millisecond), natsgo.MaxReconnects(200))
+		if failed == nil {
+			failed = nc.FlushTimeout(10 * time.Second)
+			nc.Close()
+		}
+		err = errors.Join(err, failed)
+	}
+	return err
 }
 
 // ports returns ports that were free a moment ago, below those that systems give to outgoing connections.
@@ -171,6 +231,7 @@ func ports(tb testing.TB, n int) (free []int) {
 // start runs the servers and makes what the workers use, by nats.go alone.
 func (t *topology) start(tb testing.TB) {
 	tb.Helper()
+	require.NoError(tb, t.configure("first"))
 	for _, n := range t.nodes {
 		require.NoError(tb, n.start())
 		tb.Cleanup(func() {

@@ -27,6 +27,7 @@ type workerSpec struct {
 	Dir    string
 	URLs   []string
 	Domain string
+	Secret string
 	Seed   uint64
 }
 
@@ -86,7 +87,7 @@ func work(text string) (err error) {
 
 func (w *worker) config() *nats.Config {
 	return &nats.Config{
-		URLs: w.URLs, JetStreamEnabled: true, JetStreamDomain: w.Domain, ClientID: w.Name, Timeout: 3 * time.Second,
+		URLs: w.URLs, Username: user, PasswordFile: w.Secret, JetStreamEnabled: true, JetStreamDomain: w.Domain, ClientID: w.Name, Timeout: 3 * time.Second,
 		ReconnectWait: 50 * time.Millisecond, ReconnectMaxWait: 500 * time.Millisecond, RequestTimeout: 5 * time.Second,
 	}
 }
@@ -137,6 +138,7 @@ func (w *worker) call(op, key, id string, limit time.Duration, f func(context.Co
 	end := time.Now()
 	r.Begin, r.End, r.Stall = begin.UnixNano(), end.UnixNano(), w.stalls.between(begin, end)
 	r.Fate, r.Err = fate(err)
+	r.Denied = errors.Is(err, nats.ErrPermission)
 	w.write(r)
 	return err
 }

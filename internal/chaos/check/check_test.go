@@ -113,6 +113,7 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		"two handlers":          func(h *check.History, _ *check.Truth) { (*h)[5].Begin = (*h)[4].Begin },
 		"out of order":          func(h *check.History, _ *check.Truth) { (*h)[6].Seq, (*h)[7].Seq = 4, 3 },
 		"late":                  more(check.Record{Op: "kv/read", Limit: time.Second, End: int64(2 * time.Second)}),
+		"denied while":          more(check.Record{Op: "kv/read", Err: "no", Denied: true}),
 		"received twice":        more(check.Record{Op: "core/receive", Key: "core.x", N: 2}),
 		"received after":        more(check.Record{Op: "core/receive", Key: "core.x", N: 1}),
 		"served twice":          more(check.Record{Op: "core/serve", ID: "q"}),

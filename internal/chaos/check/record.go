@@ -24,11 +24,15 @@ type Record struct {
 	Limit  time.Duration `json:"limit,omitempty"` // what the call was given; 0 for what is no call
 	Stall  time.Duration `json:"stall,omitempty"` // how long the process was held up meanwhile
 	Fate   Fate          `json:"fate,omitempty"`
+	Denied bool          `json:"denied,omitempty"` // the error is that of a right that is missing
 	Err    string        `json:"err,omitempty"`
 }
 
-// FaultKill begins the names of the faults that kill a server, which are records, too.
-const FaultKill = "fault/kill a server"
+// Faults are records, too. Of these the checker knows what they bring about.
+const (
+	FaultKill   = "fault/kill a server" // and more
+	FaultDenied = "fault/deny rights"
+)
 
 // Fate is what a call's error says of its effect.
 type Fate string

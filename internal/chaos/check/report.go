@@ -67,6 +67,9 @@ func (r *Report) calls(h History) {
 			row.Late++
 			r.violate(c.Load(), "late: %v of %v (stalled %v): %v: %s", took, c.Limit, c.Stall, &c, c.Err)
 		}
+		if c.Denied && !h.during(FaultDenied, c.Begin, c.End) {
+			r.violate(c.Load(), "denied while nothing was: %v: %s", &c, c.Err)
+		}
 		if c.Err != "" || c.Begin > settled {
 			continue
 		}
