@@ -94,7 +94,7 @@ func (r *round) create(name string) *os.File {
 
 // note adds a line to the schedule.
 func (r *round) note(text string, args ...any) {
-	fmt.Fprintf(r.log, time.Now().UTC().Format("15:04:05.000 ")+text+"\n", args...)
+	_, _ = fmt.Fprintf(r.log, time.Now().UTC().Format("15:04:05.000 ")+text+"\n", args...)
 }
 
 func (r *round) startWorker(i int) {

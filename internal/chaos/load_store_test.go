@@ -32,15 +32,12 @@ func (w *worker) read(ctx context.Context, store *nats.ObjectStore, r *check.Rec
 		return err
 	}
 	defer func() { _ = result.Close() }()
-	info, err := result.Info()
-	if err != nil {
-		return err
-	}
 	data, err := io.ReadAll(result)
 	if err != nil {
 		return err
 	}
-	if info, err = result.Info(); err != nil { // it may have been replaced meanwhile
+	info, err := result.Info() // of what was read: it may have been replaced meanwhile
+	if err != nil {
 		return err
 	}
 	seed, err := strconv.ParseUint(info.Description, 10, 64)

@@ -66,7 +66,7 @@ func work(text string) (err error) {
 	defer cancel()
 	before++ // of the signals
 	for w.client == nil && ended.Err() == nil {
-		w.call("life/connect", "", "", 10*time.Second, func(ctx context.Context, _ *check.Record) (err error) {
+		_ = w.call("life/connect", "", "", 10*time.Second, func(ctx context.Context, _ *check.Record) (err error) {
 			w.client, err = nats.NewClientContext(ctx, w.config())
 			return err
 		})
@@ -80,7 +80,7 @@ func work(text string) (err error) {
 	go w.obey(settled)
 	<-ended.Done()
 	w.loads.Wait()
-	w.call("life/close", "", "", 20*time.Second, func(ctx context.Context, _ *check.Record) error { return w.client.Shutdown(ctx) })
+	_ = w.call("life/close", "", "", 20*time.Second, func(ctx context.Context, _ *check.Record) error { return w.client.Shutdown(ctx) })
 	w.nothingLeft(before + 1) // that which reads its standard input
 	return nil
 }
