@@ -25,7 +25,7 @@ func TestPublishAsync(t *testing.T) {
 	newStream(t, client, 0)
 	ctx := within(t, patience)
 	msg := &nats.Message{Subject: "orders.created", Header: natsgo.Header{"K": {"v"}}, Data: []byte("payload")}
-	future, err := client.PublishAsync(ctx, msg, jetstream.WithMsgID("one"))
+	future, err := client.PublishAsync(ctx, msg, nil, jetstream.WithMsgID("one"))
 	require.NoError(t, err)
 	copy(msg.Data, "changed") // is copied
 	assert.Equal(t, natsgo.Header{"K": {"v"}}, msg.Header, "left alone")
@@ -301,6 +301,8 @@ func TestPublishAtomic(t *testing.T) {
 	require.NoError(t, err)
 	_, err = client.CreateStream(ctx, &jetstream.StreamConfig{Name: "PLAIN", Subjects: []string{"plain"}})
 	require.NoError(t, err)
+	_, err = client.CreateStream(ctx, &jetstream.StreamConfig{Name: "T", Subjects: []string{"t"}, AllowAtomicPublish: true})
+	require.NoError(t, err)
 	batch := func(n int) []*nats.Message {
 		msgs := make([]*nats.Message, n)
 		for i := range msgs {
@@ -330,15 +332,17 @@ func TestPublishAtomic(t *testing.T) {
 		msgs []*nats.Message
 		want error
 	}{
-		"too many":        {batch(1001), nats.ErrInvalidArgument},
-		"not allowed":     {[]*nats.Message{{Subject: "plain"}, {Subject: "plain"}}, nats.ErrFeatureDisabled},
-		"one not allowed": {[]*nats.Message{{Subject: "plain"}}, nats.ErrFeatureDisabled},
-		"one too large":   {append(batch(3), &nats.Message{Subject: "s.x", Data: make([]byte, 400)}, &nats.Message{Subject: "s.x"}), nats.ErrPayloadTooLarge},
-		"two streams":     {append(batch(2), &nats.Message{Subject: "plain"}, &nats.Message{Subject: "s.x"}), nats.ErrFeatureDisabled},
-		"no stream":       {append(batch(2), &nats.Message{Subject: "elsewhere"}, &nats.Message{Subject: "s.x"}), nats.ErrNoStream},
-		"last too large":  {append(batch(3), &nats.Message{Subject: "s.x", Data: make([]byte, 400)}), nats.ErrPayloadTooLarge},
-		"wrong sequence":  {append([]*nats.Message{{Subject: "s.1", Header: natsgo.Header{"Nats-Expected-Last-Sequence": {"1"}}}}, batch(2)...), nats.ErrConflict},
-		"stored ID":       {append(batch(2), &nats.Message{Subject: "s.1", Header: natsgo.Header{"Nats-Msg-Id": {"once"}}}), nil},
+		"too many":         {batch(1001), nats.ErrInvalidArgument},
+		"not allowed":      {[]*nats.Message{{Subject: "plain"}, {Subject: "plain"}}, nats.ErrFeatureDisabled},
+		"one not allowed":  {[]*nats.Message{{Subject: "plain"}}, nats.ErrFeatureDisabled},
+		"one too large":    {append(batch(3), &nats.Message{Subject: "s.x", Data: make([]byte, 400)}, &nats.Message{Subject: "s.x"}), nats.ErrPayloadTooLarge},
+		"two streams":      {append(batch(2), &nats.Message{Subject: "plain"}, &nats.Message{Subject: "s.x"}), nats.ErrFeatureDisabled},
+		"two with batches": {append(batch(2), &nats.Message{Subject: "t"}), nats.ErrInvalidArgument},
+		"another within":   {append(batch(2), &nats.Message{Subject: "t"}, &nats.Message{Subject: "s.x"}), nats.ErrInvalidArgument},
+		"no stream":        {append(batch(2), &nats.Message{Subject: "elsewhere"}, &nats.Message{Subject: "s.x"}), nats.ErrNoStream},
+		"last too large":   {append(batch(3), &nats.Message{Subject: "s.x", Data: make([]byte, 400)}), nats.ErrPayloadTooLarge},
+		"wrong sequence":   {append([]*nats.Message{{Subject: "s.1", Header: natsgo.Header{"Nats-Expected-Last-Sequence": {"1"}}}}, batch(2)...), nats.ErrConflict},
+		"stored ID":        {append(batch(2), &nats.Message{Subject: "s.1", Header: natsgo.Header{"Nats-Msg-Id": {"once"}}}), nil},
 	} {
 		short := within(t, time.Second)
 		_, err := client.PublishAtomic(short, c.msgs)

@@ -116,6 +116,11 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 		case isAPI && api.ErrorCode == fault.CodeAtomicIncomplete:
 			// The leader has changed, or one of the messages was refused, or lost on the way. Nothing is
 			// stored.
+			if careful { // all but the one at fault were acknowledged
+				if refusal := p.scattered(ctx, op, batch[0].Subject, batch[at].Subject); refusal != nil {
+					return nil, refusal
+				}
+			}
 			careful = true
 		case !jsapi.Passes(err):
 			err = p.sized(refused(batch[at], err), batch[at].Header, batch[at].Data)
@@ -133,6 +138,19 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 			return nil, p.unstored(ctx, op, subject, fault.ErrTimeout, last, !doubtful.IsZero())
 		}
 	}
+}
+
+// scattered returns an error when two messages of a batch are for different streams.
+func (p *Publisher) scattered(ctx context.Context, op, one, other string) error {
+	first, err := p.api.StreamOf(ctx, one)
+	if err != nil {
+		return nil //nolint:nilerror // publishing tells
+	}
+	second, err := p.api.StreamOf(ctx, other)
+	if err != nil || first == second {
+		return nil //nolint:nilerror // likewise
+	}
+	return fault.New(op, other, fault.ErrInvalidArgument, "the stream %q stores it, and %q the first message: a batch is for one stream", second, first)
 }
 
 // knows tells whether the stream of subject still knows, surely, the ID of what it may have stored since then.

@@ -117,6 +117,10 @@ func apply(js jetstream.JetStream, op, subject string, header natsgo.Header, opt
 		}
 		return err
 	}
+	isNil := func(opt jetstream.PublishOpt) bool { return opt == nil }
+	if slices.ContainsFunc(opts, isNil) {
+		opts = slices.DeleteFunc(slices.Clone(opts), isNil)
+	}
 	if len(opts) > 1 && try(opts...) == nil {
 		return nil
 	}

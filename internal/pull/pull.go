@@ -114,7 +114,7 @@ func (p *Puller) once(ctx context.Context, subject string, limit int) ([]*natsgo
 		}
 		_ = one.sub.SetPendingLimits(-1, -1) // no more comes than was asked for
 		_, one.breaks, _ = p.conn.State()
-		body := wire.Pull(limit, expiry(ctx, p.conn), 0, true)
+		body := wire.Pull(limit, min(expiry(ctx, p.conn), expiryMax), 0, true)
 		defer p.conn.Watch(one.end, subject, one.sub.Subject)()
 		if err := p.conn.Publish(ctx, subject, one.sub.Subject, nil, body); err != nil {
 			one.end(err)
@@ -205,8 +205,12 @@ func (p *pull) collect(ctx context.Context, limit int) ([]*natsgo.Msg, error) {
 	return took, err
 }
 
-// expiryMin is the shortest time for which the server is asked to wait for messages.
-const expiryMin = time.Millisecond
+// For how long the server is asked to wait for messages. It does not end a pull whose consumer has reached its
+// MaxAckPending, and what has come of it is the caller's only then: before its ack wait is over.
+const (
+	expiryMin = time.Millisecond
+	expiryMax = 5 * time.Second
+)
 
 // expiry ends the pull on the server so early before ctx ends here that its answer arrives.
 func expiry(ctx context.Context, on *conn.Conn) time.Duration {

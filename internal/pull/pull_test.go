@@ -71,6 +71,25 @@ func TestMessages(t *testing.T) {
 	require.ErrorIs(t, err, fault.ErrConsumerNotFound)
 }
 
+// A consumer that gives no more before what it has given is acknowledged holds nobody up for long.
+func TestMessagesUpToMaxAckPending(t *testing.T) {
+	t.Parallel()
+	p, js := newPuller(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_, err := js.CreateConsumer(ctx, "S", jetstream.ConsumerConfig{Durable: "TWO", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 2})
+	require.NoError(t, err)
+	for range 3 {
+		_, err := js.Publish(ctx, "s", nil)
+		require.NoError(t, err)
+	}
+	pulled, err := p.Messages(ctx, "S", "TWO", 10)
+	require.NoError(t, err)
+	require.Len(t, pulled, 2)
+	deadline, _ := ctx.Deadline()
+	assert.Greater(t, time.Until(deadline), 30*time.Second)
+}
+
 // What a call had to leave is the next one's, in its first delivery.
 func TestMessagesThatWereLeft(t *testing.T) {
 	t.Parallel()
