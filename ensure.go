@@ -56,7 +56,7 @@ func ensureOptionsOf(opts []EnsureOption) (o ensureOptions) {
 
 // ensureFault wraps an error of ensuring, but for what differs, which says by itself what it is about.
 func ensureFault(op, target string, err error, differs DriftError, wrap func(op, target string, err error) error) error {
-	found, ok := err.(*ensure.Differs) //nolint:errorlint // it is not wrapped
+	found, ok := err.(*ensure.DriftError) //nolint:errorlint // it is not wrapped
 	if !ok {
 		return wrap(op, target, err)
 	}

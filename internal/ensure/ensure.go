@@ -30,10 +30,10 @@ type Ensurer struct {
 	Options
 }
 
-// Differs is returned when what is there is not to be changed to what is wanted, or cannot be.
-type Differs struct{ Found []drift.Difference }
+// DriftError is returned when what is there is not to be changed to what is wanted, or cannot be.
+type DriftError struct{ Found []drift.Difference }
 
-func (e *Differs) Error() string { return fmt.Sprint("it differs: ", e.Found) }
+func (e *DriftError) Error() string { return fmt.Sprint("it differs: ", e.Found) }
 
 // Stream ensures a stream. Fresh is want as a new stream gets it.
 func (e Ensurer) Stream(ctx context.Context, want, fresh jetstream.StreamConfig) (jetstream.Stream, error) {

@@ -41,7 +41,7 @@ func TestWhatIsNotThereIsCreatedAndWhatDoesNoHarmIsChanged(t *testing.T) {
 
 	cfg.MaxMsgs = 5
 	_, err = e.Stream(ctx, cfg, cfg)
-	var differs *ensure.Differs
+	var differs *ensure.DriftError
 	require.ErrorAs(t, err, &differs)
 	require.Len(t, differs.Found, 1)
 	assert.Equal(t, "MaxMsgs", differs.Found[0].Field)
@@ -85,7 +85,7 @@ func TestCreateOnly(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, e.ObjectStore(ctx, objects, objects))
 	}
-	var differs *ensure.Differs
+	var differs *ensure.DriftError
 	keys.History = 5
 	_, err := e.KeyValue(ctx, keys, keys)
 	require.ErrorAs(t, err, &differs)

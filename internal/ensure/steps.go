@@ -82,7 +82,7 @@ func ensure[H, C any](ctx context.Context, e Ensurer, t thing[H, C]) (H, error) 
 		case len(found) == 0, reflect.DeepEqual(found, kept):
 			return t.settle(ctx, e, live)
 		case e.CreateOnly, drift.Forbids(found, e.Shrink):
-			return none, &Differs{found}
+			return none, &DriftError{found}
 		}
 		if live, err = jsapi.Look(ctx, e.API, func(ctx context.Context, js jetstream.JetStream) (H, error) {
 			return t.change(ctx, js, merged)

@@ -158,7 +158,8 @@ func TestStreams(t *testing.T) {
 		names[info.Config.Name] = true
 	}
 	assert.Len(t, names, many)
-	for range a.Streams(ctx) {
+	for _, err := range a.Streams(ctx) {
+		require.NoError(t, err)
 		break
 	}
 

@@ -167,11 +167,12 @@ func TestSeq(t *testing.T) {
 	}
 	assert.Equal(t, []uint64{1, 0, 2}, sequences)
 	taken := 0
-	for range publish.Seq(func(yield func(int) bool) {
+	for _, err := range publish.Seq(func(yield func(int) bool) {
 		for yield(2) {
 			taken++
 		}
 	}, start) {
+		require.ErrorIs(t, err, errNot)
 		break
 	}
 	assert.Zero(t, taken)
