@@ -21,7 +21,7 @@ MODULES   = $$(git ls-files '*/go.mod' | xargs -n 1 dirname)
 RUN       = $(if $(T),-run '$(T)')
 
 .DEFAULT_GOAL := help
-.PHONY: help test race faults chaos lint fmt vet deps check bench examples consul fuzz mutants cover docs api weight clean
+.PHONY: help test race faults chaos lint fmt vet deps check bench examples consul fuzz mutants cover docs api weight clean otel dashboard
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,7 @@ chaos: ## break servers, lines and processes at random for FOR, and check what i
 
 lint: ## run the linters
 	$(LINT) run ./...
+	lint=$$($(GO) tool -n -modfile=tools/lint.mod golangci-lint) && cd otelnats && $$lint run --build-tags prometheus ./...
 
 fmt: ## fail when a file is not formatted
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
@@ -51,13 +52,27 @@ fmt: ## fail when a file is not formatted
 vet: ## run go vet, for 32 bits as well
 	$(GO) vet ./...
 	GOOS=linux GOARCH=386 $(GO) vet ./...
-	for module in $(MODULES); do $(GO) vet -C $$module ./... || exit 1; done
+	for module in $(MODULES); do $(GO) vet -C $$module -tags prometheus ./... || exit 1; done
 
 deps: ## fail when the library itself depends on a server or on testify
 	@found=$$($(GO) list -deps . ./doctor | grep -E '^github.com/(nats-io/nats-server|stretchr/testify)'); \
+	found+=$$($(GO) list -C otelnats -deps . | grep -E '^(go.opentelemetry.io/otel/(sdk|exporters)|github.com/(nats-io/nats-server|stretchr/testify|prometheus))'); \
 	if [ -n "$$found" ]; then echo "the library must not depend on:"; echo "$$found"; exit 1; fi
 
-check: fmt vet deps lint race ## everything that a change must pass
+otel: ## run the tests of otelnats, a module of its own
+	$(GO) test -C otelnats -race -count=1 ./...
+
+PROMETHEUS = .bin/prometheus/usr/bin/prometheus
+
+dashboard: $(PROMETHEUS) ## run every query of the dashboard in Debian's Prometheus
+	PROMETHEUS=$(CURDIR)/$(PROMETHEUS) $(GO) test -C otelnats -tags prometheus -count=1 -run TestDashboard -v ./dashboard
+
+$(PROMETHEUS):
+	mkdir -p .bin/prometheus
+	cd .bin/prometheus && { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; }
+	dpkg -x .bin/prometheus/prometheus_*.deb .bin/prometheus
+
+check: fmt vet deps lint race otel ## everything that a change must pass
 
 bench: ## compare with raw nats.go in ROUNDS rounds and print the table
 	@rm -f .bin/bench.txt; mkdir -p .bin
