@@ -62,15 +62,25 @@ func TestDocsCompile(t *testing.T) {
 			}
 		}
 	}
-	for _, problem := range compileDocBlocks(t, blocks) {
-		t.Error(problem)
+	modules := map[string][]docBlock{}
+	for _, b := range blocks {
+		module := "."
+		if strings.Contains(b.text, "otelnats.") {
+			module = "otelnats"
+		}
+		modules[module] = append(modules[module], b)
+	}
+	for module, blocks := range modules {
+		for _, problem := range compileDocBlocks(t, module, blocks) {
+			t.Error(problem)
+		}
 	}
 }
 
 // The test above is worth nothing if it passes what does not compile.
 func TestDocsCompileFindsMistakes(t *testing.T) {
 	t.Parallel()
-	problems := compileDocBlocks(t, []docBlock{
+	problems := compileDocBlocks(t, ".", []docBlock{
 		{"a.md", 10, "err := client.Publish(ctx, \"a\", nil)\nif err != nil {\n\treturn err\n}\nclient.Nonsense()\n"},
 		{"a.md", 20, "package main\n\nfunc main() { undefined1() }\n"},
 		{"b.md", 30, "func f(c *nats.Client) error {\n\treturn c.Close(1)\n}\n"},
@@ -174,6 +184,7 @@ var fragmentImports = map[string]string{
 	"nats":      strconv.Quote(docsModule),
 	"natsgo":    `natsgo "github.com/nats-io/nats.go"`,
 	"natstest":  strconv.Quote(docsModule + "/natstest"),
+	"otelnats":  strconv.Quote(docsModule + "/otelnats"),
 	"expvar":    `"expvar"`,
 	"signal":    `"os/signal"`,
 	"slices":    `"slices"`,
@@ -219,10 +230,10 @@ func (b docBlock) source(pkg string) string {
 	return fmt.Sprintf("package %s\nimport (\n%s\n)\n%s%s", pkg, strings.Join(imports, "\n"), head, body)
 }
 
-// compileBlocks returns the compiler's complaints.
-func compileDocBlocks(t *testing.T, blocks []docBlock) []string {
+// compileDocBlocks returns the compiler's complaints of blocks in a module.
+func compileDocBlocks(t *testing.T, module string, blocks []docBlock) []string {
 	t.Helper()
-	root, err := os.Getwd()
+	root, err := filepath.Abs(module)
 	require.NoError(t, err)
 	temp := t.TempDir()
 	overlay := map[string]string{}
@@ -239,7 +250,7 @@ func compileDocBlocks(t *testing.T, blocks []docBlock) []string {
 	config := filepath.Join(temp, "overlay.json")
 	require.NoError(t, os.WriteFile(config, replace, 0o600))
 
-	args := []string{"build", "-overlay", config, "-gcflags=-e"}
+	args := []string{"build", "-C", module, "-overlay", config, "-gcflags=-e"}
 	if isRaceTest() { // what the tests were built from is in the build cache
 		args = append(args, "-race")
 	}

@@ -11,7 +11,7 @@ import (
 
 const (
 	patience = 50 * time.Millisecond // of a call, with what others have written
-	backlog  = 1024
+	backlog  = 4096
 )
 
 var errBlocked = errors.New("otelnats: a processor, an exporter or a propagator blocks; messages do not wait for it")
