@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	patience = 50 * time.Millisecond // of a call, with what others have written
+	patience = 200 * time.Millisecond // of a call, with what others have written
 	backlog  = 4096
 )
 

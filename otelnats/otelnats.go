@@ -8,7 +8,7 @@
 //
 // Providers and propagator are those of the process (package otel) unless others are given; they may be set later than
 // the client is made, and until then the client works as without this package. What they do wrong stays theirs: a
-// propagator or exporter that panics or blocks fails no call, and holds up none for longer than 50 ms, once.
+// propagator or exporter that panics or blocks fails no call, and holds up none for longer than 200 ms, once.
 //
 // The conventions are in development, and so is this module: names of spans, metrics and attributes may change with
 // them.
