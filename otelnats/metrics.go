@@ -34,7 +34,6 @@ func handle(err error) {
 // from nothing.
 type clients struct {
 	mu     sync.Mutex
-	begun  bool
 	living map[*nats.Client]*time.Time // when it was stopped, which it still does something after
 	totals totals                      // of those that are gone
 }

@@ -59,7 +59,7 @@ func TestProcess(t *testing.T) {
 	}
 	without, with := allocs(plain, "plain"), allocs(client, "client")
 	t.Logf("allocations of a publish and a request, both handled: %v, with a client that nobody observes %v", without, with)
-	assert.Equal(t, without, with)
+	assert.InDelta(t, without, with, 0)
 
 	spans := tracetest.NewInMemoryExporter()
 	otel.SetTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans)))

@@ -103,7 +103,7 @@ func TestDashboardNames(t *testing.T) {
 }
 
 func get(address string) (string, error) {
-	resp, err := http.Get(address) //nolint:gosec,noctx // on this machine
+	resp, err := http.Get(address)
 	if err != nil {
 		return "", err
 	}
