@@ -143,12 +143,12 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 // scattered returns an error when two messages of a batch are for different streams.
 func (p *Publisher) scattered(ctx context.Context, op, one, other string) error {
 	first, err := p.api.StreamOf(ctx, one)
-	if err != nil {
-		return nil //nolint:nilerror // publishing tells
+	second, failed := p.api.StreamOf(ctx, other)
+	if err != nil || failed != nil { // publishing tells
+		second = first
 	}
-	second, err := p.api.StreamOf(ctx, other)
-	if err != nil || first == second {
-		return nil //nolint:nilerror // likewise
+	if first == second {
+		return nil
 	}
 	return fault.New(op, other, fault.ErrInvalidArgument, "the stream %q stores it, and %q the first message: a batch is for one stream", second, first)
 }
