@@ -95,6 +95,7 @@ func TestContradictions(t *testing.T) {
 
 func TestHint(t *testing.T) {
 	t.Parallel()
+	require.Empty(t, hint("abc", []string{"abz"}), "half is too little")
 	known := []string{"urls", "max_reconnect", "reconnect_wait", "consul.address", "nkey_seed", "consul.near", envPrefix + "TLS_CA"}
 	for unknown, want := range map[string]string{
 		"url": "urls", "URLS": "urls", "reconectwait": "reconnect_wait", "address": "consul.address", "nkey": "nkey_seed",
