@@ -233,6 +233,22 @@ func TestOrderedReaderNoticesLossAtTheEnd(t *testing.T) {
 	}
 }
 
+// The later ones show it when one is lost before them.
+func TestOrderedReaderNoticesLossInTheMiddle(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 4)
+	r := o.reader(t, jetstream.ConsumerConfig{})
+	require.Eventually(t, func() bool { return len(r.Received()) == 4 }, 10*time.Second, time.Millisecond)
+	for want := range uint64(4) {
+		if want == 1 {
+			<-r.Received()
+		}
+		_, meta, err := r.Next(timed(t, 5*time.Second))
+		require.NoError(t, err)
+		require.Equal(t, want+1, meta.Sequence.Stream)
+	}
+}
+
 // A consumer that is gone without a word, as with the server that led it, shows by silence.
 func TestOrderedReaderReplacesASilentConsumer(t *testing.T) {
 	t.Parallel()

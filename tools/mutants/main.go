@@ -29,7 +29,7 @@ import (
 // pure are the packages, or files of packages, whose tests start no server.
 var pure = []string{
 	"internal/subject", "internal/serverurl", "internal/pause", "internal/wire", "internal/settings", "internal/drift",
-	"internal/fault", "internal/discovery", "internal/lifecycle", "internal/health",
+	"internal/fault", "internal/discovery", "internal/lifecycle", "internal/health", "internal/auth", "internal/delivery",
 }
 
 // most is how long the tests of a mutant may take; one that they hang upon is dead.
