@@ -95,9 +95,11 @@ func TestOrder(t *testing.T) {
 	e, nc, r := newEngine(t)
 	var handled []string
 	var running atomic.Int64
+	published := make(chan struct{}) // others wait while the first is handled
 	s, err := e.Subscribe(context.Background(), "a", "", options(1, func(m *natsgo.Msg) error {
 		defer running.Add(-1)
 		assert.EqualValues(t, 1, running.Add(1))
+		<-published
 		handled = append(handled, string(m.Data))
 		switch len(handled) % 10 {
 		case 3:
@@ -109,6 +111,8 @@ func TestOrder(t *testing.T) {
 	}), false)
 	require.NoError(t, err)
 	publish(t, nc, "a", 100)
+	require.Eventually(t, func() bool { return s.Stats().Pending >= 10 }, patience, time.Millisecond)
+	close(published)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	require.NoError(t, s.Drain(ctx, fault.ErrUnsubscribed))
