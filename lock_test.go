@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,6 +80,25 @@ func TestLock(t *testing.T) {
 }
 
 // A waiter hears of an Unlock from its watcher, sooner than it would ask.
+// Of those who find a key free at the same time one gets it.
+func TestLockOfManyAtOnce(t *testing.T) {
+	t.Parallel()
+	kv := newLocks(t, connect(t, natstest.RunServer(t), nil))
+	var held atomic.Int64
+	var asking sync.WaitGroup
+	ctx := within(t, 500*time.Millisecond)
+	for range 20 {
+		asking.Go(func() {
+			if l, err := kv.Lock(ctx, "k", 10*time.Second); err == nil {
+				held.Add(1)
+				assert.NoError(t, l.Context().Err())
+			}
+		})
+	}
+	asking.Wait()
+	assert.EqualValues(t, 1, held.Load())
+}
+
 func TestLockIsHandedOver(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)

@@ -51,6 +51,7 @@ func TestFiles(t *testing.T) {
 		"name: a\nname: b":                "f:2: name: given twice, first in line 1",
 		"nats:\n  name: a":                `unknown key "nats": its keys stand at the top level, in no block`,
 		"a:\n  b:\n    consul: {}":        `unknown key "a": its keys stand at the top level, in no block`,
+		"nats:\n  urls: [a]":              `unknown key "nats": its keys stand at the top level, in no block`,
 		"a:\n  b: name":                   `f:1: unknown key "a"`,
 		"nam: x":                          `unknown key "nam"`,
 		"password: &x":                    "f:1: password: expected a value; one that begins with & must be quoted",
