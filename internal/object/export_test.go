@@ -33,4 +33,6 @@ func (s *Store) StoredChunks(ctx context.Context, nuid string) (uint64, error) {
 }
 
 // SweepAway removes the chunks of uploads that no object has.
-func (s *Store) SweepAway(ctx context.Context, nuids ...string) error { return s.sweepAway(ctx, nuids...) }
+func (s *Store) SweepAway(ctx context.Context, nuids ...string) error {
+	return s.sweepAway(ctx, nuids...)
+}
