@@ -85,6 +85,11 @@ func (w *writer) mayReplace(ctx context.Context, now version) error {
 // back.
 func (w *writer) committed(ctx context.Context, old version, sequence uint64) error {
 	err := w.verify(ctx, true)
+	if errors.Is(err, fault.ErrObjectCorrupt) { // or it has been replaced since, and its chunks were removed for that
+		if now, failed := w.store.version(ctx, w.uploaded.Bucket, w.uploaded.Name); failed == nil && !now.has(w.uploaded.NUID) {
+			err = nil
+		}
+	}
 	if err == nil {
 		w.uploaded.ModTime = time.Now().UTC() // about the server's
 		w.store.release(ctx, old)

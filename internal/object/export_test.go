@@ -36,3 +36,27 @@ func (s *Store) StoredChunks(ctx context.Context, nuid string) (uint64, error) {
 func (s *Store) SweepAway(ctx context.Context, nuids ...string) error {
 	return s.sweepAway(ctx, nuids...)
 }
+
+// PutSlowly stores an object, and calls meanwhile between its commit and the look at what is stored.
+func (s *Store) PutSlowly(ctx context.Context, name string, meanwhile func()) error {
+	w, err := s.newWriter(ctx, jetstream.ObjectMeta{Name: name})
+	if err != nil {
+		return err
+	}
+	defer w.giveUp()
+	w.doubt, w.total = true, -1
+	if err := w.upload(ctx, strings.NewReader("content")); err != nil {
+		return err
+	}
+	for len(w.flying) > 0 {
+		if err := w.acked(ctx); err != nil {
+			return err
+		}
+	}
+	sequence, err := s.storeMeta(ctx, opPut, version{info: &w.uploaded}, 0)
+	if err != nil {
+		return err
+	}
+	meanwhile()
+	return w.committed(ctx, version{}, sequence)
+}

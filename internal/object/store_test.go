@@ -137,3 +137,26 @@ func TestSweepAway(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, n, "the claim is left")
 }
+
+// Who is replaced at once has put an object all the same.
+func TestPutReplacedAtOnce(t *testing.T) {
+	t.Parallel()
+	store, js, _ := newStore(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.NoError(t, store.PutSlowly(ctx, "replaced", func() {
+		_, err := store.Put(ctx, jetstream.ObjectMeta{Name: "replaced"}, strings.NewReader("newer"), object.Options{})
+		require.NoError(t, err)
+	}))
+	require.NoError(t, store.PutSlowly(ctx, "deleted", func() { require.NoError(t, store.Delete(ctx, "deleted")) }))
+	require.ErrorIs(t, store.PutSlowly(ctx, "swept", func() {
+		stream, err := js.Stream(ctx, "OBJ_b")
+		require.NoError(t, err)
+		info, err := store.Info(ctx, "swept", false)
+		require.NoError(t, err)
+		require.NoError(t, stream.Purge(ctx, jetstream.WithPurgeSubject("$O.b.C."+info.NUID)))
+	}), fault.ErrObjectCorrupt)
+	got, err := store.Bytes(ctx, "replaced", object.Options{})
+	require.NoError(t, err)
+	assert.Equal(t, "newer", string(got))
+}
