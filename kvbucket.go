@@ -2,12 +2,14 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
@@ -85,7 +87,11 @@ func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []K
 // or is asked for it.
 func (c *Client) keyValue(ctx context.Context, op, bucket string, info *jetstream.StreamInfo, asked time.Time) (*KeyValue, error) {
 	upstream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue, error) {
-		return js.KeyValue(ctx, bucket)
+		upstream, err := js.KeyValue(ctx, bucket)
+		if info != nil && errors.Is(err, jetstream.ErrBucketNotFound) { // by who leads since a moment ago
+			err = fault.Joined{jsapi.ErrEarly, err}
+		}
+		return upstream, err
 	})
 	if err == nil && info == nil {
 		asked = time.Now()

@@ -86,7 +86,7 @@ func (c *Client) ensureObjectStore(ctx context.Context, op, bucket string, opts 
 		differs := DriftError{Bucket: bucket, Stream: object.StreamPrefix + bucket, create: create}
 		return nil, ensureFault(op, bucket, err, differs, jsapi.Wrap)
 	}
-	return c.boundObjectStore(ctx, op, bucket)
+	return c.boundObjectStore(ctx, op, bucket, true)
 }
 
 // EnsureObjectStore creates a bucket, or changes the one there is to what the options say. What they leave
@@ -105,13 +105,17 @@ func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStor
 		return nil, err
 	}
 	defer cancel()
-	return c.boundObjectStore(ctx, op, bucket)
+	return c.boundObjectStore(ctx, op, bucket, false)
 }
 
-// boundObjectStore returns the handle of a bucket that exists.
-func (c *Client) boundObjectStore(ctx context.Context, op, bucket string) (*ObjectStore, error) {
+// boundObjectStore returns the handle of a bucket, of which a server may have told already that it is there.
+func (c *Client) boundObjectStore(ctx context.Context, op, bucket string, known bool) (*ObjectStore, error) {
 	store, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStore, error) {
-		return js.ObjectStore(ctx, bucket)
+		store, err := js.ObjectStore(ctx, bucket)
+		if known && errors.Is(err, jetstream.ErrBucketNotFound) { // by who leads since a moment ago
+			err = fault.Joined{jsapi.ErrEarly, err}
+		}
+		return store, err
 	})
 	if err != nil {
 		return nil, jsapi.Wrap(op, bucket, err)

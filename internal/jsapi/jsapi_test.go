@@ -129,12 +129,16 @@ func TestLook(t *testing.T) {
 	passing := &jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "no leader"}
 	final := &jetstream.APIError{Code: 404, ErrorCode: jetstream.JSErrCodeStreamNotFound}
 	_, err = jsapi.Look(context.Background(), a, func(context.Context, jetstream.JetStream) (any, error) {
-		if calls.Add(1) < 3 {
+		switch calls.Add(1) {
+		case 1:
 			return nil, passing
+		case 2:
+			return nil, fault.Joined{jsapi.ErrEarly, final}
 		}
 		return nil, final
 	})
 	require.ErrorIs(t, err, final)
+	assert.NotErrorIs(t, err, jsapi.ErrEarly)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_, err = jsapi.Look(ctx, a, func(context.Context, jetstream.JetStream) (any, error) { return nil, passing })
