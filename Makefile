@@ -21,7 +21,7 @@ MODULES   = $$(git ls-files '*/go.mod' | xargs -n 1 dirname)
 RUN       = $(if $(T),-run '$(T)')
 
 .DEFAULT_GOAL := help
-.PHONY: help test race faults chaos lint fmt vet deps check bench examples consul fuzz mutants cover docs api weight clean otel dashboard
+.PHONY: help test race faults chaos lint fmt vet deps check bench examples consul fuzz mutants cover docs api weight clean otel dashboard prometheus
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,8 @@ PROMETHEUS = .bin/prometheus/usr/bin/prometheus
 
 dashboard: $(PROMETHEUS) ## run every query of the dashboard in Debian's Prometheus
 	PROMETHEUS=$(CURDIR)/$(PROMETHEUS) $(GO) test -C otelnats -tags prometheus -count=1 -run TestDashboard -v ./dashboard
+
+prometheus: $(PROMETHEUS)
 
 $(PROMETHEUS):
 	mkdir -p .bin/prometheus

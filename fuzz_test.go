@@ -161,8 +161,8 @@ func FuzzJetStream(f *testing.F) {
 // take ranges over what there is, to a bound.
 func take[T any](all func(yield func(T, error) bool)) {
 	n := 0
-	for range all {
-		if n++; n == 1000 {
+	for _, err := range all {
+		if n++; n == 1000 || err != nil {
 			return
 		}
 	}
