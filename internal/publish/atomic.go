@@ -50,7 +50,7 @@ func (p *Publisher) Atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) (*Batch, error) {
 	subject := batch[0].Subject
 	for i, m := range batch {
-		if err := p.checkSchedule(ctx, op, m); err != nil {
+		if err := p.check(ctx, op, m); err != nil {
 			return nil, fmt.Errorf("message %d: %w", i, err)
 		}
 		if m.Header == nil {

@@ -45,7 +45,7 @@ func (p *Publisher) Start(ctx context.Context, op string, m *natsgo.Msg, o Fligh
 }
 
 func (p *Publisher) start(ctx context.Context, op string, m *natsgo.Msg, o Flight) (*Future, error) {
-	if err := p.checkSchedule(ctx, op, m); err != nil {
+	if err := p.check(ctx, op, m); err != nil {
 		return nil, err
 	}
 	f := &Future{publisher: p, op: op, ctx: cmp.Or(o.Context, ctx), msg: m, patience: o.Patience, brief: o.Brief, tell: o.tell}

@@ -17,8 +17,8 @@ import (
 // under which condition it is stored, and what the server adds to a copy to tell where it came from
 // (ADR-8, ADR-28, ADR-31). All others make the server do something: Nats-Rollup purges the subject
 // or the stream, Nats-Schedule publishes again and again, Nats-Batch-Id holds the message back,
-// Nats-Incr adds it to a counter, Nats-Trace-Only drops it. A command that a later server learns
-// must not slip through, so the list is of those that pass.
+// Nats-Incr adds it to a counter, Nats-Trace-Only drops it, Nats-Expected-Last-Msg-Id may end a stream with replicas.
+// A command that a later server learns must not slip through, so the list is of those that pass.
 var plainHeaders = map[string]bool{
 	jetstream.MsgIDHeader:                   true,
 	jetstream.MsgTTLHeader:                  true,
@@ -26,7 +26,6 @@ var plainHeaders = map[string]bool{
 	jetstream.ExpectedLastSeqHeader:         true,
 	jetstream.ExpectedLastSubjSeqHeader:     true,
 	jetstream.ExpectedLastSubjSeqSubjHeader: true,
-	jetstream.ExpectedLastMsgIDHeader:       true,
 
 	"Nats-Stream":             true,
 	"Nats-Subject":            true,

@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -13,6 +14,41 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
+
+// check refuses what would do harm in the stream, for which the stream is asked.
+func (p *Publisher) check(ctx context.Context, op string, m *natsgo.Msg) error {
+	if err := p.checkSchedule(ctx, op, m); err != nil {
+		return err
+	}
+	return p.checkLastID(ctx, op, m)
+}
+
+// checkLastID refuses to expect the ID of the last message in a stream with replicas: nats-server 2.15 compares it
+// after the replicas have agreed on the message, and when the last one has another ID each of them gives up the whole
+// stream (processJetStreamMsg and applyStreamMsgOp).
+func (p *Publisher) checkLastID(ctx context.Context, op string, m *natsgo.Msg) error {
+	if len(m.Header[jetstream.ExpectedLastMsgIDHeader]) == 0 {
+		return nil
+	}
+	ctx, cancel := p.conn.Deadline(ctx)
+	defer cancel()
+	var info *jetstream.StreamInfo
+	name, err := p.api.StreamOf(ctx, m.Subject)
+	if err == nil {
+		of, _ := p.api.Of(m.Subject)
+		info, err = of.StreamInfo(ctx, name)
+	}
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound): // which the publish will tell
+		return nil
+	case err != nil:
+		return fault.Wrap(op, m.Subject, fmt.Errorf("whether its stream has replicas must be known, for those do not outlive an unexpected message ID: %w", err))
+	case info.Config.Replicas > 1:
+		return fault.New(op, m.Subject, fault.ErrUnsupported,
+			"stream %q has %d replicas, and an unexpected last message ID ends them all; expect a sequence instead", name, info.Config.Replicas)
+	}
+	return nil
+}
 
 // checkSchedule refuses a schedule that would lose messages in silence: one whose time its stream does not let it
 // live to see, and one on a subject that holds another, which the server would remove, unless a sequence of the

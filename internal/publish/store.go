@@ -25,7 +25,7 @@ func (p *Publisher) store(ctx context.Context, op string, m *natsgo.Msg) (_ *jet
 	if err := fault.Ended(ctx); err != nil {
 		return nil, false, fault.Wrap(op, m.Subject, err)
 	}
-	if err := p.checkSchedule(ctx, op, m); err != nil {
+	if err := p.check(ctx, op, m); err != nil {
 		return nil, false, err
 	}
 	return p.goOn(ctx, op, m, p.call(m))
