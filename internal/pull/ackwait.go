@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -19,8 +20,9 @@ const (
 	waitsTimeout = 500 * time.Millisecond
 )
 
-// waits remembers how long consumers wait for acknowledgements.
+// waits remembers how long consumers wait for acknowledgements, and for how many.
 type waits struct {
+	tight atomic.Bool // a pull was held for want of acknowledgements, so that a call takes no lock where none was
 	mu    sync.Mutex
 	known map[string]ackWait
 }
@@ -29,6 +31,7 @@ type ackWait struct {
 	asked   time.Time
 	wait    time.Duration
 	backOff []time.Duration // by delivery, instead of wait
+	most    int             // that may be without an acknowledgement, when positive
 }
 
 // AckWait looks up for how long the server waits for the acknowledgement of one delivery, by its reply subject; it is 0
@@ -62,7 +65,7 @@ func (p *Puller) askWait(ctx context.Context, name string) ackWait {
 	info, err := p.api.ConsumerInfo(ctx, stream, consumer)
 	found := ackWait{asked: time.Now()}
 	if err == nil {
-		found.wait, found.backOff = info.Config.AckWait, info.Config.BackOff
+		found.wait, found.backOff, found.most = info.Config.AckWait, info.Config.BackOff, info.Config.MaxAckPending
 	}
 	if err == nil || errors.Is(err, natsgo.ErrPermissionViolation) {
 		p.waits.mu.Lock()
@@ -73,6 +76,32 @@ func (p *Puller) askWait(ctx context.Context, name string) ackWait {
 		p.waits.known[name] = found
 	}
 	return found
+}
+
+// within returns how many of limit messages the consumer may give at once, as far as that is known.
+func (p *Puller) within(ctx context.Context, stream, consumer string, limit int) int {
+	if !p.waits.tight.Load() {
+		return limit
+	}
+	name := stream + "." + consumer
+	p.waits.mu.Lock()
+	found := p.waits.known[name]
+	p.waits.mu.Unlock()
+	if found.most > 0 && found.most < limit && time.Since(found.asked) >= waitsFresh {
+		found = p.askWait(ctx, name)
+	}
+	if found.most > 0 {
+		return min(limit, found.most)
+	}
+	return limit
+}
+
+// held notes that a pull brought some messages and was held for more. The server holds it, too, while as many as the
+// consumer's MaxAckPending are not acknowledged: the next pull is for no more than that.
+func (p *Puller) held(ctx context.Context, stream, consumer string, limit int) {
+	if most := p.askWait(ctx, stream+"."+consumer).most; most > 0 && most < limit {
+		p.waits.tight.Store(true)
+	}
 }
 
 // of is the ack wait of that delivery.

@@ -35,6 +35,7 @@ func (p *Puller) Messages(ctx context.Context, stream, consumer string, limit in
 	const op = "pull messages"
 	target := stream + "/" + consumer
 	subject := p.api.Subject("CONSUMER.MSG.NEXT." + stream + "." + consumer)
+	limit = p.within(ctx, stream, consumer, limit)
 	var unheard error // by the consumer in the last attempt
 	for pause := pauseMin; ; pause = min(2*pause, pauseMax) {
 		if err := p.conn.Wait(ctx); err != nil {
@@ -43,9 +44,13 @@ func (p *Puller) Messages(ctx context.Context, stream, consumer string, limit in
 		if unheard != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return nil, fault.Wrap(op, target, unheard) // there may be messages
 		}
+		begun := time.Now()
 		messages, err := p.once(ctx, subject, limit)
 		switch {
 		case len(messages) > 0:
+			if len(messages) < limit && time.Since(begun) > expiryMax {
+				p.held(ctx, stream, consumer, limit)
+			}
 			return messages, nil // whatever ended the pull will end the next one too
 		case err == nil && expiry(ctx, p.conn) > expiryMin: // it was begun by a call before, or ended early
 			continue
@@ -206,7 +211,7 @@ func (p *pull) collect(ctx context.Context, limit int) ([]*natsgo.Msg, error) {
 }
 
 // For how long the server is asked to wait for messages. It does not end a pull whose consumer has reached its
-// MaxAckPending, and what has come of it is the caller's only then: before its ack wait is over.
+// MaxAckPending, and what has come of it is the caller's only then, before its ack wait is over: see held.
 const (
 	expiryMin = time.Millisecond
 	expiryMax = 5 * time.Second

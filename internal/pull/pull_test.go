@@ -16,6 +16,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pull"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -79,7 +80,7 @@ func TestMessagesUpToMaxAckPending(t *testing.T) {
 	defer cancel()
 	_, err := js.CreateConsumer(ctx, "S", jetstream.ConsumerConfig{Durable: "TWO", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 2})
 	require.NoError(t, err)
-	for range 3 {
+	for range 4 {
 		_, err := js.Publish(ctx, "s", nil)
 		require.NoError(t, err)
 	}
@@ -88,6 +89,14 @@ func TestMessagesUpToMaxAckPending(t *testing.T) {
 	require.Len(t, pulled, 2)
 	deadline, _ := ctx.Deadline()
 	assert.Greater(t, time.Until(deadline), 30*time.Second)
+	for _, m := range pulled {
+		require.NoError(t, m.Respond(wire.Ack))
+	}
+	again := time.Now()
+	pulled, err = p.Messages(ctx, "S", "TWO", 10)
+	require.NoError(t, err)
+	require.NotEmpty(t, pulled)
+	assert.Less(t, time.Since(again), 4*time.Second, "from then on it is known")
 }
 
 // What a call had to leave is the next one's, in its first delivery.
