@@ -86,9 +86,10 @@ func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []K
 // keyValue returns the handle of a bucket, of whose stream the server has told info when it was asked at that time,
 // or is asked for it.
 func (c *Client) keyValue(ctx context.Context, op, bucket string, info *jetstream.StreamInfo, asked time.Time) (*KeyValue, error) {
+	known := info != nil
 	upstream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue, error) {
 		upstream, err := js.KeyValue(ctx, bucket)
-		if info != nil && errors.Is(err, jetstream.ErrBucketNotFound) { // by who leads since a moment ago
+		if known && errors.Is(err, jetstream.ErrBucketNotFound) { // by who leads since a moment ago
 			err = fault.Joined{jsapi.ErrEarly, err}
 		}
 		return upstream, err

@@ -145,7 +145,7 @@ func TestFiftyThousandServersAway(t *testing.T) {
 	begin := time.Now()
 	_, err := nats.NewClient(&nats.Config{Timeout: 2 * time.Second}, nats.WithResolver(fixedServers(urls)))
 	require.ErrorIs(t, err, nats.ErrNotConnected)
-	assert.Less(t, time.Since(begin), 30*time.Second)
+	assert.Less(t, time.Since(begin), time.Minute) // 4 s with the race detector, where nothing else runs
 	assert.Less(t, len(err.Error()), 20_000)
 	assert.Contains(t, err.Error(), "more")
 }
