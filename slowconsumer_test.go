@@ -36,6 +36,7 @@ func TestSlowConsumerIsReported(t *testing.T) {
 	require.ErrorIs(t, e.Err, nats.ErrSlowConsumer)
 	require.ErrorIs(t, e.Err, natsgo.ErrSlowConsumer)
 	eventually(t, "the log line", func() bool { return strings.Contains(log.String(), "subject=x queue=q") })
+	eventually(t, "all have come", func() bool { return sub.Stats().Dropped >= 89 })
 	close(release)
 	require.NoError(t, sub.Drain(ctx))
 	dropped := sub.Stats().Dropped
