@@ -34,9 +34,13 @@ func Status(m *natsgo.Msg) (code, description string) {
 }
 
 // NoResponders tells whether m is how the server itself answers a request on whose subject nobody
-// listens.
+// listens. The error of a service may look like it.
 func NoResponders(m *natsgo.Msg) bool {
-	return len(m.Data) == 0 && m.Header != nil && m.Header.Get(statusHeader) == StatusNoResponders
+	if len(m.Data) != 0 || m.Header == nil || m.Header.Get(statusHeader) != StatusNoResponders {
+		return false
+	}
+	_, _, is := ReadServiceError(m.Header)
+	return !is
 }
 
 // IsServers tells whether a header's name begins as those that mean something to the server.

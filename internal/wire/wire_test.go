@@ -8,6 +8,7 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -32,6 +33,7 @@ func TestStatusIsOfTheServerOnly(t *testing.T) {
 		{},
 		{Data: []byte("x"), Header: natsgo.Header{"Status": {"503"}}},
 		{Reply: "$JS.ACK.x", Header: natsgo.Header{"Status": {"404"}}},
+		{Reply: "x", Header: natsgo.Header{"Status": {"503"}, micro.ErrorCodeHeader: {"503"}}},
 	} {
 		code, _ := wire.Status(m)
 		assert.Empty(t, code)
