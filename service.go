@@ -105,7 +105,7 @@ func (c *Client) AddService(ctx context.Context, cfg ServiceConfig, endpoints ..
 			if err == nil && msg.Reply != "" {
 				err = msg.respond(&Message{Data: data})
 			}
-			return err
+			return msg.answer(nil, err) // which is sent in the place of what is too large
 		}
 		begin(func() (*Subscription, error) { return c.subscribeTold(ctx, subject, "", answer, nil) })
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -174,6 +175,28 @@ func TestServiceCounts(t *testing.T) {
 	service.Reset()
 	assert.Equal(t, micro.EndpointStats{Name: "any", Subject: "orders.*", QueueGroup: "workers"}, *stats())
 	assert.False(t, service.Stats().Started.Before(started))
+}
+
+// Who looks for services is answered, however much there is to be told.
+func TestServicesOfManyWords(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client, caller, ctx := connect(t, s, nil), connect(t, s, nil), context.Background()
+	long := strings.Repeat("x", 2<<20)
+	for name, meta := range map[string]map[string]string{"described": {"readme": long}, "failing": nil} {
+		service, err := client.AddService(ctx, nats.ServiceConfig{Name: name, Version: "1.0.0", Metadata: meta},
+			nats.Endpoint{Name: name, Handler: func(*nats.Message) ([]byte, error) {
+				return nil, &nats.ServiceError{Code: 409, Description: long}
+			}})
+		require.NoError(t, err)
+		_, err = caller.Request(ctx, name, nil, patience)
+		require.ErrorIs(t, err, &nats.ServiceError{Code: 409})
+		eventually(t, "it is counted", func() bool { return service.Stats().Endpoints[0].NumErrors == 1 })
+	}
+	_, err := caller.Request(ctx, "$SRV.INFO.described", nil, patience)
+	require.ErrorIs(t, err, &nats.ServiceError{Code: 413})
+	_, err = caller.Request(ctx, "$SRV.STATS.failing", nil, patience)
+	require.NoError(t, err)
 }
 
 func TestServiceEnds(t *testing.T) {

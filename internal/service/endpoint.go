@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"maps"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,9 @@ var (
 	exited  = &fault.Answered{Told: "500:Internal Server Error"}
 	refused = &fault.Answered{Told: "503:Service Unavailable"}
 )
+
+// mostTold is how much of a text is kept, in bytes: the answer to STATS holds those of all endpoints.
+const mostTold = 200
 
 // Count makes a subscription count for the endpoint.
 func (e *Endpoint) Count(o *receive.Options) {
@@ -51,7 +55,11 @@ func (e *Endpoint) count(took time.Duration, err error) {
 	e.errors.Add(1)
 	told := exited
 	_ = errors.As(err, &told)
-	e.last.Store(&told.Told)
+	last := told.Told
+	if len(last) > mostTold {
+		last = strings.ToValidUTF8(last[:mostTold], "") + "..."
+	}
+	e.last.Store(&last)
 }
 
 func (e *Endpoint) reset() {
