@@ -49,6 +49,7 @@ func TestAcknowledgementOfAnotherDomain(t *testing.T) {
 		_, err := publish()
 		require.ErrorIs(t, err, nats.ErrWrongDomain, name)
 		require.ErrorContains(t, err, `the stream "ORDERS" of "leaf", and not of "hub"`)
+		require.Equal(t, 1, strings.Count(err.Error(), nats.ErrWrongDomain.Error()), err)
 	}
 	_, err = hub.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders"}})
 	require.NoError(t, err)

@@ -83,8 +83,15 @@ func (a *API) Foreign(subject string, ack *jetstream.PubAck) error {
 	if of, _ := a.Of(subject); of != a {
 		return nil // it is written to another domain
 	}
-	return fmt.Errorf("%w: the stream %q of %q, and not of %q", fault.ErrWrongDomain, ack.Stream, ack.Domain, a.o.Domain)
+	return foreign(fmt.Sprintf("the stream %q of %q, and not of %q", ack.Stream, ack.Domain, a.o.Domain))
 }
+
+// foreign is a fault.ErrWrongDomain that leaves it to fault.Wrap to say so.
+type foreign string
+
+func (f foreign) Error() string { return string(f) }
+
+func (f foreign) Unwrap() error { return fault.ErrWrongDomain }
 
 // JetStream returns upstream's handle, whose own default for calls without a deadline is the API's.
 func (a *API) JetStream() jetstream.JetStream { return a.js }

@@ -38,7 +38,7 @@ func Send[T any](ctx context.Context, a *API, m *natsgo.Msg, stored string, pars
 // GoOn is Send for a call that has been begun, which it ends.
 func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, parse func(*natsgo.Msg) (T, error)) (answer T, doubted bool, end, err error) {
 	var none T
-	var wrong, full error // the last acknowledgement of another domain, and refusal for want of room
+	var wrong, full, last error // the last acknowledgement of another domain, refusal for want of room, and "not now"
 	var u unheard
 	done := false
 	defer func() { call.End(done) }()
@@ -69,6 +69,9 @@ func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, pa
 			continue
 		case errors.Is(err, conn.ErrUnanswered):
 			may, u.silent = call.MayAsk(), u.silent || call.Doubtful()
+			if last != nil && !call.Doubtful() { // it ended in the pause after an answer
+				err = last
+			}
 		case errors.Is(err, jetstream.ErrInvalidJSAck):
 			call.Disown()
 			continue
@@ -87,7 +90,7 @@ func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, pa
 		case !Passes(err):
 			return none, call.Doubtful(), nil, err
 		default:
-			u.nobody = errors.Is(err, natsgo.ErrNoResponders)
+			last, u.nobody = err, errors.Is(err, natsgo.ErrNoResponders)
 			call.Later(Pause)
 		}
 		switch {

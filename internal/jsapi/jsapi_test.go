@@ -84,6 +84,20 @@ func TestEndedBeforeItIsAsked(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Who is told again and again that nobody listens hears so at the end, too, which mostly comes in a pause.
+func TestNobodyAnswers(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, jsapi.Options{Domain: "nowhere"})
+	for range 3 {
+		ctx, cancel := context.WithTimeout(context.Background(), 7*jsapi.Pause/2)
+		err := jsapi.Wrap("get stream", "ORDERS", a.Ask(ctx, "STREAM.INFO.ORDERS", nil, &jsapi.Refusal{}))
+		cancel()
+		require.ErrorIs(t, err, fault.ErrTimeout)
+		require.ErrorIs(t, err, natsgo.ErrNoResponders)
+		assert.ErrorContains(t, err, "is the domain right?")
+	}
+}
+
 func TestHopeless(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, jsapi.Options{})

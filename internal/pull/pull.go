@@ -3,6 +3,7 @@ package pull
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -58,7 +59,7 @@ func (p *Puller) Messages(ctx context.Context, stream, consumer string, limit in
 			return nil, nil
 		case errors.Is(err, natsgo.ErrNoResponders):
 			// Nobody listens for pulls: the consumer does not exist, or its leader is changing.
-			unheard = err
+			unheard = fmt.Errorf("nobody leads the consumer, or its domain is out of reach: %w", err)
 			_, err := p.api.ConsumerInfo(ctx, stream, consumer)
 			if err != nil && ctx.Err() == nil && p.conn.IsUp() {
 				return nil, jsapi.Wrap(op, target, err)
