@@ -12,6 +12,7 @@ BASE     ?= HEAD
 ONLY     ?=
 FOR      ?= 10m
 SEED     ?= 0
+COMPARE  ?= -rounds 7
 
 LINT      = $(GO) tool -modfile=tools/lint.mod golangci-lint
 BENCHSTAT = $(GO) tool -modfile=tools/bench.mod benchstat
@@ -21,7 +22,7 @@ MODULES   = $$(git ls-files '*/go.mod' | xargs -n 1 dirname)
 RUN       = $(if $(T),-run '$(T)')
 
 .DEFAULT_GOAL := help
-.PHONY: help test race faults chaos lint fmt vet deps check bench examples consul fuzz mutants cover docs api weight clean otel dashboard prometheus
+.PHONY: help test race faults chaos lint fmt vet deps check bench compare examples consul fuzz mutants cover docs api weight clean otel dashboard prometheus
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +83,11 @@ bench: ## compare with raw nats.go in ROUNDS rounds and print the table
 	for round in $$(seq $(ROUNDS)); do \
 		.bin/bench.test -test.run '^$$' -test.bench '$(BENCH)' -test.benchtime 300ms | tee -a .bin/bench.txt || exit 1; done
 	$(BENCHSTAT) -col '/impl@(raw client)' .bin/bench.txt
+
+compare: ## compare with raw nats.go and the peers (half an hour); .bin/compare.json and .svg
+	@mkdir -p .bin
+	$(GO) build -C internal/bench -o $(CURDIR)/.bin/compare .
+	.bin/compare -json .bin/compare.json -plot .bin/compare.svg $(COMPARE)
 
 examples: ## run every example once, and the tests of the modules beside the library
 	$(GO) test -count=1 -v ./examples/...

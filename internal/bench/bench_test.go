@@ -1,0 +1,65 @@
+package main
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestMain makes the test's own program the server, as main does.
+func TestMain(m *testing.M) {
+	if os.Getenv(serverStore) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestEverySideWorks has each do a little: what it would measure is not looked at, but that it can.
+func TestEverySideWorks(t *testing.T) {
+	huge := func(w workload) bool { return w.size >= 1<<30 } // takes as long as all the others together
+	all := slices.DeleteFunc(workloads(), huge)
+	for i := range all {
+		all[i].n = min(all[i].n, 20)
+	}
+	all = append(all, floors(all)...)
+	rep := newReport(1, true)
+	if err := rep.measure(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	rep.finish()
+	var table strings.Builder
+	if err := rep.table(&table); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range all {
+		if !strings.Contains(table.String(), w.name) {
+			t.Errorf("%s is not in the table", w.name)
+		}
+	}
+	drawing := filepath.Join(t.TempDir(), "out.svg")
+	if err := rep.plot(drawing); err != nil {
+		t.Fatal(err)
+	}
+	if svg, err := os.ReadFile(drawing); err != nil || !strings.Contains(string(svg), "watermill") {
+		t.Errorf("the drawing does not name the peers: %v", err)
+	}
+}
+
+func TestRatio(t *testing.T) {
+	near := func(got, want float64) bool { return math.Abs(got-want) < 0.0005 }
+	// Of ln 2, 0 and -ln 2 the mean is 0, the deviation ln 2; Student's t of 2 degrees is 4.3027.
+	half := math.Exp(4.302653 * math.Ln2 / math.Sqrt(3))
+	if r := ratioOf([]float64{2, 3, 4}, []float64{1, 3, 8}); r == nil || !near(r.Mean, 1) || !near(r.Low*half, 1) || !near(r.High/half, 1) {
+		t.Errorf("%+v, and the interval is 1 times or by %v", r, half)
+	}
+	if r := ratioOf([]float64{3}, []float64{2}); r == nil || !near(r.Mean, 1.5) || r.High != 0 {
+		t.Errorf("one round has a ratio and no interval: %+v", r)
+	}
+	if r := ratioOf([]float64{1}, []float64{0}); r != nil {
+		t.Errorf("divided by nothing: %+v", r)
+	}
+}

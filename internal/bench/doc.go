@@ -1,0 +1,28 @@
+// Command bench compares this library with raw nats.go and with its peers: the same work, against one server in a process
+// of its own, in one run.
+//
+//	go run . -rounds 7 -json out.json -plot out.svg
+//
+// A workload is a row: what is done, how often, and by which sides: raw, as one writes it with nats.go; ours; watermill
+// and orbit where they offer it. A round runs every side of every workload once, each on connections and streams of its
+// own, in an order that changes from round to round; so a machine that becomes slower meanwhile slows all of them. A side
+// promises what the others do: who is compared with a publish that has a message ID has one as well. Streams are in
+// memory, for what is measured is the client and not a disk.
+//
+// Of each figure the table has the median over the rounds, and of ours to raw the geometric mean of the rounds' ratios
+// with its 95 % interval. The last columns tell how far away the machine's own limits are, measured in the same rounds: to
+// copy the payload in memory, and to have it go over the loopback.
+//
+// The files:
+//
+//   - main.go: the flags, the rounds, and what is printed.
+//   - server.go: the server, in a process of its own.
+//   - round.go: what a side works with, and how it is measured.
+//   - core.go: publishing, subscriptions, requests, connecting and closing.
+//   - stream.go: publishing to streams, and consuming them.
+//   - store.go: key-value and objects.
+//   - held.go: what is idle, in hundreds and thousands.
+//   - floor.go: copies in memory and over the loopback.
+//   - report.go: medians, ratios and their intervals, as table and JSON.
+//   - plot.go: the ratios, drawn.
+package main

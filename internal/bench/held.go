@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+)
+
+// held are things that wait, for nothing comes.
+func held() (all []workload) {
+	for _, n := range []int{100, 1000, 10_000} {
+		for _, w := range []workload{subscriptions(), watchers(), consumptions()} {
+			w.name, w.n, w.once, w.long = fmt.Sprintf("%d idle %s", n, w.name), n, true, n > 100
+			all = append(all, w)
+		}
+	}
+	return all
+}
+
+// holding begins n of them and looks, once they are there, at what each costs and at what they do while nothing happens.
+func (r *round) holding(nc *natsgo.Conn, begin func()) {
+	memory := func() float64 {
+		runtime.GC()
+		runtime.GC() // what pools held, goes with the second
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc + m.StackInuse)
+	}
+	n := float64(r.n)
+	goroutines, before, start := float64(runtime.NumGoroutine()), memory(), time.Now()
+	for range r.n {
+		begin()
+	}
+	r.check(nc.FlushTimeout(time.Minute))
+	r.figures["begin µs each"] = float64(time.Since(start)) / 1e3 / n
+	time.Sleep(r.settle)
+	r.figures["KiB each"] = (memory() - before) / 1024 / n
+	r.figures["goroutines each"] = (float64(runtime.NumGoroutine()) - goroutines) / n
+	messages, cpu := nc.Stats(), cpuTime()
+	time.Sleep(r.hold)
+	after := nc.Stats()
+	r.figures["messages/s"] = float64(after.InMsgs+after.OutMsgs-messages.InMsgs-messages.OutMsgs) / r.hold.Seconds()
+	r.figures["CPU ms/s"] = float64(cpuTime()-cpu) / 1e6 / r.hold.Seconds()
+}
+
+func subscriptions() workload {
+	return workload{name: "subscriptions", sides: sides{
+		"raw": func(r *round) {
+			nc, _ := r.raw()
+			r.holding(nc, func() {
+				_, err := nc.Subscribe(unique(), func(*natsgo.Msg) {})
+				r.check(err)
+			})
+		},
+		"ours": func(r *round) {
+			c := r.ours()
+			r.holding(c.Conn(), func() {
+				_, err := c.Subscribe(r.ctx, unique(), func(*nats.Message) error { return nil })
+				r.check(err)
+			})
+		},
+	}}
+}
+
+func watchers() workload {
+	return workload{name: "watchers", sides: sides{
+		"raw": func(r *round) {
+			own, _ := r.bucket(1)
+			nc, js := r.raw()
+			kv, err := js.KeyValue(r.ctx, own.Bucket())
+			r.check(err)
+			r.holding(nc, func() {
+				w, err := kv.Watch(r.ctx, key(0))
+				r.check(err)
+				r.first(w.Updates())
+			})
+		},
+		"ours": func(r *round) {
+			own, _ := r.bucket(1)
+			c := r.ours()
+			kv, err := c.GetKeyValue(r.ctx, own.Bucket())
+			r.check(err)
+			r.holding(c.Conn(), func() {
+				w, err := kv.Watch(r.ctx, key(0))
+				r.check(err)
+				r.first(w.Updates())
+			})
+		},
+	}}
+}
+
+// first reads what a watcher reports of the present.
+func (r *round) first(updates <-chan jetstream.KeyValueEntry) {
+	for {
+		select {
+		case entry := <-updates:
+			if entry == nil {
+				return
+			}
+		case <-r.ctx.Done():
+			r.check(r.ctx.Err())
+		}
+	}
+}
+
+func consumptions() workload {
+	return workload{name: "consumptions", sides: sides{
+		"raw": func(r *round) {
+			nc, js := r.raw()
+			stream := r.stream()
+			r.holding(nc, func() {
+				consumer, err := js.CreateConsumer(r.ctx, stream, jetstream.ConsumerConfig{Durable: unique(), AckPolicy: jetstream.AckExplicitPolicy})
+				r.check(err)
+				_, err = consumer.Consume(func(jetstream.Msg) {})
+				r.check(err)
+			})
+		},
+		"ours": func(r *round) {
+			c, stream := r.ours(), r.stream()
+			r.holding(c.Conn(), func() {
+				_, err := c.Consume(r.ctx, stream, unique(), func(*nats.Message) error { return nil },
+					nats.WithConsumerConfig(&jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy}))
+				r.check(err)
+			})
+		},
+	}}
+}
