@@ -23,6 +23,7 @@ func held() (all []workload) {
 }
 
 // holding begins n of them and looks, once they are there, at what each costs and at what they do while nothing happens.
+// What a client makes once, for the first, is not counted.
 func (r *round) holding(nc *natsgo.Conn, begin func()) {
 	memory := func() float64 {
 		runtime.GC()
@@ -31,9 +32,14 @@ func (r *round) holding(nc *natsgo.Conn, begin func()) {
 		runtime.ReadMemStats(&m)
 		return float64(m.HeapAlloc + m.StackInuse)
 	}
-	n := float64(r.n)
+	first := max(1, r.n/10)
+	for range first {
+		begin()
+	}
+	time.Sleep(r.settle / 10)
+	n := float64(r.n - first)
 	goroutines, before, start := float64(runtime.NumGoroutine()), memory(), time.Now()
-	for range r.n {
+	for range r.n - first {
 		begin()
 	}
 	r.check(nc.FlushTimeout(time.Minute))

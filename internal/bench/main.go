@@ -48,7 +48,7 @@ func compare() error {
 	rep := newReport(*rounds, *short)
 	rep.settle, rep.hold = 12*time.Second, 30*time.Second // watchful for the first ten seconds, and a heartbeat every fifteen
 	if *short {
-		rep.hold = 5 * time.Second
+		rep.settle, rep.hold = 11*time.Second, 5*time.Second
 	}
 	if err := rep.measure(ctx, append(all, floors(all)...)); err != nil {
 		return err

@@ -61,7 +61,7 @@ func (rep *report) plot(file string) error {
 		p.Add(points)
 		p.Legend.Add(side, points)
 	}
-	p.Legend.Top = true
+	p.Legend.Top, p.Legend.Left = true, true // where nobody is ten times as fast
 	p.NominalY(names...)
 	return p.Save(24*vg.Centimeter, vg.Length(len(names)+6)*0.6*vg.Centimeter, file)
 }

@@ -103,9 +103,9 @@ func (rep *report) finish() {
 	}
 }
 
-// ratioOf is nil where there is nothing to divide.
+// ratioOf is nil where there is next to nothing to divide by.
 func ratioOf(ours, raw []float64) *ratio {
-	if len(ours) == 0 || len(ours) != len(raw) || slices.Min(ours) <= 0 || slices.Min(raw) <= 0 {
+	if len(ours) == 0 || len(ours) != len(raw) || slices.Min(ours) <= 0 || slices.Min(raw) < 0.01 {
 		return nil
 	}
 	logs := make([]float64, len(ours))
