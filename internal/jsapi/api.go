@@ -119,11 +119,12 @@ func (a *API) Absent(err error, begun time.Time) error {
 	return nil
 }
 
-// Wrap is fault.Wrap for calls to the JetStream API, which has its own way to say that it is not there.
+// Wrap is fault.Wrap for calls to the JetStream API, which has its own way to say that it is not there. An error that
+// has its kind, as that of a publish, is not of the API.
 func Wrap(op, target string, err error) error {
 	const text = "nobody answers for it; is it enabled on the server and is the domain right? %w"
-	switch {
-	case !errors.Is(err, natsgo.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse):
+	switch _, known := errors.AsType[*fault.Error](err); {
+	case known || !errors.Is(err, natsgo.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse):
 		return fault.Wrap(op, target, err)
 	case errors.Is(err, fault.ErrJetStreamDisabled): // which is said below
 		err = natsgo.ErrNoResponders

@@ -96,6 +96,10 @@ func TestNobodyAnswers(t *testing.T) {
 		require.ErrorIs(t, err, natsgo.ErrNoResponders)
 		assert.ErrorContains(t, err, "is the domain right?")
 	}
+	unstored := &fault.Error{Target: "$KV.b.k", Kind: fault.ErrTimeout, Cause: natsgo.ErrNoResponders}
+	err := jsapi.Wrap("put key", "b/k", unstored)
+	require.ErrorIs(t, err, fault.ErrTimeout)
+	require.NotErrorIs(t, err, fault.ErrJetStreamDisabled, "nobody stores it, which says nothing about the API")
 }
 
 func TestHopeless(t *testing.T) {
