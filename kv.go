@@ -55,7 +55,7 @@ func (kv *KeyValue) wrap(op, key string, err error) error {
 	}
 	var conflict *keyvalue.ConflictError
 	if errors.As(err, &conflict) {
-		return &fault.Error{Op: op, Target: path(kv.bucket, key), Cause: &ConflictError{
+		return &fault.Error{Op: op, Target: path(kv.bucket, key), Kind: ErrConflict, Cause: &ConflictError{
 			Bucket: kv.bucket, Key: key, Expected: conflict.Expected, Revision: conflict.Revision, cause: conflict,
 		}}
 	}

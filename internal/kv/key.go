@@ -93,7 +93,7 @@ type ConflictError struct {
 }
 
 func (e *ConflictError) Error() string {
-	return fmt.Sprintf("%v: revision %d was expected, the latest is %d: %v", fault.ErrConflict, e.Expected, e.Revision, e.cause)
+	return fmt.Sprintf("revision %d was expected, the latest is %d: %v", e.Expected, e.Revision, e.cause)
 }
 
 // Unwrap returns the sentinels and the server's answer.

@@ -2,6 +2,7 @@ package kv_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,7 +80,9 @@ func TestBucket(t *testing.T) {
 	var conflict *kv.ConflictError
 	require.ErrorAs(t, err, &conflict)
 	assert.Equal(t, []uint64{first, second}, []uint64{conflict.Expected, conflict.Revision})
-	require.ErrorIs(t, b.Wrap("put key", "x", err), fault.ErrConflict)
+	err = b.Wrap("put key", "x", err)
+	require.ErrorIs(t, err, fault.ErrConflict)
+	assert.Equal(t, 1, strings.Count(err.Error(), fault.ErrConflict.Error()), err)
 
 	got, err := b.Get(ctx, "x", 0)
 	require.NoError(t, err)

@@ -77,7 +77,8 @@ func named(op, bucket, name string, err error) error {
 	if e, ok := err.(*fault.Error); ok { //nolint:errorlint // only the outermost wrapping counts
 		kind, err = e.Kind, e.Cause
 	}
-	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) {
+	missing := errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound)
+	if missing && !errors.Is(err, jetstream.ErrBucketNotFound) {
 		return &fault.Error{Op: op, Target: target, Kind: fault.ErrBucketNotFound, Cause: fault.Joined{jetstream.ErrBucketNotFound, err}}
 	}
 	if kind != nil || err == nil {

@@ -107,6 +107,9 @@ func TestReports(t *testing.T) {
 	}
 	_, err = store.Sweep(ctx, time.Second)
 	require.ErrorIs(t, err, fault.ErrBucketNotFound)
+	_, err = store.Put(ctx, jetstream.ObjectMeta{Name: "late"}, strings.NewReader("x"), object.Options{})
+	require.ErrorIs(t, err, fault.ErrBucketNotFound)
+	assert.Equal(t, 1, strings.Count(err.Error(), jetstream.ErrBucketNotFound.Error()), err)
 	said := r.Said()
 	require.Len(t, said, 3)
 	assert.Equal(t, []string{"unread broken in b", "swept orphan in b"}, said[:2])
