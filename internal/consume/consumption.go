@@ -106,6 +106,8 @@ func (e *Engine) Start(ctx, life context.Context, o Options, host func(*Consumpt
 		s.log.Warn("the consumer's MaxAckPending is small: messages that wait for their next try may stop the others",
 			"max_ack_pending", most, "workers", o.Workers)
 	}
+	s.main.healthy, s.parked.healthy = true, s.Retries // find and check have seen them
+	s.pulling = 2
 	if err := e.add(s); err != nil {
 		s.cancel(err)
 		return nil, err
@@ -141,11 +143,9 @@ func (s *Consumption) denial(ctx context.Context) error {
 
 // start runs the workers and everything around them.
 func (s *Consumption) start() {
-	s.main.healthy, s.parked.healthy = true, s.Retries // find and check have seen them
 	stopWithContext := context.AfterFunc(s.caller, func() { s.endWith(s.caller) })
 	stopWithClient := context.AfterFunc(s.e.life.Context(), func() { s.endWith(s.e.life.Context()) })
 
-	s.pulling = 2
 	for _, run := range []func(){s.main.run, s.runParked} {
 		s.running.Go(func() {
 			run()
