@@ -44,7 +44,8 @@ chaos: ## break servers, lines and processes at random for FOR, and check what i
 
 lint: ## run the linters
 	$(LINT) run ./...
-	lint=$$($(GO) tool -n -modfile=tools/lint.mod golangci-lint) && cd otelnats && $$lint run --build-tags prometheus ./...
+	lint=$$($(GO) tool -n -modfile=tools/lint.mod golangci-lint) && for module in otelnats internal/bench; do \
+		(cd $$module && $$lint run --build-tags prometheus ./...) || exit 1; done
 
 fmt: ## fail when a file is not formatted
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \

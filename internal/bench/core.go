@@ -28,7 +28,7 @@ func core() (all []workload) {
 
 func publishing(size int) workload {
 	data := make([]byte, size)
-	return workload{name: "publish, " + bytesText(size), n: 200_000, size: size, line: oneWay, sides: sides{
+	return workload{name: "publish, " + bytesText(size), n: min(500_000, 1<<29/size), size: size, line: oneWay, sides: sides{
 		"raw": func(r *round) {
 			nc, _ := r.raw()
 			r.flushed(func() error { return nc.Publish("bench.publish", data) }, nc.Flush)

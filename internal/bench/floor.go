@@ -12,15 +12,16 @@ const (
 	roundTrip = "round trip"
 )
 
-// floors are the workloads of the machine itself, one for each size of payload that another workload has.
+// floors are the workloads of the machine itself, one for each size of payload that another workload has,
+// but for those of which a few would fill the memory.
 func floors(all []workload) (found []workload) {
 	seen := map[int]bool{}
 	for _, w := range all {
-		if w.size == 0 || w.line == "" || seen[w.size] {
+		if w.size == 0 || w.size > 64<<20 || w.line == "" || seen[w.size] {
 			continue
 		}
 		seen[w.size] = true
-		size, n := w.size, max(16, min(200_000, 256<<20/w.size))
+		size, n := w.size, min(200_000, 256<<20/w.size)
 		found = append(found, workload{name: floorName(size), n: n, size: size, sides: sides{
 			memcpy:    func(r *round) { r.copies(size) },
 			oneWay:    func(r *round) { r.sends(size) },

@@ -114,22 +114,36 @@ func (r *round) first(updates <-chan jetstream.KeyValueEntry) {
 	}
 }
 
+// spread returns one stream after the other, for a stream takes a thousand consumers.
+func (r *round) spread() (next func() string) {
+	const each = 500
+	names := make([]string, 1+r.n/each)
+	for i := range names {
+		names[i] = r.stream()
+	}
+	n := 0
+	return func() string {
+		n++
+		return names[n/each]
+	}
+}
+
 func consumptions() workload {
 	return workload{name: "consumptions", sides: sides{
 		"raw": func(r *round) {
 			nc, js := r.raw()
-			stream := r.stream()
+			stream := r.spread()
 			r.holding(nc, func() {
-				consumer, err := js.CreateConsumer(r.ctx, stream, jetstream.ConsumerConfig{Durable: unique(), AckPolicy: jetstream.AckExplicitPolicy})
+				consumer, err := js.CreateConsumer(r.ctx, stream(), jetstream.ConsumerConfig{Durable: unique(), AckPolicy: jetstream.AckExplicitPolicy})
 				r.check(err)
 				_, err = consumer.Consume(func(jetstream.Msg) {})
 				r.check(err)
 			})
 		},
 		"ours": func(r *round) {
-			c, stream := r.ours(), r.stream()
+			c, stream := r.ours(), r.spread()
 			r.holding(c.Conn(), func() {
-				_, err := c.Consume(r.ctx, stream, unique(), func(*nats.Message) error { return nil },
+				_, err := c.Consume(r.ctx, stream(), unique(), func(*nats.Message) error { return nil },
 					nats.WithConsumerConfig(&jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy}))
 				r.check(err)
 			})

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"runtime/pprof"
 	"slices"
 	"time"
 )
@@ -34,6 +35,7 @@ func compare() error {
 	only := flag.String("run", "", "only the workloads whose name matches this expression")
 	asJSON := flag.String("json", "", "write all measurements to this file")
 	asPlot := flag.String("plot", "", "draw the ratios into this file (.svg, .pdf, .png)")
+	profile := flag.String("cpuprofile", "", "write a CPU profile, whose samples have the labels workload and side, to this file")
 	flag.Parse()
 	match, err := regexp.Compile(*only)
 	if err != nil {
@@ -45,6 +47,17 @@ func compare() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if *profile != "" {
+		file, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = file.Close() }() // pprof reads no half profile
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	rep := newReport(*rounds, *short)
 	rep.settle, rep.hold = 12*time.Second, 30*time.Second // watchful for the first ten seconds, and a heartbeat every fifteen
 	if *short {
@@ -110,10 +123,14 @@ func (rep *report) measure(ctx context.Context, all []workload) error {
 func (rep *report) turn(ctx context.Context, url string, w workload, side string) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	r := &round{ctx: ctx, url: url, n: w.n, settle: rep.settle, hold: rep.hold}
+	r := &round{url: url, n: w.n, settle: rep.settle, hold: rep.hold}
 	if rep.Short && w.size < 1<<20 && w.n > 1000 {
 		r.n = w.n / 5
 	}
-	err := r.run(w.sides[side])
+	var err error
+	pprof.Do(ctx, pprof.Labels("workload", w.name, "side", side), func(ctx context.Context) {
+		r.ctx = ctx
+		err = r.run(w.sides[side])
+	})
 	return r.figures, err
 }

@@ -111,12 +111,12 @@ func (r *round) stream() string {
 
 // filled is a stream that holds the round's messages, and some more, so that the last are not waited for, and a
 // durable consumer of the same name.
-func (r *round) filled(size int) string {
+func (r *round) filled() string {
 	const more = 2000
 	name := r.stream()
 	_, js := r.raw()
 	for range r.n + more {
-		_, err := js.PublishMsgAsync(delivered(name, size), jetstream.WithStallWait(time.Minute))
+		_, err := js.PublishMsgAsync(delivered(name, streamSize), jetstream.WithStallWait(time.Minute))
 		r.check(err)
 	}
 	<-js.PublishAsyncComplete()

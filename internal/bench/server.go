@@ -21,7 +21,7 @@ func startServer(store string) (url string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	cmd := exec.Command(binary)
+	cmd := exec.Command(binary) //nolint:gosec // this program
 	cmd.Env = append(os.Environ(), serverStore+"="+store)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()

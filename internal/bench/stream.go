@@ -137,22 +137,23 @@ func (r *round) inBatches(size int, do func(n int)) {
 func atomically() workload {
 	const size = 100
 	data := make([]byte, streamSize)
-	messages := func(stream string) []*natsgo.Msg {
-		msgs := make([]*natsgo.Msg, size)
+	// messages are those of a batch, with IDs, as ours gives them.
+	messages := func(stream string, id func() string, n int) []*natsgo.Msg {
+		msgs := make([]*natsgo.Msg, n)
 		for i := range msgs {
-			msgs[i] = &natsgo.Msg{Subject: stream, Header: natsgo.Header{}, Data: data} // without a header orbit panics
+			msgs[i] = &natsgo.Msg{Subject: stream, Header: natsgo.Header{jetstream.MsgIDHeader: {id()}}, Data: data}
 		}
 		return msgs
 	}
 	return workload{name: "stream publish, all or none of 100", n: 20_000, size: streamSize, line: oneWay, sides: sides{
 		"raw": func(r *round) {
 			nc, _ := r.raw()
-			stream := r.stream()
-			msgs, id := messages(stream), ids()
+			stream, id := r.stream(), ids()
 			r.inBatches(size, func(n int) {
 				batch := id()
-				for i, msg := range msgs[:n] {
-					msg.Header = natsgo.Header{"Nats-Batch-Id": {batch}, "Nats-Batch-Sequence": {strconv.Itoa(i + 1)}}
+				for i, msg := range messages(stream, id, n) {
+					msg.Header["Nats-Batch-Id"] = []string{batch}
+					msg.Header["Nats-Batch-Sequence"] = []string{strconv.Itoa(i + 1)}
 					if i < n-1 {
 						r.check(nc.PublishMsg(msg))
 						continue
@@ -179,9 +180,9 @@ func atomically() workload {
 		},
 		"orbit": func(r *round) {
 			_, js := r.raw()
-			msgs := messages(r.stream())
+			stream, id := r.stream(), ids()
 			r.inBatches(size, func(n int) {
-				_, err := jetstreamext.PublishMsgBatch(r.ctx, js, msgs[:n]) // it sets its headers on the messages it is given
+				_, err := jetstreamext.PublishMsgBatch(r.ctx, js, messages(stream, id, n))
 				r.check(err)
 			})
 		},
@@ -203,7 +204,7 @@ func consuming(work time.Duration, workers int) workload {
 	w := workload{name: name, n: n, size: streamSize, line: oneWay, sides: sides{
 		"raw": func(r *round) {
 			_, js := r.raw()
-			stream := r.filled(streamSize)
+			stream := r.filled()
 			consumer, err := js.Consumer(r.ctx, stream, stream)
 			r.check(err)
 			r.counted(func(handled func()) {
@@ -243,7 +244,7 @@ func consuming(work time.Duration, workers int) workload {
 			})
 		},
 		"ours": func(r *round) {
-			c, stream := r.ours(), r.filled(streamSize)
+			c, stream := r.ours(), r.filled()
 			r.counted(func(handled func()) {
 				consumption, err := c.Consume(r.ctx, stream, stream, func(*nats.Message) error {
 					wait()
@@ -257,7 +258,7 @@ func consuming(work time.Duration, workers int) workload {
 	}}
 	if workers == 1 && work == 0 {
 		w.sides["watermill"] = func(r *round) {
-			stream := r.filled(streamSize)
+			stream := r.filled()
 			r.counted(func(handled func()) {
 				r.watermillSubscribe(stream, "", watermillnats.JetStreamConfig{
 					AckAsync: true, SubscribeOptions: []natsgo.SubOpt{natsgo.DeliverAll(), natsgo.AckExplicit()},
@@ -274,7 +275,7 @@ func pulling() workload {
 	return workload{name: "pull, batches of 500", n: 20_000, size: streamSize, line: oneWay, sides: sides{
 		"raw": func(r *round) {
 			_, js := r.raw()
-			stream := r.filled(streamSize)
+			stream := r.filled()
 			consumer, err := js.Consumer(r.ctx, stream, stream)
 			r.check(err)
 			r.inBatches(size, func(n int) {
@@ -289,7 +290,7 @@ func pulling() workload {
 			})
 		},
 		"ours": func(r *round) {
-			c, stream := r.ours(), r.filled(streamSize)
+			c, stream := r.ours(), r.filled()
 			r.inBatches(size, func(n int) {
 				for left := n; left > 0; { // it takes what is there
 					pulled, err := c.PullMessages(r.ctx, stream, stream, left)
