@@ -90,9 +90,12 @@ func TestReports(t *testing.T) {
 		_, err = js.Publish(ctx, "$O.b.C."+upload, nil)
 		require.NoError(t, err)
 	}
+	_, err = store.Put(ctx, jetstream.ObjectMeta{Name: "early"}, strings.NewReader(""), object.Options{})
+	require.NoError(t, err)
 	watcher, err := store.Watch(ctx, object.Watch{})
 	require.NoError(t, err)
 	assert.Equal(t, "broken", (<-watcher.Updates()).Name)
+	assert.Equal(t, "early", (<-watcher.Updates()).Name)
 	assert.Nil(t, <-watcher.Updates())
 	removed := 0
 	require.Eventually(t, func() bool {
@@ -107,7 +110,7 @@ func TestReports(t *testing.T) {
 	}
 	_, err = store.Sweep(ctx, time.Second)
 	require.ErrorIs(t, err, fault.ErrBucketNotFound)
-	_, err = store.Put(ctx, jetstream.ObjectMeta{Name: "late"}, strings.NewReader("x"), object.Options{})
+	_, err = store.Put(ctx, jetstream.ObjectMeta{Name: "late"}, strings.NewReader(""), object.Options{})
 	require.ErrorIs(t, err, fault.ErrBucketNotFound)
 	assert.Equal(t, 1, strings.Count(err.Error(), jetstream.ErrBucketNotFound.Error()), err)
 	said := r.Said()
