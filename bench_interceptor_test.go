@@ -22,7 +22,9 @@ var passing = nats.Interceptor{
 	Request: func(ctx context.Context, msg *nats.Message, next func(context.Context, *nats.Message) (*nats.Message, error)) (*nats.Message, error) {
 		return next(ctx, msg)
 	},
-	Handle: func(msg *nats.Message, next nats.Handler) error { return next(msg) },
+	Handle:   func(msg *nats.Message, next nats.Handler) error { return next(msg) },
+	Received: func(context.Context, nats.Pull) {},
+	Settled:  func(*nats.Message, nats.Settlement) {},
 }
 
 // BenchmarkInterceptor measures every path without interceptors, with one and with two.

@@ -136,6 +136,12 @@ func (h *consuming) Key(d *consume.Delivery) (key string, err error) {
 // Handle implements consume.Host.
 func (h *consuming) Handle(d *consume.Delivery) error { return callHandler(h.handler, h.message(d)) }
 
+// Settled implements consume.Host.
+func (h *consuming) Settled(d *consume.Delivery, op string, took time.Duration, err error) {
+	msg, _ := d.Message.(*Message)
+	h.client.settled(msg, Settlement{Op: op, Took: took, Err: err})
+}
+
 func (h *consuming) message(d *consume.Delivery) *Message {
 	msg, _ := d.Message.(*Message)
 	if meta := d.Meta(); meta != nil {

@@ -166,16 +166,21 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
+	begun := time.Now()
 	pulled, err := c.puller.Messages(ctx, stream, consumer, limit)
-	if len(pulled) == 0 {
-		return nil, err
+	now := time.Now()
+	var messages []*Message
+	if len(pulled) > 0 {
+		from := &origin{client: c, ctx: c.life.Context(), received: now} // they come together
+		messages, err = make([]*Message, len(pulled)), nil
+		for i, m := range pulled {
+			messages[i] = from.message(m)
+		}
 	}
-	from := &origin{client: c, ctx: c.life.Context(), received: time.Now()} // they come together
-	messages := make([]*Message, len(pulled))
-	for i, m := range pulled {
-		messages[i] = from.message(m)
+	if c.isIntercepted(c.around.Received != nil) {
+		c.around.Received(ctx, Pull{Stream: stream, Consumer: consumer, Took: now.Sub(begun), Messages: messages, Err: err})
 	}
-	return messages, nil
+	return messages, err
 }
 
 // AckMessage acknowledges msg and returns when the server has confirmed it, as Message.AckSync does.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,8 +18,8 @@ import (
 // that are nil cost nothing.
 //
 // It sees what is published, stored or not, the answers of Respond included, what is requested, and what the handlers of
-// subscriptions and Consumptions get; dead letters and replays, too. It does not see key-value, objects and the
-// JetStream API, nor handle what PullMessages returns and what is ranged over.
+// subscriptions and Consumptions get; dead letters and replays, too; and it is told of what PullMessages returns, and of
+// acknowledgements. It does not see key-value, objects, the JetStream API and what is ranged over.
 //
 // A panic in a function is logged and becomes its error, which is ErrHandlerPanic. What an interceptor
 // publishes itself passes all interceptors again.
@@ -38,9 +39,35 @@ type Interceptor struct {
 	// Handle is called in the place of a handler, which is next. Its error, and a panic, mean what the handler's mean.
 	// Message.WithContext gives the handler another context.
 	Handle func(msg *Message, next Handler) error
+	// Received is called when PullMessages returns, also without messages or with an error, but not when it refuses its
+	// arguments. The messages are not to be changed.
+	Received func(ctx context.Context, pull Pull)
+	// Settled is called once for each final acknowledgement that was sent, or could not be, before the call for it returns:
+	// Ack, AckSync, Nak, NakWithDelay, Term and AckMessage, and what a Consumption says when a handler has returned,
+	// on its worker. Not for what it hands back unhandled. The context is the message's; in a handler, what WithContext
+	// has made it.
+	Settled func(msg *Message, s Settlement)
 	// Enabled, where it is not nil, is asked before, and must not block: while no interceptor is enabled, messages pass
 	// by them all at no cost.
 	Enabled func() bool
+}
+
+// Pull is a call of PullMessages that has returned.
+type Pull struct {
+	Stream, Consumer string
+	Took             time.Duration
+	Messages         []*Message
+	Err              error
+}
+
+// Settlement is a final acknowledgement of a message.
+type Settlement struct {
+	// Op is "ack", "nak" or "term".
+	Op string
+	// Took is how long the server's word was waited for: 0 where it is not.
+	Took time.Duration
+	// Err tells that the server may not have got it.
+	Err error
 }
 
 // Call is the kind of call by which a message comes to an Interceptor: see Message.Call.
@@ -124,6 +151,8 @@ func (c *Client) chained(all []Interceptor) (one Interceptor) {
 				c.contain("Interceptor.Stored", func() { outer.Stored(ctx, msg, ack, err) })
 			}
 		}
+		one.Received = after(c, "Interceptor.Received", outer.Received, one.Received)
+		one.Settled = after(c, "Interceptor.Settled", outer.Settled, one.Settled)
 		always = always || outer.Enabled == nil
 		enabled = append(enabled, outer.Enabled)
 	}
@@ -131,6 +160,19 @@ func (c *Client) chained(all []Interceptor) (one Interceptor) {
 		one.Enabled = c.anyOf(enabled)
 	}
 	return one
+}
+
+// after calls the inner one first, as what is told on the way back.
+func after[A, B any](c *Client, name string, outer, inner func(A, B)) func(A, B) {
+	if outer == nil {
+		return inner
+	}
+	return func(a A, b B) {
+		if inner != nil {
+			inner(a, b)
+		}
+		c.contain(name, func() { outer(a, b) })
+	}
 }
 
 var errEnabled = errors.New("an interceptor is enabled")
@@ -158,6 +200,13 @@ func (c *Client) anyOf(enabled []func() bool) func() bool {
 // isIntercepted tells whether a function of the interceptors, if it is given, is to be called.
 func (c *Client) isIntercepted(given bool) bool {
 	return given && (c.around.Enabled == nil || c.around.Enabled())
+}
+
+// settled tells the interceptors of an acknowledgement.
+func (c *Client) settled(msg *Message, s Settlement) {
+	if c.isIntercepted(c.around.Settled != nil) {
+		c.around.Settled(msg, s)
+	}
 }
 
 // handled puts the interceptors around a handler.

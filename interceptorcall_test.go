@@ -2,7 +2,9 @@ package nats_test
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -91,11 +93,19 @@ func TestInterceptorEnabled(t *testing.T) {
 	var seen trail
 	gated := seen.interceptor("gated")
 	gated.Enabled = enabled.Load
+	var told atomic.Int32
+	gated.Received = func(context.Context, nats.Pull) { told.Add(1) }
+	gated.Settled = func(*nats.Message, nats.Settlement) { told.Add(1) }
 	bad := nats.Interceptor{Publish: gated.Publish, Enabled: func() bool { panic("bad") }}
 	server := natstest.RunServer(t)
 	plain, idle := connect(t, server, nil), connect(t, server, nil, nats.WithInterceptor(gated), nats.WithInterceptor(gated))
 	ctx := within(t, time.Minute)
 	_, err := plain.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, AllowAtomicPublish: true})
+	require.NoError(t, err)
+	for _, name := range []string{"plain", "gated"} {
+		newConsumer(t, plain, jetstream.ConsumerConfig{Name: name})
+	}
+	_, err = plain.PublishBatch(ctx, slices.Repeat([]*nats.Message{{Subject: "orders.1"}}, 1000))
 	require.NoError(t, err)
 	for client, subject := range map[*nats.Client]string{plain: "ask.plain", idle: "ask.gated"} {
 		_, err = client.HandleRequests(ctx, subject, "", func(*nats.Message) ([]byte, error) { return nil, nil })
@@ -116,6 +126,10 @@ func TestInterceptorEnabled(t *testing.T) {
 			return err
 		},
 	}
+	calls["PullMessages and Ack"] = func(client *nats.Client, asked string) error {
+		pulled, err := client.PullMessages(ctx, "ORDERS", strings.TrimPrefix(asked, "ask."), 1)
+		return errors.Join(err, pulled[0].Ack())
+	}
 	for name, call := range calls {
 		least := func(client *nats.Client, asked string) float64 { // the server allocates, too, and the race detector empties pools
 			var runs []float64
@@ -127,12 +141,14 @@ func TestInterceptorEnabled(t *testing.T) {
 		assert.InDelta(t, least(plain, "ask.plain"), least(idle, "ask.gated"), 1, name)
 	}
 	assert.Empty(t, seen.steps)
+	assert.Zero(t, told.Load())
 
 	enabled.Store(true)
 	for _, call := range calls {
 		require.NoError(t, call(idle, "ask.gated"))
 	}
 	seen.take(t, 24)
+	assert.EqualValues(t, 4, told.Load(), "of two interceptors")
 
 	careless := connect(t, server, nil, nats.WithInterceptor(bad))
 	require.NoError(t, careless.Publish(ctx, "a", nil), "a panic in Enabled is not the caller's")

@@ -221,7 +221,9 @@ func (m *Message) AckSync(ctx context.Context) error {
 		r.Add(wire.Ack, true)
 		return nil
 	}
-	return m.endAck("ack", m.origin.client.api.Confirm(ctx, m.msg.Reply, wire.Ack))
+	begun := time.Now()
+	err := m.origin.client.api.Confirm(ctx, m.msg.Reply, wire.Ack)
+	return m.endAck("ack", time.Since(begun), err)
 }
 
 // Nak asks the server to deliver the message again at once. A message that always fails then comes
@@ -241,9 +243,9 @@ func (m *Message) NakWithDelay(delay time.Duration) error {
 		return err
 	}
 	if s := m.origin.consumption; s != nil && s.NakAfter(m.msg.Reply, delay) {
-		return nil
+		return m.endAck(op, 0, nil)
 	}
-	return m.endAck(op, m.tell(wire.NakAfter(delay)))
+	return m.endAck(op, 0, m.tell(wire.NakAfter(delay)))
 }
 
 // Term tells the server never to deliver the message again, although it was not handled. The
@@ -296,7 +298,7 @@ func (m *Message) ack(op string, verb []byte) error {
 	if err := m.startAck(op); err != nil {
 		return err
 	}
-	return m.endAck(op, m.tell(verb))
+	return m.endAck(op, 0, m.tell(verb))
 }
 
 func (m *Message) tell(verb []byte) error {
@@ -329,9 +331,13 @@ func (m *Message) startAck(op string) error {
 }
 
 // endAck gives the claim back when the acknowledgement did not get through.
-func (m *Message) endAck(op string, err error) error {
+func (m *Message) endAck(op string, took time.Duration, err error) error {
 	if err != nil {
 		m.delivered().acked.GiveBack()
+		err = wrap(op, m.Subject, err)
 	}
-	return wrap(op, m.Subject, err)
+	if c := m.origin.client; c != nil {
+		c.settled(m, Settlement{Op: op, Took: took, Err: err})
+	}
+	return err
 }

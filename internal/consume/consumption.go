@@ -274,7 +274,7 @@ func (s *Consumption) conclude(d *Delivery, err error) (kept bool) {
 	case s.Confirmed || s.denied.Load():
 		s.ackConfirmed(d)
 	default:
-		d.finish(wire.Ack)
+		d.finishAck()
 	}
 	return kept
 }
@@ -304,7 +304,9 @@ func (s *Consumption) ackConfirmed(d *Delivery) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.ackWait())
 	defer cancel()
-	err := fault.Wrap("ack", d.Msg.Subject, s.api.Confirm(ctx, d.Msg.Reply, wire.Ack))
+	begun := time.Now()
+	err := fault.Wrap(opAck, d.Msg.Subject, s.api.Confirm(ctx, d.Msg.Reply, wire.Ack))
+	s.host.Settled(d, opAck, time.Since(begun), err)
 	if err == nil {
 		s.denied.Store(false)
 		return

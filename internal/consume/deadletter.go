@@ -11,6 +11,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -60,7 +61,7 @@ func (s *Consumption) bury(d *Delivery, reason string) (kept bool) {
 	if letter.Header.Get(wire.DeadLetterReference) != "" && s.endDeletes() {
 		s.nakAfter(d, deadLetterKept)
 	} else {
-		s.settle(d, wire.Term(oneLine(reason, deadLetterReasonMax)))
+		s.settle(d, opTerm, wire.Term(oneLine(reason, deadLetterReasonMax)))
 	}
 	s.count(&s.stats.DeadLettered)
 	s.note(slog.LevelWarn, "message moved to the dead letters", d, nextNever, "reason", reason)
@@ -126,15 +127,18 @@ func (s *Consumption) endDeletes() bool {
 
 // settle ends a message of which a copy is stored. When the server does not confirm it, the message
 // comes again and its copy is recognised.
-func (s *Consumption) settle(d *Delivery, verb []byte) {
+func (s *Consumption) settle(d *Delivery, op string, verb []byte) {
 	if !d.Token.Take() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.e.patience())
 	defer cancel()
-	if s.api.Confirm(ctx, d.Msg.Reply, verb) != nil {
+	begun := time.Now()
+	err := fault.Wrap(op, d.Msg.Subject, s.api.Confirm(ctx, d.Msg.Reply, verb))
+	if err != nil {
 		_ = s.conn.TryPublish(d.Msg.Reply, "", verb)
 	}
+	s.host.Settled(d, op, time.Since(begun), err)
 }
 
 // oneLine makes a text fit for a header.

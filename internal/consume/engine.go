@@ -26,6 +26,9 @@ type Host interface {
 	Key(d *Delivery) (string, error)
 	// Handle calls the handler. A panic is to be an error.
 	Handle(d *Delivery) error
+	// Settled is told what op, "ack", "nak" or "term", came of a delivery, how long the server's word was waited for, and
+	// whether the server may not have got it. What is handed back unhandled is not told.
+	Settled(d *Delivery, op string, took time.Duration, err error)
 }
 
 // Reports are told what no call can return, beside what is logged. They must not wait.

@@ -55,6 +55,10 @@ func (r *told) Handle(d *consume.Delivery) error {
 	return nil
 }
 
+func (r *told) Settled(d *consume.Delivery, op string, _ time.Duration, _ error) {
+	r.Say(string(d.Msg.Data), op)
+}
+
 // newEngine returns an engine with a stream S of two messages, and what it reports.
 func newEngine(t *testing.T) (*consume.Engine, jetstream.JetStream, *told) {
 	t.Helper()
@@ -89,7 +93,7 @@ func TestEngine(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []*consume.Consumption{s}, e.All())
 	require.Eventually(t, func() bool { return s.Stats().DeadLettered == 1 }, patience, 10*time.Millisecond)
-	assert.Equal(t, "good handled; bad handled; bad failed; bad died of it is bad", strings.Join(r.Said(), "; "))
+	assert.Equal(t, "good handled; good ack; bad handled; bad failed; bad term; bad died of it is bad", strings.Join(r.Said(), "; "))
 	require.Eventually(t, func() bool {
 		lag, err := s.Lag(ctx)
 		require.NoError(t, err)

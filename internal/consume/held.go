@@ -71,17 +71,19 @@ const (
 	stateGone
 )
 
-// finish sends a final acknowledgement, unless the handler has.
-func (d *Delivery) finish(verb []byte) {
-	if d.Token.Take() {
-		d.noteSent(d.from.s.conn.Publish(context.Background(), d.Msg.Reply, "", nil, verb))
-	}
-}
+// How a delivery is settled.
+const (
+	opAck  = "ack"
+	opNak  = "nak"
+	opTerm = "term"
+)
 
-// tryFinish is finish for the holder of the Consumption's lock, which waits for nothing.
-func (d *Delivery) tryFinish(verb []byte) {
+// finishAck acknowledges, unless the handler has settled the message.
+func (d *Delivery) finishAck() {
 	if d.Token.Take() {
-		d.noteSent(d.from.s.conn.TryPublish(d.Msg.Reply, "", verb))
+		err := d.from.s.conn.Publish(context.Background(), d.Msg.Reply, "", nil, wire.Ack)
+		d.noteSent(err)
+		d.from.s.host.Settled(d, opAck, 0, err)
 	}
 }
 

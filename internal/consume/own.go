@@ -249,6 +249,6 @@ func (s *Consumption) passOver(d *Delivery) bool {
 		return false
 	}
 	s.note(slog.LevelError, "the consumer's filter gets a schedule of the stream; it is left alone", d, nextAfter(foreignDelay))
-	s.nakAfter(d, foreignDelay)
+	_, _ = s.putOff(d, foreignDelay)
 	return true
 }

@@ -107,7 +107,7 @@ func (s *Consumption) park(d *Delivery, delay time.Duration) bool {
 		return false
 	}
 	s.count(&s.stats.Parked)
-	s.settle(d, wire.Ack)
+	s.settle(d, opAck, wire.Ack)
 	return true
 }
 
@@ -168,14 +168,14 @@ func (s *Consumption) admit(d *Delivery) (admitted, kept bool) {
 	switch {
 	case life > 0 && time.Since(time.Unix(0, d.stored)) >= life:
 		s.note(slog.LevelWarn, "a message in the retry stream is older than its stream keeps it, and is dropped", d, nextNever)
-		s.settle(d, wire.Ack)
+		s.settle(d, opAck, wire.Ack)
 		return false, false
 	case time.Now().Before(paused):
 		return false, s.wait(d, rulesFresh)
 	case len(filters) > 0 && !slices.ContainsFunc(filters, func(f string) bool { return subjects.Covers(f, d.Msg.Subject) }):
 		s.note(slog.LevelWarn, "a message in the retry stream is none that the consumer is for; it waits there", d, nextAfter(foreignDelay))
 		if !s.park(d, foreignDelay) {
-			s.nakAfter(d, foreignDelay)
+			_, _ = s.putOff(d, foreignDelay)
 		}
 		return false, false
 	}
@@ -198,11 +198,11 @@ func (s *Consumption) unpark(d *Delivery, letter *wire.Letter) bool {
 	if letter == nil {
 		s.note(slog.LevelError, "a message in the retry stream was not put there by Consume; it is left alone", d,
 			nextAfter(foreignDelay), "retry_stream", retryStreamOf(s.Stream))
-		s.nakAfter(d, foreignDelay)
+		_, _ = s.putOff(d, foreignDelay)
 		return false
 	}
 	if left := time.Until(letter.Time); left > 0 {
-		s.nakAfter(d, left)
+		_, _ = s.putOff(d, left)
 		return false
 	}
 	// The first delivery came too early, as a rule, and was no try.

@@ -234,13 +234,23 @@ func (s *Consumption) later(d *Delivery, delay time.Duration) (kept bool) {
 	return false
 }
 
-// nakAfter hands a message to the server to deliver it again after delay.
+// nakAfter hands a message that was handled to the server to deliver it again after delay.
 func (s *Consumption) nakAfter(d *Delivery, delay time.Duration) {
+	if taken, err := s.putOff(d, delay); taken {
+		s.host.Settled(d, opNak, 0, err)
+	}
+}
+
+// putOff is nakAfter for a message that no handler has had. It tells whether nobody has settled it yet.
+func (s *Consumption) putOff(d *Delivery, delay time.Duration) (taken bool, err error) {
 	s.mu.Lock() // for an extension after it would change the delay
 	defer s.mu.Unlock()
-	if reply := d.Msg.Reply; d.Token.Take() && !s.nakLater(reply, delay) {
-		d.noteSent(s.conn.TryPublish(reply, "", s.verbNakAfter(reply, delay)))
+	reply := d.Msg.Reply
+	if taken = d.Token.Take(); taken && !s.nakLater(reply, delay) {
+		err = s.conn.TryPublish(reply, "", s.verbNakAfter(reply, delay))
+		d.noteSent(err)
 	}
+	return taken, err
 }
 
 // parks tells whether messages may leave their place. The caller holds s.mu.
@@ -266,11 +276,12 @@ func (s *Consumption) mustPark(d *Delivery, delay time.Duration) bool {
 // does: not when the Consumption stops.
 func (s *Consumption) wait(d *Delivery, delay time.Duration) (kept bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.stopping {
-		d.tryFinish(s.verbNakAfter(d.Msg.Reply, delay))
+		s.mu.Unlock()
+		s.nakAfter(d, delay)
 		return false
 	}
+	defer s.mu.Unlock()
 	d.again().until = s.now() + delay
 	s.held.suspend(d)
 	s.lookBy(d.trial.until)

@@ -73,7 +73,9 @@ func (s *Consumption) handBack(d *Delivery) {
 	if d.state == stateWaiting {
 		verb = s.verbNakAfter(d.Msg.Reply, max(d.trial.until-s.now(), minRetryDelay))
 	}
-	d.tryFinish(verb)
+	if d.Token.Take() {
+		d.noteSent(s.conn.TryPublish(d.Msg.Reply, "", verb))
+	}
 	s.stats.HandedBack++
 	if d.next != nil && s.held.remove(d) {
 		s.changed.Signal()
