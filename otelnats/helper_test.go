@@ -74,11 +74,20 @@ func (s *seen) consume(t *testing.T, h nats.Handler, opts ...nats.ConsumeOption)
 	t.Cleanup(func() { _ = c.Stop(context.WithoutCancel(t.Context())) })
 }
 
-// take returns the spans since, in the order in which they began, once there are so many.
+// take returns the spans since, in the order in which they began, once there are so many: without those of pulls and
+// acknowledgements.
 func (s *seen) take(t *testing.T, n int) tracetest.SpanStubs {
 	t.Helper()
-	eventually(t, func() bool { return len(s.spans.GetSpans()) >= n })
-	spans := s.spans.GetSpans()
+	return s.takeOf(t, n, func(kind string) bool { return kind != "settle" && kind != "receive" })
+}
+
+// takeOf is take of some types of operations.
+func (s *seen) takeOf(t *testing.T, n int, of func(kind string) bool) (spans tracetest.SpanStubs) {
+	t.Helper()
+	eventually(t, func() bool {
+		spans = slices.DeleteFunc(s.spans.GetSpans(), func(span tracetest.SpanStub) bool { return !of(attrs(span)["messaging.operation.type"]) })
+		return len(spans) >= n
+	})
 	s.spans.Reset()
 	slices.SortStableFunc(spans, func(a, b tracetest.SpanStub) int { return a.StartTime.Compare(b.StartTime) })
 	require.Len(t, spans, n)

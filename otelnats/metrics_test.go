@@ -38,6 +38,7 @@ func TestMetrics(t *testing.T) {
 		duration + "messaging.operation.name=send,messaging.operation.type=send,messaging.system=nats":                                                                                                     2, // dead letters
 		duration + "messaging.operation.name=request,messaging.operation.type=send,messaging.system=nats":                                                                                                  1,
 		duration + "error.type=unavailable,messaging.operation.name=request,messaging.operation.type=send,messaging.system=nats":                                                                           1,
+		duration + "messaging.consumer.group.name=worker,messaging.destination.template=orders.*,messaging.operation.name=term,messaging.operation.type=settle,messaging.system=nats":                      2,
 		process + "error.type=_OTHER,messaging.consumer.group.name=worker,messaging.destination.template=orders.*,messaging.operation.name=process,messaging.operation.type=process,messaging.system=nats": 2,
 		process + "messaging.consumer.group.name=pricers,messaging.destination.template=price.*,messaging.operation.name=process,messaging.operation.type=process,messaging.system=nats":                   1,
 		"messaging.client.sent.messages " + send: 5, "messaging.client.consumed.messages messaging.operation.name=receive,messaging.system=nats": 4,

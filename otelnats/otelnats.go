@@ -3,7 +3,7 @@
 //	client, err := nats.NewClient(cfg, otelnats.New())
 //
 // Spans follow the conventions for messaging: a publish is "send orders.*", its handling "process orders.*" in the same
-// trace, and a request one span of a client and one of a server. Metrics are durations, and the counters of nats.Stats;
+// trace, a request one span of a client and one of a server, and pulls and acknowledgements have theirs. Metrics are durations, and the counters of nats.Stats;
 // their labels come from closed sets, however many subjects there are.
 //
 // Providers and propagator are those of the process (package otel) unless others are given; they may be set later than
@@ -71,7 +71,8 @@ func New(opts ...Option) nats.Option {
 	t.durations()
 	return nats.WithOptions(
 		nats.WithInterceptor(nats.Interceptor{
-			Publish: t.publish, Stored: t.stored, Request: t.request, Handle: t.handle, Enabled: t.isEnabled,
+			Publish: t.publish, Stored: t.stored, Request: t.request, Handle: t.handle,
+			Received: t.received, Settled: t.settled, Enabled: t.isEnabled,
 		}),
 		nats.WithValue(telemetryKey{}, t),
 		nats.WithStart(t.start),

@@ -31,12 +31,20 @@ type operation struct {
 
 // begin starts an operation on a message.
 func (t *telemetry) begin(ctx context.Context, kind trace.SpanKind, w what, msg *nats.Message, into metric.Float64Histogram, opts ...trace.SpanStartOption) *operation {
-	o := &operation{t: t, span: noop.Span{}, ctx: ctx, into: into, common: w.attributes(), begun: time.Now()}
-	own := append(slices.Clip(o.common), semconv.MessagingMessageBodySize(len(msg.Data)))
-	if id := msg.Header.Get(jetstream.MsgIDHeader); id != "" {
-		own = append(own, semconv.MessagingMessageID(id))
+	return t.beginAt(ctx, time.Now(), kind, w, msg, into, opts...)
+}
+
+// beginAt starts an operation that has begun already, on a message unless that is nil.
+func (t *telemetry) beginAt(ctx context.Context, begun time.Time, kind trace.SpanKind, w what, msg *nats.Message, into metric.Float64Histogram, opts ...trace.SpanStartOption) *operation {
+	o := &operation{t: t, span: noop.Span{}, ctx: ctx, into: into, common: w.attributes(), begun: begun}
+	own := slices.Clip(o.common)
+	if msg != nil {
+		own = append(own, semconv.MessagingMessageBodySize(len(msg.Data)))
+		if id := msg.Header.Get(jetstream.MsgIDHeader); id != "" {
+			own = append(own, semconv.MessagingMessageID(id))
+		}
 	}
-	opts = append(opts, trace.WithSpanKind(kind), trace.WithTimestamp(o.begun), trace.WithAttributes(own...))
+	opts = append(opts, trace.WithSpanKind(kind), trace.WithTimestamp(begun), trace.WithAttributes(own...))
 	handle(contained(func() { o.ctx, o.span = t.tracer.Start(ctx, w.String(), opts...) }))
 	return o
 }
@@ -141,6 +149,9 @@ func (t *telemetry) send(ctx context.Context, msg *nats.Message, next func(conte
 	return next(ctx, msg)
 }
 
+// handlingKey is in the contexts of handlers.
+type handlingKey struct{}
+
 // handle implements nats.Interceptor.
 func (t *telemetry) handle(msg *nats.Message, next nats.Handler) error {
 	if !t.isEnabled() {
@@ -161,7 +172,7 @@ func (t *telemetry) handleSeen(msg *nats.Message, next nats.Handler) (err error)
 		}
 		o.end(err)
 	}()
-	err = next(msg.WithContext(o.ctx))
+	err = next(msg.WithContext(context.WithValue(o.ctx, handlingKey{}, true)))
 	returned = true
 	return err
 }
@@ -183,26 +194,74 @@ func Start(msg *nats.Message, name string) (context.Context, trace.Span) {
 
 // beginDelivery begins what is done with a received message, and tells which of a stream's it is.
 func (t *telemetry) beginDelivery(msg *nats.Message, name string, into metric.Float64Histogram) (o *operation, of delivery) {
-	ctx := msg.Context()
+	ctx, w, of, opts := t.delivered(msg)
+	w.name, w.kind = name, semconv.MessagingOperationTypeProcess
+	kind := trace.SpanKindConsumer
+	if of == (delivery{}) && msg.Reply != "" {
+		kind = trace.SpanKindServer
+	}
+	return t.begin(ctx, kind, w, msg, into, opts...), of
+}
+
+// delivered returns what belongs to the spans of a received message: its publish as the parent or as a link, and where it
+// comes from.
+func (t *telemetry) delivered(msg *nats.Message) (ctx context.Context, w what, of delivery, opts []trace.SpanStartOption) {
+	ctx = msg.Context()
 	if trace.SpanContextFromContext(ctx).IsValid() { // of who subscribed
 		ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
 	}
 	ctx = t.extract(ctx, msg.Header)
-	published := trace.SpanContextFromContext(ctx)
-	kind, group := trace.SpanKindConsumer, msg.Queue()
-	opts := make([]trace.SpanStartOption, 0, 6)
+	w.template, w.group = t.template(msg.Pattern(), msg.Subject), msg.Queue()
+	opts = make([]trace.SpanStartOption, 0, 6)
 	if meta, err := msg.Metadata(); err == nil {
 		if meta.Consumer != "" {
 			of = delivery{meta.Stream, meta.Consumer, meta.Sequence.Stream}
-			group = meta.Consumer
+			w.group = meta.Consumer
 			opts = append(opts, trace.WithAttributes(attribute.Int64("messaging.nats.message.delivery_count", int64(meta.NumDelivered))))
 		}
-		if time.Since(meta.Timestamp) > t.linkAfter && published.IsValid() {
+		if published := trace.SpanContextFromContext(ctx); time.Since(meta.Timestamp) > t.linkAfter && published.IsValid() {
 			opts = append(opts, trace.WithNewRoot(), trace.WithLinks(trace.Link{SpanContext: published}))
 		}
-	} else if msg.Reply != "" {
-		kind = trace.SpanKindServer
 	}
-	w := what{name, semconv.MessagingOperationTypeProcess, t.template(msg.Pattern(), msg.Subject), group}
-	return t.begin(ctx, kind, w, msg, into, opts...), of
+	return ctx, w, of, opts
+}
+
+// settled implements nats.Interceptor. What a handler says is part of it, and what is said for it of the message's trace.
+func (t *telemetry) settled(msg *nats.Message, s nats.Settlement) {
+	if !t.isEnabled() {
+		return
+	}
+	ctx, w, _, opts := t.delivered(msg)
+	if handler := msg.Context(); handler.Value(handlingKey{}) != nil {
+		ctx, opts = handler, nil
+	}
+	w.name, w.kind = s.Op, semconv.MessagingOperationTypeSettle
+	t.beginAt(ctx, time.Now().Add(-s.Took), trace.SpanKindClient, w, msg, t.operation, opts...).end(s.Err)
+}
+
+// maxLinks is how many of a pull's messages its span links to: as many as the SDK keeps.
+const maxLinks = 128
+
+// received implements nats.Interceptor. The destination is what all messages have.
+func (t *telemetry) received(ctx context.Context, p nats.Pull) {
+	if !t.isEnabled() {
+		return
+	}
+	w := what{name: "receive", kind: semconv.MessagingOperationTypeReceive, group: p.Consumer}
+	var links []trace.Link
+	for i, msg := range p.Messages {
+		template := t.template("", msg.Subject)
+		if i == 0 {
+			w.template = template
+		} else if template != w.template {
+			w.template = ""
+		}
+		if len(links) < maxLinks {
+			if published := trace.SpanContextFromContext(t.extract(context.Background(), msg.Header)); published.IsValid() {
+				links = append(links, trace.Link{SpanContext: published})
+			}
+		}
+	}
+	t.beginAt(ctx, time.Now().Add(-p.Took), trace.SpanKindClient, w, nil, t.operation,
+		trace.WithLinks(links...), trace.WithAttributes(semconv.MessagingBatchMessageCount(len(p.Messages)))).end(p.Err)
 }

@@ -1,6 +1,7 @@
 package otelnats_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/baggage"
 	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
@@ -241,6 +243,73 @@ func TestStart(t *testing.T) {
 	_, span = otelnats.Start(nil, "")
 	span.End()
 	require.Empty(t, s.spans.GetSpans())
+}
+
+// What is pulled, and how messages are settled: by who has pulled them, by a handler, and for it.
+func TestSpansOfReceiveAndSettle(t *testing.T) {
+	t.Parallel()
+	s := observed(t)
+	ctx := s.orders(t)
+	everything := func(string) bool { return true }
+	_, err := s.CreateConsumer(ctx, "ORDERS", &jetstream.ConsumerConfig{Name: "puller"})
+	require.NoError(t, err)
+	_, err = s.PublishBatch(ctx, []*nats.Message{{Subject: "orders.1"}, {Subject: "orders.2"}})
+	require.NoError(t, err)
+	created := s.take(t, 4)
+	calling, call := sdktrace.NewTracerProvider().Tracer("").Start(ctx, "call")
+	pulled, err := s.PullMessages(calling, "ORDERS", "puller", 2)
+	require.NoError(t, err)
+	require.NoError(t, s.AckMessage(ctx, pulled[0]))
+	require.NoError(t, pulled[1].NakWithDelay(time.Hour))
+	_, err = s.PullMessages(ctx, "ORDERS", "nobody", 1)
+	require.ErrorIs(t, err, nats.ErrConsumerNotFound)
+	spans := s.takeOf(t, 4, everything)
+	slices.SortStableFunc(spans, func(a, b tracetest.SpanStub) int { return a.EndTime.Compare(b.EndTime) })
+	names := make([]string, 0, len(spans))
+	for _, span := range spans {
+		assert.Equal(t, trace.SpanKindClient, span.SpanKind, span.Name)
+		names = append(names, span.Name)
+	}
+	require.Equal(t, []string{"receive orders.*", "ack orders.*", "nak orders.*", "receive"}, names)
+	received, acked, naked, failed := spans[0], spans[1], spans[2], spans[3]
+	assert.Equal(t, call.SpanContext().SpanID(), received.Parent.SpanID())
+	require.Len(t, received.Links, 2)
+	assert.Equal(t, created[0].SpanContext.SpanID(), received.Links[0].SpanContext.SpanID())
+	assert.Equal(t, map[string]string{
+		"messaging.system": "nats", "messaging.operation.name": "receive", "messaging.operation.type": "receive",
+		"messaging.destination.template": "orders.*", "messaging.consumer.group.name": "puller", "messaging.batch.message_count": "2",
+	}, attrs(received))
+	isChild(t, created[0], acked)
+	isChild(t, created[2], naked)
+	assert.Equal(t, map[string]string{
+		"messaging.system": "nats", "messaging.operation.name": "ack", "messaging.operation.type": "settle",
+		"messaging.destination.template": "orders.*", "messaging.consumer.group.name": "puller",
+		"messaging.message.id": attrs(created[0])["messaging.message.id"], "messaging.message.body.size": "0",
+		"messaging.nats.message.delivery_count": "1",
+	}, attrs(acked))
+	assert.True(t, acked.EndTime.After(acked.StartTime), "the server's word was waited for")
+	assert.Equal(t, "not_found", attrs(failed)["error.type"])
+
+	s.consume(t, func(msg *nats.Message) error {
+		if msg.Subject == "orders.1" {
+			return msg.Term("poison")
+		}
+		return nil
+	})
+	spans = s.takeOf(t, 4, everything)
+	byName := map[string]tracetest.SpanStub{}
+	for _, span := range spans {
+		byName[span.Name+attrs(span)["messaging.message.id"]] = span
+	}
+	first, second := attrs(created[0])["messaging.message.id"], attrs(created[2])["messaging.message.id"]
+	isChild(t, byName["process orders.*"+first], byName["term orders.*"+first])
+	isChild(t, created[2], byName["ack orders.*"+second])
+	points := s.collect(t)
+	for _, operation := range []string{"name=ack,messaging.operation.type=settle", "name=receive,messaging.operation.type=receive"} {
+		assert.Equal(t, int64(1), points["messaging.client.operation.duration messaging.consumer.group.name=puller,"+
+			"messaging.destination.template=orders.*,messaging.operation."+operation+",messaging.system=nats"], operation)
+	}
+	assert.Equal(t, int64(4), points["messaging.client.consumed.messages messaging.operation.name=receive,messaging.system=nats"])
 }
 
 // A handler that panics ends its span.
