@@ -6,8 +6,8 @@
 // A workload is a row: what is done, how often, and by which sides: raw, as one writes it with nats.go; ours; watermill
 // and orbit where they offer it. A round runs every side of every workload once, each on connections and streams of its
 // own, in an order that changes from round to round; so a machine that becomes slower meanwhile slows all of them. A side
-// promises what the others do: who is compared with a publish that has a message ID has one as well. Streams are in
-// memory, for what is measured is the client and not a disk.
+// promises what the others do: who is compared with a publish that has a message ID has one as well. Streams and
+// keys are in memory, for what is measured is the client and not a disk; objects, which may be large, are not.
 //
 // Of each figure the table has the median over the rounds, and of ours to raw the geometric mean of the rounds' ratios
 // with its 95 % interval. The last columns tell how far away the machine's own limits are, measured in the same rounds: to

@@ -14,8 +14,8 @@ import (
 
 func stores() []workload {
 	all := []workload{putting(), getting(), reading(), cached()}
-	for size, n := range map[int]int{1 << 10: 500, 1 << 20: 50, 16 << 20: 4} {
-		all = append(all, uploading(size, n), downloading(size, n))
+	for _, o := range []struct{ size, n int }{{1 << 10, 500}, {1 << 20, 50}, {16 << 20, 4}} {
+		all = append(all, uploading(o.size, o.n), downloading(o.size, o.n))
 	}
 	const huge = 1 << 30
 	for _, w := range []workload{uploading(huge, 1), downloading(huge, 1)} {
