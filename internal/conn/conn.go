@@ -155,7 +155,7 @@ func (c *Conn) Open(ctx context.Context, servers func(context.Context) ([]string
 		}
 		// A round that was cut short knows less than the one before, and sockets know of a deadline before ctx does.
 		deadline, bounded := ctx.Deadline()
-		if failure == nil || ctx.Err() == nil && !(bounded && time.Until(deadline) <= 0) {
+		if failure == nil || ctx.Err() == nil && (!bounded || time.Until(deadline) > 0) {
 			failure = err
 		}
 		if !pause.Sleep(ctx, pause.Backoff(round, firstPause, maxFirstPause)) {
