@@ -2,14 +2,12 @@ package nats
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
@@ -86,14 +84,13 @@ func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []K
 // keyValue returns the handle of a bucket, of whose stream the server has told info when it was asked at that time,
 // or is asked for it.
 func (c *Client) keyValue(ctx context.Context, op, bucket string, info *jetstream.StreamInfo, asked time.Time) (*KeyValue, error) {
-	known := info != nil
-	upstream, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue, error) {
-		upstream, err := js.KeyValue(ctx, bucket)
-		if known && errors.Is(err, jetstream.ErrBucketNotFound) { // by who leads since a moment ago
-			err = fault.Joined{jsapi.ErrEarly, err}
-		}
-		return upstream, err
-	})
+	open := func(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue, error) {
+		return js.KeyValue(ctx, bucket)
+	}
+	if info != nil {
+		open = jsapi.Known(open)
+	}
+	upstream, err := jsapi.Look(ctx, c.api, open)
 	if err == nil && info == nil {
 		asked = time.Now()
 		info, err = c.api.StreamInfo(ctx, keyvalue.StreamPrefix+bucket)

@@ -110,13 +110,13 @@ func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStor
 
 // boundObjectStore returns the handle of a bucket, of which a server may have told already that it is there.
 func (c *Client) boundObjectStore(ctx context.Context, op, bucket string, known bool) (*ObjectStore, error) {
-	store, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStore, error) {
-		store, err := js.ObjectStore(ctx, bucket)
-		if known && errors.Is(err, jetstream.ErrBucketNotFound) { // by who leads since a moment ago
-			err = fault.Joined{jsapi.ErrEarly, err}
-		}
-		return store, err
-	})
+	open := func(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStore, error) {
+		return js.ObjectStore(ctx, bucket)
+	}
+	if known {
+		open = jsapi.Known(open)
+	}
+	store, err := jsapi.Look(ctx, c.api, open)
 	if err != nil {
 		return nil, jsapi.Wrap(op, bucket, err)
 	}

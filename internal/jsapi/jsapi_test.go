@@ -146,17 +146,18 @@ func TestLook(t *testing.T) {
 	calls.Store(0)
 	passing := &jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "no leader"}
 	final := &jetstream.APIError{Code: 404, ErrorCode: jetstream.JSErrCodeStreamNotFound}
-	_, err = jsapi.Look(context.Background(), a, func(context.Context, jetstream.JetStream) (any, error) {
+	_, err = jsapi.Look(context.Background(), a, func(ctx context.Context, js jetstream.JetStream) (any, error) {
 		switch calls.Add(1) {
 		case 1:
 			return nil, passing
 		case 2:
-			return nil, fault.Joined{jsapi.ErrEarly, final}
+			return jsapi.Known(func(context.Context, jetstream.JetStream) (any, error) { return nil, jetstream.ErrBucketNotFound })(ctx, js)
 		}
 		return nil, final
 	})
 	require.ErrorIs(t, err, final)
-	assert.NotErrorIs(t, err, jsapi.ErrEarly)
+	assert.NotErrorIs(t, err, jetstream.ErrBucketNotFound)
+	assert.EqualValues(t, 3, calls.Load())
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_, err = jsapi.Look(ctx, a, func(context.Context, jetstream.JetStream) (any, error) { return nil, passing })

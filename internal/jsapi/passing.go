@@ -19,8 +19,8 @@ func inProcess(err error) bool {
 // crowded tells whether the server refuses for want of room in a queue.
 func crowded(err error) bool { return fault.Kind(err) == fault.ErrTooManyRequests } //nolint:errorlint // a sentinel of our own table
 
-// ErrEarly is joined to an answer by a server that does not know yet what another one has said.
-var ErrEarly = errors.New("a server does not know of it yet")
+// errEarly is joined to an answer by a server that does not know yet what another one has said.
+var errEarly = errors.New("a server does not know of it yet")
 
 // Passes tells whether the server's answer is about its own state, so that the same may be done a moment
 // later.
@@ -29,7 +29,7 @@ func Passes(err error) bool {
 	switch {
 	case errors.Is(err, fault.ErrJetStreamDisabled):
 		return false
-	case errors.Is(err, ErrEarly):
+	case errors.Is(err, errEarly):
 		return true
 	case errors.As(err, &api):
 		return fault.Passes(api)

@@ -34,6 +34,14 @@ type ackWait struct {
 	most    int             // that may be without an acknowledgement, when positive
 }
 
+// find returns what was known last, and whether that is fresh.
+func (w *waits) find(name string) (found ackWait, fresh bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	found = w.known[name]
+	return found, time.Since(found.asked) < waitsFresh
+}
+
 // AckWait looks up for how long the server waits for the acknowledgement of one delivery, by its reply subject; it is 0
 // when that cannot be found out.
 func (p *Puller) AckWait(ctx context.Context, reply string) <-chan time.Duration {
@@ -45,10 +53,8 @@ func (p *Puller) AckWait(ctx context.Context, reply string) <-chan time.Duration
 		return answer
 	}
 	name := stream + "." + consumer
-	p.waits.mu.Lock()
-	found, known := p.waits.known[name]
-	p.waits.mu.Unlock()
-	if known && time.Since(found.asked) < waitsFresh {
+	found, fresh := p.waits.find(name)
+	if fresh {
 		answer <- found.of(delivery)
 		return answer
 	}
@@ -84,10 +90,8 @@ func (p *Puller) within(ctx context.Context, stream, consumer string, limit int)
 		return limit
 	}
 	name := stream + "." + consumer
-	p.waits.mu.Lock()
-	found := p.waits.known[name]
-	p.waits.mu.Unlock()
-	if found.most > 0 && found.most < limit && time.Since(found.asked) >= waitsFresh {
+	found, fresh := p.waits.find(name)
+	if found.most > 0 && found.most < limit && !fresh {
 		found = p.askWait(ctx, name)
 	}
 	if found.most > 0 {
