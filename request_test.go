@@ -86,7 +86,7 @@ func TestRespondWithoutReply(t *testing.T) {
 func TestRequestTimeouts(t *testing.T) {
 	t.Parallel()
 	client := connect(t, natstest.RunServer(t), func(c *nats.Config) { c.RequestTimeout = 50 * time.Millisecond })
-	_, err := client.Subscribe(context.Background(), "silent", func(*nats.Message) error { return nil })
+	_, err := client.Subscribe(within(t, 10*time.Second), "silent", func(*nats.Message) error { return nil })
 	require.NoError(t, err)
 	for name, c := range map[string]struct {
 		within  time.Duration // of the context; 0 means none
