@@ -110,13 +110,12 @@ func newClient(cfg *Config, opts []Option) *Client {
 	own := cfg.withDefaults()
 	c := &Client{
 		cfg:      &own,
-		opts:     options{log: slog.New(slog.DiscardHandler)},
+		opts:     applied(options{log: slog.New(slog.DiscardHandler)}, opts),
 		ready:    make(chan struct{}),
 		life:     lifecycle.New(),
 		servers:  new(discovery.Servers),
 		consumer: &consume.Engine{},
 	}
-	WithOptions(opts...)(&c.opts)
 	c.log = c.opts.log
 	c.around = c.chained(c.opts.interceptors)
 	for _, handle := range c.opts.onEvent {

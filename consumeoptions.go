@@ -117,12 +117,7 @@ func WithConsumerConfig(cfg *jetstream.ConsumerConfig) ConsumeOption {
 
 // newConsumeOptions applies and checks the options.
 func (c *Client) newConsumeOptions(ctx context.Context, op, stream, consumer string, opts []ConsumeOption) (consumeOptions, error) {
-	o := consumeOptions{Options: consume.Options{Stream: stream, Consumer: consumer}}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&o)
-		}
-	}
+	o := applied(consumeOptions{Options: consume.Options{Stream: stream, Consumer: consumer}}, opts)
 	o.Workers, o.Keyed = max(o.Workers, 1), o.keyOf != nil
 
 	if len(o.BackOff) == 0 {

@@ -123,12 +123,7 @@ func WithReplayFrom(deadLetters string) ReplayOption {
 // are those of PublishMsgToStream.
 func (c *Client) ReplayDeadLetters(ctx context.Context, stream string, opts ...ReplayOption) (int, error) {
 	const op = "replay dead letters"
-	o := replayOptions{Stream: stream}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&o)
-		}
-	}
+	o := applied(replayOptions{Stream: stream}, opts)
 	if err := c.jetStream(ctx, op, stream); err != nil {
 		return 0, err
 	}

@@ -45,15 +45,6 @@ func (c *Client) ensurer(o ensureOptions) ensure.Ensurer {
 	return ensure.Ensurer{API: c.api, Log: c.log, Options: o}
 }
 
-func ensureOptionsOf(opts []EnsureOption) (o ensureOptions) {
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&o)
-		}
-	}
-	return o
-}
-
 // ensureFault wraps an error of ensuring, but for what differs, which says by itself what it is about.
 func ensureFault(op, target string, err error, differs DriftError, wrap func(op, target string, err error) error) error {
 	found, ok := err.(*ensure.DriftError) //nolint:errorlint // it is not wrapped
@@ -84,7 +75,7 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	stream, err := c.ensurer(ensureOptionsOf(opts)).Stream(ctx, *cfg, fresh)
+	stream, err := c.ensurer(applied(ensureOptions{}, opts)).Stream(ctx, *cfg, fresh)
 	return stream, ensureFault(op, cfg.Name, c.api.Overlap(ctx, &fresh, err), DriftError{Stream: cfg.Name}, jsapi.Wrap)
 }
 
@@ -106,7 +97,7 @@ func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstre
 	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	consumer, err := c.ensurer(ensureOptionsOf(opts)).Consumer(ctx, stream, want)
+	consumer, err := c.ensurer(applied(ensureOptions{}, opts)).Consumer(ctx, stream, want)
 	differs := DriftError{Stream: stream, Consumer: want.Name}
 	return consumer, ensureFault(op, path(stream, want.Name), err, differs, jsapi.Wrap)
 }

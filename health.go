@@ -103,11 +103,5 @@ func WithDetails() HealthOption { return func(o *healthOptions) { o.Details = tr
 // An answer takes 500 ms at most, whatever the connection does. However many probes there are, the server is
 // asked once a second, and without any it is not asked.
 func (c *Client) HealthHandler(opts ...HealthOption) http.Handler {
-	o := healthOptions{Grace: 10 * time.Second}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&o)
-		}
-	}
-	return c.checkup.Handler(o)
+	return c.checkup.Handler(applied(healthOptions{Grace: 10 * time.Second}, opts))
 }

@@ -58,12 +58,7 @@ func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []K
 		return nil, err
 	}
 	defer cancel()
-	want := jetstream.KeyValueConfig{Bucket: bucket}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&want)
-		}
-	}
+	want := applied(jetstream.KeyValueConfig{Bucket: bucket}, opts)
 	want.Bucket = bucket
 	fresh := want
 	fresh.Replicas, fresh.Storage = c.streamDefaults(want.Replicas, want.Storage)

@@ -110,12 +110,7 @@ func WithLease(ttl time.Duration) ElectOption { return func(o *electOptions) { o
 // has returned. Close waits for that, and the next one leads at once. The other errors are those of Lock.
 func (kv *KeyValue) Elect(ctx context.Context, key string, run func(ctx context.Context) error, opts ...ElectOption) error {
 	const op = "elect"
-	o := electOptions{lease: defaultLease}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&o)
-		}
-	}
+	o := applied(electOptions{lease: defaultLease}, opts)
 	if err := kv.checkLease(ctx, op, key, o.lease); err != nil {
 		return err
 	}

@@ -54,11 +54,7 @@ func WithObjectStoreCompression() ObjectStoreOption {
 
 // objectStoreConfig returns what the options set and the same with the client's defaults.
 func (c *Client) objectStoreConfig(bucket string, opts []ObjectStoreOption) (set, full jetstream.ObjectStoreConfig) {
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&set)
-		}
-	}
+	set = applied(set, opts)
 	set.Bucket = bucket
 	full = set
 	full.Replicas, full.Storage = c.streamDefaults(set.Replicas, set.Storage)
@@ -185,12 +181,7 @@ func WithUnverifiedObject() ObjectOption {
 
 // objectOptions applies the options. What a callback panics with goes no further.
 func (c *Client) objectOptions(opts []ObjectOption) object.Options {
-	var o objectOptions
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&o)
-		}
-	}
+	o := applied(objectOptions{}, opts)
 	if report := o.Progress; report != nil {
 		o.Progress = func(done, total int64) { c.contain("WithProgress", func() { report(done, total) }) }
 	}

@@ -27,13 +27,17 @@ type options struct {
 
 // WithOptions is all of opts, for a package that adds something to a client.
 func WithOptions(opts ...Option) Option {
-	return func(o *options) {
-		for _, opt := range opts {
-			if opt != nil {
-				opt(o)
-			}
+	return func(o *options) { *o = applied(*o, opts) }
+}
+
+// applied returns o with the options, of which some may be nil.
+func applied[O any, F ~func(*O)](o O, opts []F) O {
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&o)
 		}
 	}
+	return o
 }
 
 // WithStart calls f with the client before NewClient returns it, and what f returns, which may be nil, first of all at

@@ -87,12 +87,7 @@ const opReadStream = "read stream"
 
 // readStream yields the messages and returns why there are no more, or nil at the end.
 func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOption, yield func(*Message, error) bool) error {
-	var o readStreamOptions
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&o)
-		}
-	}
+	o := applied(readStreamOptions{}, opts)
 	if err := c.checkConsumer(ctx, opReadStream, stream, &o.config); err != nil {
 		return err
 	}

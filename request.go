@@ -91,12 +91,7 @@ func (c *Client) RequestMany(ctx context.Context, subject string, data []byte, o
 		}
 		m, err := c.requestOfMany(ctx, op, &Message{Subject: subject, Data: data})
 		if err == nil {
-			var o requestManyOptions
-			for _, opt := range opts {
-				if opt != nil {
-					opt(&o)
-				}
-			}
+			o := applied(requestManyOptions{}, opts)
 			answers := 0
 			err = c.conn.RequestMany(ctx, op, m, o.stall, func(m *natsgo.Msg) bool {
 				msg := c.pulled.message(m)

@@ -74,16 +74,11 @@ func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler
 	messages := &origin{client: c, pattern: subject}
 	var cancel context.CancelCauseFunc
 	messages.ctx, cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	o := subscribeOptions{
+	o := applied(subscribeOptions{
 		DrainTimeout: c.cfg.DrainTimeout,
 		Handle:       func(m *natsgo.Msg) error { return callHandler(h, messages.message(m)) },
 		Ended:        cancel,
-	}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&o)
-		}
-	}
+	}, opts)
 	if o.InFlight != 0 && o.Refuse == nil {
 		return nil, fail(op, subject, ErrInvalidArgument, "WithMaxInFlight is for requests, whose senders are told: HandleRequests")
 	}
