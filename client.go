@@ -55,9 +55,7 @@ type Client struct {
 	buckets   *keyvalue.Buckets // likewise
 	leases    *lease.Leases
 
-	resolver Resolver // nil when there is no discovery
-	watching bool     // the resolver tells of changes
-	servers  *discovery.Servers
+	servers *discovery.Finder
 
 	checkup *health.Checkup
 	lost    atomic.Bool     // the connection was closed for good, and not by Close
@@ -113,7 +111,6 @@ func newClient(cfg *Config, opts []Option) *Client {
 		opts:     applied(options{log: slog.New(slog.DiscardHandler)}, opts),
 		ready:    make(chan struct{}),
 		life:     lifecycle.New(),
-		servers:  new(discovery.Servers),
 		consumer: &consume.Engine{},
 	}
 	c.log = c.opts.log
@@ -137,7 +134,7 @@ func newClient(cfg *Config, opts []Option) *Client {
 
 // start connects and starts what runs beside the calls. All of it ends with the client's life.
 func (c *Client) start(ctx context.Context) error {
-	if err := c.setupResolver(); err != nil {
+	if err := c.setupDiscovery(); err != nil {
 		return err
 	}
 	if err := c.connect(ctx); err != nil {
@@ -149,8 +146,8 @@ func (c *Client) start(ctx context.Context) error {
 		return err
 	}
 	c.checkup = health.New(c.parts())
-	if c.resolver != nil && (c.watching || c.opts.background) {
-		go c.follow()
+	if c.servers.Resolver != nil && (c.servers.Watches() || c.opts.background) {
+		go c.servers.Follow(c.life.Context(), c.conn.SetServers)
 	}
 	if c.cfg.TLSReload > 0 {
 		go c.reloadTLS()
@@ -166,8 +163,8 @@ func (c *Client) parts() health.Parts {
 	if c.js != nil {
 		p.API = c.api
 	}
-	if c.resolver != nil {
-		p.Servers = c.servers
+	if c.servers.Resolver != nil {
+		p.Servers = &c.servers.Servers
 	}
 	return p
 }

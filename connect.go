@@ -31,7 +31,7 @@ func (c *Client) connect(ctx context.Context) error {
 			return nil
 		},
 		ReconnectMaxWait: c.cfg.ReconnectMaxWait,
-		Discovered:       c.watching,
+		Discovered:       c.servers.Watches(),
 		RequestTimeout:   c.cfg.RequestTimeout,
 		FailWhenDown:     c.failing,
 		MaxControlLine:   c.cfg.MaxControlLine,
@@ -48,7 +48,7 @@ func (c *Client) connect(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	err = c.conn.Open(ctx, c.discoverServers)
+	err = c.conn.Open(ctx, c.servers.Find)
 	if err != nil {
 		c.conn.Close()
 	}
@@ -69,7 +69,7 @@ func (c *Client) natsOptions() (*natsgo.Options, error) {
 	o.InboxPrefix = cfg.InboxPrefix
 	o.DrainTimeout = cfg.DrainTimeout
 	// Discovery is the authority: servers that gossip names would come back after it dropped them.
-	o.IgnoreDiscoveredServers = c.watching
+	o.IgnoreDiscoveredServers = c.servers.Watches()
 	if err := setCredentials(&o, cfg.keys()); err != nil {
 		return nil, err
 	}

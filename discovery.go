@@ -3,7 +3,6 @@ package nats
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consul"
@@ -31,98 +30,48 @@ type WatchingResolver interface {
 	Watch(ctx context.Context, update func(urls []string)) error
 }
 
-// setupResolver chooses who finds the servers.
-func (c *Client) setupResolver() error {
-	c.resolver = c.opts.resolver
-	if c.resolver == nil && c.cfg.UseConsul {
-		r, err := consul.New(consul.Config(c.cfg.Consul), c.cfg.ServiceName, c.cfg.GRPCPort, c.log)
-		if err != nil {
-			return err
-		}
-		c.resolver = r
+// setupDiscovery chooses who finds the servers.
+func (c *Client) setupDiscovery() error {
+	c.servers = &discovery.Finder{Configured: c.cfg.URLs, Within: c.cfg.Timeout, Reports: discoveryReports{c}}
+	if c.opts.resolver != nil {
+		c.servers.Resolver = c.opts.resolver
+		return nil
 	}
-	_, c.watching = c.resolver.(WatchingResolver)
-	return nil
-}
-
-// resolveTimeout bounds one question to the resolver.
-func (c *Client) resolveTimeout() time.Duration {
-	if c.opts.resolver == nil {
-		return c.cfg.Consul.Timeout
+	c.servers.Within = c.cfg.Consul.Timeout
+	if !c.cfg.UseConsul {
+		return nil
 	}
-	return c.cfg.Timeout
-}
-
-// discoverServers returns the URLs to dial. Where discovery fails they are the last known ones, or the
-// configured ones, so that the client can start anyway.
-func (c *Client) discoverServers(ctx context.Context) ([]string, error) {
-	if c.resolver == nil {
-		return c.cfg.URLs, nil
-	}
-	within := c.resolveTimeout()
-	if deadline, ok := ctx.Deadline(); ok {
-		within = min(within, time.Until(deadline)/2) // the rest is for the servers
-	}
-	urls, err := discovery.Ask(ctx, c.resolver, within)
+	r, err := consul.New(consul.Config(c.cfg.Consul), c.cfg.ServiceName, c.cfg.GRPCPort, c.log)
 	if err == nil {
-		urls, err = c.usable(urls)
+		c.servers.Resolver = r
 	}
-	if err == nil {
-		c.servers.Set(urls)
-		return urls, nil
-	}
-	known, _ := c.servers.Get()
-	if known == nil {
-		// The servers are counted, not listed: their URLs may hold passwords.
-		c.log.WarnContext(ctx, "discovery failed, using the configured servers", "servers", len(c.cfg.URLs), "error", err)
-		c.emit(Event{Type: EventServersFallback, Err: err})
-		c.servers.FallBack(c.cfg.URLs)
-		known = c.cfg.URLs
-	}
-	return known, nil
+	return err
 }
 
-// usable returns what of a resolver's list can be used, which is an error only when nothing can.
-func (c *Client) usable(urls []string) ([]string, error) {
-	first, err := serverurl.Parse(c.cfg.URLs[0], false)
-	good, wrong := discovery.Usable(urls, err == nil && serverurl.IsWebsocket(first))
-	if len(good) == 0 {
-		return nil, fail("discover", "", ErrInvalidConfig, "%s", wrong)
-	}
-	if c.servers.Refuse(wrong) {
-		c.log.Warn("servers from discovery are skipped", "reason", wrong)
-	}
-	return good, nil
+// discoveryReports turns what discovery tells into log lines and events.
+type discoveryReports struct{ c *Client }
+
+func (r discoveryReports) FellBack(ctx context.Context, err error) {
+	// The servers are counted, not listed: their URLs may hold passwords.
+	r.c.log.WarnContext(ctx, "discovery failed, using the configured servers", "servers", len(r.c.cfg.URLs), "error", err)
+	r.c.emit(Event{Type: EventServersFallback, Err: err})
 }
 
-// follow asks the resolver for changes until the client is closed.
-func (c *Client) follow() {
-	if _, named := c.servers.Get(); c.watching && named.IsZero() { // Watch may tell of changes alone
-		if urls, err := discovery.Ask(c.life.Context(), c.resolver, c.resolveTimeout()); err == nil {
-			c.setServers(urls)
-		}
-	}
-	discovery.Follow(c.life.Context(), c.resolver, c.resolveTimeout(), c.setServers, func(err error) {
-		c.log.Warn("the resolver stopped telling of servers; it is asked again", "error", err)
-	})
+func (r discoveryReports) Skipped(wrong string) {
+	r.c.log.Warn("servers from discovery are skipped", "reason", wrong)
 }
 
-// setServers takes a new list of servers.
-func (c *Client) setServers(named []string) {
-	urls, err := c.usable(named)
-	if err == nil && c.servers.Are(urls) {
-		c.servers.Set(urls)
-		return
-	}
-	if err == nil {
-		err = c.conn.SetServers(urls)
-	}
-	if err != nil {
-		c.log.Error("the servers from discovery are unusable", "error", err)
-		c.emit(Event{Type: EventAsyncError, Err: wrap("set servers", "", err)})
-		return
-	}
-	c.servers.Set(urls)
+func (r discoveryReports) Ended(err error) {
+	r.c.log.Warn("the resolver stopped telling of servers; it is asked again", "error", err)
+}
+
+func (r discoveryReports) Unusable(err error) {
+	r.c.log.Error("the servers from discovery are unusable", "error", err)
+	r.c.emit(Event{Type: EventAsyncError, Err: wrap("set servers", "", err)})
+}
+
+func (r discoveryReports) Changed(urls []string) {
+	c := r.c
 	c.log.Info("the NATS servers changed", "servers", fault.Few(serverurl.RedactAll(urls), ", ", 20))
 	c.emit(Event{Type: EventServersChanged})
 	if c.cfg.Consul.Evict && c.conn.IsUp() && !serverurl.Names(urls, c.conn.Server()) {
