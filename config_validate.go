@@ -107,8 +107,8 @@ func (v *validator) numbers() {
 const durationMax = 365 * 24 * time.Hour
 
 func (v *validator) durations() {
-	for key, value := range settings.Values(*v.c) {
-		switch d, _ := value.(time.Duration); {
+	for key, d := range settings.Durations(*v.c) {
+		switch {
 		case d < 0:
 			v.Add(key, "must not be negative, got %v", d)
 		case d > durationMax:

@@ -184,7 +184,7 @@ func (c *Conn) begin(urls []string, l *line) error {
 		}
 	}
 	nc, err := o.Connect()
-	if err == nil {
+	if err == nil && len(urls) > len(o.Servers) {
 		err = nc.SetServerPool(urls)
 	}
 	if err != nil {

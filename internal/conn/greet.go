@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -166,9 +167,9 @@ func (g *greeting) line() ([]byte, error) {
 		if searched = len(g.unread); searched > maxInfo {
 			return nil, errors.New("the server's line has no end")
 		}
-		chunk := make([]byte, 4096)
-		n, err := g.conn.Read(chunk)
-		g.unread = append(g.unread, chunk[:n]...)
+		g.unread = slices.Grow(g.unread, 512)
+		n, err := g.conn.Read(g.unread[searched:cap(g.unread)])
+		g.unread = g.unread[:searched+n]
 		if err != nil && n == 0 {
 			return nil, err
 		}

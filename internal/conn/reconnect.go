@@ -258,6 +258,9 @@ func (c *Conn) onServerError(text string) verdict {
 
 // onInfo hears of the servers of the cluster.
 func (c *Conn) onInfo(l *line, text []byte) {
+	if !l.server.tls {
+		return
+	}
 	if info, err := parseInfo(text); err == nil {
 		c.mu.Lock()
 		c.demandOf(l, info)

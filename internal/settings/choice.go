@@ -12,7 +12,12 @@ import (
 
 // Contradictions lists the settings of which only one may be used, but for the first.
 func Contradictions(plain any) Problems {
-	all := slices.DeleteFunc(leaves(reflect.ValueOf(plain), ""), func(s setting) bool { return s.value.IsZero() })
+	var all []setting
+	for s := range leaves(reflect.ValueOf(plain), "") {
+		if !s.value.IsZero() {
+			all = append(all, s)
+		}
+	}
 	// URLs come last: one that holds a user beside a token is the odd one.
 	slices.SortStableFunc(all, func(a, b setting) int { return cmp.Compare(len(a.urls()), len(b.urls())) })
 	var found Problems
@@ -32,29 +37,29 @@ func (s setting) contradicts(other setting) string {
 	choice, way, _ := strings.Cut(s.way(), ":")
 	otherChoice, otherWay, _ := strings.Cut(other.way(), ":")
 	switch {
-	case s.key == other.key+"_file", s.key+"_file" == other.key:
-		return "excludes " + other.key
+	case s.key() == other.key()+"_file", s.key()+"_file" == other.key():
+		return "excludes " + other.key()
 	case choice != "" && choice == otherChoice && way != otherWay:
 		return fmt.Sprintf("must be the only %s, but %s is set too", choice, other.chooser())
 	}
 	return ""
 }
 
-// way is the choice and the way that a setting stands for, as its tag says. URLs are a way only when one
-// holds a user.
+// way is the choice and the way that a setting stands for, as its tag says, "authentication:token". URLs are a
+// way only when one holds a user.
 func (s setting) way() string {
-	if s.urls() != nil && s.chooser() == s.key {
+	if s.urls() != nil && s.chooser() == s.key() {
 		return ""
 	}
-	return s.choice
+	return s.tag.Get("choice")
 }
 
 // chooser is the key that makes the choice: of URLs, that of the first with a user.
 func (s setting) chooser() string {
 	if i := slices.IndexFunc(s.urls(), hasUser); i >= 0 {
-		return fmt.Sprintf("%s[%d]", s.key, i)
+		return fmt.Sprintf("%s[%d]", s.key(), i)
 	}
-	return s.key
+	return s.key()
 }
 
 func hasUser(raw string) bool { return strings.Contains(raw, "@") }

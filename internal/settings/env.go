@@ -34,11 +34,11 @@ func (l *Loaded) environment(environ []string) {
 		}
 	}
 	for _, winner := range l.settings {
-		if l.set[winner.key] == file[winner.key] {
+		if l.set[winner.key()] == file[winner.key()] {
 			continue // no variable set it
 		}
 		for _, s := range l.settings {
-			if file[s.key] != "" && l.set[s.key] == file[s.key] && s.contradicts(winner) != "" {
+			if file[s.key()] != "" && l.set[s.key()] == file[s.key()] && s.contradicts(winner) != "" {
 				s.takeBack()
 			}
 		}
@@ -56,9 +56,9 @@ func (l *Loaded) variable(s setting, name, text string) {
 		l.problems.Add(name, "%w", err)
 		return
 	}
-	l.set[s.key] = name
+	l.set[s.key()] = name
 	for i := range texts {
-		delete(l.set, fmt.Sprintf("%s[%d]", s.key, i)) // the file's elements are gone
+		delete(l.set, fmt.Sprintf("%s[%d]", s.key(), i)) // the file's elements are gone
 	}
 }
 

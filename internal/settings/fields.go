@@ -20,41 +20,53 @@ const secretValue = "true"
 // setting is one field of the struct. The file's keys, the environment variables, the checks and the
 // redaction all come from the struct tags by way of it, so they cannot disagree.
 type setting struct {
-	key    string // "consul.address"
-	secret string // secretValue, "url" or empty
-	choice string // "authentication:token" for one of several ways, of which only one may be used; or empty
+	prefix string // of the key: the block's name and the dot
+	tag    reflect.StructTag
 	value  reflect.Value
 }
 
+// key is "consul.address".
+func (s setting) key() string { return s.prefix + s.tag.Get("yaml") }
+
+// secret is secretValue, "url" or empty.
+func (s setting) secret() string { return s.tag.Get("secret") }
+
 // direct lists the fields of a struct in their order, blocks included.
-func direct(v reflect.Value, prefix string) []setting {
-	fields := make([]setting, 0, v.NumField())
-	for i := range v.NumField() {
-		tag := v.Type().Field(i).Tag
-		fields = append(fields, setting{prefix + tag.Get("yaml"), tag.Get("secret"), tag.Get("choice"), v.Field(i)})
+func direct(v reflect.Value, prefix string) iter.Seq[setting] {
+	return func(yield func(setting) bool) {
+		for i := range v.NumField() {
+			if !yield(setting{prefix, v.Type().Field(i).Tag, v.Field(i)}) {
+				return
+			}
+		}
 	}
-	return fields
 }
 
 // leaves lists the fields that hold a value, those of blocks with the block's name before the
 // dot.
-func leaves(v reflect.Value, prefix string) []setting {
-	var found []setting
-	for _, f := range direct(v, prefix) {
-		if f.isBlock() {
-			found = append(found, leaves(f.value, f.key+".")...)
-		} else {
-			found = append(found, f)
+func leaves(v reflect.Value, prefix string) iter.Seq[setting] {
+	return func(yield func(setting) bool) {
+		for f := range direct(v, prefix) {
+			if !f.isBlock() {
+				if !yield(f) {
+					return
+				}
+				continue
+			}
+			for leaf := range leaves(f.value, f.key()+".") {
+				if !yield(leaf) {
+					return
+				}
+			}
 		}
 	}
-	return found
 }
 
 func (s setting) isBlock() bool { return s.value.Kind() == reflect.Struct }
 
 // variable is the name of the field's environment variable.
 func (s setting) variable() string {
-	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.key(), ".", "_"))
 }
 
 // set parses texts into the field. A list takes any number of texts, every other field one. The
@@ -94,11 +106,11 @@ func expected(what, got string) error {
 	return errors.New("expected " + what + ", got " + strconv.Quote(got))
 }
 
-// Values lists the keys of a struct with their values.
-func Values(plain any) iter.Seq2[string, any] {
-	return func(yield func(string, any) bool) {
-		for _, s := range leaves(reflect.ValueOf(plain), "") {
-			if !yield(s.key, s.value.Interface()) {
+// Durations lists the keys of a struct that are set to a duration.
+func Durations(plain any) iter.Seq2[string, time.Duration] {
+	return func(yield func(string, time.Duration) bool) {
+		for s := range leaves(reflect.ValueOf(plain), "") {
+			if d, ok := s.value.Interface().(time.Duration); ok && d != 0 && !yield(s.key(), d) {
 				return
 			}
 		}

@@ -120,19 +120,19 @@ func (f *file) pair(name, value *yaml.Node, prefix string) {
 }
 
 func (f *file) find(key string) int {
-	return slices.IndexFunc(f.settings, func(s setting) bool { return s.key == key })
+	return slices.IndexFunc(f.settings, func(s setting) bool { return s.key() == key })
 }
 
 func (f *file) isBlock(key string) bool {
 	return slices.ContainsFunc(f.settings, func(s setting) bool {
-		return strings.HasPrefix(s.key, key+".")
+		return strings.HasPrefix(s.key(), key+".")
 	})
 }
 
 func (f *file) unknownKey(key, where string, value *yaml.Node) {
 	known := make([]string, len(f.settings))
 	for i, s := range f.settings {
-		known[i] = s.key
+		known[i] = s.key()
 	}
 	remedy := hint(key, known)
 	if f.wraps(value) {
@@ -160,7 +160,7 @@ func (f *file) value(s setting, node *yaml.Node, where string) {
 	if isNull(node) {
 		if node.Anchor != "" {
 			f.problems.Add(where, "expected a value; one that begins with & must be quoted")
-		} else if s.secret == secretValue && node.Value != "" {
+		} else if s.secret() == secretValue && node.Value != "" {
 			f.problems.Add(where, "expected a secret; one that is called null or ~ must be quoted")
 		}
 		return
@@ -180,13 +180,13 @@ func (f *file) value(s setting, node *yaml.Node, where string) {
 		f.problems.Add(where, "%w", err)
 		return
 	}
-	f.set[s.key] = where
+	f.set[s.key()] = where
 }
 
 func (f *file) elements(s setting, list *yaml.Node) []string {
 	var texts []string
 	for i, node := range list.Content {
-		key := fmt.Sprintf("%s[%d]", s.key, i)
+		key := fmt.Sprintf("%s[%d]", s.key(), i)
 		where := place(f.path, node.Line) + ": " + key
 		node = target(node)
 		if !isPlain(node) {

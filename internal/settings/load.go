@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -34,7 +35,7 @@ func Load(dst any, path string) *Loaded {
 }
 
 func newLoaded(dst any) *Loaded {
-	return &Loaded{settings: leaves(reflect.ValueOf(dst).Elem(), ""), set: map[string]string{}}
+	return &Loaded{settings: slices.Collect(leaves(reflect.ValueOf(dst).Elem(), "")), set: map[string]string{}}
 }
 
 // Report adds problems of keys, each at the place where a person can mend it.

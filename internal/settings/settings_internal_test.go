@@ -2,6 +2,7 @@ package settings
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -30,23 +31,28 @@ func TestEveryTypeTakesAText(t *testing.T) {
 	t.Parallel()
 	var c config
 	for _, s := range newLoaded(&c).settings {
-		require.NotEmpty(t, s.key)
+		require.NotEmpty(t, s.key())
 		set := false
 		for _, text := range []string{"7s", "7", "true"} {
 			set = set || s.set(text) == nil && !s.value.IsZero()
 		}
-		require.True(t, set, s.key)
+		require.True(t, set, s.key())
 	}
 }
 
-func TestValues(t *testing.T) {
+func TestDurations(t *testing.T) {
 	t.Parallel()
-	keys := []string{}
-	for key, value := range Values(config{Timeout: time.Second}) {
-		keys = append(keys, key)
-		require.Equal(t, key == "timeout", value == time.Second)
+	type waits struct {
+		None  time.Duration `yaml:"none"`
+		Wait  time.Duration `yaml:"wait"`
+		Count int64         `yaml:"count"`
+		Block struct {
+			Wait time.Duration `yaml:"wait"`
+		} `yaml:"block"`
 	}
-	require.Equal(t, []string{"urls", "name", "consul.address", "consul.token", "attempts", "timeout", "enabled", "password"}, keys)
+	w := waits{Wait: time.Second, Count: 7}
+	w.Block.Wait = -time.Second
+	require.Equal(t, map[string]time.Duration{"wait": time.Second, "block.wait": -time.Second}, maps.Collect(Durations(w)))
 }
 
 func TestRedact(t *testing.T) {

@@ -19,10 +19,10 @@ const hidden = "***"
 func Redact(dst any) { redact(reflect.ValueOf(dst).Elem()) }
 
 func redact(v reflect.Value) {
-	for _, s := range leaves(v, "") {
+	for s := range leaves(v, "") {
 		switch {
-		case s.value.IsZero() || s.secret == "":
-		case s.secret == secretValue:
+		case s.value.IsZero() || s.secret() == "":
+		case s.secret() == secretValue:
 			s.value.SetString(hidden)
 		case s.value.Kind() == reflect.Slice:
 			s.value.Set(reflect.ValueOf(serverurl.RedactAll(s.value.Interface().([]string))))
@@ -46,7 +46,7 @@ func Show(plain any) Shown {
 // String lists the keys that are set.
 func (s Shown) String() string {
 	var texts []string
-	for _, f := range leaves(s.value, "") {
+	for f := range leaves(s.value, "") {
 		if f.value.IsZero() {
 			continue
 		}
@@ -54,7 +54,7 @@ func (s Shown) String() string {
 		if f.value.Kind() == reflect.String || f.value.Kind() == reflect.Slice {
 			verb = "%s=%q" // quoted, so that no value can pass for another key or line
 		}
-		texts = append(texts, fmt.Sprintf(verb, f.key, f.value.Interface()))
+		texts = append(texts, fmt.Sprintf(verb, f.key(), f.value.Interface()))
 	}
 	return "{" + strings.Join(texts, " ") + "}"
 }
@@ -77,9 +77,9 @@ func (s Shown) Format(f fmt.State, verb rune) {
 // LogValue is a group of the keys that are set.
 func (s Shown) LogValue() slog.Value {
 	var attrs []slog.Attr
-	for _, f := range direct(s.value, "") {
+	for f := range direct(s.value, "") {
 		if !f.value.IsZero() {
-			attrs = append(attrs, slog.Any(f.key, f.shown()))
+			attrs = append(attrs, slog.Any(f.key(), f.shown()))
 		}
 	}
 	return slog.GroupValue(attrs...)
@@ -88,8 +88,8 @@ func (s Shown) LogValue() slog.Value {
 // MarshalJSON has all keys.
 func (s Shown) MarshalJSON() ([]byte, error) {
 	object := map[string]any{}
-	for _, f := range direct(s.value, "") {
-		object[f.key] = f.shown()
+	for f := range direct(s.value, "") {
+		object[f.key()] = f.shown()
 	}
 	return json.Marshal(object)
 }
