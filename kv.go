@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	keyvalue "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
 )
 
@@ -263,19 +262,9 @@ const purgeAge = 30 * time.Minute
 
 // Status asks the server for the bucket's configuration and size.
 func (kv *KeyValue) Status(ctx context.Context) (jetstream.KeyValueStatus, error) {
-	ctx, cancel, err := kv.client.bucketCall(ctx, "status of", kv.bucket)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	status, err := jsapi.Look(ctx, kv.client.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValueStatus, error) {
-		upstream, err := js.KeyValue(ctx, kv.bucket)
-		if err != nil {
-			return nil, err
-		}
-		return upstream.Status(ctx)
-	})
-	return status, kv.wrap("status of", "", err)
+	const op = "status of"
+	status, err := statusOf(ctx, kv.client, op, kv.bucket, jetstream.JetStream.KeyValue)
+	return status, kv.wrap(op, "", err)
 }
 
 // keyReports turns what no caller sees into log lines and events.

@@ -14,18 +14,9 @@ import (
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
-// bucketCall checks what every call on buckets needs and waits for the connection. The context that
-// it returns has a deadline.
-func (c *Client) bucketCall(ctx context.Context, op, bucket string) (context.Context, context.CancelFunc, error) {
-	if err := c.jetStream(ctx, op, bucket); err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := c.deadline(ctx)
-	return ctx, cancel, nil
-}
-
-// namedBucketCall is bucketCall for a bucket that the caller names, whose stream has a prefix.
-func (c *Client) namedBucketCall(ctx context.Context, op, prefix, bucket string) (context.Context, context.CancelFunc, error) {
+// bucketCall checks a call for a bucket that the caller names, whose stream has a prefix, and waits for the connection.
+// The context that it returns has a deadline.
+func (c *Client) bucketCall(ctx context.Context, op, prefix, bucket string) (context.Context, context.CancelFunc, error) {
 	if most := subjects.MaxName - len(prefix); len(bucket) > most {
 		return nil, nil, fail(op, bucket, ErrInvalidArgument, "a bucket's name has at most %d bytes, not %d", most, len(bucket))
 	}
@@ -36,7 +27,11 @@ func (c *Client) namedBucketCall(ctx context.Context, op, prefix, bucket string)
 		}
 		return nil, nil, fail(op, bucket, ErrInvalidArgument, "%w", bad)
 	}
-	return c.bucketCall(ctx, op, bucket)
+	if err := c.jetStream(ctx, op, bucket); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := c.deadline(ctx)
+	return ctx, cancel, nil
 }
 
 // bucketLetters are what the names of buckets consist of.
@@ -53,7 +48,7 @@ func (c *Client) CreateKeyValue(ctx context.Context, bucket string, opts ...KeyV
 
 // ensureKeyValue is EnsureKeyValue or, where a bucket that exists is not to be changed, CreateKeyValue.
 func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []KeyValueOption, create bool) (*KeyValue, error) {
-	ctx, cancel, err := c.namedBucketCall(ctx, op, keyvalue.StreamPrefix, bucket)
+	ctx, cancel, err := c.bucketCall(ctx, op, keyvalue.StreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +63,7 @@ func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []K
 	asked := time.Now()
 	stream, err := c.ensurer(ensureOptions{CreateOnly: create}).KeyValue(ctx, want, fresh)
 	if err != nil {
-		return nil, ensureFault(op, bucket, err, DriftError{Bucket: bucket, create: create}, keyvalue.Wrap)
+		return nil, ensureFault(op, bucket, err, DriftError{Bucket: bucket, create: create}, jsapi.WrapBucket)
 	}
 	if fresh.LimitMarkerTTL > 0 && stream.CachedInfo().Config.SubjectDeleteMarkerTTL == 0 { // an older server does not know it
 		return nil, fail(op, bucket, ErrInvalidArgument, "%w", jetstream.ErrLimitMarkerTTLNotSupported)
@@ -91,7 +86,7 @@ func (c *Client) keyValue(ctx context.Context, op, bucket string, info *jetstrea
 		info, err = c.api.StreamInfo(ctx, keyvalue.StreamPrefix+bucket)
 	}
 	if err != nil {
-		return nil, keyvalue.Wrap(op, bucket, err)
+		return nil, jsapi.WrapBucket(op, bucket, err)
 	}
 	return &KeyValue{KeyValue: upstream, client: c, bucket: bucket, keys: c.buckets.Open(info, asked)}, nil
 }
@@ -108,7 +103,7 @@ func (c *Client) EnsureKeyValue(ctx context.Context, bucket string, opts ...KeyV
 // GetKeyValue returns the handle of a bucket, or ErrBucketNotFound.
 func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, error) {
 	const op = "get key-value bucket"
-	ctx, cancel, err := c.namedBucketCall(ctx, op, keyvalue.StreamPrefix, bucket)
+	ctx, cancel, err := c.bucketCall(ctx, op, keyvalue.StreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -118,13 +113,34 @@ func (c *Client) GetKeyValue(ctx context.Context, bucket string) (*KeyValue, err
 
 // DeleteKeyValue deletes a bucket with all its keys, or returns ErrBucketNotFound.
 func (c *Client) DeleteKeyValue(ctx context.Context, bucket string) error {
-	const op = "delete key-value bucket"
-	ctx, cancel, err := c.namedBucketCall(ctx, op, keyvalue.StreamPrefix, bucket)
+	return c.deleteBucket(ctx, "delete key-value bucket", keyvalue.StreamPrefix, bucket)
+}
+
+func (c *Client) deleteBucket(ctx context.Context, op, prefix, bucket string) error {
+	ctx, cancel, err := c.bucketCall(ctx, op, prefix, bucket)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	return keyvalue.Wrap(op, bucket, c.api.Ask(ctx, "STREAM.DELETE."+keyvalue.StreamPrefix+bucket, nil, &jsapi.Refusal{}))
+	return jsapi.WrapBucket(op, bucket, c.api.Ask(ctx, "STREAM.DELETE."+prefix+bucket, nil, &jsapi.Refusal{}))
+}
+
+// statusOf asks the server for the state of a bucket, which open finds.
+func statusOf[H interface {
+	Status(ctx context.Context) (S, error)
+}, S any](ctx context.Context, c *Client, op, bucket string, open func(jetstream.JetStream, context.Context, string) (H, error)) (S, error) {
+	if err := c.jetStream(ctx, op, bucket); err != nil {
+		var none S
+		return none, err
+	}
+	return jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (S, error) {
+		upstream, err := open(js, ctx, bucket)
+		if err != nil {
+			var none S
+			return none, err
+		}
+		return upstream.Status(ctx)
+	})
 }
 
 // KeyValues returns the account's buckets. An error ends the sequence. Without a deadline in ctx,

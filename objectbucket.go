@@ -2,7 +2,6 @@ package nats
 
 import (
 	"context"
-	"errors"
 	"io"
 	"iter"
 	"slices"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/object"
 )
@@ -72,7 +70,7 @@ func (c *Client) CreateObjectStore(ctx context.Context, bucket string, opts ...O
 
 // ensureObjectStore is EnsureObjectStore or, where a bucket that exists is not to be changed, CreateObjectStore.
 func (c *Client) ensureObjectStore(ctx context.Context, op, bucket string, opts []ObjectStoreOption, create bool) (*ObjectStore, error) {
-	ctx, cancel, err := c.namedBucketCall(ctx, op, object.StreamPrefix, bucket)
+	ctx, cancel, err := c.bucketCall(ctx, op, object.StreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +94,7 @@ func (c *Client) EnsureObjectStore(ctx context.Context, bucket string, opts ...O
 // GetObjectStore returns the handle of a bucket, or ErrBucketNotFound.
 func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStore, error) {
 	const op = "get object store"
-	ctx, cancel, err := c.namedBucketCall(ctx, op, object.StreamPrefix, bucket)
+	ctx, cancel, err := c.bucketCall(ctx, op, object.StreamPrefix, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -121,17 +119,7 @@ func (c *Client) boundObjectStore(ctx context.Context, op, bucket string, known 
 
 // DeleteObjectStore deletes a bucket with all its objects, or returns ErrBucketNotFound.
 func (c *Client) DeleteObjectStore(ctx context.Context, bucket string) error {
-	const op = "delete object store"
-	ctx, cancel, err := c.namedBucketCall(ctx, op, object.StreamPrefix, bucket)
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	err = c.api.Ask(ctx, "STREAM.DELETE."+object.StreamPrefix+bucket, nil, &jsapi.Refusal{})
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		err = fault.Joined{jetstream.ErrBucketNotFound, err}
-	}
-	return jsapi.Wrap(op, bucket, err)
+	return c.deleteBucket(ctx, "delete object store", object.StreamPrefix, bucket)
 }
 
 // ObjectStores returns the state of every bucket of objects in the account. An error ends the sequence.

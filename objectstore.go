@@ -226,19 +226,18 @@ func (s *ObjectStore) AddBucketLink(ctx context.Context, name string, bucket *Ob
 
 // Seal makes the bucket read-only for good. A bucket that is sealed already stays so.
 func (s *ObjectStore) Seal(ctx context.Context) error {
-	ctx, cancel, err := s.client.bucketCall(ctx, "seal", s.bucket)
-	if err != nil {
+	const op = "seal"
+	if err := s.client.jetStream(ctx, op, s.bucket); err != nil {
 		return err
 	}
-	defer cancel()
-	_, err = jsapi.Look(ctx, s.client.api, func(ctx context.Context, js jetstream.JetStream) (any, error) {
+	_, err := jsapi.Look(ctx, s.client.api, func(ctx context.Context, js jetstream.JetStream) (any, error) {
 		upstream, err := js.ObjectStore(ctx, s.bucket)
 		if err == nil {
 			err = upstream.Seal(ctx)
 		}
 		return nil, err
 	})
-	if err = s.wrap("seal", "", err); errors.Is(err, ErrSealed) {
+	if err = s.wrap(op, "", err); errors.Is(err, ErrSealed) {
 		return nil
 	}
 	return err
@@ -246,19 +245,9 @@ func (s *ObjectStore) Seal(ctx context.Context) error {
 
 // Status asks the server for the bucket's configuration and size.
 func (s *ObjectStore) Status(ctx context.Context) (jetstream.ObjectStoreStatus, error) {
-	ctx, cancel, err := s.client.bucketCall(ctx, "status of", s.bucket)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	status, err := jsapi.Look(ctx, s.client.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStoreStatus, error) {
-		upstream, err := js.ObjectStore(ctx, s.bucket)
-		if err != nil {
-			return nil, err
-		}
-		return upstream.Status(ctx)
-	})
-	return status, s.wrap("status of", "", err)
+	const op = "status of"
+	status, err := statusOf(ctx, s.client, op, s.bucket, jetstream.JetStream.ObjectStore)
+	return status, s.wrap(op, "", err)
 }
 
 // List returns the objects in the bucket. An empty bucket is an empty sequence and no error. Of an object whose

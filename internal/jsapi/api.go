@@ -133,3 +133,22 @@ func Wrap(op, target string, err error) error {
 	}
 	return fault.New(op, target, fault.ErrJetStreamDisabled, text, err)
 }
+
+// WrapBucket is Wrap for calls about buckets, whose streams nobody knows: a missing one is a missing bucket, and the
+// operation and the target take the place of those that err has.
+func WrapBucket(op, target string, err error) error {
+	if err == nil {
+		return nil
+	}
+	e := *Wrap(op, target, err).(*fault.Error) //nolint:errorlint // it makes no other
+	e.Op, e.Target = op, target
+	missing := errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, fault.ErrNoStream) || errors.Is(err, jetstream.ErrNoStreamResponse)
+	if missing && e.Kind != fault.ErrBucketNotFound { //nolint:errorlint // set below
+		cause := err
+		if !errors.Is(err, jetstream.ErrBucketNotFound) {
+			cause = fault.Joined{jetstream.ErrBucketNotFound, err}
+		}
+		e.Kind, e.Cause = fault.ErrBucketNotFound, cause
+	}
+	return &e
+}

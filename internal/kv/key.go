@@ -1,7 +1,6 @@
 package kv
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -64,24 +63,8 @@ func (b *Bucket) target(keys string) string {
 
 // Wrap gives err the operation, the bucket and the key. A missing stream is a missing bucket. The errors of a Bucket
 // have none of that before.
-func (b *Bucket) Wrap(op, key string, err error) error { return Wrap(op, b.target(key), err) }
-
-// Wrap is Bucket.Wrap for calls about buckets.
-func Wrap(op, target string, err error) error {
-	if err == nil {
-		return nil
-	}
-	e := *jsapi.Wrap(op, target, err).(*fault.Error) //nolint:errorlint // it makes no other
-	e.Op, e.Target = op, target
-	missing := errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, fault.ErrNoStream) || errors.Is(err, jetstream.ErrNoStreamResponse)
-	if missing && e.Kind != fault.ErrBucketNotFound { //nolint:errorlint // set below
-		cause := err
-		if !errors.Is(err, jetstream.ErrBucketNotFound) {
-			cause = fault.Joined{jetstream.ErrBucketNotFound, err}
-		}
-		e.Kind, e.Cause = fault.ErrBucketNotFound, cause
-	}
-	return &e
+func (b *Bucket) Wrap(op, key string, err error) error {
+	return jsapi.WrapBucket(op, b.target(key), err)
 }
 
 // ConflictError is the error of a write over a revision that is no longer the latest of its key. It is ErrConflict and

@@ -70,23 +70,6 @@ func (s *Store) storeMessage(ctx context.Context, op string, info *jetstream.Obj
 	}
 }
 
-// wrap names the object in the place of a subject that nobody knows.
-func named(op, bucket, name string, err error) error {
-	target := target(bucket, name)
-	var kind error
-	if e, ok := err.(*fault.Error); ok { //nolint:errorlint // only the outermost wrapping counts
-		kind, err = e.Kind, e.Cause
-	}
-	missing := errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound)
-	if missing && !errors.Is(err, jetstream.ErrBucketNotFound) {
-		return &fault.Error{Op: op, Target: target, Kind: fault.ErrBucketNotFound, Cause: fault.Joined{jetstream.ErrBucketNotFound, err}}
-	}
-	if kind != nil || err == nil {
-		return &fault.Error{Op: op, Target: target, Kind: kind, Cause: err}
-	}
-	return jsapi.Wrap(op, target, err)
-}
-
 // change replaces the metadata of an object by what change makes of the version that is there, which
 // it may refuse. It tries again when another writer was faster.
 func (s *Store) change(ctx context.Context, op, name string, change func(version) (*jetstream.ObjectInfo, error)) (*jetstream.ObjectInfo, error) {

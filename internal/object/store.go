@@ -65,3 +65,8 @@ func target(bucket, name string) string {
 func (s *Store) wrap(op, name string, err error) error {
 	return jsapi.Wrap(op, target(s.bucket, name), err)
 }
+
+// named is wrap that names the object in the place of a subject that nobody knows.
+func named(op, bucket, name string, err error) error {
+	return jsapi.WrapBucket(op, target(bucket, name), err)
+}
