@@ -13,7 +13,7 @@ import (
 type Stats struct {
 	// Statistics are those of the connection, acknowledgements, pulls and what else the protocols need included.
 	natsgo.Statistics
-	// Sent messages were published by calls that returned no error, stored in streams or on their way there, or were
+	// Sent messages were published by calls that returned no error, stored in streams or on their way there, answers, or
 	// requests, answered or not. Dead letters, replays, key-value and objects are not among them.
 	Sent uint64
 	// Received messages came to handlers, from pulls, as answers, and to loops over messages.
@@ -38,7 +38,7 @@ type Stats struct {
 	Pending int
 	// InFlight handlers are running.
 	InFlight int
-	// Buffered bytes are published and not yet on their way to a server.
+	// Buffered bytes are published and not yet on their way to a server; after Close there are none: see ShutdownError.
 	Buffered int
 	// Unconfirmed bytes of payload and headers are published and, as far as the client knows, not
 	// yet received by a server: what an outage at this moment could cost at most. A round trip

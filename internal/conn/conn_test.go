@@ -313,6 +313,20 @@ func TestSlowLine(t *testing.T) {
 	}
 }
 
+// What a closed connection had not sent waits no more, and is not told of as if it did.
+func TestNothingIsBufferedAfterClose(t *testing.T) {
+	t.Parallel()
+	p := natstest.NewProxy(t, natstest.RunServer(t).URL())
+	c, _ := open(t, nil, p.URL())
+	p.Throttle(1 << 10)
+	require.NoError(t, c.Publish(within(t, 10*time.Second), "x", "", nil, make([]byte, 1<<20)))
+	_, buffered := c.Stats()
+	require.NotZero(t, buffered)
+	c.Close()
+	_, buffered = c.Stats()
+	require.Zero(t, buffered)
+}
+
 // What -ERR says is known afterwards, and the connection goes on.
 func TestFatalErrors(t *testing.T) {
 	t.Parallel()

@@ -231,9 +231,9 @@ type statsMemory struct {
 	buffered int
 }
 
-// Stats returns nats.go's counters, and how many bytes have not left the client. It never waits: while
-// somebody holds nats.go's lock for long, it returns what it did before. Reconnects are our own, for nats.go counts a
-// first connection that took more than one attempt, and refused logins.
+// Stats returns nats.go's counters, and how many bytes wait to leave the client, of which there are none once it is
+// closed. It never waits: while somebody holds nats.go's lock for long, it returns what it did before. Reconnects are our
+// own, for nats.go counts a first connection that took more than one attempt, and refused logins.
 func (c *Conn) Stats() (counters natsgo.Statistics, buffered int) {
 	c.stats.mu.Lock()
 	defer c.stats.mu.Unlock()
@@ -242,7 +242,7 @@ func (c *Conn) Stats() (counters natsgo.Statistics, buffered int) {
 		c.stats.counters = c.nc.Stats()
 		c.stats.buffered, _ = c.nc.Buffered() // -1 when it is closed
 	}
-	if buffered = max(c.stats.buffered, 0); l != nil {
+	if buffered = max(c.stats.buffered, 0); l != nil && !c.IsClosed() {
 		buffered += int(l.queue.n.Load())
 	}
 	counters = c.stats.counters
