@@ -175,7 +175,8 @@ func (kv *KeyValue) PutString(ctx context.Context, key, value string, opts ...je
 
 // Create sets key only if it does not exist or was deleted, and returns the new revision; otherwise
 // it returns ErrAlreadyExists. With jetstream.KeyTTL the key is deleted after a time of whole seconds:
-// the bucket must allow it, see WithKeyTTLs. The other errors are those of Put.
+// the bucket must allow it, see WithKeyTTLs. It is ErrConflict when ctx ends before it is clear whether
+// a key that is there was deleted. The other errors are those of Put.
 func (kv *KeyValue) Create(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
 	const op = "create key"
 	var w keyvalue.Write
@@ -198,7 +199,8 @@ func (kv *KeyValue) Update(ctx context.Context, key string, value []byte, revisi
 // writer was faster, until ctx ends: no change is lost. The value is nil when there is none. An error
 // of f ends it and is returned as it is; f must not change old and may be called many times. Modify
 // returns the new revision. An error that is ErrTimeout or ErrConnectionLost leaves open whether the
-// change was made. The options, the fate of a time to live, and the other errors are those of Put.
+// change was made, one that is ErrConflict that others were faster to the end of ctx. The options, the fate
+// of a time to live, and the other errors are those of Put.
 func (kv *KeyValue) Modify(ctx context.Context, key string, f func(old []byte) ([]byte, error), opts ...jetstream.KVCreateOpt) (uint64, error) {
 	const op = "modify key"
 	var w keyvalue.Write
