@@ -37,7 +37,7 @@ race: ## run the tests under the race detector
 faults: ## run the long fault tests: restarts, cut connections, elections
 	$(GO) test -race -count=1 -timeout 40m $(RUN) ./internal/faults/...
 
-chaos: ## break servers, lines and processes at random for FOR, and check what is left
+chaos: .bin/consul ## break servers, lines and processes at random for FOR, and check what is left
 	@mkdir -p .bin
 	$(GO) test -c -o .bin/chaos.test ./internal/chaos
 	.bin/chaos.test -test.run TestChaos -test.timeout 0 -chaos.for $(FOR) -chaos.seed $(SEED) -chaos.dir .bin

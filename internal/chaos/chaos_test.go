@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/chaos/check"
@@ -100,9 +102,17 @@ func (r *round) note(text string, args ...any) {
 func (r *round) startWorker(i int) {
 	r.tb.Helper()
 	r.lives[i]++
-	spec, err := json.Marshal(workerSpec{
+	what := workerSpec{
 		Name: fmt.Sprintf("w%d.%d", i+1, r.lives[i]), Dir: r.dir, URLs: r.urls[i], Domain: r.domains[i], Secret: r.secret, Seed: r.seed,
-	})
+		Service: service(i),
+	}
+	if r.agent != nil {
+		what.Consul = r.agent.Address()
+	}
+	if r.authority != nil {
+		what.CA, what.Cert, what.Key = r.authority.Path("ca.pem"), r.authority.Path("worker.pem"), r.authority.Path("worker-key.pem")
+	}
+	spec, err := json.Marshal(what)
 	r.must(err)
 	p := &proc{}
 	p.cmd, err = process(workerEnv, string(spec))
@@ -117,7 +127,7 @@ func (r *round) startWorker(i int) {
 }
 
 // run is a round from its start to the report.
-func (r *round) run(long time.Duration) (steps []step, report *check.Report) {
+func (r *round) run(long time.Duration) *check.Report {
 	r.tb.Helper()
 	r.start(r.tb)
 	for i := range workers {
@@ -128,15 +138,14 @@ func (r *round) run(long time.Duration) (steps []step, report *check.Report) {
 			w.kill()
 		}
 	}()
-	steps = schedule(r.topology, r.seed, long, *only)
-	r.suffer(steps)
+	r.suffer(schedule(r.topology, r.seed, long, *only))
 	r.note("mended")
 	for _, w := range r.workers {
-		require.True(r.tb, w.tell(settle), "a worker does not settle")
+		assert.True(r.tb, w.tell(settle), "a worker does not settle")
 	}
 	r.note("settled: %v", r.finished())
 	for _, w := range r.workers {
-		require.True(r.tb, w.tell(dump), "a worker does not dump")
+		assert.True(r.tb, w.tell(dump), "a worker does not dump")
 	}
 	for _, w := range r.workers {
 		w.end(syscall.SIGTERM)
@@ -149,7 +158,7 @@ func (r *round) run(long time.Duration) (steps []step, report *check.Report) {
 	r.must(truth.Write(r.dir))
 	history, err := check.ReadHistory(r.dir)
 	r.must(err)
-	return steps, check.Check(history, truth)
+	return check.Check(history, truth)
 }
 
 // finished waits until the consumer has nothing left, or long enough.
@@ -174,7 +183,7 @@ func TestChaos(t *testing.T) {
 		history, err := check.ReadHistory(*again)
 		require.NoError(t, err)
 		report := check.Check(history, truth)
-		printRows(filepath.Base(*again), 0, report)
+		printRows(filepath.Base(*again), report)
 		tell(t, *again, report)
 		return
 	}
@@ -182,10 +191,10 @@ func TestChaos(t *testing.T) {
 		*seed = rand.Uint64N(1_000_000)
 	}
 	fmt.Printf("chaos: -chaos.seed=%d -chaos.for=%v -chaos.round=%v\n", *seed, *long, *each)
-	fmt.Printf("%-16s %6s %9s %9s %5s %10s %5s %10s\n", "scenario", "faults", "calls", "worst gap", "lost", "duplicated", "late", "violations")
+	fmt.Printf("%-32s %6s %9s %9s %9s %5s %10s %5s %10s\n", "scenario", "faults", "calls", "failed", "worst gap", "lost", "duplicated", "late", "violations")
 	names := []string{"one", "three", "leaf"}
-	passed, failed := 0, 0
-	for n, begin := uint64(0), time.Now(); n == 0 || time.Since(begin) < *long; n++ {
+	all := summary{Seed: *seed, For: *long, Begin: time.Now().UTC(), Cores: runtime.NumCPU(), Faults: map[string]*check.Fault{}}
+	for n := uint64(0); n == 0 || time.Since(all.Begin) < *long; n++ {
 		name := names[(*seed+n)%uint64(len(names))]
 		if *where != "" {
 			name = *where
@@ -196,29 +205,26 @@ func TestChaos(t *testing.T) {
 			r := &round{topology: topologies[name](t, dir), tb: t, dir: dir, seed: *seed + n}
 			r.log = r.create("schedule.txt")
 			defer func() { _ = r.log.Close() }()
-			r.note("seed %d, topology %s", r.seed, name)
-			steps, report := r.run(min(*each, *long))
-			printRows(fmt.Sprint(name, " ", r.seed), len(steps), report)
+			scenario := name + " " + r.vary(t, r.seed)
+			r.note("seed %d, %s", r.seed, scenario)
+			report := r.run(min(*each, *long))
+			printRows(fmt.Sprint(scenario, " ", r.seed), report)
 			tell(t, dir, report)
+			all.add(scenario, r.seed, report)
 			if !t.Failed() {
 				require.NoError(t, os.RemoveAll(dir))
 			}
 		})
 		if ok {
-			passed++
+			all.Passed++
 		} else {
-			failed++
+			all.Failed++
 		}
 	}
-	fmt.Printf("%d passed, %d failed\n", passed, failed)
-}
-
-func printRows(name string, faults int, report *check.Report) {
-	for _, load := range check.Loads {
-		row := report.Rows[load]
-		fmt.Printf("%-16s %6d %9d %9v %5d %10d %5d %10d\n", name+" "+load, faults,
-			row.Operations, row.Gap.Round(10*time.Millisecond), row.Lost, row.Duplicated, row.Late, row.Violations)
-	}
+	all.print()
+	text, err := json.MarshalIndent(all, "", "\t")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(*keep, "chaos.json"), text, 0o600))
 }
 
 // tell reports the first violations of each load, and keeps all.
@@ -234,5 +240,5 @@ func tell(t *testing.T, dir string, report *check.Report) {
 			t.Error(text)
 		}
 	}
-	t.Logf("kept in %s", dir)
+	t.Logf("kept; to check it again: -test.run TestChaos -chaos.check %s", dir)
 }

@@ -1,9 +1,13 @@
 package chaos_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -11,28 +15,49 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/chaos/check"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
-// fault begins something and returns what mends it.
+// fault begins something, and returns whom it is for, if not for all, and what mends it.
 type fault struct {
 	name string
+	// on is what it is done to: no two faults of one thing are at once.
+	on string
+	// brings are the effects, for the checker; none is that no call may fail for it.
+	brings string
 	// fits tells whether the topology can have it; nil is always.
 	fits  func(*topology) bool
-	begin func(*round, *rand.Rand) (mend func())
+	begin func(*round, *rand.Rand) (whom string, mend func())
 	// longest is for how long it lasts at most.
 	longest time.Duration
 }
 
 // restart ends a server by a signal and starts it again.
-func restart(pick func(*round, *rand.Rand) *node, s syscall.Signal) func(*round, *rand.Rand) func() {
-	return func(r *round, random *rand.Rand) func() {
+func restart(pick func(*round, *rand.Rand) *node, s syscall.Signal) func(*round, *rand.Rand) (string, func()) {
+	return func(r *round, random *rand.Rand) (string, func()) {
 		n := pick(r, random)
 		n.signal(s)
 		n.wait()
-		return func() { r.must(n.start()) }
+		n.away = true
+		return "", func() {
+			n.away = false
+			r.must(n.start())
+		}
 	}
 }
+
+// freeze stops a process, and mends that.
+func (n *node) freeze() func() {
+	n.signal(syscall.SIGSTOP)
+	n.away = true
+	return func() {
+		n.away = false
+		n.signal(syscall.SIGCONT)
+	}
+}
+
+func nothing() {}
 
 func anyNode(r *round, random *rand.Rand) *node { return r.nodes[random.IntN(len(r.nodes))] }
 
@@ -41,89 +66,130 @@ func leading(r *round, random *rand.Rand) *node {
 }
 
 // line does something to all lines of a worker.
-func line(f func(*natstest.Proxy, *rand.Rand)) func(*round, *rand.Rand) func() {
-	return func(r *round, random *rand.Rand) func() {
-		lines := r.lines[random.IntN(len(r.lines))]
-		for _, p := range lines {
+func line(f func(*natstest.Proxy, *rand.Rand)) func(*round, *rand.Rand) (string, func()) {
+	return func(r *round, random *rand.Rand) (string, func()) {
+		i := random.IntN(workers)
+		for _, p := range r.lines[i] {
 			f(p, random)
 		}
-		return func() {
-			for _, p := range lines {
+		return fmt.Sprint("w", i+1), func() {
+			for _, p := range r.lines[i] {
 				p.Restore()
 			}
 		}
 	}
 }
 
-func clustered(t *topology) bool { return t.replicas > 1 }
-func linked(t *topology) bool    { return t.link != nil }
+// end ends a worker by a signal and starts its next life.
+func end(s syscall.Signal) func(*round, *rand.Rand) (string, func()) {
+	return func(r *round, random *rand.Rand) (string, func()) {
+		i := random.IntN(workers)
+		r.workers[i].end(s)
+		return "", func() { r.startWorker(i) }
+	}
+}
+
+func clustered(t *topology) bool  { return t.replicas > 1 }
+func linked(t *topology) bool     { return t.link != nil }
+func secure(t *topology) bool     { return t.authority != nil }
+func discovered(t *topology) bool { return t.agent != nil }
+
+const (
+	outage  = check.Line + " " + check.Store
+	crash   = outage + " " + check.Forgets
+	renewed = outage + " " + check.Credentials
+)
 
 var faults = []fault{
-	{name: "kill a server", longest: 3 * time.Second, begin: restart(anyNode, syscall.SIGKILL)},
-	{name: "kill a server that leads", longest: 8 * time.Second, fits: clustered, begin: restart(leading, syscall.SIGKILL)},
-	{name: "restart a server", longest: time.Second, begin: restart(anyNode, syscall.SIGTERM)},
-	{name: "lame duck", longest: time.Second, begin: restart(anyNode, syscall.SIGUSR2)},
-	{name: "freeze a server", longest: 10 * time.Second, begin: func(r *round, random *rand.Rand) func() {
-		n := anyNode(r, random)
-		n.signal(syscall.SIGSTOP)
-		return func() { n.signal(syscall.SIGCONT) }
+	{name: "kill a server", on: "servers", brings: crash, longest: 3 * time.Second, begin: restart(anyNode, syscall.SIGKILL)},
+	{name: "kill a server that leads", on: "servers", brings: crash, longest: 8 * time.Second, fits: clustered, begin: restart(leading, syscall.SIGKILL)},
+	{name: "restart a server", on: "servers", brings: outage, longest: time.Second, begin: restart(anyNode, syscall.SIGTERM)},
+	{name: "lame duck", on: "servers", brings: outage, longest: time.Second, begin: restart(anyNode, syscall.SIGUSR2)},
+	{name: "freeze a server", on: "servers", brings: outage, longest: 10 * time.Second, begin: func(r *round, random *rand.Rand) (string, func()) {
+		return "", anyNode(r, random).freeze()
 	}},
-	{name: "step down", fits: clustered, begin: func(r *round, random *rand.Rand) func() {
+	{name: "step down", on: "servers", brings: check.Store, fits: clustered, begin: func(r *round, random *rand.Rand) (string, func()) {
 		stream := []string{check.Orders, check.Keys, check.Locks, check.Objects}[random.IntN(4)]
-		if nc, err := natsgo.Connect(r.truth.url(), natsgo.NoReconnect()); err == nil {
+		if nc, err := natsgo.Connect(r.truth.url(), r.access(natsgo.NoReconnect())...); err == nil {
 			_, _ = nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, time.Second)
 			_, _ = nc.Request("$JS.API.CONSUMER.LEADER.STEPDOWN."+check.Orders+"."+check.Consumer, nil, time.Second)
 			nc.Close()
 		}
-		return func() {}
+		return "", nothing
 	}},
-	{name: "cut", longest: 2 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) { p.Cut() })},
-	{name: "black hole", longest: 10 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) { p.BlackHole() })},
-	{name: "delay", longest: 8 * time.Second, begin: line(func(p *natstest.Proxy, random *rand.Rand) {
-		p.Delay(time.Duration(20+random.IntN(1180)) * time.Millisecond)
+	{name: "cut", on: "lines", brings: check.Line, longest: 2 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) { p.Cut() })},
+	{name: "black hole", on: "lines", brings: check.Line, longest: 10 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) {
+		p.BlackHole()
 	})},
-	{name: "throttle", longest: 8 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) { p.Throttle(50_000) })},
-	{name: "cut the leaf off", longest: 6 * time.Second, fits: linked, begin: func(r *round, _ *rand.Rand) func() {
+	{name: "delay", on: "lines", brings: check.Line, longest: 8 * time.Second, begin: line(func(p *natstest.Proxy, random *rand.Rand) {
+		p.Delay(time.Duration(20+random.IntN(1180)) * time.Millisecond) // there, and back
+	})},
+	{name: "throttle", on: "lines", brings: check.Line, longest: 8 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) {
+		p.Throttle(50_000)
+	})},
+	{name: "cut the leaf off", on: "link", brings: check.Store, longest: 6 * time.Second, fits: linked, begin: func(r *round, _ *rand.Rand) (string, func()) {
 		r.link.Cut()
-		return r.link.Restore
+		return "w2", r.link.Restore // that of the hub
 	}},
-	{name: "rotate the secret", begin: func(r *round, random *rand.Rand) func() {
+	{name: "rotate the secret", on: "access", brings: renewed, begin: func(r *round, random *rand.Rand) (string, func()) {
 		r.must(r.configure(fmt.Sprint("secret", random.Uint32())))
-		return func() {}
+		return "", nothing
 	}},
-	{name: strings.TrimPrefix(check.FaultDenied, "fault/"), longest: 5 * time.Second, begin: func(r *round, random *rand.Rand) func() {
+	{name: "deny rights", on: "access", brings: renewed + " " + check.Rights, longest: 5 * time.Second, begin: func(r *round, random *rand.Rand) (string, func()) {
 		r.must(r.configure(fmt.Sprint("secret", random.Uint32()), `"orders.>"`, `"$KV.keys.count.*"`))
-		return func() { r.must(r.configure(fmt.Sprint("secret", random.Uint32()))) }
+		return "", func() { r.must(r.configure(fmt.Sprint("secret", random.Uint32()))) }
 	}},
-	{name: "kill a worker", longest: time.Second, begin: func(r *round, random *rand.Rand) func() {
-		i := random.IntN(workers)
-		r.workers[i].end(syscall.SIGKILL)
-		return func() { r.startWorker(i) }
+	{name: "renew the certificates", on: "access", fits: secure, begin: func(r *round, _ *rand.Rand) (string, func()) {
+		r.must(r.certify(r.authority))
+		return "", nothing
 	}},
-	{name: "end a worker", longest: time.Second, begin: func(r *round, random *rand.Rand) func() {
-		i := random.IntN(workers)
-		r.workers[i].end(syscall.SIGTERM)
-		return func() { r.startWorker(i) }
+	{name: "certificates of strangers", on: "access", longest: 5 * time.Second, fits: secure, begin: func(r *round, _ *rand.Rand) (string, func()) {
+		r.must(r.certify(conntest.NewAuthority(r.tb)))
+		return "", func() { r.must(r.certify(r.authority)) }
 	}},
-	{name: "freeze a worker", longest: 6 * time.Second, begin: func(r *round, random *rand.Rand) func() {
-		w := r.workers[random.IntN(workers)]
-		w.signal(syscall.SIGSTOP)
-		return func() { w.signal(syscall.SIGCONT) }
+	{name: "half a certificate", on: "access", brings: check.Files, longest: 5 * time.Second, fits: secure, begin: func(r *round, _ *rand.Rand) (string, func()) {
+		r.must(os.WriteFile(r.authority.Path("worker.pem"), []byte("-----BEGIN CERTIFICATE-----\nMIIB"), 0o600))
+		return "", func() { r.authority.Issue(r.tb, "worker", nil) }
+	}},
+	{name: "Consul dies", on: "consul", longest: 8 * time.Second, fits: discovered, begin: func(r *round, _ *rand.Rand) (string, func()) {
+		r.agent.Stop()
+		return "", func() {
+			r.agent.Restart()
+			r.register()
+		}
+	}},
+	{name: "Consul freezes", on: "consul", longest: 10 * time.Second, fits: discovered, begin: func(r *round, _ *rand.Rand) (string, func()) {
+		r.agent.Signal(syscall.SIGSTOP)
+		return "", func() { r.agent.Signal(syscall.SIGCONT) }
+	}},
+	{name: "Consul drops a server", on: "consul", longest: 5 * time.Second, fits: discovered, begin: func(r *round, random *rand.Rand) (string, func()) {
+		r.agent.Deregister(r.instances[random.IntN(len(r.instances))])
+		return "", r.register
+	}},
+	{name: "a busy disk", on: "disk", brings: check.Store, longest: 8 * time.Second, begin: func(r *round, _ *rand.Rand) (string, func()) {
+		n := &node{}
+		r.must(n.run(diskEnv, filepath.Join(r.dir, "disk")))
+		return "", n.kill
+	}},
+	{name: "kill a worker", on: "workers", brings: check.Peer, longest: time.Second, begin: end(syscall.SIGKILL)},
+	{name: "end a worker", on: "workers", brings: check.Peer, longest: time.Second, begin: end(syscall.SIGTERM)},
+	{name: "freeze a worker", on: "workers", brings: outage + " " + check.Peer, longest: 6 * time.Second, begin: func(r *round, random *rand.Rand) (string, func()) {
+		return "", r.workers[random.IntN(workers)].freeze()
 	}},
 }
 
 // step is a fault of a schedule.
 type step struct {
-	after, lasts time.Duration
-	fault        *fault
-	seed         uint64 // of what the fault chooses
+	at, lasts time.Duration
+	fault     *fault
+	seed      uint64 // of what the fault chooses
 }
 
 func (s step) String() string {
-	return fmt.Sprintf("after %v: %s for %v", s.after.Round(time.Millisecond), s.fault.name, s.lasts.Round(time.Millisecond))
+	return fmt.Sprintf("at %v: %s for %v", s.at.Round(time.Millisecond), s.fault.name, s.lasts.Round(time.Millisecond))
 }
 
-// schedule draws faults until they take long enough. It follows from the seed and the topology alone.
+// schedule draws faults for a time, so that often two are at once. It follows from the seed and the topology alone.
 func schedule(t *topology, seed uint64, long time.Duration, only string) (steps []step) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	var fitting []*fault
@@ -132,28 +198,48 @@ func schedule(t *topology, seed uint64, long time.Duration, only string) (steps 
 			fitting = append(fitting, f)
 		}
 	}
-	for sum := time.Duration(0); sum < long; {
-		s := step{fault: fitting[random.IntN(len(fitting))], seed: random.Uint64()}
-		s.after = time.Duration(random.Int64N(int64(3 * time.Second)))
-		s.lasts = time.Duration(random.Int64N(int64(s.fault.longest) + 1))
-		steps = append(steps, s)
-		sum += s.after + s.lasts
+	for range 2 {
+		for at := time.Duration(0); at < long; {
+			s := step{fault: fitting[random.IntN(len(fitting))], seed: random.Uint64()}
+			s.at = at + time.Duration(random.Int64N(int64(4*time.Second)))
+			s.lasts = time.Duration(random.Int64N(int64(s.fault.longest) + 1))
+			at = s.at + s.lasts
+			if !slices.ContainsFunc(steps, func(other step) bool {
+				return other.fault.on == s.fault.on && other.at <= s.at+s.lasts && s.at <= other.at+other.lasts
+			}) {
+				steps = append(steps, s)
+			}
+		}
 	}
 	return steps
 }
 
-// suffer lets a schedule happen.
+// suffer lets a schedule happen. What takes longer than planned moves the rest, in its order.
 func (r *round) suffer(steps []step) {
 	history := r.create("faults.jsonl")
 	defer func() { _ = history.Close() }()
+	type event struct {
+		at time.Duration
+		do func()
+	}
+	var events []event
 	for _, s := range steps {
-		time.Sleep(s.after)
-		r.note("%v", s)
-		record := check.Record{Op: "fault/" + s.fault.name, Begin: time.Now().UnixNano()}
-		mend := s.fault.begin(r, rand.New(rand.NewPCG(s.seed, 2)))
-		time.Sleep(s.lasts)
-		mend()
-		record.End = time.Now().UnixNano()
-		r.must(json.NewEncoder(history).Encode(record))
+		record := check.Record{Op: "fault/" + s.fault.name, ID: s.fault.brings}
+		var mend func()
+		events = append(events, event{s.at, func() {
+			r.note("%v", s)
+			record.Begin = time.Now().UnixNano()
+			record.Key, mend = s.fault.begin(r, rand.New(rand.NewPCG(s.seed, 2)))
+		}}, event{s.at + s.lasts, func() {
+			mend()
+			record.End = time.Now().UnixNano()
+			r.note("mended: %s", s.fault.name)
+			r.must(json.NewEncoder(history).Encode(record))
+		}})
+	}
+	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	for i, begin := 0, time.Now(); i < len(events); i++ {
+		time.Sleep(events[i].at - time.Since(begin))
+		events[i].do()
 	}
 }

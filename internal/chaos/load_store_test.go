@@ -7,9 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"strconv"
-	"time"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/chaos/check"
 )
 
@@ -26,8 +24,8 @@ func (r *reader) Read(p []byte) (int, error) {
 }
 
 // read downloads an object and compares it with what its description says.
-func (w *worker) read(ctx context.Context, store *nats.ObjectStore, r *check.Record) error {
-	result, err := store.Get(ctx, r.Key)
+func (w *worker) read(ctx context.Context, r *check.Record) error {
+	result, err := w.store.Get(ctx, r.Key)
 	if err != nil {
 		return err
 	}
@@ -47,57 +45,16 @@ func (w *worker) read(ctx context.Context, store *nats.ObjectStore, r *check.Rec
 	return nil
 }
 
-// keys writes, watches and caches.
-func (w *worker) keys(ctx context.Context) {
-	kv, ok := bucket(ctx, w, "kv/open", w.client.GetKeyValue, "keys")
-	if !ok {
-		return
-	}
-	life, cancel := context.WithCancel(context.Background()) // until the client is closed
-	var watcher *nats.KeyWatcher
-	var cache *nats.KeyValueCache
-	opened := until(ctx, func() (err error) {
-		return w.call("kv/watch", "", "", 5*time.Second, func(context.Context, *check.Record) (err error) {
-			watcher, err = kv.WatchAll(life)
-			return err
-		})
-	}) && until(ctx, func() error {
-		return w.call("kv/cache", "", "", 5*time.Second, func(context.Context, *check.Record) (err error) {
-			cache, err = kv.Cached(life)
-			return err
-		})
-	})
-	if !opened {
-		cancel()
-		return
-	}
-	go func() {
-		defer cancel()
-		for entry := range watcher.Updates() {
-			if entry != nil {
-				w.saw("kv/see", entry.Key(), "", entry.Revision(), 0)
-			}
-		}
-	}()
-	w.mu.Lock()
-	w.cache = cache
-	w.mu.Unlock()
-	w.forever(ctx, 20*time.Millisecond, func(n int, random *rand.Rand) { w.own(kv, cache, n, random) })
-	w.forever(ctx, 30*time.Millisecond, func(n int, random *rand.Rand) {
-		w.shared(kv, n, random)
-	})
-}
-
 // own writes keys that nobody else writes, and waits until the cache has what was written.
-func (w *worker) own(kv *nats.KeyValue, cache *nats.KeyValueCache, n int, random *rand.Rand) {
+func (w *worker) own(n int, random *rand.Rand) {
 	key, value := fmt.Sprint(check.OwnKeys, w.Name, ".", random.IntN(5)), fmt.Sprint(n)
 	if random.IntN(10) == 0 {
-		_ = w.call("kv/delete", key, "", patience(random), func(ctx context.Context, _ *check.Record) error { return kv.Delete(ctx, key) })
+		_ = w.call("kv/delete", key, "", patience(random), func(ctx context.Context, _ *check.Record) error { return w.keys.Delete(ctx, key) })
 		return
 	}
 	var revision uint64
 	if w.call("kv/put", key, value, patience(random), func(ctx context.Context, r *check.Record) (err error) {
-		revision, err = kv.Put(ctx, key, []byte(value))
+		revision, err = w.keys.Put(ctx, key, []byte(value))
 		r.Seq = revision
 		return err
 	}) != nil || random.IntN(4) > 0 {
@@ -105,10 +62,10 @@ func (w *worker) own(kv *nats.KeyValue, cache *nats.KeyValueCache, n int, random
 	}
 	_ = w.call("kv/cached", key, value, patience(random), func(ctx context.Context, r *check.Record) error {
 		r.N = revision
-		if err := cache.WaitFor(ctx, revision); err != nil {
+		if err := w.cache.WaitFor(ctx, revision); err != nil {
 			return err
 		}
-		entry, err := cache.Get(key)
+		entry, err := w.cache.Get(key)
 		if err == nil {
 			r.Seq = entry.Revision()
 		}
@@ -117,18 +74,18 @@ func (w *worker) own(kv *nats.KeyValue, cache *nats.KeyValueCache, n int, random
 }
 
 // shared writes keys that all workers write.
-func (w *worker) shared(kv *nats.KeyValue, n int, random *rand.Rand) {
+func (w *worker) shared(n int, random *rand.Rand) {
 	if n%5 == 0 {
 		key := fmt.Sprint(check.OnceKeys, n/5)
 		_ = w.call("kv/create", key, w.Name, patience(random), func(ctx context.Context, r *check.Record) (err error) {
-			r.Seq, err = kv.Create(ctx, key, []byte(w.Name))
+			r.Seq, err = w.keys.Create(ctx, key, []byte(w.Name))
 			return err
 		})
 		return
 	}
 	key := fmt.Sprint(check.CountKeys, random.IntN(2))
 	_ = w.call("kv/modify", key, "", patience(random), func(ctx context.Context, r *check.Record) (err error) {
-		r.Seq, err = kv.Modify(ctx, key, func(old []byte) ([]byte, error) {
+		r.Seq, err = w.keys.Modify(ctx, key, func(old []byte) ([]byte, error) {
 			n, err := strconv.Atoi("0" + string(old))
 			return fmt.Append(nil, n+1), err
 		})

@@ -15,16 +15,72 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/chaos/check"
 )
 
+// holding is what a worker has opened by a client.
+type holding struct {
+	client      *nats.Client
+	consumption *nats.Consumption
+	keys, locks *nats.KeyValue
+	watcher     *nats.KeyWatcher
+	cache       *nats.KeyValueCache
+	store       *nats.ObjectStore
+}
+
+// open tries each until it is there.
+func (w *worker) open(ctx context.Context, client *nats.Client) (*holding, bool) {
+	h := &holding{client: client}
+	try := func(op, id string, f func(context.Context) error) bool {
+		return w.until(ctx, op, id, 5*time.Second, f)
+	}
+	life := context.Background() // what is opened ends with its client
+	return h, try("core/subscribe", "", func(context.Context) error {
+		_, err := client.Subscribe(life, "core.*", w.receive)
+		return err
+	}) && try("core/subscribe", "", func(context.Context) error {
+		_, err := client.HandleRequests(life, "echo", "echo", func(msg *nats.Message) ([]byte, error) {
+			w.saw("core/serve", "", string(msg.Data), 0, 0)
+			return msg.Data, nil
+		})
+		return err
+	}) && try("consume/begin", "", func(context.Context) (err error) {
+		h.consumption, err = client.Consume(life, check.Orders, check.Consumer, w.handle,
+			nats.WithWorkers(8), nats.WithKey(func(msg *nats.Message) string { return msg.Subject }), nats.WithMaxDeliver(4),
+			nats.WithBackoff(100*time.Millisecond, 500*time.Millisecond))
+		return err
+	}) && try("kv/open", "keys", func(ctx context.Context) (err error) {
+		h.keys, err = client.GetKeyValue(ctx, "keys")
+		return err
+	}) && try("kv/watch", "", func(context.Context) (err error) {
+		h.watcher, err = h.keys.WatchAll(life)
+		return err
+	}) && try("kv/cache", "", func(context.Context) (err error) {
+		h.cache, err = h.keys.Cached(life)
+		return err
+	}) && try("locks/open", "locks", func(ctx context.Context) (err error) {
+		h.locks, err = client.GetKeyValue(ctx, "locks")
+		return err
+	}) && try("objects/open", "files", func(ctx context.Context) (err error) {
+		h.store, err = client.GetObjectStore(ctx, "files")
+		return err
+	})
+}
+
 // begin starts all loads.
 func (w *worker) begin(ctx context.Context) {
 	w.core(ctx)
 	for i := range 2 {
 		w.forever(ctx, 15*time.Millisecond, func(n int, random *rand.Rand) { w.publish(i, n, random) })
+		w.forever(ctx, 50*time.Millisecond, func(_ int, random *rand.Rand) { w.lock(random) })
 	}
-	w.loads.Go(func() { w.consume(ctx) })
-	w.loads.Go(func() { w.keys(ctx) })
-	w.loads.Go(func() { w.locks(ctx) })
-	w.loads.Go(func() { w.objects(ctx) })
+	w.forever(ctx, 20*time.Millisecond, func(n int, random *rand.Rand) { w.own(n, random) })
+	w.forever(ctx, 30*time.Millisecond, func(n int, random *rand.Rand) { w.shared(n, random) })
+	w.forever(ctx, 100*time.Millisecond, func(_ int, random *rand.Rand) { w.objects(random) })
+	go func() {
+		for entry := range w.watcher.Updates() {
+			if entry != nil {
+				w.saw("kv/see", entry.Key(), "", entry.Revision(), 0)
+			}
+		}
+	}()
 }
 
 // patience is little as often as much.
@@ -32,28 +88,13 @@ func patience(random *rand.Rand) time.Duration {
 	return []time.Duration{200 * time.Millisecond, time.Second, 3 * time.Second, 8 * time.Second}[random.IntN(4)]
 }
 
+func (w *worker) receive(msg *nats.Message) error {
+	n, err := strconv.ParseUint(string(msg.Data), 10, 64)
+	w.saw("core/receive", msg.Subject, "", 0, n)
+	return err
+}
+
 func (w *worker) core(ctx context.Context) {
-	w.loads.Go(func() {
-		until(ctx, func() error {
-			return w.call("core/subscribe", "", "", 5*time.Second, func(call context.Context, _ *check.Record) error {
-				_, err := w.client.Subscribe(context.WithoutCancel(call), "core.*", func(msg *nats.Message) error {
-					n, err := strconv.ParseUint(string(msg.Data), 10, 64)
-					w.saw("core/receive", msg.Subject, "", 0, n)
-					return err
-				})
-				return err
-			})
-		})
-		until(ctx, func() error {
-			return w.call("core/subscribe", "", "", 5*time.Second, func(call context.Context, _ *check.Record) error {
-				_, err := w.client.HandleRequests(context.WithoutCancel(call), "echo", "echo", func(msg *nats.Message) ([]byte, error) {
-					w.saw("core/serve", "", string(msg.Data), 0, 0)
-					return msg.Data, nil
-				})
-				return err
-			})
-		})
-	})
 	subject := "core." + w.Name[:2] + "_" + w.Name[3:]
 	w.forever(ctx, 20*time.Millisecond, func(n int, random *rand.Rand) {
 		_ = w.call("core/publish", subject, "", patience(random), func(ctx context.Context, r *check.Record) error {
@@ -136,7 +177,7 @@ func (w *worker) batch(key string, msgs []*nats.Message, ids []string, limit tim
 		if atomic {
 			ack, err := w.client.PublishAtomic(ctx, msgs)
 			for i := range msgs {
-				if errs[i] = err; err == nil {
+				if errs[i] = err; err == nil && ack.Sequence > 0 { // a duplicate's may not be known
 					acks[i] = ack.Sequence - uint64(len(msgs)-1-i)
 				}
 			}
@@ -173,17 +214,6 @@ func (w *worker) batch(key string, msgs []*nats.Message, ids []string, limit tim
 	}
 }
 
-func (w *worker) consume(ctx context.Context) {
-	until(ctx, func() error {
-		return w.call("consume/begin", "", "", 5*time.Second, func(call context.Context, _ *check.Record) error {
-			_, err := w.client.Consume(context.WithoutCancel(call), check.Orders, check.Consumer, w.handle,
-				nats.WithWorkers(8), nats.WithKey(func(msg *nats.Message) string { return msg.Subject }), nats.WithMaxDeliver(4),
-				nats.WithBackoff(100*time.Millisecond, 500*time.Millisecond))
-			return err
-		})
-	})
-}
-
 func (w *worker) handle(msg *nats.Message) (err error) {
 	meta, err := msg.Metadata()
 	if err != nil {
@@ -207,111 +237,75 @@ func (w *worker) handle(msg *nats.Message) (err error) {
 	return err
 }
 
-// bucket opens a bucket.
-func bucket[B any](ctx context.Context, w *worker, op string, open func(context.Context, string) (B, error), name string) (b B, ok bool) {
-	ok = until(ctx, func() error {
-		return w.call(op, "", name, 5*time.Second, func(ctx context.Context, _ *check.Record) (err error) {
-			b, err = open(ctx, name)
+// lock takes a lock, looks at it a while, and gives it back.
+func (w *worker) lock(random *rand.Rand) {
+	key := fmt.Sprint("lock", random.IntN(3))
+	var lock *nats.Lock
+	if w.call("locks/lock", key, "", patience(random), func(ctx context.Context, r *check.Record) (err error) {
+		if lock, err = w.locks.Lock(ctx, key, 2*time.Second); err == nil {
+			r.Seq = lock.Token()
+		}
+		return err
+	}) != nil {
+		return
+	}
+	for range random.IntN(40) {
+		now := time.Now()
+		if lock.Context().Err() != nil {
+			break
+		}
+		r := check.Record{Op: "locks/look", Key: key, Seq: lock.Token(), Begin: now.UnixNano(), End: time.Now().UnixNano()}
+		_, r.Stall = w.stalls.between(now.Add(-20*time.Second), time.Now()) // in all
+		w.write(r)
+		time.Sleep(50 * time.Millisecond)
+	}
+	_ = w.call("locks/unlock", key, "", patience(random), func(ctx context.Context, _ *check.Record) error { return lock.Unlock(ctx) })
+}
+
+func (w *worker) objects(random *rand.Rand) {
+	name, seed := fmt.Sprint("file", random.IntN(4)), random.Uint32()
+	data := check.Content(uint64(seed), 1+random.IntN(100_000))
+	switch p := random.IntN(20); {
+	case p < 10:
+		_ = w.call("objects/put", name, fmt.Sprint(seed), patience(random), func(ctx context.Context, _ *check.Record) error {
+			meta := jetstream.ObjectMeta{
+				Name: name, Description: fmt.Sprint(seed), Opts: &jetstream.ObjectMetaOptions{ChunkSize: 16 << 10},
+			}
+			_, err := w.store.Put(ctx, meta, &reader{data: data})
 			return err
 		})
-	})
-	return b, ok
-}
-
-func (w *worker) locks(ctx context.Context) {
-	kv, ok := bucket(ctx, w, "locks/open", w.client.GetKeyValue, "locks")
-	if !ok {
-		return
-	}
-	for range 2 {
-		w.forever(ctx, 50*time.Millisecond, func(_ int, random *rand.Rand) {
-			key := fmt.Sprint("lock", random.IntN(3))
-			var lock *nats.Lock
-			if w.call("locks/lock", key, "", patience(random), func(ctx context.Context, r *check.Record) (err error) {
-				if lock, err = kv.Lock(ctx, key, 2*time.Second); err == nil {
-					r.Seq = lock.Token()
-				}
-				return err
-			}) != nil {
-				return
-			}
-			for range random.IntN(40) {
-				now := time.Now()
-				if lock.Context().Err() != nil {
-					break
-				}
-				w.write(check.Record{
-					Op: "locks/look", Key: key, Seq: lock.Token(), Begin: now.UnixNano(), End: time.Now().UnixNano(),
-					Stall: w.stalls.between(now.Add(-20*time.Second), time.Now()),
-				})
-				time.Sleep(50 * time.Millisecond)
-			}
-			_ = w.call("locks/unlock", key, "", patience(random), func(ctx context.Context, _ *check.Record) error { return lock.Unlock(ctx) })
+	case p < 12:
+		_ = w.call("objects/delete", name, "", patience(random), func(ctx context.Context, _ *check.Record) error {
+			return w.store.Delete(ctx, name)
 		})
+	case p < 13:
+		_ = w.call("objects/sweep", "", "", patience(random), func(ctx context.Context, _ *check.Record) error {
+			_, err := w.store.Sweep(ctx, time.Minute)
+			return err
+		})
+	default:
+		_ = w.call("objects/get", name, "", patience(random), w.read)
 	}
-}
-
-func (w *worker) objects(ctx context.Context) {
-	store, ok := bucket(ctx, w, "objects/open", w.client.GetObjectStore, "files")
-	if !ok {
-		return
-	}
-	w.mu.Lock()
-	w.store = store
-	w.mu.Unlock()
-	w.forever(ctx, 100*time.Millisecond, func(_ int, random *rand.Rand) {
-		name, seed := fmt.Sprint("file", random.IntN(4)), random.Uint32()
-		data := check.Content(uint64(seed), 1+random.IntN(100_000))
-		switch p := random.IntN(20); {
-		case p < 10:
-			_ = w.call("objects/put", name, fmt.Sprint(seed), patience(random), func(ctx context.Context, _ *check.Record) error {
-				meta := jetstream.ObjectMeta{
-					Name: name, Description: fmt.Sprint(seed), Opts: &jetstream.ObjectMetaOptions{ChunkSize: 16 << 10},
-				}
-				_, err := store.Put(ctx, meta, &reader{data: data})
-				return err
-			})
-		case p < 12:
-			_ = w.call("objects/delete", name, "", patience(random), func(ctx context.Context, _ *check.Record) error {
-				return store.Delete(ctx, name)
-			})
-		case p < 13:
-			_ = w.call("objects/sweep", "", "", patience(random), func(ctx context.Context, _ *check.Record) error {
-				_, err := store.Sweep(ctx, time.Minute)
-				return err
-			})
-		default:
-			_ = w.call("objects/get", name, "", patience(random), func(ctx context.Context, r *check.Record) error {
-				return w.read(ctx, store, r)
-			})
-		}
-	})
 }
 
 // dump is made when nothing is written any more.
 func (w *worker) dump() {
 	now := time.Now().UnixNano()
 	r := check.Record{Op: "kv/dump", Begin: now, End: now}
-	w.mu.Lock()
-	cache, store := w.cache, w.store
-	w.mu.Unlock()
-	if cache == nil || store == nil {
-		r.Err = "the worker has not come to its buckets"
-	} else {
-		cached := map[string]uint64{}
-		for key, entry := range cache.All() {
-			cached[key] = entry.Revision()
-		}
-		if text, err := json.Marshal(cached); err == nil {
-			r.ID = string(text)
-		}
-		if cache.Stale() {
-			r.Err = "the cache is stale"
-		}
-		_ = w.call("objects/sweep", "", "", 20*time.Second, func(ctx context.Context, _ *check.Record) error {
-			_, err := store.Sweep(ctx, time.Second)
-			return err
-		})
+	cached := map[string]uint64{}
+	for key, entry := range w.cache.All() {
+		cached[key] = entry.Revision()
+	}
+	if text, err := json.Marshal(cached); err == nil {
+		r.ID = string(text)
+	}
+	if w.cache.Stale() {
+		r.Err = "the cache is stale"
 	}
 	w.write(r)
+	_ = w.call("objects/sweep", "", "", 20*time.Second, func(ctx context.Context, _ *check.Record) error {
+		_, err := w.store.Sweep(ctx, time.Second)
+		return err
+	})
+	w.compare()
 }

@@ -9,14 +9,15 @@ import (
 	"go.uber.org/goleak"
 )
 
-// In the environment these make the test binary a server or a worker, which end with their standard input.
+// In the environment these make the test binary a server or a worker, which end with their standard input, or a disk busy.
 const (
 	serverEnv = "NATS_CHAOS_SERVER"
 	workerEnv = "NATS_CHAOS_WORKER"
+	diskEnv   = "NATS_CHAOS_DISK"
 )
 
 func TestMain(m *testing.M) {
-	for env, role := range map[string]func(string) error{serverEnv: serve, workerEnv: work} {
+	for env, role := range map[string]func(string) error{serverEnv: serve, workerEnv: work, diskEnv: churn} {
 		if spec := os.Getenv(env); spec != "" {
 			if err := role(spec); err != nil {
 				fmt.Fprintln(os.Stderr, err)

@@ -21,6 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/chaos/check"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consultest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -75,6 +77,7 @@ type node struct {
 	name, conf string
 	text       string // of its configuration, but for the users
 	port       int
+	away       bool // it does not run, or is stopped
 	cmd        *exec.Cmd
 	stdin      io.Closer
 }
@@ -95,8 +98,10 @@ func (n *node) configure(password string, denied ...string) error {
 }
 
 // start begins the process; clients find out when it listens.
-func (n *node) start() error {
-	cmd, err := process(serverEnv, n.conf)
+func (n *node) start() error { return n.run(serverEnv, n.conf) }
+
+func (n *node) run(role, spec string) error {
+	cmd, err := process(role, spec)
 	if err != nil {
 		return err
 	}
@@ -128,6 +133,10 @@ type topology struct {
 	domains []string
 	lines   [][]*natstest.Proxy // of each worker
 	link    *natstest.Proxy     // between a leaf and its hub
+	// authority is that of TLS, and agent where workers find their servers; a topology has one of them.
+	authority *conntest.Authority
+	agent     *consultest.Agent
+	instances []consultest.Instance
 }
 
 const workers = 2
@@ -136,6 +145,24 @@ var topologies = map[string]func(testing.TB, string) *topology{
 	"one":   func(tb testing.TB, dir string) *topology { return cluster(tb, dir, 1) },
 	"three": func(tb testing.TB, dir string) *topology { return cluster(tb, dir, 3) },
 	"leaf":  leaf,
+}
+
+// vary gives a topology TLS or Consul, and servers that wait for their disks, or not.
+func (t *topology) vary(tb testing.TB, seed uint64) (kind string) {
+	tb.Helper()
+	if kind = "tls"; seed/3%2 == 0 {
+		t.demandTLS(tb)
+	} else {
+		kind = "consul"
+		t.runConsul(tb)
+	}
+	if seed/2%2 == 0 {
+		kind += "+sync"
+		for _, n := range t.nodes {
+			n.text = strings.Replace(n.text, "jetstream {", "jetstream { sync_interval: always,", 1)
+		}
+	}
+	return kind
 }
 
 // cluster is one server, or several that are one.
@@ -204,9 +231,11 @@ func (t *topology) configure(password string, denied ...string) error {
 		if n.cmd == nil {
 			continue
 		}
-		n.signal(syscall.SIGHUP)
-		nc, failed := natsgo.Connect(fmt.Sprint("nats://127.0.0.1:", n.port), natsgo.UserInfo(user, password),
-			natsgo.RetryOnFailedConnect(true), natsgo.IgnoreAuthErrorAbort(), natsgo.ReconnectWait(50*time.Millisecond), natsgo.MaxReconnects(200))
+		if n.signal(syscall.SIGHUP); n.away {
+			continue // it will
+		}
+		nc, failed := natsgo.Connect(fmt.Sprint("nats://127.0.0.1:", n.port), t.access(natsgo.UserInfo(user, password),
+			natsgo.RetryOnFailedConnect(true), natsgo.IgnoreAuthErrorAbort(), natsgo.ReconnectWait(50*time.Millisecond), natsgo.MaxReconnects(200))...)
 		if failed == nil {
 			failed = nc.FlushTimeout(10 * time.Second)
 			nc.Close()
@@ -277,7 +306,7 @@ func (t *topology) ask(patience time.Duration, f func(context.Context, jetstream
 	err := errors.New("not tried")
 	for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		var nc *natsgo.Conn
-		if nc, err = natsgo.Connect(strings.Join(urls, ","), natsgo.NoReconnect()); err != nil {
+		if nc, err = natsgo.Connect(strings.Join(urls, ","), t.access(natsgo.NoReconnect())...); err != nil {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience/2)

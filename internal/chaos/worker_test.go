@@ -10,9 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
-	"runtime/pprof"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -29,6 +26,8 @@ type workerSpec struct {
 	Domain string
 	Secret string
 	Seed   uint64
+	// Service and Consul are where to find servers, and the files are for TLS; "" is neither.
+	Service, Consul, CA, Cert, Key string
 }
 
 // What the driver says to a worker, a line each, and hears as soon as it is done. SIGTERM ends it gracefully.
@@ -40,11 +39,10 @@ const (
 // worker makes all kinds of calls and writes down what it does and sees.
 type worker struct {
 	workerSpec
-	client *nats.Client
+	*holding
 	stalls stalls
+	before usage // before there was a client
 	loads  sync.WaitGroup
-	cache  *nats.KeyValueCache
-	store  *nats.ObjectStore
 
 	mu  sync.Mutex
 	out *os.File
@@ -61,40 +59,52 @@ func work(text string) (err error) {
 	}
 	stop := w.stalls.watch()
 	defer stop()
-	before := runtime.NumGoroutine()
 	ended, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
-	before++ // of the signals
-	for w.client == nil && ended.Err() == nil {
-		_ = w.call("life/connect", "", "", 10*time.Second, func(ctx context.Context, _ *check.Record) (err error) {
-			w.client, err = nats.NewClientContext(ctx, w.config())
-			return err
-		})
-	}
-	if w.client == nil {
-		return nil
-	}
 	loading, settled := context.WithCancel(ended)
 	defer settled()
-	w.begin(loading)
-	go w.obey(settled)
+	begun := make(chan struct{})
+	go w.obey(begun, settled)
+	w.before = used()
+	client := w.connect(ended)
+	if client == nil {
+		return nil
+	}
+	var ok bool
+	if w.holding, ok = w.open(ended, client); ok {
+		w.begin(loading)
+		close(begun)
+	}
 	<-ended.Done()
 	w.loads.Wait()
-	_ = w.call("life/close", "", "", 20*time.Second, func(ctx context.Context, _ *check.Record) error { return w.client.Shutdown(ctx) })
-	w.nothingLeft(before + 1) // that which reads its standard input
+	_ = w.call("life/close", "", "", 20*time.Second, func(ctx context.Context, _ *check.Record) error { return client.Shutdown(ctx) })
+	w.report()
+	w.nothingLeft()
 	return nil
+}
+
+// connect tries until there is a client.
+func (w *worker) connect(ctx context.Context) (client *nats.Client) {
+	w.until(ctx, "life/connect", "", 10*time.Second, func(ctx context.Context) (err error) {
+		client, err = nats.NewClientContext(ctx, w.config())
+		return err
+	})
+	return client
 }
 
 func (w *worker) config() *nats.Config {
 	return &nats.Config{
+		UseConsul: w.Consul != "", ServiceName: w.Service, Consul: nats.ConsulConfig{Address: w.Consul, Timeout: time.Second},
+		TLSEnabled: w.CA != "", TLSCA: w.CA, TLSCert: w.Cert, TLSKey: w.Key,
 		URLs: w.URLs, Username: user, PasswordFile: w.Secret, JetStreamEnabled: true, JetStreamDomain: w.Domain, ClientID: w.Name, Timeout: 3 * time.Second,
 		ReconnectWait: 50 * time.Millisecond, ReconnectMaxWait: 500 * time.Millisecond, RequestTimeout: 5 * time.Second,
 	}
 }
 
-// obey does what the driver says. The process ends with its standard input.
-func (w *worker) obey(settled func()) {
+// obey does what the driver says, once the loads have begun. The process ends with its standard input.
+func (w *worker) obey(begun chan struct{}, settled func()) {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		<-begun
 		switch lines.Text() {
 		case settle:
 			w.saw("life/settle", "", "", 0, 0)
@@ -136,9 +146,10 @@ func (w *worker) call(op, key, id string, limit time.Duration, f func(context.Co
 	begin := time.Now()
 	err := f(ctx, &r)
 	end := time.Now()
-	r.Begin, r.End, r.Stall = begin.UnixNano(), end.UnixNano(), w.stalls.between(begin, end)
+	r.Begin, r.End = begin.UnixNano(), end.UnixNano()
+	r.Stall, _ = w.stalls.between(begin, end)
 	r.Fate, r.Err = fate(err)
-	r.Denied = errors.Is(err, nats.ErrPermission)
+	r.Kinds = kinds(err)
 	w.write(r)
 	return err
 }
@@ -153,6 +164,45 @@ func fate(err error) (check.Fate, string) {
 	return check.Not, err.Error()
 }
 
+// until repeats a call that the worker cannot do without.
+func (w *worker) until(ctx context.Context, op, id string, limit time.Duration, f func(context.Context) error) bool {
+	for ctx.Err() == nil {
+		if w.call(op, "", id, limit, func(ctx context.Context, _ *check.Record) error { return f(ctx) }) == nil {
+			return true
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return false
+}
+
+// sentinels are those of the library, by name.
+var sentinels = map[string]error{
+	"ErrClosed": nats.ErrClosed, "ErrNotConnected": nats.ErrNotConnected, "ErrConnectionLost": nats.ErrConnectionLost,
+	"ErrBufferFull": nats.ErrBufferFull, "ErrUnflushed": nats.ErrUnflushed, "ErrDrainTimeout": nats.ErrDrainTimeout,
+	"ErrAuthorization": nats.ErrAuthorization, "ErrPermission": nats.ErrPermission, "ErrInvalidConfig": nats.ErrInvalidConfig,
+	"ErrInvalidArgument": nats.ErrInvalidArgument, "ErrInvalidSubject": nats.ErrInvalidSubject, "ErrInvalidHeader": nats.ErrInvalidHeader,
+	"ErrPayloadTooLarge": nats.ErrPayloadTooLarge, "ErrTimeout": nats.ErrTimeout, "ErrNoResponders": nats.ErrNoResponders,
+	"ErrSlowConsumer": nats.ErrSlowConsumer, "ErrUnsubscribed": nats.ErrUnsubscribed, "ErrStopped": nats.ErrStopped,
+	"ErrJetStreamDisabled": nats.ErrJetStreamDisabled, "ErrNoStream": nats.ErrNoStream, "ErrStreamNotFound": nats.ErrStreamNotFound,
+	"ErrStreamFull": nats.ErrStreamFull, "ErrConsumerNotFound": nats.ErrConsumerNotFound, "ErrOneAnswer": nats.ErrOneAnswer,
+	"ErrPullRefused": nats.ErrPullRefused, "ErrBucketNotFound": nats.ErrBucketNotFound, "ErrKeyNotFound": nats.ErrKeyNotFound,
+	"ErrObjectNotFound": nats.ErrObjectNotFound, "ErrObjectCorrupt": nats.ErrObjectCorrupt, "ErrAlreadyExists": nats.ErrAlreadyExists,
+	"ErrLockLost": nats.ErrLockLost, "ErrConflict": nats.ErrConflict, "ErrMessageNotFound": nats.ErrMessageNotFound,
+	"ErrOverlap": nats.ErrOverlap, "ErrWrongStream": nats.ErrWrongStream, "ErrWrongDomain": nats.ErrWrongDomain, "ErrSealed": nats.ErrSealed,
+	"ErrFeatureDisabled": nats.ErrFeatureDisabled, "ErrUnsupported": nats.ErrUnsupported, "ErrResourceLimit": nats.ErrResourceLimit,
+	"ErrTooManyRequests": nats.ErrTooManyRequests,
+}
+
+// kinds returns the names of the sentinels that an error is.
+func kinds(err error) (names []string) {
+	for name, sentinel := range sentinels {
+		if err != nil && errors.Is(err, sentinel) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // forever repeats a load until the worker settles.
 func (w *worker) forever(ctx context.Context, pause time.Duration, f func(n int, random *rand.Rand)) {
 	random := rand.New(rand.NewPCG(w.Seed, rand.Uint64()))
@@ -165,32 +215,6 @@ func (w *worker) forever(ctx context.Context, pause time.Duration, f func(n int,
 			}
 		}
 	})
-}
-
-// until tries what a load cannot do without.
-func until(ctx context.Context, f func() error) bool {
-	for ctx.Err() == nil {
-		if f() == nil {
-			return true
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	return false
-}
-
-// nothingLeft writes down the goroutines that have outlived the client.
-func (w *worker) nothingLeft(before int) {
-	r := check.Record{Op: "life/left", N: uint64(runtime.NumGoroutine()), Begin: time.Now().UnixNano()}
-	for deadline := time.Now().Add(3 * time.Second); runtime.NumGoroutine() > before && time.Now().Before(deadline); {
-		time.Sleep(20 * time.Millisecond)
-	}
-	if runtime.NumGoroutine() > before {
-		var text strings.Builder
-		_ = pprof.Lookup("goroutine").WriteTo(&text, 1)
-		r.Err = fmt.Sprintf("%d goroutines instead of %d\n%s", runtime.NumGoroutine(), before, text.String())
-	}
-	r.End = time.Now().UnixNano()
-	w.write(r)
 }
 
 // stalls knows when the process was held up: a ticker comes late then.
@@ -230,8 +254,8 @@ func (s *stalls) tick(now time.Time) {
 	}
 }
 
-// between returns how long in all the process was held up.
-func (s *stalls) between(begin, end time.Time) (sum time.Duration) {
+// between returns for how long at most the process was held up, and in all.
+func (s *stalls) between(begin, end time.Time) (worst, sum time.Duration) {
 	s.tick(end) // what woke up first asks before the ticker comes
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,9 +267,10 @@ func (s *stalls) between(begin, end time.Time) (sum time.Duration) {
 		if to.After(end) {
 			to = end
 		}
+		worst = max(worst, to.Sub(from))
 		sum += max(0, to.Sub(from))
 	}
-	return sum
+	return worst, sum
 }
 
 var errPlanned = errors.New("as planned")

@@ -98,6 +98,9 @@ func (a *Agent) Stop() {
 	a.process = nil
 }
 
+// Signal sends the agent's process a signal, such as SIGSTOP.
+func (a *Agent) Signal(s os.Signal) { _ = a.process.cmd.Process.Signal(s) } // fails only when it has ended
+
 // Restart stops the agent if it runs and starts it again on the same ports. Its memory is empty
 // then: instances and tokens have to be registered anew.
 func (a *Agent) Restart() {

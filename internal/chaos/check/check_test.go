@@ -57,6 +57,7 @@ func sound() (check.History, *check.Truth) {
 		{Op: "locks/lock", Key: "l", Seq: 2},
 		{Op: "objects/get", Key: "f"},
 		{Op: "life/close"},
+		{Op: "life/report", ID: `{"Sent":6,"Received":8,"Processed":7,"Failed":1,"DeadLettered":1}`},
 	}
 	for i := range h {
 		h[i].Worker = "w1.1"
@@ -77,7 +78,7 @@ func TestKilledServerForgets(t *testing.T) {
 	t.Parallel()
 	h, truth := sound()
 	h[6].Seq, h[7].Seq = 4, 3
-	h = append(h, check.Record{Op: check.FaultKill, Begin: h[6].Begin + 1, End: h[6].Begin + 2})
+	h = append(h, check.Record{Op: "fault/kill a server", ID: check.Forgets, Begin: h[6].Begin + 1, End: h[6].Begin + 2})
 	assert.Empty(t, check.Check(h, truth).Violations)
 }
 
@@ -109,32 +110,38 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		"no dead letter": func(h *check.History, t *check.Truth) {
 			(*h)[5].Err, t.Streams[check.Letters] = "", nil
 		},
-		"never delivered":       func(_ *check.History, t *check.Truth) { t.Waiting = 1 },
-		"two handlers":          func(h *check.History, _ *check.Truth) { (*h)[5].Begin = (*h)[4].Begin },
-		"out of order":          func(h *check.History, _ *check.Truth) { (*h)[6].Seq, (*h)[7].Seq = 4, 3 },
-		"late":                  more(check.Record{Op: "kv/read", Limit: time.Second, End: int64(2 * time.Second)}),
-		"denied while":          more(check.Record{Op: "kv/read", Err: "no", Denied: true}),
-		"received twice":        more(check.Record{Op: "core/receive", Key: "core.x", N: 2}),
-		"received after":        more(check.Record{Op: "core/receive", Key: "core.x", N: 1}),
-		"served twice":          more(check.Record{Op: "core/serve", ID: "q"}),
-		"never served":          more(check.Record{Op: "core/request", ID: "r"}),
-		"served in spite":       more(check.Record{Op: "core/request", ID: "q", Fate: check.Not}),
-		"another write has":     more(check.Record{Op: "kv/create", Key: "once.2", Seq: 5}),
-		"created twice":         more(check.Record{Op: "kv/create", Key: "once.1", Seq: 8}),
-		`own.1 is "5"`:          more(check.Record{Op: "kv/put", Key: "own.1", ID: "6", Seq: 8}),
-		"count.0 is 1":          more(check.Record{Op: "kv/modify", Key: "count.0", Seq: 8}),
-		"reports it twice":      more(check.Record{Op: "kv/see", Key: "once.1", Seq: 5}),
-		"reports it after":      more(check.Record{Op: "kv/see", Key: "once.1", Seq: 2}),
-		"a cache has":           more(check.Record{Op: "kv/cached", Key: "own.1", Seq: 3, N: 4}),
-		"the watcher of":        store(check.Keys, check.Stored{Seq: 6, Subject: "$KV.keys.own.2", Data: []byte("1")}),
-		"the cache of":          func(h *check.History, _ *check.Truth) { (*h)[18].ID = `{}` },
-		"two have the token":    more(check.Record{Op: "locks/lock", Key: "l", Seq: 2}),
-		"tokens do not grow":    more(check.Record{Op: "locks/lock", Key: "l", Seq: 0}),
-		"locks/look":            more(check.Record{Op: "locks/look", Key: "l", Seq: 1}),
-		"is not SHA-256":        func(_ *check.History, t *check.Truth) { t.Streams[check.Objects][0].Data = []byte("x") },
-		"bytes are left":        store(check.Objects, check.Stored{Seq: 3, Subject: "$O.files.C.M", Data: []byte("x")}),
-		"read as another's":     more(check.Record{Op: "objects/get", Key: "f", N: 1}),
-		"left behind":           more(check.Record{Op: "life/left", Err: "a goroutine"}),
+		"never delivered":      func(_ *check.History, t *check.Truth) { t.Waiting = 1 },
+		"two handlers":         func(h *check.History, _ *check.Truth) { (*h)[5].Begin = (*h)[4].Begin },
+		"out of order":         func(h *check.History, _ *check.Truth) { (*h)[6].Seq, (*h)[7].Seq = 4, 3 },
+		"late":                 more(check.Record{Op: "kv/read", Limit: time.Second, End: int64(2 * time.Second)}),
+		"is no sentinel":       more(check.Record{Op: "kv/read", Limit: time.Second, Err: "no"}),
+		"ErrPermission, which": more(check.Record{Op: "kv/read", Limit: time.Second, Err: "no", Kinds: []string{"ErrPermission"}}),
+		"ErrConflict, which":   more(check.Record{Op: "kv/read", Limit: time.Second, Err: "no", Kinds: []string{"ErrConflict"}}),
+		"received twice":       more(check.Record{Op: "core/receive", Key: "core.x", N: 2}),
+		"received after":       more(check.Record{Op: "core/receive", Key: "core.x", N: 1}),
+		"served twice":         more(check.Record{Op: "core/serve", ID: "q"}),
+		"never served":         more(check.Record{Op: "core/request", ID: "r"}),
+		"served in spite":      more(check.Record{Op: "core/request", ID: "q", Fate: check.Not}),
+		"another write has":    more(check.Record{Op: "kv/create", Key: "once.2", Seq: 5}),
+		"created twice":        more(check.Record{Op: "kv/create", Key: "once.1", Seq: 8}),
+		`own.1 is "5"`:         more(check.Record{Op: "kv/put", Key: "own.1", ID: "6", Seq: 8}),
+		"count.0 is 1":         more(check.Record{Op: "kv/modify", Key: "count.0", Seq: 8}),
+		"reports it twice":     more(check.Record{Op: "kv/see", Key: "once.1", Seq: 5}),
+		"reports it after":     more(check.Record{Op: "kv/see", Key: "once.1", Seq: 2}),
+		"a cache has":          more(check.Record{Op: "kv/cached", Key: "own.1", Seq: 3, N: 4}),
+		"the watcher of":       store(check.Keys, check.Stored{Seq: 6, Subject: "$KV.keys.own.2", Data: []byte("1")}),
+		"the cache of":         func(h *check.History, _ *check.Truth) { (*h)[18].ID = `{}` },
+		"two have the token":   more(check.Record{Op: "locks/lock", Key: "l", Seq: 2}),
+		"tokens do not grow":   more(check.Record{Op: "locks/lock", Key: "l", Seq: 0}),
+		"locks/look":           more(check.Record{Op: "locks/look", Key: "l", Seq: 1}),
+		"is not SHA-256":       func(_ *check.History, t *check.Truth) { t.Streams[check.Objects][0].Data = []byte("x") },
+		"bytes are left":       store(check.Objects, check.Stored{Seq: 3, Subject: "$O.files.C.M", Data: []byte("x")}),
+		"read as another's":    more(check.Record{Op: "objects/get", Key: "f", N: 1}),
+		"left behind":          more(check.Record{Op: "life/left", Err: "left behind: a goroutine"}),
+		"tells of 7 sent": func(h *check.History, _ *check.Truth) {
+			(*h)[24].ID = `{"Sent":7,"Received":8,"Processed":7,"Failed":1}`
+		},
+		"tells of 0 processed":  func(h *check.History, _ *check.Truth) { (*h)[24].ID = `{"Sent":6,"Received":8,"Failed":1}` },
 		"w1.1: the cache stale": more(check.Record{Op: "kv/dump", ID: `{"own.1":3,"count.0":4,"once.1":5}`, Err: "the cache stale"}),
 	}
 	for want, breaks := range cases {

@@ -4,7 +4,9 @@
 //   - record.go: what a history is made of.
 //   - truth.go: what servers hold.
 //   - report.go: everything together: rows, gaps, calls that came late, and what a client left.
+//   - fault.go: what faults bring, and which errors they explain.
 //   - core.go: messages and requests of core NATS.
 //   - stream.go: messages that are stored, handled and buried.
+//   - told.go: what clients say of themselves in the end.
 //   - store.go: keys, watchers, caches, locks and objects.
 package check

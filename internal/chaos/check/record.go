@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -22,17 +21,11 @@ type Record struct {
 	Begin  int64         `json:"begin"`           // Unix nanoseconds, of the one clock of the machine
 	End    int64         `json:"end"`             //
 	Limit  time.Duration `json:"limit,omitempty"` // what the call was given; 0 for what is no call
-	Stall  time.Duration `json:"stall,omitempty"` // how long the process was held up meanwhile
+	Stall  time.Duration `json:"stall,omitempty"` // the longest that the process was held up meanwhile
 	Fate   Fate          `json:"fate,omitempty"`
-	Denied bool          `json:"denied,omitempty"` // the error is that of a right that is missing
+	Kinds  []string      `json:"kinds,omitempty"` // the names of the sentinels that the error is
 	Err    string        `json:"err,omitempty"`
 }
-
-// Faults are records, too. Of these the checker knows what they bring about.
-const (
-	FaultKill   = "fault/kill a server" // and more
-	FaultDenied = "fault/deny rights"
-)
 
 // Fate is what a call's error says of its effect.
 type Fate string
@@ -91,14 +84,6 @@ func (h History) of(op string) (found History) {
 		}
 	}
 	return found
-}
-
-// during tells whether something went on between two moments, or within the second before, when what it did was not yet
-// seen.
-func (h History) during(op string, begin, end int64) bool {
-	return slices.ContainsFunc(h, func(r Record) bool {
-		return strings.HasPrefix(r.Op, op) && r.Begin < end && r.End > begin-int64(time.Second)
-	})
 }
 
 // killed are the lives that had no time to write of their end: what they began may have been done.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,13 +17,25 @@ var Loads = []string{"core", "stream", "consume", "kv", "locks", "objects", "lif
 
 // Row is what is to be told of a load.
 type Row struct {
-	Operations, Lost, Duplicated, Late, Violations int
-	Gap                                            time.Duration // the longest time without a success, while there was load
+	Operations int           `json:"operations"`
+	Failed     int           `json:"failed"` // calls
+	Lost       int           `json:"lost"`
+	Duplicated int           `json:"duplicated"`
+	Late       int           `json:"late"`
+	Violations int           `json:"violations"`
+	Gap        time.Duration `json:"gap"` // the longest time without a success, while there was load
+}
+
+// Fault is what is to be told of a fault.
+type Fault struct {
+	Times int                      `json:"times"`
+	Gap   map[string]time.Duration `json:"gap"` // the longest of each load that it was in
 }
 
 // Report is the result of a comparison.
 type Report struct {
 	Rows       map[string]*Row
+	Faults     map[string]*Fault
 	Violations []string
 }
 
@@ -34,23 +47,35 @@ func (r *Report) violate(load, text string, args ...any) {
 
 // Check compares a history with the truth.
 func Check(h History, t *Truth) *Report {
-	r := &Report{Rows: map[string]*Row{}}
+	r := &Report{Rows: map[string]*Row{}, Faults: map[string]*Fault{}}
 	for _, load := range Loads {
 		r.Rows[load] = &Row{}
 	}
-	r.calls(h)
+	var faults History
+	for _, f := range h {
+		if name, ok := strings.CutPrefix(f.Op, "fault/"); ok {
+			faults = append(faults, f)
+			if r.Faults[name] == nil {
+				r.Faults[name] = &Fault{Gap: map[string]time.Duration{}}
+			}
+			r.Faults[name].Times++
+		}
+	}
+	r.calls(h, faults)
+	r.errors(h, faults)
 	r.core(h)
 	r.stored(h, t)
-	r.handled(h, t)
+	r.handled(h, t, faults)
 	r.keys(h, t)
 	r.seen(h, t)
 	r.locks(h)
 	r.objects(h, t)
+	r.told(h, t)
 	return r
 }
 
 // calls looks at how long each took, whatever it did.
-func (r *Report) calls(h History) {
+func (r *Report) calls(h, faults History) {
 	last, settled := map[string]int64{}, int64(math.MaxInt64)
 	for _, s := range h.of("life/settle") {
 		settled = min(settled, s.Begin)
@@ -67,20 +92,26 @@ func (r *Report) calls(h History) {
 			row.Late++
 			r.violate(c.Load(), "late: %v of %v (stalled %v): %v: %s", took, c.Limit, c.Stall, &c, c.Err)
 		}
-		if c.Denied && !h.during(FaultDenied, c.Begin, c.End) {
-			r.violate(c.Load(), "denied while nothing was: %v: %s", &c, c.Err)
+		if c.Err != "" && c.Limit > 0 {
+			row.Failed++
 		}
 		if c.Err != "" || c.Begin > settled {
 			continue
 		}
 		if before := last[c.Load()]; before > 0 {
 			row.Gap = max(row.Gap, time.Duration(c.End-before))
+			for _, f := range faults {
+				if f.Begin < c.End && f.End > before {
+					gaps := r.Faults[strings.TrimPrefix(f.Op, "fault/")].Gap
+					gaps[c.Load()] = max(gaps[c.Load()], time.Duration(c.End-before))
+				}
+			}
 		}
 		last[c.Load()] = c.End
 	}
 	for _, left := range h.of("life/left") {
 		if left.Err != "" {
-			r.violate("life", "%s left behind after Close: %s", left.Worker, left.Err)
+			r.violate("life", "%s: %s", left.Worker, left.Err)
 		}
 	}
 }

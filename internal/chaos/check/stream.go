@@ -43,11 +43,11 @@ func (r *Report) stored(h History, t *Truth) {
 		case p.Fate == Done && len(where) == 0:
 			r.Rows["stream"].Lost++
 			r.violate("stream", "acknowledged and not stored: %v", &p)
-		case p.Fate == Done && !slices.Contains(where, p.Seq):
+		case p.Fate == Done && p.Seq > 0 && !slices.Contains(where, p.Seq):
 			r.violate("stream", "stored at %v: %v", where, &p)
 		case p.Fate == Not && len(where) > 0:
 			r.violate("stream", "stored at %v in spite of %q: %v", where, p.Err, &p)
-		case p.Fate == Done:
+		case p.Fate == Done && p.Seq > 0:
 			if p.Seq < last[p.Key] {
 				r.violate("stream", "stored before its predecessor at %d: %v", last[p.Key], &p)
 			}
@@ -84,7 +84,7 @@ func (r *Report) atomic(h History, at map[string][]uint64) {
 
 // handled: every stored message is handled as planned or a dead letter, once, and finished; the handlers of one key run
 // one after another, in order.
-func (r *Report) handled(h History, t *Truth) {
+func (r *Report) handled(h History, t *Truth, faults History) {
 	good, tried := map[uint64]int{}, map[uint64]int{}
 	for _, c := range h.of("consume/handle") {
 		tried[c.Seq]++
@@ -119,7 +119,7 @@ func (r *Report) handled(h History, t *Truth) {
 	if t.Waiting > 0 || t.Held > 0 {
 		r.violate("consume", "the consumer has %d messages that it never delivered, and %d that are not finished", t.Waiting, t.Held)
 	}
-	r.order(h)
+	r.order(h, faults)
 }
 
 func reason(t *Truth, id string) string {
@@ -133,7 +133,7 @@ func reason(t *Truth, id string) string {
 
 // order looks at the handlers of each key in each life. First deliveries come in the order of the stream; a server that was
 // killed forgets some, and counts from one again.
-func (r *Report) order(h History) {
+func (r *Report) order(h, faults History) {
 	last := map[[2]string]Record{}
 	for _, c := range h.of("consume/handle") { // in the order of their ends
 		lane := [2]string{c.Worker, c.Key}
@@ -142,7 +142,7 @@ func (r *Report) order(h History) {
 		case !ok:
 		case c.Begin < before.End:
 			r.violate("consume", "two handlers of a key at once: %v and %v", &before, &c)
-		case c.Seq < before.Seq && c.N == 1 && before.N == 1 && !h.during(FaultKill, before.Begin, c.End):
+		case c.Seq < before.Seq && c.N == 1 && before.N == 1 && !faults.suffers(c.Worker, before.Begin, c.End, Forgets):
 			r.violate("consume", "out of order: %v and then %v", &before, &c)
 		}
 		last[lane] = c

@@ -1,0 +1,83 @@
+package check
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Faults are records, too: "fault/NAME". Their ID has what they bring, their Key whom: a worker, or all.
+const (
+	Line        = "line"        // connections break, or are slow
+	Store       = "store"       // streams have no leader, or a slow one
+	Forgets     = "forgets"     // a server forgets what it has delivered
+	Credentials = "credentials" // servers and workers change them, one after the other
+	Rights      = "rights"      // some are withdrawn
+	Files       = "files"       // a worker's have nonsense in them
+	Peer        = "peer"        // a worker is not there to answer, or to unlock
+)
+
+// The effects of a fault are over some time after it: rights are one message late; servers start, elect and catch up.
+var aftermath = map[string]time.Duration{Forgets: time.Second, Rights: time.Second}
+
+const recovery = 10 * time.Second
+
+// suffers tells whether a fault may have had one of the effects on the worker between two moments.
+func (h History) suffers(worker string, begin, end int64, effects ...string) bool {
+	return slices.ContainsFunc(h, func(f Record) bool {
+		if !strings.HasPrefix(f.Op, "fault/") || f.Begin > end || f.Key != "" && !strings.HasPrefix(worker, f.Key+".") {
+			return false
+		}
+		return slices.ContainsFunc(strings.Fields(f.ID), func(effect string) bool {
+			after, ok := aftermath[effect]
+			if !ok {
+				after = recovery
+			}
+			return slices.Contains(effects, effect) && f.End+int64(after) > begin
+		})
+	})
+}
+
+// allowance is what may bring a call to fail with a sentinel.
+type allowance struct {
+	op      string   // or what it begins with
+	effects []string // nil is nothing: it may always
+}
+
+// allowed are the sentinels that calls may fail with. Any other, and any that no fault explains, is a broken promise.
+var allowed = map[string][]allowance{
+	"ErrTimeout":           {{"", []string{Line, Store}}, {"core/request", []string{Peer}}, {"locks/lock", nil}},
+	"ErrConflict":          {{"objects/get", nil}, {"kv/create", nil}, {"kv/modify", nil}}, // replaced while it was read; too late to try again
+	"ErrNotConnected":      {{"", []string{Line}}},
+	"ErrConnectionLost":    {{"", []string{Line}}},
+	"ErrNoResponders":      {{"core/request", []string{Line, Peer, Store}}},
+	"ErrAuthorization":     {{"", []string{Credentials}}},
+	"ErrPermission":        {{"", []string{Rights}}},
+	"ErrLockLost":          {{"locks/unlock", []string{Line, Store}}},
+	"ErrAlreadyExists":     {{"kv/create", nil}},
+	"ErrObjectNotFound":    {{"objects/get", nil}, {"objects/delete", nil}},
+	"ErrJetStreamDisabled": {{"", []string{Line, Store}}}, // of another domain nobody answers
+	"ErrInvalidConfig":     {{"life/connect", []string{Files}}},
+	"ErrUnflushed":         {{"life/close", []string{Line}}},
+	"ErrDrainTimeout":      {{"life/close", []string{Line, Store}}},
+}
+
+// errors: a call fails with the sentinels that it may fail with, and under the faults that may bring them.
+func (r *Report) errors(h, faults History) {
+	for _, c := range h {
+		if c.Limit == 0 || c.Err == "" {
+			continue
+		}
+		if len(c.Kinds) == 0 {
+			r.violate(c.Load(), "an error that is no sentinel: %v: %s", &c, c.Err)
+		}
+		for _, kind := range c.Kinds {
+			if !slices.ContainsFunc(allowed[kind], func(a allowance) bool {
+				busy := kind == "ErrTimeout" && (c.Limit < time.Second || c.Stall > c.Limit/4) // a machine, and its disk
+				return strings.HasPrefix(c.Op, a.op) && (a.effects == nil || busy || faults.suffers(c.Worker, c.Begin, c.End, a.effects...))
+			}) {
+				r.violate(c.Load(), "%s, which nothing explains: %v: %s", kind, &c, c.Err)
+			}
+		}
+	}
+}
