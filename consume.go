@@ -65,17 +65,12 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	if err := c.checkNamed(ctx, op, stream, consumer); err != nil {
 		return nil, err
 	}
-	o, err := c.newConsumeOptions(ctx, op, stream, consumer, opts)
-	if err != nil {
-		return nil, err
-	}
-	if err := fault.Ended(ctx); err != nil {
-		return nil, wrap(op, path(stream, consumer), err)
-	}
+	o := applied(consumeOptions{Options: consume.Options{Stream: stream, Consumer: consumer}}, opts)
+	o.Keyed = o.keyOf != nil
 	find, cancel := c.deadline(ctx)
 	defer cancel()
 	host := &consuming{handler: c.handled(h), keyOf: o.keyOf}
-	_, err = c.consumer.Start(find, ctx, o.Options, func(inner *consume.Consumption) consume.Host {
+	_, err := c.consumer.Start(find, ctx, o.Options, func(inner *consume.Consumption) consume.Host {
 		host.origin = origin{client: c, ctx: inner.Context(), consumption: inner}
 		host.Consumption = Consumption{client: c, inner: inner}
 		return host

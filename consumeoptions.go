@@ -1,15 +1,12 @@
 package nats
 
 import (
-	"cmp"
-	"context"
 	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
-	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // ConsumeOption changes what Consume does.
@@ -19,8 +16,6 @@ type consumeOptions struct {
 	consume.Options
 	keyOf func(*Message) string
 }
-
-var defaultBackOff = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute}
 
 // WithWorkers handles up to n messages at once. What is fetched ahead is sized from n and from how
 // fast the handlers are, so that instances share the work evenly. The default, and the meaning of an
@@ -113,35 +108,4 @@ func WithConsumerConfig(cfg *jetstream.ConsumerConfig) ConsumeOption {
 			o.Own = &own
 		}
 	}
-}
-
-// newConsumeOptions applies and checks the options.
-func (c *Client) newConsumeOptions(ctx context.Context, op, stream, consumer string, opts []ConsumeOption) (consumeOptions, error) {
-	o := applied(consumeOptions{Options: consume.Options{Stream: stream, Consumer: consumer}}, opts)
-	o.Workers, o.Keyed = max(o.Workers, 1), o.keyOf != nil
-
-	if len(o.BackOff) == 0 {
-		o.BackOff = defaultBackOff
-	}
-	target := path(stream, consumer)
-	if o.DeadLetters != "" {
-		fault := cmp.Or(subjects.Fault(o.DeadLetters, false), c.lineFault(len(o.DeadLetters)+c.lineRoom()))
-		if fault != "" {
-			return o, fail(op, target, ErrInvalidSubject, "dead letter subject %q: %s", o.DeadLetters, fault)
-		}
-	}
-	if o.Own != nil {
-		switch {
-		case o.Own.Name != "" && o.Own.Name != consumer, o.Own.Durable != "" && o.Own.Durable != consumer:
-			return o, fail(op, target, ErrInvalidArgument, "the ConsumerConfig names another consumer, %q", o.Own.Name+o.Own.Durable)
-		case o.Own.AckPolicy != jetstream.AckExplicitPolicy:
-			return o, fail(op, target, ErrInvalidArgument, "the ConsumerConfig's AckPolicy must be explicit")
-		}
-		o.Own.Name = consumer
-		*o.Own = withDurable(*o.Own)
-		if err := c.checkConsumer(ctx, "create consumer", stream, o.Own); err != nil {
-			return o, wrap(op, target, err)
-		}
-	}
-	return o, nil
 }

@@ -7,7 +7,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
-	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // CreateConsumer creates a consumer on a stream and returns upstream's handle of it. A consumer
@@ -21,7 +20,7 @@ func (c *Client) CreateConsumer(ctx context.Context, stream string, cfg *jetstre
 	if cfg == nil {
 		return nil, fail(op, stream, ErrInvalidArgument, "the ConsumerConfig is nil")
 	}
-	own := withDurable(*cfg)
+	own := jsapi.Durable(*cfg)
 	if err := c.checkConsumer(ctx, op, stream, &own); err != nil {
 		return nil, err
 	}
@@ -31,38 +30,12 @@ func (c *Client) CreateConsumer(ctx context.Context, stream string, cfg *jetstre
 	return consumer, jsapi.Wrap(op, path(stream, own.Name), err)
 }
 
-// withDurable makes a consumer with a name durable, unless it is to be dropped when inactive.
-func withDurable(cfg jetstream.ConsumerConfig) jetstream.ConsumerConfig {
-	if cfg.Name != "" && cfg.Durable == "" && cfg.InactiveThreshold == 0 {
-		cfg.Durable = cfg.Name
-	}
-	if cfg.Name == "" {
-		cfg.Name = cfg.Durable
-	}
-	return cfg
-}
-
 // checkConsumer refuses names and filters that cannot work.
 func (c *Client) checkConsumer(ctx context.Context, op, stream string, cfg *jetstream.ConsumerConfig) error {
 	if err := c.checkCall(ctx, op, stream, cfg.Name); err != nil {
 		return err
 	}
-	all := cfg.FilterSubjects
-	if cfg.FilterSubject != "" {
-		all = append([]string{cfg.FilterSubject}, all...)
-	}
-	for _, filter := range all {
-		if fault := subjects.Fault(filter, true); fault != "" {
-			return fail(op, path(stream, cfg.Name), ErrInvalidSubject, "filter %q: %s", filter, fault)
-		}
-	}
-	if len(all) == 1 { // upstream puts it into the subject of the request
-		line := len(c.api.Subject("CONSUMER.CREATE.")) + len(stream) + 1 + subjects.MaxName + 1 + len(all[0]) + c.lineRoom()
-		if fault := c.lineFault(line); fault != "" {
-			return fail(op, path(stream, cfg.Name), ErrInvalidSubject, "filter %q: %s", all[0], fault)
-		}
-	}
-	return nil
+	return c.api.CheckFilters(op, path(stream, cfg.Name), stream, cfg)
 }
 
 // GetConsumer returns upstream's handle of a consumer, or ErrStreamNotFound or ErrConsumerNotFound.
@@ -158,10 +131,7 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 	if limit < 1 {
 		return nil, fail(op, target, ErrInvalidArgument, "the limit must be at least 1, got %d", limit)
 	}
-	if err := checkName(op, "consumer", consumer); err != nil {
-		return nil, err
-	}
-	if err := c.checkCall(ctx, op, stream, consumer); err != nil {
+	if err := c.checkNamed(ctx, op, stream, consumer); err != nil {
 		return nil, err
 	}
 	ctx, cancel := c.deadline(ctx)

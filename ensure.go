@@ -88,7 +88,7 @@ func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstre
 	if cfg == nil {
 		return nil, fail(op, stream, ErrInvalidArgument, "the ConsumerConfig is nil")
 	}
-	want := withDurable(*cfg)
+	want := jsapi.Durable(*cfg)
 	if err := checkName(op, "consumer", want.Name); err != nil {
 		return nil, err
 	}

@@ -36,11 +36,7 @@ func (kv *KeyValue) checkKeys(ctx context.Context, op string, filters bool, keys
 		return errNilContext(op, path(kv.bucket, strings.Join(keys, ",")))
 	}
 	for _, key := range keys {
-		fault := kv.keys.Fault(key, filters)
-		if fault == "" {
-			fault = kv.client.lineFault(len(key) + kv.keys.Line() + kv.client.lineRoom())
-		}
-		if fault != "" {
+		if fault := kv.keys.Fault(key, filters); fault != "" {
 			return fail(op, path(kv.bucket, key), ErrInvalidArgument, "%w: %s", jetstream.ErrInvalidKey, fault)
 		}
 	}

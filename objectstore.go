@@ -48,7 +48,7 @@ func (s *ObjectStore) check(ctx context.Context, op, name string) error {
 	case name == "":
 		return s.wrap(op, name, jetstream.ErrNameRequired)
 	}
-	if fault := s.client.objectNameFault(s.bucket, name); fault != "" {
+	if fault := s.store.Fault(name); fault != "" {
 		return fail(op, path(s.bucket, name), ErrInvalidArgument, "%s", fault)
 	}
 	return nil

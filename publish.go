@@ -83,7 +83,7 @@ func (c *Client) publication(ctx context.Context, op string, msg *Message, opts 
 
 // checkToStream refuses what can be refused without the server. Headers that command the server must be meant.
 func (c *Client) checkToStream(op string, msg *Message, meant map[string]bool) error {
-	if err := c.checkMessage(op, msg.Subject, c.lineRoom(), msg.Header, msg.Data); err != nil {
+	if err := c.checkMessage(op, msg.Subject, c.conn.LineRoom(), msg.Header, msg.Data); err != nil {
 		return err
 	}
 	if msg.with == nil {

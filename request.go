@@ -47,7 +47,7 @@ func (c *Client) requestChecked(ctx context.Context, subject string, header nats
 	if ctx == nil {
 		return nil, errNilContext(op, subject)
 	}
-	if err := c.checkMessage(op, subject, c.lineRoom(), header, data); err != nil {
+	if err := c.checkMessage(op, subject, c.conn.LineRoom(), header, data); err != nil {
 		return nil, err
 	}
 	if !c.isIntercepted(c.around.Request != nil) {
@@ -60,7 +60,7 @@ func (c *Client) requestChecked(ctx context.Context, subject string, header nats
 	}
 	msg := Message{Subject: subject, Header: header, Data: data}
 	return c.interceptRequest(ctx, op, msg, func(ctx context.Context, msg *Message) (*Message, error) {
-		if err := c.checkMessage(op, msg.Subject, c.lineRoom(), msg.Header, msg.Data); err != nil {
+		if err := c.checkMessage(op, msg.Subject, c.conn.LineRoom(), msg.Header, msg.Data); err != nil {
 			return nil, err
 		}
 		return c.sendRequest(ctx, op, msg.Subject, msg.Header, msg.Data, timeout)
@@ -117,7 +117,7 @@ func (c *Client) requestOfMany(ctx context.Context, op string, msg *Message) (m 
 		if intercepted {
 			m.Data = slices.Clone(msg.Data) // which may be a buffer of the interceptor's
 		}
-		return c.checkMessage(op, msg.Subject, c.lineRoom(), msg.Header, msg.Data)
+		return c.checkMessage(op, msg.Subject, c.conn.LineRoom(), msg.Header, msg.Data)
 	}
 	if err = check(ctx, msg); err != nil || !intercepted {
 		return m, err

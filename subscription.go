@@ -64,7 +64,7 @@ func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler
 	if err := checkSubscribeSubject(op, subject); err != nil {
 		return nil, err
 	}
-	if long := c.lineFault(wire.SubscribeLine(len(subject), len(queue))); long != "" {
+	if long := c.conn.LineFault(wire.SubscribeLine(len(subject), len(queue))); long != "" {
 		return nil, fail(op, subject, ErrInvalidSubject, "%s", long)
 	}
 	if err := fault.Ended(ctx); err != nil {

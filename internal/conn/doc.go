@@ -29,6 +29,7 @@
 //
 //   - conn.go: [Conn], and how it begins and ends.
 //   - pool.go: its servers.
+//   - limits.go: how long a line may be.
 //   - options.go: which options of nats.go are taken, handed on or refused.
 //   - round.go: making a line, by trying one server after the other.
 //   - dial.go: one server's addresses.

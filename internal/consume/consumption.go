@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -75,6 +76,9 @@ type Consumption struct {
 // Start makes sure of the consumer, as long as ctx allows, and then handles its messages until BeginStop, the end
 // of life, or of the client. Host is called before the first message.
 func (e *Engine) Start(ctx, life context.Context, o Options, host func(*Consumption) Host) (*Consumption, error) {
+	if err := cmp.Or(o.complete(e.api), fault.Ended(life)); err != nil {
+		return nil, err
+	}
 	s := &Consumption{
 		Options: o, e: e, conn: e.api.Conn(), api: e.api, log: e.log.With("stream", o.Stream, "consumer", o.Consumer),
 		caller: life, done: make(chan struct{}), begun: time.Now(),

@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -53,15 +55,43 @@ type Reports interface {
 // Options say what is consumed, and how.
 type Options struct {
 	Stream, Consumer string
-	Workers          int  // at least 1
-	Keyed            bool // messages of the same key are kept in order
-	BackOff          []time.Duration
+	Workers          int             // less than 1 is 1
+	Keyed            bool            // messages of the same key are kept in order
+	BackOff          []time.Duration // empty for the default
 	MaxDeliver       int
 	MaxHandling      time.Duration             // 0: a multiple of the consumer's AckWait
 	DeadLetters      string                    // a subject; empty for the default
 	Confirmed        bool                      // acknowledgements are
 	Retries          bool                      // in a stream of their own
 	Own              *jetstream.ConsumerConfig // nil for a consumer of somebody else's
+}
+
+var defaultBackOff = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute}
+
+// complete fills in the defaults, and refuses what cannot work.
+func (o *Options) complete(api *jsapi.API) error {
+	o.Workers = max(o.Workers, 1)
+	if len(o.BackOff) == 0 {
+		o.BackOff = defaultBackOff
+	}
+	if o.DeadLetters != "" {
+		text := cmp.Or(subject.Fault(o.DeadLetters, false), api.Conn().LineFault(len(o.DeadLetters)+api.Conn().LineRoom()))
+		if text != "" {
+			return fault.New("", "", fault.ErrInvalidSubject, "dead letter subject %q: %s", o.DeadLetters, text)
+		}
+	}
+	if o.Own == nil {
+		return nil
+	}
+	switch {
+	case o.Own.Name != "" && o.Own.Name != o.Consumer, o.Own.Durable != "" && o.Own.Durable != o.Consumer:
+		return fault.New("", "", fault.ErrInvalidArgument, "the ConsumerConfig names another consumer, %q", o.Own.Name+o.Own.Durable)
+	case o.Own.AckPolicy != jetstream.AckExplicitPolicy:
+		return fault.New("", "", fault.ErrInvalidArgument, "the ConsumerConfig's AckPolicy must be explicit")
+	}
+	o.Own.Name = o.Consumer
+	*o.Own = jsapi.Durable(*o.Own)
+	return api.CheckFilters("create consumer", o.Stream+"/"+o.Consumer, o.Stream, o.Own)
 }
 
 // Engine is the consumptions of a client.

@@ -28,13 +28,13 @@ func (b *Bucket) Fault(key string, filter bool) string {
 	if fault == "" && strings.Trim(key, letters) != "" {
 		fault = "a key consists of letters, digits and - / _ = joined by dots"
 	}
+	if fault == "" {
+		// The longest line about a key: that of a consumer with the key for its filter, whose name upstream makes, or
+		// that of a write.
+		line := max(len(b.api.Subject("CONSUMER.CREATE."))+len(b.stream)+1+26+1+len(b.prefix), len(b.writePrefix))
+		fault = b.conn.LineFault(len(key) + line + b.conn.LineRoom())
+	}
 	return fault
-}
-
-// Line is what the longest line about a key has besides the key, a reply subject and sizes: that of a consumer with
-// the key for its filter, whose name upstream makes, or that of a write.
-func (b *Bucket) Line() int {
-	return max(len(b.api.Subject("CONSUMER.CREATE."))+len(b.stream)+1+26+1+len(b.prefix), len(b.writePrefix))
 }
 
 // subjects returns the subjects of filters, all keys when there are none. A filter that another one

@@ -27,7 +27,7 @@ func (s *Store) message(v version, replaced uint64) (*natsgo.Msg, error) {
 		return nil, err
 	}
 	return &natsgo.Msg{
-		Subject: MetaSubject(v.info.Bucket, v.info.Name),
+		Subject: metaSubject(v.info.Bucket, v.info.Name),
 		Header: natsgo.Header{
 			natsgo.MsgRollup:                    {natsgo.MsgRollupSubject},
 			jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(replaced, 10)},

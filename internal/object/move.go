@@ -48,7 +48,7 @@ func (s *Store) rename(ctx context.Context, op, name string, meta jetstream.Obje
 	}
 	gone, err := s.storeMeta(ctx, op, version{info: tombstone(old.info)}, leaving)
 	if err == nil {
-		_, err = s.purgeSubject(ctx, MetaSubject(s.bucket, name), gone) // as upstream leaves no trace of it
+		_, err = s.purgeSubject(ctx, metaSubject(s.bucket, name), gone) // as upstream leaves no trace of it
 	}
 	if !errors.Is(err, fault.ErrConflict) {
 		return err

@@ -49,7 +49,7 @@ func (s *Store) makeRoom(ctx context.Context, name string, source position, step
 // evict removes the chunks of v, unless another name needs them, and in the second step its metadata.
 func (s *Store) evict(ctx context.Context, op string, v version, step int) (shared bool, err error) {
 	if step > 0 {
-		_, err = s.purgeSubject(ctx, MetaSubject(s.bucket, v.info.Name), v.sequence)
+		_, err = s.purgeSubject(ctx, metaSubject(s.bucket, v.info.Name), v.sequence)
 		return false, err
 	}
 	shared, err = s.shared(ctx, op, v)

@@ -84,7 +84,7 @@ func TestReports(t *testing.T) {
 	store, js, r := newStore(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	_, err := js.Publish(ctx, object.MetaSubject("b", "broken"), []byte(`{"nuid":"N","chunks":"one"}`))
+	_, err := js.Publish(ctx, "$O.b.M.YnJva2Vu", []byte(`{"nuid":"N","chunks":"one"}`))
 	require.NoError(t, err)
 	for _, upload := range []string{"N", "orphan"} {
 		_, err = js.Publish(ctx, "$O.b.C."+upload, nil)

@@ -28,12 +28,19 @@ const (
 
 func chunkSubject(bucket, nuid string) string { return fmt.Sprintf(chunkFormat, bucket, nuid) }
 
-// MetaSubject is where the metadata of an object is stored.
-func MetaSubject(bucket, name string) string {
+// metaSubject is where the metadata of an object is stored.
+func metaSubject(bucket, name string) string {
 	return fmt.Sprintf(metaFormat, bucket, base64.URLEncoding.EncodeToString([]byte(name)))
 }
 
-// nameOf is the inverse of MetaSubject, for the encodings of other clients as well.
+// Fault says what is wrong with the name of an object, or "" when nothing is: others look its metadata up by subject.
+func (s *Store) Fault(name string) string {
+	subject := len(metaSubject(s.bucket, "")) + base64.URLEncoding.EncodedLen(len(name))
+	question := len(s.api.Subject("DIRECT.GET.")) + len(StreamPrefix) + len(s.bucket) + 1 + subject
+	return s.conn.LineFault(question + s.conn.LineRoom())
+}
+
+// nameOf is the inverse of metaSubject, for the encodings of other clients as well.
 func nameOf(subject string) string {
 	token := subject[strings.LastIndexByte(subject, '.')+1:]
 	name, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(token, "="))
@@ -124,7 +131,7 @@ func readVersion(bucket string, m wire.Stored) version {
 // version asks the leader of the bucket's stream. Upstream asks any replica, which may not know yet
 // what the last Put stored.
 func (s *Store) version(ctx context.Context, bucket, name string) (version, error) {
-	m, err := s.api.Stored(ctx, StreamPrefix+bucket, wire.Get{LastFor: MetaSubject(bucket, name)})
+	m, err := s.api.Stored(ctx, StreamPrefix+bucket, wire.Get{LastFor: metaSubject(bucket, name)})
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return version{}, nil
@@ -184,7 +191,7 @@ func stored(m *natsgo.Msg, meta *natsgo.MsgMetadata) wire.Stored {
 
 // versions calls each with the metadata of every object, also of the deleted ones, and as it is stored.
 func (s *Store) versions(ctx context.Context, each func(v version, stored []byte)) error {
-	cfg := jetstream.ConsumerConfig{FilterSubject: MetaSubject(s.bucket, "") + ">"}
+	cfg := jetstream.ConsumerConfig{FilterSubject: metaSubject(s.bucket, "") + ">"}
 	return s.walk(ctx, cfg, func(m wire.Stored) { each(readVersion(s.bucket, m), m.Data) })
 }
 

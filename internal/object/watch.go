@@ -69,7 +69,7 @@ func (w *Watcher) Stop() error {
 var errIdle = errors.New("nothing to deliver")
 
 func (w *Watcher) open(ctx context.Context) error {
-	cfg := jetstream.ConsumerConfig{FilterSubject: MetaSubject(w.store.bucket, "") + ">"}
+	cfg := jetstream.ConsumerConfig{FilterSubject: metaSubject(w.store.bucket, "") + ">"}
 	switch {
 	case w.options.UpdatesOnly:
 		// By number, so that a consumer made after a restart misses nothing.
@@ -165,5 +165,5 @@ func (w *Watcher) end(ctx context.Context, err error) {
 	if ctx.Err() != nil || errors.Is(err, fault.ErrClosed) {
 		return
 	}
-	w.store.reports.Ended(w.store.bucket, MetaSubject(w.store.bucket, "")+">", named("watch", w.store.bucket, "", err))
+	w.store.reports.Ended(w.store.bucket, metaSubject(w.store.bucket, "")+">", named("watch", w.store.bucket, "", err))
 }
