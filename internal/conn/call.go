@@ -45,7 +45,7 @@ type Call struct {
 	next     time.Time     // when it may ask again
 	only     time.Duration // the patience of what is sent once
 	patience time.Duration // of the next sending
-	heard    int           // the sending that the last answer was to, or how many there were when none came
+	heard    int           // the sending that the last answer, or denial, was to, or how many there were when none came
 	least    time.Duration // of the patience
 	within   time.Duration // after the first sending it may be sent again; 0 is at any time, and less is not yet
 	number   uint64        // of the call
@@ -136,7 +136,8 @@ func (a *Call) Next(ctx context.Context) (*natsgo.Msg, error) {
 	waiting:
 		select {
 		case m := <-a.answer:
-			if m == nil {
+			if m == nil { // the last sending
+				a.heard = max(len(a.sends)-1, 0)
 				return nil, a.denied
 			}
 			a.hear(m)

@@ -98,9 +98,10 @@ func (r *requests) wake(a *Call) {
 	}
 }
 
-// take returns the asker of a call that is quiet, which is then no more. The lock is held.
+// take returns the asker of a call that is quiet, which is then no more: nothing that it has sent is answered, but for
+// what is heard next. The lock is held.
 func (a *Call) take() (asker Asker) {
-	asker, a.quiet = a.quiet, nil
+	asker, a.quiet, a.heard = a.quiet, nil, len(a.sends)
 	return asker
 }
 

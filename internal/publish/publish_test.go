@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
@@ -83,6 +84,39 @@ func TestStoreAndStart(t *testing.T) {
 	assert.Zero(t, p.Drain(ctx))
 	_, err = p.Start(ctx, "op", second, publish.Flight{})
 	require.ErrorIs(t, err, fault.ErrClosed)
+}
+
+// What was sent and not answered may have been stored, whatever becomes of its repetition.
+func TestWhatWasSentIsInDoubt(t *testing.T) {
+	t.Parallel()
+	deny := natstest.WithConfig(func(o *server.Options) {
+		denied := &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"s"}}}
+		o.Users, o.NoAuthUser = []*server.User{{Username: "u", Password: "p", Permissions: denied}}, "u"
+	})
+	for name, then := range map[string]func(*natstest.Server){
+		"nobody is there": (*natstest.Server).Stop, "it is denied": func(s *natstest.Server) { s.Restart(deny) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := natstest.RunServer(t)
+			nc, err := natsgo.Connect(s.URL(), natsgo.NoReconnect())
+			require.NoError(t, err)
+			t.Cleanup(nc.Close)
+			came := make(chan *natsgo.Msg, 10)
+			_, err = nc.ChanSubscribe("s", came) // it answers nothing
+			require.NoError(t, err)
+			require.NoError(t, nc.Flush())
+			api, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience})
+			require.NoError(t, err)
+			future, err := publish.New(t.Context(), api, patience).Start(within(t, 3*time.Second), "op", &natsgo.Msg{Subject: "s"}, publish.Flight{})
+			require.NoError(t, err)
+			<-came
+			then(s)
+			_, err, _ = future.Result(true)
+			require.Error(t, err)
+			assert.True(t, fault.Classify(err, func(error) (int, bool) { return 0, false }).IsUncertain(), "%v", err)
+		})
+	}
 }
 
 // Nothing starts any more when the end has begun, so those who go on publishing neither keep it up nor are cut short.
