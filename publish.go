@@ -24,8 +24,9 @@ import (
 //
 // The errors are ErrNoStream when no stream stores the subject, within a second; ErrStreamFull,
 // ErrPayloadTooLarge, and ErrConflict when an expected sequence or message ID is not the last, at
-// once; ErrNotConnected when nothing was sent; ErrTimeout and ErrConnectionLost when the message may
-// or may not be stored, so that it is to be repeated with the same ID only; and those of Publish.
+// once; ErrFeatureDisabled when the stream acknowledges nothing (NoAck), after half a second; ErrNotConnected
+// when nothing was sent; ErrTimeout and ErrConnectionLost when the message may or may not be stored, so that
+// it is to be repeated with the same ID only; and those of Publish.
 // The options WithRetryWait, WithRetryAttempts and WithStallWait of upstream change nothing. An ID
 // that is made here adds 50 bytes, which count for the server's and the stream's size limits.
 //

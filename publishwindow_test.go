@@ -91,6 +91,81 @@ func TestNothingIsSentAgainBeyondTheWindow(t *testing.T) {
 	}
 }
 
+// Over a line that takes longer than a look-up nearby, a message whose acknowledgement was lost is sent again, and it
+// is told that there is no stream.
+func TestFarServerIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	const way = 300 * time.Millisecond
+	ctx := within(t, 60*time.Second)
+	s := natstest.RunServer(t)
+	stream, err := connect(t, s, nil).CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders"}})
+	require.NoError(t, err)
+	core := raw(t, s)
+	_, err = core.SubscribeSync("core") // so that silence is all that a publish hears
+	require.NoError(t, err)
+	require.NoError(t, core.Flush())
+	p := natstest.NewProxy(t, s.URL())
+	p.Delay(way)
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{p.URL()} })
+
+	_, err = client.PublishToStream(ctx, "core", nil)
+	require.ErrorIs(t, err, nats.ErrNoStream)
+
+	p.Delay(10 * way) // for the acknowledgement, of which there is time to be sure that it is lost
+	published := make(chan error, 1)
+	go func() {
+		ack, err := client.PublishToStream(ctx, "orders", nil)
+		assert.True(t, err != nil || ack.Duplicate)
+		published <- err
+	}()
+	eventually(t, "the message to be stored", func() bool {
+		info, err := stream.Info(ctx)
+		return err == nil && info.State.Msgs == 1
+	})
+	p.Cut()
+	p.Restore()
+	p.Delay(way)
+	require.NoError(t, <-published)
+}
+
+// A stream that acknowledges nothing is told from one that cannot be reached.
+func TestStreamWithoutAcknowledgements(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 60*time.Second)
+	client := connect(t, natstest.RunServer(t), nil)
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "LOG", Subjects: []string{"log"}, NoAck: true, AllowAtomicPublish: true})
+	require.NoError(t, err)
+	msg := &nats.Message{Subject: "log"}
+	for name, publish := range map[string]func() error{
+		"sync":          func() error { _, err := client.PublishMsgToStream(ctx, msg); return err },
+		"without an ID": func() error { _, err := client.PublishMsgToStream(ctx, msg, nats.WithoutMessageID()); return err },
+		"batch":         func() error { _, err := client.PublishBatch(ctx, []*nats.Message{msg}); return err },
+		"atomic":        func() error { _, err := client.PublishAtomic(ctx, []*nats.Message{msg, msg}); return err },
+	} {
+		err := publish()
+		require.ErrorIs(t, err, nats.ErrFeatureDisabled, name)
+		require.ErrorContains(t, err, "NoAck", name)
+		require.True(t, nats.IsUncertain(err), name)
+	}
+}
+
+// What is too large for a stream is told with both sizes.
+func TestSizeThatAStreamRefuses(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 60*time.Second)
+	client := connect(t, natstest.RunServer(t), nil)
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders"}, MaxMsgSize: 100})
+	require.NoError(t, err)
+	kv, err := client.CreateKeyValue(ctx, "settings", nats.WithKeyValueConfig(func(c *jetstream.KeyValueConfig) { c.MaxValueSize = 100 }))
+	require.NoError(t, err)
+	_, refused := client.PublishToStream(ctx, "orders", make([]byte, 200))
+	_, put := kv.Put(ctx, "a", make([]byte, 200))
+	for _, err := range []error{refused, put} {
+		require.ErrorIs(t, err, nats.ErrPayloadTooLarge)
+		require.ErrorContains(t, err, "245 bytes, and the stream's max_msg_size is 100")
+	}
+}
+
 // A message has options of its own wherever it is published, also those that a header alone may not set.
 func TestMessageWith(t *testing.T) {
 	t.Parallel()

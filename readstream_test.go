@@ -255,19 +255,25 @@ func TestReadStreamEndsWhileMoreComes(t *testing.T) {
 	assert.Equal(t, 500, got)
 }
 
-// Messages that are gone before they were read are not waited for.
+// Messages that are gone before they were read are not waited for, near and far.
 func TestReadStreamEndsAfterAPurge(t *testing.T) {
 	t.Parallel()
-	client := connect(t, natstest.RunServer(t), nil)
-	fillSubjects(t, client, 1000)
-	var got int
-	for _, err := range client.ReadStream(within(t, patience), "ORDERS") {
-		require.NoError(t, err)
-		if got++; got == 1 {
-			require.NoError(t, client.PurgeStream(context.Background(), "ORDERS"))
+	for _, way := range []time.Duration{0, 600 * time.Millisecond} {
+		s := natstest.RunServer(t)
+		near := connect(t, s, nil)
+		fillSubjects(t, near, 1000)
+		proxy := natstest.NewProxy(t, s.URL())
+		proxy.Delay(way)
+		client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+		var got int
+		for _, err := range client.ReadStream(within(t, 6*patience), "ORDERS") {
+			require.NoError(t, err)
+			if got++; got == 1 {
+				require.NoError(t, near.PurgeStream(context.Background(), "ORDERS"))
+			}
 		}
+		assert.Less(t, got, 1000)
 	}
-	assert.Less(t, got, 1000)
 }
 
 // A loop that is left leaves no consumer behind, and one whose client is closed ends.

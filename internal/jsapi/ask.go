@@ -40,14 +40,21 @@ func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, pa
 	var none T
 	var wrong, full, last error // the last acknowledgement of another domain, refusal for want of room, and "not now"
 	var u unheard
-	done := false
+	done, asked := false, false // whether the stream was asked for what has no window
 	defer func() { call.End(done) }()
 	for may := true; ; { // may is whether this call is one of those that ask about the stream
 		if end := a.conn.Wait(ctx); end != nil {
 			return none, call.Doubtful(), end, tooLate(call, err)
 		}
-		if call.Window() < 0 && call.Hangs() {
-			call.Within(a.Window(ctx, stored, may))
+		if stored != "" && call.Hangs() {
+			stream := a.window(ctx, stored, may && (call.Window() < 0 || !asked && stored[0] != '$')) // no bucket is mute
+			asked = asked || may
+			if stream.mute {
+				return none, call.Doubtful(), nil, errMute
+			}
+			if call.Window() < 0 {
+				call.Within(stream.length)
+			}
 		}
 		may = true
 		var m *natsgo.Msg

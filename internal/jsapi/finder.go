@@ -19,7 +19,7 @@ import (
 // "no responders" only where nobody listens: beside a core subscriber, a publish without a stream is
 // met with silence.
 const (
-	finderTimeout = 500 * time.Millisecond // of one look-up
+	finderTimeout = 500 * time.Millisecond // of one look-up, and what the way takes
 	finderConfirm = 200 * time.Millisecond // between the two look-ups that it takes to say "none"
 	finderFresh   = 2 * time.Second        // how long "there is one" holds
 	finderMissing = 20 * time.Millisecond  // how long "none" holds: it may be created at any moment
@@ -71,6 +71,9 @@ func (f *finder) judge(ctx context.Context, subject string, sure bool, u *unhear
 	return nil
 }
 
+// errMute ends a publish that is never answered.
+var errMute = fault.Joined{fault.ErrFeatureDisabled, fault.Doubt("it has NoAck, so that what is sent may be stored but is not acknowledged; Publish does not wait for that")}
+
 // finding is what is known of one subject.
 type finding struct {
 	turn    turn      // of those who ask the server; guards what follows
@@ -81,6 +84,9 @@ type finding struct {
 // Hopeless returns why there is no use in sending again what a stream is to store, as far as it is known, or nil. Last
 // is what became of it, since when nothing else has, and silent whether it once was nothing at all.
 func (a *API) Hopeless(ctx context.Context, subject string, since time.Time, silent bool, last error) error {
+	if silent && a.window(ctx, subject, true).mute {
+		return errMute
+	}
 	u := unheard{begun: since, silent: silent, nobody: errors.Is(last, natsgo.ErrNoResponders)}
 	return a.finder.judge(ctx, subject, true, &u)
 }
@@ -168,7 +174,7 @@ func (f *finder) ask(ctx context.Context, subject string, sure bool) (found verd
 		known.verdict == streamMissing && age < finderMissing:
 		return known.verdict, finderConfirm - age
 	}
-	ctx, cancel := context.WithTimeout(ctx, finderTimeout)
+	ctx, cancel := f.api.briefly(ctx)
 	defer cancel()
 	if f.api.conn.Wait(ctx) != nil {
 		return streamUnknown, 0
@@ -201,6 +207,12 @@ func (f *finder) ask(ctx context.Context, subject string, sure bool) (found verd
 	}
 	known.asked = asked
 	return known.verdict, finderConfirm - time.Since(asked)
+}
+
+// briefly bounds the questions about a stream, two or three in a row, that a publish waits for.
+func (a *API) briefly(ctx context.Context) (context.Context, context.CancelFunc) {
+	_, trip := a.conn.Peer()
+	return context.WithTimeout(ctx, finderTimeout+4*trip)
 }
 
 func (f *finder) finding(subject string) *finding {

@@ -41,6 +41,7 @@ func (a *API) isImported(ctx context.Context, subject string) bool {
 			return false
 		}
 	case <-ctx.Done():
+		return context.Cause(ctx) == context.DeadlineExceeded //nolint:errorlint // perhaps; a denial is a cause of its own
 	}
 	for _, event := range trace.Events {
 		if event.Type == "si" { // service import

@@ -32,6 +32,8 @@ type window struct {
 	subjects []string
 	length   time.Duration // for how long it knows the IDs of messages
 	maxAge   time.Duration
+	maxSize  int32 // of a message; without a limit it is not positive
+	mute     bool  // it acknowledges nothing
 	asked    time.Time
 }
 
@@ -58,8 +60,8 @@ func (w *windows) add(one window) {
 }
 
 // Window returns for how long the stream that stores subject knows the ID of a message, or a negative time when
-// nobody has said so yet: it asks for half a second, if at all. Where there is no right to ask, it is the server's
-// default.
+// nobody has said so yet: it asks for half a second and some round trips, if at all. Where there is no right to ask,
+// it is the server's default.
 func (a *API) Window(ctx context.Context, subject string, ask bool) time.Duration {
 	return a.window(ctx, subject, ask).length
 }
@@ -67,6 +69,11 @@ func (a *API) Window(ctx context.Context, subject string, ask bool) time.Duratio
 // MaxAge returns that of the stream that stores subject, and 0 where there is none, or nobody says so soon.
 func (a *API) MaxAge(ctx context.Context, subject string) time.Duration {
 	return a.window(ctx, subject, true).maxAge
+}
+
+// MaxSize returns the limit that the stream that stores subject has for a message, as MaxAge does.
+func (a *API) MaxSize(ctx context.Context, subject string) int {
+	return int(a.window(ctx, subject, true).maxSize)
 }
 
 func (a *API) window(ctx context.Context, subject string, ask bool) window {
@@ -79,7 +86,7 @@ func (a *API) window(ctx context.Context, subject string, ask bool) window {
 	case !ask:
 		return unknown
 	}
-	ctx, cancel := context.WithTimeout(ctx, finderTimeout)
+	ctx, cancel := a.briefly(ctx)
 	defer cancel()
 	if !a.windows.turn.take(ctx) {
 		return unknown
@@ -99,6 +106,7 @@ func (a *API) window(ctx context.Context, subject string, ask bool) window {
 	case err == nil:
 		found.subjects = slices.Concat(info.Config.Subjects, []string{subject})
 		found.length, found.maxAge = cmp.Or(info.Config.Duplicates, windowDefault), info.Config.MaxAge
+		found.maxSize, found.mute = info.Config.MaxMsgSize, info.Config.NoAck
 	case ctx.Err() != nil:
 		return unknown
 	case errors.Is(err, jetstream.ErrStreamNotFound): // of another account, perhaps

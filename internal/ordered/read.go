@@ -97,7 +97,8 @@ func sameStream(o Opening) error {
 // finished returns errReadAll when the consumer has delivered all there is: the messages that it had
 // announced may be gone. For those who may not ask, that it has nothing to deliver must do.
 func finished(ctx context.Context, r *Reader) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	_, trip := r.conn.Peer()
+	ctx, cancel := context.WithTimeout(ctx, time.Second+2*trip)
 	defer cancel()
 	if left, err := r.Left(ctx); err == nil && left == 0 || errors.Is(err, natsgo.ErrPermissionViolation) {
 		return errReadAll

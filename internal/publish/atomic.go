@@ -123,7 +123,7 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 			}
 			careful = true
 		case !jsapi.Passes(err):
-			err = p.sized(refused(batch[at], err), batch[at].Header, batch[at].Data)
+			err = p.sized(ctx, refused(batch[at], err), batch[at])
 			return nil, fault.Wrap(op, batch[at].Subject, inDoubt(err, !doubtful.IsZero()))
 		}
 		if last = err; late {

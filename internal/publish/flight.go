@@ -95,7 +95,7 @@ func (p *Publisher) send(ctx context.Context, f *Future) error {
 	case errors.Is(err, conn.ErrUnanswered), jsapi.Passes(err):
 		go f.GoOn()
 	default:
-		err = fault.Wrap(f.op, f.msg.Subject, p.sized(err, f.msg.Header, f.msg.Data))
+		err = fault.Wrap(f.op, f.msg.Subject, p.sized(ctx, err, f.msg))
 		f.call.End(false)
 		p.land(f, nil, err)
 		return err

@@ -3,6 +3,8 @@ package publish
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -12,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -87,6 +90,15 @@ func onlyByID(m *natsgo.Msg) bool {
 		len(m.Header[jetstream.ExpectedLastSubjSeqHeader]) == 0
 }
 
-func (p *Publisher) sized(err error, header natsgo.Header, data []byte) error {
-	return wire.Sized(err, header, data, p.conn.MaxPayload())
+// sized adds the sizes to the error of a message that was too large, for the server or its stream.
+func (p *Publisher) sized(ctx context.Context, err error, m *natsgo.Msg) error {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) || api.ErrorCode != fault.CodeMessageTooLarge {
+		return wire.Sized(err, m.Header, m.Data, p.conn.MaxPayload())
+	}
+	size := wire.HeaderSize(m.Header) + len(m.Data)
+	if most := p.api.MaxSize(ctx, m.Subject); 0 < most && most < size {
+		return fmt.Errorf("%d bytes, and the stream's max_msg_size is %d: %w", size, most, err)
+	}
+	return fmt.Errorf("%d bytes: %w", size, err)
 }

@@ -43,7 +43,7 @@ func (p *Publisher) goOn(ctx context.Context, op string, m *natsgo.Msg, call *co
 		ack, err = p.storedBefore(ctx, op, m, err)
 		return ack, doubted, err
 	}
-	return nil, doubted, fault.Wrap(op, m.Subject, inDoubt(p.sized(refused(m, err), m.Header, m.Data), doubted))
+	return nil, doubted, fault.Wrap(op, m.Subject, inDoubt(p.sized(ctx, refused(m, err), m), doubted))
 }
 
 // inDoubt tells of an unanswered sending where err is no answer of the stream, which knows what it has, and there is one:

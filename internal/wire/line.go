@@ -6,9 +6,6 @@ import (
 	"net/textproto"
 
 	natsgo "github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // The server counts the arguments of a control line, without the verb before them and the line's end
@@ -51,16 +48,11 @@ func HeaderSize(header natsgo.Header) int {
 	return size
 }
 
-// Sized adds the sizes to the error of a payload that was too large, for the server, whose max_payload is
-// limit, or for a stream; it leaves other errors alone.
+// Sized adds the sizes to the error of a payload that was too large for the server, whose max_payload is limit; it
+// leaves other errors alone.
 func Sized(err error, header natsgo.Header, data []byte, limit int64) error {
-	var api *jetstream.APIError
-	size := HeaderSize(header) + len(data)
-	switch {
-	case errors.Is(err, natsgo.ErrMaxPayload):
-		return fmt.Errorf("%d bytes, and the server's max_payload is %d: %w", size, limit, err)
-	case errors.As(err, &api) && api.ErrorCode == fault.CodeMessageTooLarge:
-		return fmt.Errorf("%d bytes: %w", size, err)
+	if errors.Is(err, natsgo.ErrMaxPayload) {
+		return fmt.Errorf("%d bytes, and the server's max_payload is %d: %w", HeaderSize(header)+len(data), limit, err)
 	}
 	return err
 }
