@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -81,12 +82,33 @@ func TestCredentialsThatHang(t *testing.T) {
 	require.Less(t, time.Since(begin), 3*time.Second)
 }
 
+// Who gives up hears so, whatever kept the servers from answering until then.
+func TestOpenThatIsCancelled(t *testing.T) {
+	t.Parallel()
+	end := make(chan struct{})
+	defer close(end)
+	reason := errors.New("the reason")
+	for name, url := range map[string]string{"refused": "nats://127.0.0.1:1", "hangs": natstest.RunServer(t).URL()} {
+		c, _ := connection(t, func(o *conn.Options) {
+			if name == "hangs" {
+				o.Credentials = func(*natsgo.Options) error { <-end; return errors.New("too late") }
+			}
+		})
+		ctx, cancel := context.WithCancelCause(context.Background())
+		time.AfterFunc(300*time.Millisecond, func() { cancel(reason) })
+		err := c.Open(ctx, func(context.Context) ([]string, error) { return []string{url}, nil })
+		require.ErrorIs(t, err, fault.ErrNotConnected, name)
+		require.ErrorIs(t, err, reason, name)
+		require.ErrorIs(t, err, context.Canceled, name)
+	}
+}
+
 // Nats.go sends no pings with an interval of zero or less.
 func TestWithoutPings(t *testing.T) {
 	t.Parallel()
 	for _, interval := range []time.Duration{0, -1} {
 		c, _ := open(t, func(o *conn.Options) { o.NATS.PingInterval = interval }, natstest.RunServer(t).URL())
-		require.NoError(t, c.RoundTrip(within(t, 5*time.Second), "ping", ""))
+		require.NoError(t, c.RoundTrip(within(t, time.Minute), "ping", ""))
 	}
 }
 
@@ -115,7 +137,7 @@ func (tunnel) Dial(network, address string) (net.Conn, error) {
 func TestDiallerWithoutDeadlines(t *testing.T) {
 	t.Parallel()
 	c, _ := open(t, func(o *conn.Options) { o.NATS.CustomDialer = tunnel{} }, natstest.RunServer(t).URL())
-	require.NoError(t, c.RoundTrip(within(t, 5*time.Second), "ping", ""))
+	require.NoError(t, c.RoundTrip(within(t, time.Minute), "ping", ""))
 }
 
 // What a discovery says while nothing can be sent holds when the connection is made anew.
@@ -133,7 +155,7 @@ func TestServersChangeInABlackHole(t *testing.T) {
 		continue
 	}
 	require.NoError(t, c.SetServers([]string{other.URL()}))
-	require.NoError(t, c.WaitPast(within(t, 20*time.Second), 1))
+	require.NoError(t, c.WaitPast(within(t, time.Minute), 1))
 	require.Equal(t, other.URL(), c.Server())
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -159,6 +160,9 @@ func (c *Conn) Open(ctx context.Context, servers func(context.Context) ([]string
 			failure = err
 		}
 		if !pause.Sleep(ctx, pause.Backoff(round, firstPause, maxFirstPause)) {
+			if end := fault.Ended(ctx); errors.Is(end, context.Canceled) && !errors.Is(failure, context.Canceled) {
+				return fmt.Errorf("%w; %w", failure, end)
+			}
 			return failure
 		}
 	}

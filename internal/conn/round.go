@@ -20,7 +20,7 @@ const (
 	hungAfter = 100 * time.Millisecond
 )
 
-var errHangs = errors.New("what supplies credentials or certificates does not return")
+var errHangs = errors.New("the attempt does not end, as when what supplies credentials or certificates does not return")
 
 // ServerError is why a server could not be connected to.
 type ServerError struct {
