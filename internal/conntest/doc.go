@@ -3,4 +3,5 @@
 //   - open.go: [Open], which opens one.
 //   - words.go: [Words], which records reports.
 //   - authority.go: [Authority], for TLS.
+//   - stalls.go: [Stalls], which knows when the machine held the process up.
 package conntest

@@ -12,7 +12,6 @@
 //   - keyvalue.go: key-value stores, watchers, caches and locks.
 //   - objects.go: object stores.
 //   - run.go: all calls at once in one state, with their times and errors.
-//   - stall.go: how long the machine held up the whole process.
 //   - race.go: the race detector slows everything down.
 //   - norace.go: and nothing else does.
 //   - leak.go: the goroutines that were started by a function.

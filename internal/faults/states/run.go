@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 )
 
 const (
@@ -37,8 +38,8 @@ var errHung = errors.New("hung")
 // in that state. It reports each call that took too long, returned what it may not, or left a goroutine.
 func Check(tb testing.TB, line Line, state State, calls []Call, table *Table) {
 	tb.Helper()
-	stalls := watchStalls()
-	defer stalls.close()
+	stalls, stop := conntest.WatchStalls()
+	defer stop()
 	s := newScene(tb, line, state)
 	client := newLabel("client")
 	s.connect(client, handles(calls))
@@ -62,7 +63,7 @@ func handles(calls []Call) bool {
 type run struct {
 	*Scene
 	line   Line
-	stalls *stalls
+	stalls *conntest.Stalls
 	table  *Table
 
 	mu   sync.Mutex
@@ -147,7 +148,7 @@ func (r *run) measure(what string, limit time.Duration, do func() error) (late s
 		r.proxy.Cut() // for what can still end
 	}
 	end := time.Now()
-	took, stalled := end.Sub(begin), r.stalls.between(begin, end)
+	took, stalled := end.Sub(begin), r.stalls.Between(begin, end)
 	r.table.add(r.state.Name, what, took)
 	if took > limit+stalled {
 		late = fmt.Sprintf("%s %v of %v (stalled %v)", what, took.Round(time.Millisecond), limit, stalled.Round(time.Millisecond))

@@ -74,8 +74,8 @@ func (s *Scene) connect(mark label, handles bool) {
 	if s.state.config != nil {
 		opts = s.state.config(s, cfg)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.stop = append(s.stop, cancel) // what is opened lives as long as the context
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour) // not the little that the calls are given
+	s.stop = append(s.stop, cancel)                                     // what is opened lives as long as the context
 	mark.run(func() {
 		var err error
 		s.Client, err = nats.NewClient(cfg, opts...)
