@@ -68,7 +68,7 @@ func TestNoStreamIsToldSoon(t *testing.T) {
 			}
 			wanted := func(what string, begin time.Time, most time.Duration, err error) {
 				t.Helper()
-				took := time.Since(begin)
+				took := since(begin)
 				require.ErrorIs(t, err, nats.ErrNoStream, what)
 				require.ErrorIs(t, err, jetstream.ErrNoStreamResponse, what)
 				require.ErrorContains(t, err, `"nowhere.at.all"`, what)
@@ -76,11 +76,11 @@ func TestNoStreamIsToldSoon(t *testing.T) {
 			}
 			begin := time.Now()
 			_, err := client.PublishToStream(ctx, "nowhere.at.all", nil)
-			wanted("PublishToStream", begin, time.Second, err)
+			wanted("PublishToStream", begin, 2*time.Second, err)
 
 			begin = time.Now()
 			_, err = client.PublishAtomic(ctx, []*nats.Message{{Subject: "nowhere.at.all"}, {Subject: "nowhere.at.all"}})
-			wanted("PublishAtomic", begin, time.Second, err)
+			wanted("PublishAtomic", begin, 2*time.Second, err)
 
 			msgs := make([]*nats.Message, 500)
 			for i := range msgs {
@@ -88,7 +88,7 @@ func TestNoStreamIsToldSoon(t *testing.T) {
 			}
 			begin = time.Now()
 			acks, err := client.PublishBatch(ctx, msgs)
-			wanted("PublishBatch", begin, 2*time.Second, err) // 500 of them, beside other tests
+			wanted("PublishBatch", begin, 4*time.Second, err) // 500 of them, beside other tests
 			var failed *nats.BatchError
 			require.ErrorAs(t, err, &failed)
 			assert.Len(t, failed.Failed, 500)
@@ -158,7 +158,7 @@ func TestRefusalsAreTyped(t *testing.T) {
 		begin := time.Now()
 		_, err := client.PublishToStream(ctx, c.subject, c.data, c.opts...)
 		require.ErrorIs(t, err, c.want)
-		assert.Less(t, time.Since(begin), 4*time.Second, "not tried again until the time is up: %v", err)
+		assert.Less(t, since(begin), 4*time.Second, "not tried again until the time is up: %v", err)
 		future, err := client.PublishAsync(ctx, &nats.Message{Subject: c.subject, Data: c.data}, c.opts...)
 		if err == nil {
 			err = resolved(t, future)
@@ -177,8 +177,8 @@ func resolved(t testing.TB, future jetstream.PubAckFuture) error {
 	case err := <-future.Err():
 		require.Error(t, err)
 		return err
-	case <-time.After(patience):
-		t.Fatal("the future is unresolved")
+	case <-time.After(3 * patience):
+		t.Error("the future is unresolved")
 		return nil
 	}
 }
@@ -190,7 +190,7 @@ func TestLostAcknowledgementsStoreNothingTwice(t *testing.T) {
 	proxy := natstest.NewProxy(t, s.URL())
 	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
 	newStream(t, connect(t, s, nil), 0)
-	ctx := within(t, time.Minute)
+	ctx := within(t, 5*time.Minute)
 	var stored atomic.Int64
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
@@ -260,7 +260,7 @@ func TestExpectedSequenceSurvivesALostAcknowledgement(t *testing.T) {
 				proxy := natstest.NewProxy(t, s.URL())
 				client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
 				ctx := within(t, patience)
-				proxy.Delay(200 * time.Millisecond)
+				proxy.Delay(time.Second)
 				done := make(chan error, 1)
 				go func() { done <- publish(ctx, client, opt) }()
 				eventually(t, "stored", func() bool {
@@ -268,6 +268,7 @@ func TestExpectedSequenceSurvivesALostAcknowledgement(t *testing.T) {
 					return err == nil && info.State.Msgs == 4
 				})
 				proxy.Cut() // the acknowledgement is on its way
+				proxy.Delay(0)
 				proxy.Restore()
 				require.NoError(t, <-done)
 				require.ErrorIs(t, publish(ctx, client, opt), nats.ErrConflict, "this one is")
@@ -302,7 +303,7 @@ func TestDenialOfARepetitionIsUncertain(t *testing.T) {
 			require.NoError(t, err)
 			proxy := natstest.NewProxy(t, s.URL())
 			client := connect(t, s, func(c *nats.Config) { as("u")(c); c.URLs = []string{proxy.URL()} })
-			proxy.Delay(200 * time.Millisecond)
+			proxy.Delay(time.Second)
 			done := make(chan error, 1)
 			go func() { done <- publish(ctx, client) }()
 			eventually(t, "stored", func() bool {
@@ -310,6 +311,7 @@ func TestDenialOfARepetitionIsUncertain(t *testing.T) {
 				return err == nil && info.State.Msgs == 1
 			})
 			proxy.Cut()
+			proxy.Delay(0)
 			s.Restart(natstest.WithConfig(func(o *server.Options) {
 				o.Users[0].Permissions = &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"orders.>"}}}
 			}))

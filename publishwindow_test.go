@@ -67,9 +67,9 @@ func TestNothingIsSentAgainBeyondTheWindow(t *testing.T) {
 				client := connect(t, s, func(cfg *nats.Config) {
 					cfg.URLs, cfg.Username, cfg.Password = []string{proxy.URL()}, "u", "p"
 				})
-				proxy.Delay(100 * time.Millisecond)
+				proxy.Delay(time.Second)
 				done := make(chan error, 1)
-				go func() { done <- publish(within(t, 5*time.Second), client) }()
+				go func() { done <- publish(within(t, 10*time.Second), client) }()
 				stored := func() int {
 					info, err := near.GetStreamInfo(ctx, "ORDERS")
 					require.NoError(t, err)
@@ -77,6 +77,7 @@ func TestNothingIsSentAgainBeyondTheWindow(t *testing.T) {
 				}
 				eventually(t, "stored", func() bool { return stored() == 1 })
 				proxy.Cut()
+				proxy.Delay(0)
 				time.Sleep(window + 200*time.Millisecond) // the window passes
 				proxy.Restore()
 				if err := <-done; c.failure != "" {

@@ -282,7 +282,7 @@ func TestUnsubscribeDropsAndDrainHandles(t *testing.T) {
 		eventually(t, "a handler runs", func() bool {
 			return sub.Stats() == nats.SubscriptionStats{Pending: 9, InFlight: 1, PendingBytes: sub.Stats().PendingBytes}
 		})
-		time.AfterFunc(20*time.Millisecond, func() { close(release) })
+		time.AfterFunc(500*time.Millisecond, func() { close(release) }) // end has begun
 		require.NoError(t, end(sub))
 		require.ErrorIs(t, sub.Err(), nats.ErrUnsubscribed)
 		eventually(t, "the end", func() bool { return client.Stats().Subscriptions == 0 })
@@ -353,7 +353,7 @@ func TestCallersMemoryIsLeftAlone(t *testing.T) {
 	msg := &nats.Message{Subject: "x", Header: header, Data: data}
 	for _, send := range []func() error{
 		func() error { return client.PublishMsg(ctx, msg) },
-		func() error { _, err := client.RequestMsg(ctx, msg, 10*time.Millisecond); return ignoreTimeout(err) },
+		func() error { _, err := client.RequestMsg(ctx, msg, time.Second); return ignoreTimeout(err) },
 		func() error { return client.Publish(ctx, "x", data) },
 	} {
 		require.NoError(t, send())

@@ -3,6 +3,7 @@ package nats_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -46,7 +47,12 @@ func TestAcknowledgementOfAnotherDomain(t *testing.T) {
 		},
 	}
 	for name, publish := range publish {
-		_, err := publish()
+		var err error
+		eventually(t, "the leaf's answer comes before the hub's search for a stream is over", func() bool {
+			_, err = publish()
+			require.Error(t, err, name)
+			return !errors.Is(err, nats.ErrNoStream)
+		})
 		require.ErrorIs(t, err, nats.ErrWrongDomain, name)
 		require.ErrorContains(t, err, `the stream "ORDERS" of "leaf", and not of "hub"`)
 		require.Equal(t, 1, strings.Count(err.Error(), nats.ErrWrongDomain.Error()), err)
@@ -188,7 +194,7 @@ func TestAccountWithoutJetStream(t *testing.T) {
 		for _, err := range client.ReadStream(ctx, "S") {
 			assert.ErrorIs(t, err, nats.ErrJetStreamDisabled, "%s: ReadStream", name)
 		}
-		assert.Less(t, time.Since(begin), 20*time.Second)
+		assert.Less(t, since(begin), 20*time.Second)
 	}
 }
 
@@ -201,7 +207,7 @@ func TestNoRightToLookForTheStream(t *testing.T) {
 	_, err := client.PublishToStream(context.Background(), "orders.new", nil)
 	require.ErrorIs(t, err, nats.ErrNoStream)
 	assert.Greater(t, time.Since(begin), 2*time.Second-time.Millisecond)
-	assert.Less(t, time.Since(begin), 20*time.Second)
+	assert.Less(t, since(begin), 20*time.Second)
 
 	far := connect(t, s, func(c *nats.Config) { c.Username, c.Password, c.JetStreamDomain = "u", "p", "far" })
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
@@ -247,6 +253,6 @@ func TestHandlesOverABrokenConnection(t *testing.T) {
 		proxy.Restore()
 		begin := time.Now()
 		require.NoError(t, <-done, i)
-		assert.Less(t, time.Since(begin), 10*time.Second, i)
+		assert.Less(t, since(begin), 10*time.Second, i)
 	}
 }
