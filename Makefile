@@ -29,10 +29,10 @@ help: ## print this help
 	@echo "  variables: T=TestName PKG=./natstest ROUNDS=5 BENCH=Publish FUZZTIME=20s BASE=v0.1.0 FOR=10m SEED=1"
 
 test: ## run the tests (under two minutes), and tell which were skipped
-	$(GO) test -json -parallel 14 $(RUN) $(FAST) | $(GO) run ./tools/skipped
+	$(GO) test -json -timeout 30m -parallel 14 $(RUN) $(FAST) | $(GO) run ./tools/skipped
 
 race: ## run the tests under the race detector
-	$(GO) test -race -parallel 6 $(RUN) $(FAST)
+	$(GO) test -race -timeout 30m -parallel 6 $(RUN) $(FAST)
 
 faults: ## run the long fault tests: restarts, cut connections, elections
 	$(GO) test -race -count=1 -timeout 40m $(RUN) ./internal/faults/...

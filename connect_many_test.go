@@ -29,7 +29,7 @@ func TestManyServersFarAway(t *testing.T) {
 	client, err := nats.NewClient(&nats.Config{URLs: urls})
 	require.NoError(t, err)
 	// A second, and what a busy machine may add; asked one after another they took 10.
-	assert.Less(t, time.Since(begin), 4*time.Second)
+	assert.Less(t, since(begin), 4*time.Second)
 	require.NoError(t, client.Close())
 }
 
@@ -76,19 +76,19 @@ func TestBackgroundConnectReturnsAtOnce(t *testing.T) {
 			}
 			begin := time.Now()
 			client, err := nats.NewClient(cfg, append(c.opts, nats.WithBackgroundConnect())...)
-			took := time.Since(begin)
+			took := since(begin)
 			require.NoError(t, err)
 			// 100 ms are promised; the rest is for a busy machine.
 			assert.Less(t, took, 500*time.Millisecond)
 			begin = time.Now()
 			require.NoError(t, client.Publish(context.Background(), "x", nil))
 			client.Stats()
-			assert.Less(t, time.Since(begin), 500*time.Millisecond)
+			assert.Less(t, since(begin), 500*time.Millisecond)
 			begin = time.Now()
 			ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 			defer cancel()
 			_ = client.Shutdown(ctx) // with what it says is unsent
-			assert.Less(t, time.Since(begin), 2*time.Second)
+			assert.Less(t, since(begin), 2*time.Second)
 		})
 	}
 }

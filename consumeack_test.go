@@ -22,11 +22,11 @@ func TestConsumeExtendsTheDeadline(t *testing.T) {
 	client := connect(t, natstest.RunServer(t), nil)
 	const messages = 4
 	newStream(t, client, messages)
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: 500 * time.Millisecond})
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: 2 * time.Second})
 	var got calls
 	consumption := consume(t, client, func(msg *nats.Message) error {
 		if got.note(msg); got.len() > 1 { // the first is quick, so that the next ones are fetched ahead
-			time.Sleep(time.Second)
+			time.Sleep(2500 * time.Millisecond)
 		}
 		return nil
 	})
@@ -45,7 +45,7 @@ func TestConsumeGivesUpAHungHandler(t *testing.T) {
 	t.Parallel()
 	client := connect(t, natstest.RunServer(t), nil)
 	newStream(t, client, 1)
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: 300 * time.Millisecond})
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: 2 * time.Second})
 	release := make(chan struct{})
 	var got calls
 	consumption := consume(t, client, func(msg *nats.Message) error {
@@ -53,10 +53,10 @@ func TestConsumeGivesUpAHungHandler(t *testing.T) {
 			<-release
 		}
 		return nil
-	}, nats.WithWorkers(2), nats.WithMaxHandling(500*time.Millisecond))
+	}, nats.WithWorkers(2), nats.WithMaxHandling(3*time.Second))
 	start := time.Now()
 	eventually(t, "the second delivery", func() bool { return got.len() == 2 })
-	assert.Greater(t, time.Since(start), 500*time.Millisecond)
+	assert.Greater(t, time.Since(start), 2900*time.Millisecond)
 	assert.EqualValues(t, 1, consumption.Stats().Expired)
 	close(release)
 	idle(t, client)
@@ -75,7 +75,7 @@ func TestAckWaitIsLoweredUnderRunningInstances(t *testing.T) {
 	var got calls
 	handler := func(msg *nats.Message) error {
 		got.note(msg)
-		time.Sleep(2500 * time.Millisecond)
+		time.Sleep(5 * time.Second)
 		return nil
 	}
 	consume(t, client, handler)
@@ -83,7 +83,7 @@ func TestAckWaitIsLoweredUnderRunningInstances(t *testing.T) {
 	stream, err := client.GetStream(context.Background(), "ORDERS")
 	require.NoError(t, err)
 	_, err = stream.UpdateConsumer(context.Background(), jetstream.ConsumerConfig{
-		Durable: "worker", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Second,
+		Durable: "worker", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 2 * time.Second,
 	})
 	require.NoError(t, err)
 	time.Sleep(rulesFresh) // the instances have no reason to look
@@ -167,7 +167,7 @@ func TestUnconfirmedAckIsReported(t *testing.T) {
 	var events eventLog
 	client := connect(t, natstest.RunServer(t), nil, nats.WithEventHandler(events.handle))
 	newStream(t, client, 1)
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: 300 * time.Millisecond})
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: 2 * time.Second})
 	consumption := consume(t, client, func(*nats.Message) error {
 		return client.DeleteConsumer(context.Background(), "ORDERS", "worker")
 	}, nats.WithConfirmedAcks())

@@ -251,7 +251,7 @@ func TestStopsBuryNothing(t *testing.T) {
 				client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
 				const total = 200
 				newStream(t, connect(t, s, nil), total)
-				const ackWait = 200 * time.Millisecond
+				const ackWait = time.Second
 				newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: ackWait})
 				time.Sleep(time.Duration(limit+1) * ackWait) // old enough to have killed so many workers
 				var got calls

@@ -27,7 +27,7 @@ func publishUntilSeen(t testing.TB, client *nats.Client, got *calls, payload str
 	require.NoError(t, err)
 	begin := time.Now()
 	eventually(t, payload+" is seen", func() bool { return strings.Contains(strings.Join(got.all(), " "), payload) })
-	assert.Less(t, time.Since(begin), resumeWithin+raceSlack, payload)
+	assert.Less(t, since(begin), resumeWithin+raceSlack, payload)
 }
 
 // Raw nats.go: the loop ends 1 ms after its consumer is deleted, and only an error handler hears of
@@ -69,8 +69,8 @@ func TestConsumeSurvivesDeletion(t *testing.T) {
 				eventually(t, "unhealthy", func() bool { return !consumption.Healthy() })
 				time.Sleep(2 * time.Second)
 				warnings := strings.Count(log.String(), "consumer is not available")
-				assert.Greater(t, warnings, 2)
 				assert.LessOrEqual(t, warnings, 7, "one for every step")
+				eventually(t, "more than one", func() bool { return strings.Count(log.String(), "consumer is not available") > 2 })
 				assert.False(t, consumption.Healthy())
 				newConsumer(t, other, jetstream.ConsumerConfig{Name: "worker", DeliverPolicy: jetstream.DeliverNewPolicy})
 			}
@@ -312,7 +312,7 @@ func TestConsumeFromAfar(t *testing.T) {
 			begin := time.Now()
 			consumption := consume(t, client, func(msg *nats.Message) error { got.note(msg); return nil }, opts...)
 			eventually(t, "all are handled", func() bool { return got.len() == 100 })
-			assert.Less(t, time.Since(begin), 3*trip+raceSlack)
+			assert.Less(t, since(begin), 3*trip+raceSlack)
 			idle(t, near)
 			assert.Zero(t, consumption.Stats().Unconfirmed)
 		})

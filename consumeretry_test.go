@@ -31,7 +31,7 @@ func assertPause(t testing.TB, want, got time.Duration) {
 // 53,941 deliveries in 2 s.
 func TestRetrySchedule(t *testing.T) {
 	t.Parallel()
-	for _, backOff := range [][]time.Duration{nil, {200 * time.Millisecond, 20 * time.Second}} {
+	for _, backOff := range [][]time.Duration{nil, {5 * time.Second, 20 * time.Second}} {
 		t.Run(fmt.Sprint("server's own back-off ", backOff), func(t *testing.T) {
 			t.Parallel()
 			client := connect(t, natstest.RunServer(t), nil)
@@ -114,7 +114,7 @@ func TestRetriesDoNotStarveGoodTraffic(t *testing.T) {
 	consumption := consume(t, client, handler, nats.WithBackoff(time.Minute), nats.WithRetryStream())
 	begin := time.Now()
 	eventually(t, "the good ones", func() bool { return good.len() == 100 })
-	assert.Less(t, time.Since(begin), 5*time.Second)
+	assert.Less(t, since(begin), 5*time.Second)
 	idle(t, client)
 	assert.Equal(t, 10, poison.len())
 	assert.EqualValues(t, 10, consumption.Stats().Parked)

@@ -105,7 +105,7 @@ func TestErrorTexts(t *testing.T) {
 	say("respond: no reply", (&nats.Message{Subject: "a"}).Respond(nil))
 	say("decode JSON", (&nats.Message{Subject: "a", Data: []byte("{")}).DecodeJSON(new(int)))
 
-	say("request: no responders", second(client.Request(ctx, "nobody", nil, time.Second)))
+	say("request: no responders", second(client.Request(ctx, "nobody", nil, patience)))
 	say("request: away", second(away.Request(ctx, "a", nil, 20*time.Millisecond)))
 	say("request: no context", second(client.Request(nil, "a", nil, 0))) //nolint:staticcheck // the mistake that is tested
 

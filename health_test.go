@@ -94,7 +94,7 @@ func TestBlackHoleIsTold(t *testing.T) {
 	eventually(t, "the busy one knows that nothing is taken", func() bool {
 		begin := time.Now()
 		h = busy.Health(within(t, 100*time.Millisecond))
-		return !h.OK && time.Since(begin) < 50*time.Millisecond
+		return !h.OK && since(begin) < 50*time.Millisecond
 	})
 	assert.Contains(t, h.Problems[0], "which has taken nothing for")
 	eventually(t, "it is given up, too", func() bool { return !busy.IsConnected() })
@@ -122,7 +122,7 @@ func TestHealthWithFewRights(t *testing.T) {
 			assert.Positive(t, h.RTT)
 			require.Len(t, h.Unknown, 1)
 			assert.Contains(t, h.Unknown[0], "JetStream: permission denied: ")
-			assert.Less(t, time.Since(begin), 30*time.Second)
+			assert.Less(t, since(begin), 30*time.Second)
 		})
 	}
 }
@@ -154,7 +154,7 @@ func TestHealthEndsWithItsContext(t *testing.T) {
 			for range 3 {
 				begin := time.Now()
 				h := client.Health(within(t, 200*time.Millisecond))
-				assert.Less(t, time.Since(begin), 3*time.Second)
+				assert.Less(t, since(begin), 3*time.Second)
 				assert.Equal(t, len(h.Problems) == 0, h.OK)
 				assert.Len(t, h.Consumers, 5)
 			}

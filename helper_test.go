@@ -17,10 +17,22 @@ import (
 )
 
 // patience bounds every wait for a state that is sure to come.
-const patience = 10 * time.Second
+const patience = time.Minute
 
-// connect returns a client of s that is closed with the test. Change may adapt its Config.
-var connect = natstest.Connect
+// since returns how long ago begin is, but for what the machine held the tests up since: a busy one makes nobody late.
+func since(begin time.Time) time.Duration { return stalls.Since(begin) }
+
+// connect returns a client of s that is closed with the test. Change may adapt its Config. Its calls have the time that
+// a busy machine takes.
+func connect(t testing.TB, s *natstest.Server, change func(*nats.Config), opts ...nats.Option) *nats.Client {
+	t.Helper()
+	return natstest.Connect(t, s, func(c *nats.Config) {
+		c.RequestTimeout = patience
+		if change != nil {
+			change(c)
+		}
+	}, opts...)
+}
 
 // raw returns a plain connection of nats.go, for what a test shows beside the client.
 func raw(t testing.TB, s *natstest.Server, opts ...natsgo.Option) *natsgo.Conn {

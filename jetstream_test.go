@@ -22,7 +22,7 @@ import (
 // newStream creates a stream ORDERS on orders.> with n messages in it.
 func newStream(t testing.TB, client *nats.Client, n int) {
 	t.Helper()
-	ctx := context.Background()
+	ctx := within(t, patience)
 	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
 	require.NoError(t, err)
 	for i := range n {
@@ -33,7 +33,7 @@ func newStream(t testing.TB, client *nats.Client, n int) {
 
 func newConsumer(t testing.TB, client *nats.Client, cfg jetstream.ConsumerConfig) {
 	t.Helper()
-	_, err := client.CreateConsumer(context.Background(), "ORDERS", &cfg)
+	_, err := client.CreateConsumer(within(t, patience), "ORDERS", &cfg)
 	require.NoError(t, err)
 }
 

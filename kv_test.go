@@ -18,7 +18,7 @@ import (
 // newKeys returns a new bucket in memory that keeps five values of each key.
 func newKeys(t testing.TB, client *nats.Client, bucket string) *nats.KeyValue {
 	t.Helper()
-	kv, err := client.CreateKeyValue(context.Background(), bucket, nats.WithKeyValueConfig(
+	kv, err := client.CreateKeyValue(within(t, patience), bucket, nats.WithKeyValueConfig(
 		func(c *jetstream.KeyValueConfig) { c.History, c.Storage = 5, jetstream.MemoryStorage }))
 	require.NoError(t, err)
 	return kv
@@ -27,7 +27,7 @@ func newKeys(t testing.TB, client *nats.Client, bucket string) *nats.KeyValue {
 // put sets key to value.
 func put(t testing.TB, kv *nats.KeyValue, key, value string) uint64 {
 	t.Helper()
-	revision, err := kv.PutString(context.Background(), key, value)
+	revision, err := kv.PutString(within(t, patience), key, value)
 	require.NoError(t, err)
 	return revision
 }

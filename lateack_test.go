@@ -19,7 +19,7 @@ func TestLateAcknowledgement(t *testing.T) {
 	client := connect(t, natstest.RunServer(t), nil)
 	ctx := within(t, patience)
 	newStream(t, client, 1)
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c", AckWait: 300 * time.Millisecond})
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c", AckWait: 2 * time.Second})
 	pull := func() *nats.Message {
 		messages, err := client.PullMessages(ctx, "ORDERS", "c", 1)
 		require.NoError(t, err)
@@ -32,18 +32,18 @@ func TestLateAcknowledgement(t *testing.T) {
 	require.NoError(t, client.AckMessage(ctx, quick), "in time")
 	require.ErrorIs(t, client.AckMessage(ctx, quick), nats.ErrAlreadyAcked, "twice")
 	// The server's time began earlier than the client's.
-	eventually(t, "the ack wait is over", func() bool { return time.Since(received) > 300*time.Millisecond })
+	eventually(t, "the ack wait is over", func() bool { return time.Since(received) > 2*time.Second })
 	err := client.AckMessage(ctx, slow)
 	require.ErrorIs(t, err, nats.ErrLateAck)
 	require.NotErrorIs(t, err, nats.ErrAlreadyAcked)
-	require.ErrorContains(t, err, "the ack wait is 300ms")
+	require.ErrorContains(t, err, "the ack wait is 2s")
 	require.ErrorIs(t, client.AckMessage(ctx, slow), nats.ErrAlreadyAcked, "it counts")
 
 	_, err = client.PublishToStream(ctx, "orders.created", nil)
 	require.NoError(t, err)
 	long := pull()
 	for range 4 { // together longer than the ack wait
-		time.Sleep(100 * time.Millisecond) // the work
+		time.Sleep(600 * time.Millisecond) // the work
 		require.NoError(t, long.InProgress())
 	}
 	require.NoError(t, client.AckMessage(ctx, long), "InProgress starts the time anew")
@@ -73,7 +73,7 @@ func TestAcknowledgementToNobody(t *testing.T) {
 	require.NoError(t, client.DeleteConsumer(ctx, "ORDERS", "c"))
 	begin := time.Now()
 	require.ErrorIs(t, client.AckMessage(ctx, messages[0]), nats.ErrNoResponders)
-	assert.Less(t, time.Since(begin), 4*time.Second)
+	assert.Less(t, since(begin), 4*time.Second)
 	require.ErrorIs(t, client.AckMessage(ctx, nil), nats.ErrInvalidArgument)
 	require.ErrorIs(t, client.AckMessage(ctx, &nats.Message{Subject: "x"}), nats.ErrNotJetStream)
 }

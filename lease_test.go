@@ -59,7 +59,7 @@ func TestLockOverASlowLine(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
 	newLocks(t, connect(t, s, nil))
-	for lease, renewals := range map[time.Duration]int{20 * time.Second: 2, 7 * time.Second: 3} {
+	for lease, renewals := range map[time.Duration]int{20 * time.Second: 2, 10 * time.Second: 3} {
 		t.Run(lease.String(), func(t *testing.T) {
 			t.Parallel()
 			proxy := natstest.NewProxy(t, s.URL())
@@ -176,7 +176,7 @@ func TestLockInAFullBucket(t *testing.T) {
 		cfg.MaxBytes = 5000
 	}))
 	require.NoError(t, err)
-	held := lock(t, kv, "k", 2*time.Second)
+	held := lock(t, kv, "k", 10*time.Second)
 	fill := func() {
 		for size := 1000; size > 0; {
 			if _, err := kv.Create(ctx, nextKey(), make([]byte, size)); err != nil {

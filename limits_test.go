@@ -135,8 +135,8 @@ func TestNamesThatAreTooLong(t *testing.T) {
 		"PublishMsg":         client.PublishMsg(ctx, msg),
 		"PublishJSON":        client.PublishJSON(ctx, subject, 1),
 		"PublishWithReply":   client.PublishWithReply(ctx, "a", long, nil),
-		"Request":            second(client.Request(ctx, subject, nil, time.Second)),
-		"RequestMsg":         second(client.RequestMsg(ctx, msg, time.Second)),
+		"Request":            second(client.Request(ctx, subject, nil, patience)),
+		"RequestMsg":         second(client.RequestMsg(ctx, msg, patience)),
 		"Subscribe":          second(client.Subscribe(ctx, subject, handle)),
 		"QueueSubscribe":     second(client.QueueSubscribe(ctx, "a", long, handle)),
 		"Messages":           first(client.Messages(ctx, subject)),
@@ -284,9 +284,9 @@ func TestPayloadTooLargeTellsBothSizes(t *testing.T) {
 	msg := &nats.Message{Subject: "orders.1", Header: natsgo.Header{"Key": {"value"}}, Data: data} // 24 bytes
 	for call, err := range map[string]error{
 		"Publish":         client.Publish(ctx, "a", data),
-		"Request":         second(client.Request(ctx, "a", data, time.Second)),
+		"Request":         second(client.Request(ctx, "a", data, patience)),
 		"PublishMsg":      client.PublishMsg(ctx, msg),
-		"RequestMsg":      second(client.RequestMsg(ctx, msg, time.Second)),
+		"RequestMsg":      second(client.RequestMsg(ctx, msg, patience)),
 		"PublishToStream": second(client.PublishToStream(ctx, "orders.1", data)),
 		"PublishAsync":    second(client.PublishAsync(ctx, msg)),
 		"PublishAtomic":   second(client.PublishAtomic(ctx, []*nats.Message{msg})),
@@ -328,7 +328,7 @@ func TestCredentialsTooLongForTheServer(t *testing.T) {
 	s := natstest.RunServer(t)
 	told := regexp.MustCompile(`CONNECT with a token has 5\d{3} bytes; raise the server's max_control_line`)
 	eventually(t, "told what to do", func() bool { // unless the end of the connection overtakes the server's text
-		_, err := nats.NewClientContext(within(t, time.Second), &nats.Config{URLs: []string{s.URL()}, Token: strings.Repeat("x", 5000)})
+		_, err := nats.NewClientContext(within(t, 5*time.Second), &nats.Config{URLs: []string{s.URL()}, Token: strings.Repeat("x", 5000)})
 		require.ErrorIs(t, err, nats.ErrNotConnected)
 		return told.MatchString(err.Error())
 	})

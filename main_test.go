@@ -8,11 +8,15 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/goleak"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 )
 
 // benchServer, set in the environment, makes the test binary a NATS server: benchmarks run theirs
 // in a process of its own, so that its allocations are not counted as the client's.
 const benchServer = "NATS_BENCH_SERVER_STORE"
+
+var stalls, _ = conntest.WatchStalls()
 
 // TestMain fails the package when a test leaves a goroutine behind: everything that a client
 // starts ends with it.
@@ -25,7 +29,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	const stream = "github.com/nats-io/nats-server/v2/server.(*stream)."
-	goleak.VerifyTestMain(m, // a server that is gone waits on for the origins of its mirrors and sources
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent(), // a server that is gone waits on for the origins of its mirrors and sources
 		goleak.IgnoreTopFunction(stream+"setupMirrorConsumer.func3"), goleak.IgnoreTopFunction(stream+"trySetupSourceConsumer.func3"))
 }
 

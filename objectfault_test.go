@@ -259,7 +259,7 @@ func TestObjectChangedWhileRead(t *testing.T) {
 			more, err := io.ReadFull(result, got[n:])
 			require.ErrorIs(t, err, test.want)
 			assert.True(t, bytes.Equal(content[:n+more], got[:n+more]), "not a mix")
-			assert.Less(t, time.Since(begin), patience)
+			assert.Less(t, since(begin), patience)
 		})
 	}
 }
@@ -301,13 +301,13 @@ func TestObjectReadersEnd(t *testing.T) {
 	proxy := natstest.NewProxy(t, s.URL())
 	observer := connect(t, s, nil)
 	client := connect(t, s, func(c *nats.Config) {
-		c.URLs, c.RequestTimeout = []string{proxy.URL()}, 300*time.Millisecond
+		c.URLs, c.RequestTimeout = []string{proxy.URL()}, 2*time.Second
 	})
 	store := newObjects(t, observer, "files")
 	content := noise(2 << 20)
 	_, err := store.Put(context.Background(), chunked("x", 1000), bytes.NewReader(content))
 	require.NoError(t, err)
-	store, err = client.GetObjectStore(context.Background(), "files")
+	store, err = client.GetObjectStore(within(t, patience), "files")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(within(t, time.Hour))
 	reason := errors.New("the reason")
@@ -320,7 +320,7 @@ func TestObjectReadersEnd(t *testing.T) {
 	}
 	forever, stop := context.WithTimeout(context.Background(), time.Hour)
 	defer stop()
-	idle, cancelled, timed, closed := open(context.Background()), open(ctx), open(within(t, 2*time.Second)), open(forever)
+	idle, cancelled, timed, closed := open(context.Background()), open(ctx), open(within(t, 4*time.Second)), open(forever)
 	unread := open(ctx)
 	proxy.BlackHole()
 	read := func(result jetstream.ObjectResult) <-chan error {
@@ -336,14 +336,14 @@ func TestObjectReadersEnd(t *testing.T) {
 	err = <-ends[0]
 	require.ErrorIs(t, err, nats.ErrTimeout)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	assert.Less(t, time.Since(begin), 5*time.Second, "upstream waits for ever")
+	assert.Less(t, since(begin), 20*time.Second, "upstream waits for ever")
 	require.ErrorIs(t, <-ends[2], nats.ErrTimeout)
 	begin = time.Now()
 	cancel(reason)
 	require.ErrorIs(t, <-ends[1], reason)
 	require.NoError(t, closed.Close())
 	require.ErrorIs(t, <-ends[3], os.ErrClosed)
-	assert.Less(t, time.Since(begin), 5*time.Second, "not after the hour that the context allows")
+	assert.Less(t, since(begin), 20*time.Second, "not after the hour that the context allows")
 	_, err = unread.Read(make([]byte, 1))
 	require.ErrorIs(t, err, reason, "what came before the cancellation is void, too")
 	proxy.Restore()
@@ -356,17 +356,17 @@ func TestObjectSlowLink(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
 	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs, c.RequestTimeout = []string{proxy.URL()}, time.Second })
+	client := connect(t, s, func(c *nats.Config) { c.URLs, c.RequestTimeout = []string{proxy.URL()}, 3*time.Second })
 	store := newObjects(t, client, "files")
-	content := noise(1 << 20)
-	_, err := store.Put(context.Background(), chunked("x", 64<<10), bytes.NewReader(content))
+	content := noise(2 << 20)
+	_, err := store.Put(within(t, patience), chunked("x", 64<<10), bytes.NewReader(content))
 	require.NoError(t, err)
 	proxy.Throttle(400 << 10)
 	begin := time.Now()
 	got, err := store.GetBytes(context.Background(), "x")
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(content, got))
-	assert.Greater(t, time.Since(begin), 2*time.Second)
+	assert.Greater(t, time.Since(begin), 4*time.Second)
 }
 
 // One chunk takes longer than the silence after which a consumer counts as dead.
@@ -374,7 +374,7 @@ func TestObjectVerySlowLink(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
 	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs, c.RequestTimeout = []string{proxy.URL()}, 20*time.Second })
+	client := connect(t, s, func(c *nats.Config) { c.URLs, c.RequestTimeout = []string{proxy.URL()}, patience })
 	store := newObjects(t, client, "files")
 	content := noise(256 << 10)
 	_, err := store.PutBytes(context.Background(), "x", content)
@@ -408,7 +408,7 @@ func TestObjectReaderSurvivesRestart(t *testing.T) {
 	_, err = io.ReadFull(result, got[n:])
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(content, got))
-	assert.Less(t, time.Since(begin), 5*time.Second, "upstream takes 20 s")
+	assert.Less(t, since(begin), 10*time.Second, "upstream takes 20 s")
 	require.NoError(t, result.Close())
 	eventually(t, "no consumers", func() bool { return consumers(t, client, "OBJ_files") == 0 })
 }
@@ -429,7 +429,7 @@ func TestObjectReaderDoesNotHoldCloseWhileDisconnected(t *testing.T) {
 	eventually(t, "disconnected", func() bool { return !client.IsConnected() })
 	begin := time.Now()
 	require.NoError(t, client.Close())
-	assert.Less(t, time.Since(begin), 5*time.Second)
+	assert.Less(t, since(begin), 5*time.Second)
 	_, err = io.ReadAll(result)
 	require.ErrorIs(t, err, nats.ErrClosed)
 }

@@ -38,7 +38,7 @@ func chunked(name string, size uint32) jetstream.ObjectMeta {
 // newObjects returns a new bucket in memory.
 func newObjects(t testing.TB, client *nats.Client, bucket string) *nats.ObjectStore {
 	t.Helper()
-	store, err := client.CreateObjectStore(context.Background(), bucket, nats.WithObjectStoreConfig(
+	store, err := client.CreateObjectStore(within(t, patience), bucket, nats.WithObjectStoreConfig(
 		func(c *jetstream.ObjectStoreConfig) { c.Storage = jetstream.MemoryStorage }))
 	require.NoError(t, err)
 	return store
@@ -369,7 +369,7 @@ func TestObjectAfterClose(t *testing.T) {
 	require.ErrorIs(t, err, nats.ErrClosed)
 	_, err = store.PutString(context.Background(), "x", "")
 	require.ErrorIs(t, err, nats.ErrClosed)
-	assert.Less(t, time.Since(begin), 5*time.Second)
+	assert.Less(t, since(begin), 5*time.Second)
 	other := connect(t, s, nil)
 	eventually(t, "the client takes its consumer with it", func() bool { return consumers(t, other, "OBJ_files") == 0 })
 }

@@ -22,7 +22,7 @@ import (
 // for each of them.
 func publishAtOnce(t *testing.T, client *nats.Client, callers int, publish func(context.Context, int) error) float64 {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	defer cancel()
 	before := client.Stats().OutMsgs
 	start := make(chan struct{})
@@ -58,7 +58,7 @@ func TestManyCallersAtOnce(t *testing.T) {
 		_, err := client.PublishToStream(ctx, "orders", []byte("order"))
 		return err
 	})
-	assert.LessOrEqual(t, each, 1.25, "1.0 on a machine that has the time") // asked again by patience alone, it is 5
+	assert.LessOrEqual(t, each, 2.0, "1.0 on a machine that has the time") // asked again by patience alone, it is 5
 	info, err := client.GetStreamInfo(ctx, "ORDERS")
 	require.NoError(t, err)
 	assert.EqualValues(t, callers, info.State.Msgs)
@@ -150,7 +150,7 @@ func TestServerFarAway(t *testing.T) {
 			for _, c := range calls {
 				begin := time.Now()
 				require.NoError(t, c.call(within(t, 3*patience)), c.name)
-				took := time.Since(begin)
+				took := since(begin)
 				t.Logf("%s: %.1f round trips", c.name, took.Seconds()/trip.Seconds())
 				assert.Less(t, took, time.Duration(c.trips+3)*trip+time.Second, c.name)
 			}

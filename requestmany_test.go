@@ -62,10 +62,10 @@ func TestRequestMany(t *testing.T) {
 	answers, err := gather(ctx, client, "all", nats.WithMaxReplies(3))
 	require.NoError(t, err)
 	assert.ElementsMatch(t, []string{"a", "b", "404"}, answers)
-	answers, err = gather(ctx, client, "all", nats.WithStall(300*time.Millisecond))
+	answers, err = gather(ctx, client, "all", nats.WithStall(2*time.Second))
 	require.NoError(t, err)
 	assert.Len(t, answers, 3)
-	answers, err = gather(within(t, 300*time.Millisecond), client, "all")
+	answers, err = gather(within(t, 2*time.Second), client, "all")
 	require.NoError(t, err, "the end of the time is a regular one")
 	assert.Len(t, answers, 3)
 	answers, err = gather(within(t, patience), client, "count", nats.WithSentinel(func(m *nats.Message) bool { return len(m.Data) == 0 }))
@@ -112,7 +112,7 @@ func TestRequestManyOverABreak(t *testing.T) {
 	_, err := server.Subscribe(context.Background(), "service", func(msg *nats.Message) error { return msg.Respond([]byte("first")) })
 	require.NoError(t, err)
 	var answers []string
-	for msg, err := range client.RequestMany(within(t, 500*time.Millisecond), "service", nil) {
+	for msg, err := range client.RequestMany(within(t, 5*time.Second), "service", nil) {
 		if msg == nil {
 			require.ErrorIs(t, err, nats.ErrConnectionLost)
 			answers = append(answers, "lost")

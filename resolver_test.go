@@ -145,7 +145,7 @@ func TestFiftyThousandServersAway(t *testing.T) {
 	begin := time.Now()
 	_, err := nats.NewClient(&nats.Config{Timeout: 2 * time.Second}, nats.WithResolver(fixedServers(urls)))
 	require.ErrorIs(t, err, nats.ErrNotConnected)
-	assert.Less(t, time.Since(begin), time.Minute) // 4 s with the race detector, where nothing else runs
+	assert.Less(t, since(begin), time.Minute) // 4 s with the race detector, where nothing else runs
 	assert.Less(t, len(err.Error()), 20_000)
 	assert.Contains(t, err.Error(), "more")
 }
@@ -212,7 +212,7 @@ func TestBrokenResolver(t *testing.T) {
 				}
 				begin := time.Now()
 				require.NoError(t, client.Close())
-				assert.Less(t, time.Since(begin), 5*time.Second)
+				assert.Less(t, since(begin), 5*time.Second)
 			})
 		}
 	}
@@ -235,7 +235,7 @@ func TestConsulAwayIsHarmless(t *testing.T) {
 				Consul: nats.ConsulConfig{Address: strings.TrimPrefix(address, "nats://"), Timeout: time.Hour},
 			})
 			require.NoError(t, err)
-			assert.Less(t, time.Since(begin), 4*time.Second)
+			assert.Less(t, since(begin), 4*time.Second)
 			require.NoError(t, client.Ping(within(t, patience)))
 			s.Restart()
 			eventually(t, "reconnected", client.IsConnected)
@@ -243,7 +243,7 @@ func TestConsulAwayIsHarmless(t *testing.T) {
 			assert.True(t, client.Stats().ServersUpdated.IsZero())
 			begin = time.Now()
 			require.NoError(t, client.Close())
-			assert.Less(t, time.Since(begin), 5*time.Second)
+			assert.Less(t, since(begin), 5*time.Second)
 		})
 	}
 }

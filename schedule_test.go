@@ -29,7 +29,7 @@ func TestConsumeIsNotForSchedules(t *testing.T) {
 		}, Data: []byte(subject)})
 		require.NoError(t, err)
 	}
-	schedule("later.a", 3*time.Second)
+	schedule("later.a", 10*time.Second)
 	handle := func(*nats.Message) error { return nil }
 	for name, filters := range map[string][]string{"all": nil, "everything": {"orders.>", "later.>"}, "schedules": {"later.*"}} {
 		_, err := client.Consume(ctx, "ORDERS", "own", handle, nats.WithConsumerConfig(&jetstream.ConsumerConfig{FilterSubjects: filters}))

@@ -29,7 +29,7 @@ func TestProxyCut(t *testing.T) {
 
 	p.Restore()
 	eventually(t, "the client reconnects", nc.IsConnected)
-	if err := nc.FlushTimeout(10 * time.Second); err != nil {
+	if err := nc.FlushTimeout(time.Minute); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -43,7 +43,7 @@ func TestProxyBlackHole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := nc.FlushTimeout(10 * time.Second); err != nil {
+	if err := nc.FlushTimeout(time.Minute); err != nil {
 		t.Fatal(err)
 	}
 
@@ -62,7 +62,7 @@ func TestProxyBlackHole(t *testing.T) {
 	}
 
 	p.Restore()
-	if m, err := sub.NextMsg(10 * time.Second); err != nil || string(m.Data) != "held" {
+	if m, err := sub.NextMsg(time.Minute); err != nil || string(m.Data) != "held" {
 		t.Fatalf("after the recovery: %v", err)
 	}
 
@@ -104,7 +104,7 @@ func TestProxyDelay(t *testing.T) {
 		}
 	}
 	for range n {
-		if _, err := sub.NextMsg(20 * time.Second); err != nil {
+		if _, err := sub.NextMsg(time.Minute); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -115,7 +115,7 @@ func TestProxyDelay(t *testing.T) {
 	// What is still held does not wait for a delay that is over.
 	p.Delay(time.Hour)
 	flushed := make(chan error, 1)
-	go func() { flushed <- nc.FlushTimeout(20 * time.Second) }()
+	go func() { flushed <- nc.FlushTimeout(time.Minute) }()
 	p.Restore()
 	if err := <-flushed; err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func TestProxyThrottle(t *testing.T) {
 	if err := nc.Publish("x", make([]byte, 50_000)); err != nil {
 		t.Fatal(err)
 	}
-	if err := nc.FlushTimeout(20 * time.Second); err != nil {
+	if err := nc.FlushTimeout(time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if took := time.Since(start); took < 400*time.Millisecond {
@@ -144,7 +144,7 @@ func TestProxyThrottle(t *testing.T) {
 	flushed := make(chan error, 1)
 	go func() {
 		_ = nc.Publish("x", make([]byte, 50_000))
-		flushed <- nc.FlushTimeout(20 * time.Second)
+		flushed <- nc.FlushTimeout(time.Minute)
 	}()
 	p.Throttle(0)
 	if err := <-flushed; err != nil {

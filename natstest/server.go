@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	startTimeout = 30 * time.Second // generous: the machine may be busy with other tests
-	portTimeout  = 10 * time.Second // how long a restart waits for its port
-	portAttempts = 10               // how many ports or sets of ports a first start tries
+	startTimeout = time.Minute // generous: the machine may be busy with other tests
+	portTimeout  = time.Minute // how long a restart waits for its port
+	portAttempts = 10          // how many ports or sets of ports a first start tries
 	pollInterval = 5 * time.Millisecond
 )
 

@@ -35,7 +35,7 @@ func TestLeaveLosesNothingOfAGroup(t *testing.T) {
 	ends, err := c.NATS().QueueSubscribe("ends", "q", func(*natsgo.Msg) {})
 	require.NoError(t, err)
 	live := []*natsgo.Subscription{group, ends}
-	require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
+	require.NoError(t, c.RoundTrip(within(t, time.Minute), "test", ""))
 
 	publishers := make([]*natsgo.Conn, 2)
 	for i, url := range urls {
@@ -51,7 +51,7 @@ func TestLeaveLosesNothingOfAGroup(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		return counts["begin"] > 0
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 
 	var sent atomic.Int64
 	stop := make(chan struct{})
@@ -69,7 +69,7 @@ func TestLeaveLosesNothingOfAGroup(t *testing.T) {
 		})
 	}
 	for i := range 6 {
-		require.NoError(t, c.Leave(within(t, 20*time.Second), urls, true, func() []*natsgo.Subscription {
+		require.NoError(t, c.Leave(within(t, time.Minute), urls, true, func() []*natsgo.Subscription {
 			if i == 3 && len(live) == 2 { // it ends between the beginning and the end of the move
 				defer func() {
 					require.NoError(t, ends.Unsubscribe())
@@ -78,7 +78,7 @@ func TestLeaveLosesNothingOfAGroup(t *testing.T) {
 			}
 			return live
 		}))
-		require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
+		require.NoError(t, c.RoundTrip(within(t, time.Minute), "test", ""))
 	}
 	close(stop)
 	load.Wait()
@@ -89,7 +89,7 @@ func TestLeaveLosesNothingOfAGroup(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(counts) == int(sent.Load())+1
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	delete(counts, "begin")
 	for data, n := range counts {
 		require.Equal(t, 1, n, data)
@@ -115,13 +115,13 @@ func TestDepart(t *testing.T) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		return len(h.stays) > 0
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	assert.Equal(t, []conn.Departure{{Reason: "another", Another: true}}, h.stays)
 	assert.Equal(t, cluster.URLs()[0], c.Server())
 	require.NoError(t, c.SetServers(cluster.URLs()))
-	require.Eventually(t, func() bool { return c.Server() == cluster.URLs()[1] }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return c.Server() == cluster.URLs()[1] }, time.Minute, time.Millisecond)
 
-	first, err := life.Close(within(t, 10*time.Second), func(context.Context) {
+	first, err := life.Close(within(t, time.Minute), func(context.Context) {
 		c.Depart(conn.Departure{Another: true}) // it ends at once
 	}, func(context.Context) {})
 	require.NoError(t, err)
@@ -147,14 +147,14 @@ func TestDrainForeign(t *testing.T) {
 		require.NoError(t, c.NATS().PublishRequest("s", "answers", []byte("data")))
 	}
 	<-begun
-	require.NoError(t, c.RoundTrip(within(t, 10*time.Second), "test", ""))
+	require.NoError(t, c.RoundTrip(within(t, time.Minute), "test", ""))
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	handlers, messages := c.DrainForeign(over)
 	assert.Equal(t, []int{1, 1}, []int{handlers, messages})
 	go func() { <-begun }()
 	close(goOn)
-	handlers, messages = c.DrainForeign(within(t, 10*time.Second))
+	handlers, messages = c.DrainForeign(within(t, time.Minute))
 	assert.Zero(t, handlers+messages)
 	for range 2 {
 		_, err = answers.NextMsg(10 * time.Second)

@@ -55,7 +55,7 @@ func TestResolverWarnings(t *testing.T) {
 		err   error
 	}
 	answers := make(chan answer, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	go func() {
 		_, next, err := r.query(ctx, index)

@@ -27,7 +27,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for a state that is sure to come.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // told records what an engine reports.
 type told struct{ conntest.Words }

@@ -66,8 +66,12 @@ func TestAsk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			begin := time.Now()
-			urls, err := discovery.Ask(t.Context(), tc.resolver, 100*time.Millisecond)
-			assert.Less(t, time.Since(begin), 2*time.Second)
+			limit := time.Minute
+			if errors.Is(tc.is, fault.ErrTimeout) {
+				limit = 100 * time.Millisecond
+			}
+			urls, err := discovery.Ask(t.Context(), tc.resolver, limit)
+			assert.Less(t, time.Since(begin), 20*time.Second)
 			if tc.want == "" {
 				require.NoError(t, err)
 				assert.Equal(t, []string{"nats://found:4222"}, urls)
@@ -97,7 +101,7 @@ func TestAskLeavesNothing(t *testing.T) {
 	cfg := consul.Config{Address: listener.Addr().String(), Token: secret, Timeout: time.Minute}
 	r, err := consul.New(cfg, "nats", 0, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	_, err = discovery.Ask(t.Context(), r, 100*time.Millisecond)
+	_, err = discovery.Ask(t.Context(), r, time.Second)
 	require.ErrorIs(t, err, fault.ErrTimeout)
 	require.ErrorContains(t, err, "service/nats")
 	require.ErrorContains(t, err, listener.Addr().String())
@@ -186,7 +190,7 @@ func TestFollowWithoutAWatch(t *testing.T) {
 		return []string{"nats://a"}, nil
 	})
 	var named [][]string
-	discovery.Follow(t.Context(), r, 50*time.Millisecond, func(urls []string) { named = append(named, urls) }, func(error) { failures++ })
+	discovery.Follow(t.Context(), r, time.Second, func(urls []string) { named = append(named, urls) }, func(error) { failures++ })
 	assert.Equal(t, [][]string{{"nats://a"}}, named)
 	assert.Equal(t, 2, failures)
 }
@@ -269,6 +273,6 @@ func TestFiftyThousand(t *testing.T) {
 	require.True(t, s.Are(urls))
 	_, wrong = discovery.Usable(many, true)
 	require.Empty(t, wrong)
-	assert.Less(t, time.Since(begin), 20*time.Second, "not quadratic")
+	assert.Less(t, time.Since(begin), time.Minute, "not quadratic")
 	t.Log(time.Since(begin))
 }

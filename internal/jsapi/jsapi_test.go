@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for a state that is sure to come.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func newAPI(t *testing.T, o jsapi.Options, server ...natstest.Option) *jsapi.API {
 	t.Helper()

@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for a state that is sure to come.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // told records what leases report.
 type told struct{ conntest.Words }

@@ -42,14 +42,14 @@ func TestOneConsumerAtADistance(t *testing.T) {
 				created := o.created(t)
 				r := o.reader(t, jetstream.ConsumerConfig{})
 				for i := range 3 {
-					_, meta, err := r.Next(timed(t, 20*time.Second))
+					_, meta, err := r.Next(timed(t, time.Minute))
 					require.NoError(t, err)
 					assert.EqualValues(t, i+1, meta.Sequence.Stream)
 				}
 				if known {
 					assert.EqualValues(t, 1, created.Load())
 				}
-				require.Eventually(t, func() bool { return len(o.consumers(t)) == 1 }, 20*time.Second, 10*time.Millisecond)
+				require.Eventually(t, func() bool { return len(o.consumers(t)) == 1 }, time.Minute, 10*time.Millisecond)
 				r.Close()
 				o.noConsumers(t)
 			})
@@ -67,7 +67,7 @@ func TestNoConsumerIsLeftByAReadingThatTookTooLong(t *testing.T) {
 	_, err := r.Start(timed(t, 900*time.Millisecond))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	r.Close()
-	require.Eventually(t, func() bool { return created.Load() > 0 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return created.Load() > 0 }, time.Minute, 10*time.Millisecond)
 	o.noConsumers(t)
 }
 
@@ -97,14 +97,14 @@ func TestAnotherStreamOfTheName(t *testing.T) {
 	read := func(from, to int) {
 		t.Helper()
 		for i := from; i <= to; i++ {
-			_, meta, err := r.Next(timed(t, 20*time.Second))
+			_, meta, err := r.Next(timed(t, time.Minute))
 			require.NoError(t, err)
 			require.EqualValues(t, i, meta.Sequence.Stream)
 		}
 	}
 	while := func(meanwhile func()) { // there is no connection
 		o.proxy.Cut()
-		require.Eventually(t, func() bool { return !o.api.Conn().IsUp() }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return !o.api.Conn().IsUp() }, time.Minute, time.Millisecond)
 		meanwhile()
 		o.proxy.Restore()
 	}
@@ -141,7 +141,7 @@ func TestIdleReaderIsCalm(t *testing.T) {
 	assert.Equal(t, name, r.Consumer())
 	for i := range 2 { // what comes now and then costs no new consumer
 		o.publish(t, i, i+1)
-		_, meta, err := r.Next(timed(t, 10*time.Second))
+		_, meta, err := r.Next(timed(t, time.Minute))
 		require.NoError(t, err)
 		assert.EqualValues(t, i+1, meta.Sequence.Stream)
 		_, _, err = r.Next(timed(t, 3*time.Second)) // longer than another reader bears silence

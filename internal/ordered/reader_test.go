@@ -29,7 +29,7 @@ func dial(t *testing.T, url string) *jsapi.API {
 	c := conntest.Open(t, url, func(o *conn.Options) {
 		o.NATS.Timeout, o.ReconnectMaxWait, o.Denied = 20*time.Second, 50*time.Millisecond, nil
 	})
-	api, err := jsapi.New(c, jsapi.Options{Timeout: 10 * time.Second})
+	api, err := jsapi.New(c, jsapi.Options{Timeout: time.Minute})
 	require.NoError(t, err)
 	return api
 }
@@ -84,7 +84,7 @@ func (o *orderedTest) start(t *testing.T, options ordered.Options) (*ordered.Rea
 // consumers returns the names of the stream's consumers.
 func (o *orderedTest) consumers(t *testing.T) []string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	stream, err := o.observer.Stream(ctx, "S")
 	require.NoError(t, err)
@@ -97,7 +97,7 @@ func (o *orderedTest) consumers(t *testing.T) []string {
 
 func (o *orderedTest) noConsumers(t *testing.T) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(o.consumers(t)) == 0 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(o.consumers(t)) == 0 }, time.Minute, 10*time.Millisecond)
 }
 
 func timed(t *testing.T, d time.Duration) context.Context {
@@ -156,7 +156,7 @@ func TestOrderedReaderFilters(t *testing.T) {
 	r, opening := o.start(t, ordered.Options{
 		Stream: "S", Config: jetstream.ConsumerConfig{FilterSubjects: []string{"s.0", "s.2"}, HeadersOnly: true}, Batch: 256,
 	})
-	ctx := timed(t, 20*time.Second)
+	ctx := timed(t, time.Minute)
 	assert.EqualValues(t, 2000, opening.Pending)
 	for i := range 2000 {
 		if i%500 == 250 {
@@ -183,7 +183,7 @@ func TestOrderedReaderStatusHeader(t *testing.T) {
 	}
 	name := r.Consumer()
 	for i := range 5 {
-		m, meta, err := r.Next(timed(t, 10*time.Second))
+		m, meta, err := r.Next(timed(t, time.Minute))
 		require.NoError(t, err)
 		require.EqualValues(t, i+1, meta.Sequence.Stream)
 		require.Equal(t, i > 0, m.Header.Get("Status") != "")
@@ -220,14 +220,14 @@ func TestOrderedReaderNoticesLossAtTheEnd(t *testing.T) {
 	t.Parallel()
 	o := newOrderedTest(t, 3)
 	r := o.reader(t, jetstream.ConsumerConfig{})
-	require.Eventually(t, func() bool { return len(r.Received()) == 3 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(r.Received()) == 3 }, time.Minute, time.Millisecond)
 	_, meta, err := r.Next(timed(t, time.Second))
 	require.NoError(t, err)
 	require.EqualValues(t, 1, meta.Sequence.Stream)
 	<-r.Received()
 	<-r.Received()
 	for _, want := range []uint64{2, 3} {
-		_, meta, err = r.Next(timed(t, 5*time.Second))
+		_, meta, err = r.Next(timed(t, time.Minute))
 		require.NoError(t, err)
 		require.Equal(t, want, meta.Sequence.Stream)
 	}
@@ -238,12 +238,12 @@ func TestOrderedReaderNoticesLossInTheMiddle(t *testing.T) {
 	t.Parallel()
 	o := newOrderedTest(t, 4)
 	r := o.reader(t, jetstream.ConsumerConfig{})
-	require.Eventually(t, func() bool { return len(r.Received()) == 4 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(r.Received()) == 4 }, time.Minute, time.Millisecond)
 	for want := range uint64(4) {
 		if want == 1 {
 			<-r.Received()
 		}
-		_, meta, err := r.Next(timed(t, 5*time.Second))
+		_, meta, err := r.Next(timed(t, time.Minute))
 		require.NoError(t, err)
 		require.Equal(t, want+1, meta.Sequence.Stream)
 	}
@@ -258,7 +258,7 @@ func TestOrderedReaderReplacesASilentConsumer(t *testing.T) {
 	require.NoError(t, r.Inbox().Unsubscribe())
 	o.publish(t, 0, 3)
 	for i := range 3 {
-		_, meta, err := r.Next(timed(t, 5*time.Second))
+		_, meta, err := r.Next(timed(t, time.Minute))
 		require.NoError(t, err)
 		require.EqualValues(t, i+1, meta.Sequence.Stream)
 	}
@@ -287,7 +287,7 @@ func TestOrderedReaderEnds(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 
 	time.AfterFunc(20*time.Millisecond, func() { _ = o.observer.DeleteStream(context.Background(), "S") })
-	_, _, err = r.Next(timed(t, 10*time.Second))
+	_, _, err = r.Next(timed(t, time.Minute))
 	require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
 }
 
@@ -303,7 +303,7 @@ func TestOrderedReaderEndsWithTheClient(t *testing.T) {
 		require.NoError(t, err)
 		if disconnected {
 			o.proxy.Cut()
-			require.Eventually(t, func() bool { return !o.api.Conn().IsUp() }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return !o.api.Conn().IsUp() }, time.Minute, time.Millisecond)
 		}
 		ended := make(chan error, 1)
 		go func() {

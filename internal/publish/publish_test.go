@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for a state that is sure to come.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // newPublisher returns a publisher behind a proxy, and upstream's handle that is before it.
 func newPublisher(t *testing.T, config jetstream.StreamConfig) (*publish.Publisher, *natstest.Proxy, jetstream.Stream) {

@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for what is sure to come.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // newPuller returns a puller, and the JetStream with the consumer C of the stream S.
 func newPuller(t *testing.T) (*pull.Puller, jetstream.JetStream) {
