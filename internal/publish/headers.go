@@ -124,11 +124,11 @@ func apply(js jetstream.JetStream, op, subject string, header natsgo.Header, opt
 		return nil
 	}
 	// One of ours may be among them; one at a time tells which.
-	for _, opt := range opts {
-		err := try(opt)
-		var ours *optionError
+	for i := range opts {
+		err := try(opts[i : i+1]...)
+		ours, isOurs := errors.AsType[*optionError](err)
 		switch {
-		case errors.As(err, &ours):
+		case isOurs:
 			header[ours.name] = ours.values
 		case err != nil:
 			return fault.New(op, subject, fault.ErrInvalidArgument, "%w", err)
