@@ -3,8 +3,11 @@ package object_test
 import (
 	"bytes"
 	"context"
+	"io"
 	"strings"
+	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -165,4 +168,30 @@ func TestPutReplacedAtOnce(t *testing.T) {
 	got, err := store.Bytes(ctx, "replaced", object.Options{})
 	require.NoError(t, err)
 	assert.Equal(t, "newer", string(got))
+}
+
+// Uploads side by side, some of which fail half-way, use each other's buffers, and each stores its own.
+func TestUploadsShareBuffers(t *testing.T) {
+	t.Parallel()
+	store, _, _ := newStore(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			content := bytes.Repeat([]byte{byte('a' + i)}, 600<<10)
+			meta := jetstream.ObjectMeta{Name: string(content[:1])}
+			for range 3 {
+				broken := io.MultiReader(bytes.NewReader(content[:400<<10]), iotest.ErrReader(io.ErrClosedPipe))
+				_, err := store.Put(ctx, meta, broken, object.Options{})
+				assert.ErrorIs(t, err, io.ErrClosedPipe)
+				_, err = store.Put(ctx, meta, io.MultiReader(bytes.NewReader(content)), object.Options{}) // of unknown length
+				assert.NoError(t, err)
+				got, err := store.Bytes(ctx, meta.Name, object.Options{})
+				assert.NoError(t, err)
+				assert.True(t, bytes.Equal(content, got))
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -63,6 +64,9 @@ type writer struct {
 	giveUp context.CancelFunc
 }
 
+// buffers are those of uploads that went well: of others, something may still be sent, or read from the source.
+var buffers = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+
 // chunk is a chunk in flight. Its data must not change until it is acknowledged.
 type chunk struct {
 	future   *publish.Future
@@ -104,6 +108,11 @@ func (w *writer) put(ctx context.Context, r io.Reader) (*jetstream.ObjectInfo, e
 		return nil, err
 	}
 	w.giveUp() // nothing is in flight
+	for _, buffer := range w.free {
+		if cap(buffer) == chunkSize {
+			buffers.Put((*[chunkSize]byte)(buffer[:chunkSize]))
+		}
+	}
 	w.opts.report(w.done, w.done)
 	return &w.uploaded, nil
 }
@@ -181,6 +190,9 @@ func (w *writer) upload(ctx context.Context, r io.Reader) error {
 			_, _ = digest.Write(buffer[:n]) // while the chunk is on its way
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			if n == 0 {
+				w.free = append(w.free, buffer)
+			}
 			break
 		}
 		if err != nil && (ctx.Err() != nil || errors.Is(err, fault.ErrClosed)) {
@@ -205,6 +217,9 @@ func (w *writer) buffer(ctx context.Context, size int) ([]byte, error) {
 		}
 	}
 	last := len(w.free) - 1
+	if last < 0 && size == chunkSize {
+		return buffers.Get().(*[chunkSize]byte)[:], nil // the pool holds nothing else
+	}
 	if last < 0 {
 		return make([]byte, size), nil
 	}
