@@ -33,16 +33,22 @@ type fault struct {
 	longest time.Duration
 }
 
-// restart ends a server by a signal and starts it again.
-func restart(pick func(*round, *rand.Rand) *node, s syscall.Signal) func(*round, *rand.Rand) (string, func()) {
+// restart ends servers by a signal and starts them again.
+func restart(pick func(*round, *rand.Rand) []*node, s syscall.Signal) func(*round, *rand.Rand) (string, func()) {
 	return func(r *round, random *rand.Rand) (string, func()) {
-		n := pick(r, random)
-		n.signal(s)
-		n.wait()
-		n.away = true
+		picked := pick(r, random)
+		for _, n := range picked {
+			n.signal(s)
+		}
+		for _, n := range picked {
+			n.wait()
+			n.away = true
+		}
 		return "", func() {
-			n.away = false
-			r.must(n.start())
+			for _, n := range picked {
+				n.away = false
+				r.must(n.start())
+			}
 		}
 	}
 }
@@ -59,11 +65,16 @@ func (n *node) freeze() func() {
 
 func nothing() {}
 
-func anyNode(r *round, random *rand.Rand) *node { return r.nodes[random.IntN(len(r.nodes))] }
-
-func leading(r *round, random *rand.Rand) *node {
-	return r.leader([]string{check.Orders, check.Keys, check.Locks, check.Objects}[random.IntN(4)])
+func one(r *round, random *rand.Rand) []*node {
+	i := random.IntN(len(r.nodes))
+	return r.nodes[i : i+1]
 }
+
+func leading(r *round, random *rand.Rand) []*node {
+	return []*node{r.leader([]string{check.Orders, check.Keys, check.Locks, check.Objects}[random.IntN(4)])}
+}
+
+func all(r *round, _ *rand.Rand) []*node { return r.nodes }
 
 // line does something to all lines of a worker.
 func line(f func(*natstest.Proxy, *rand.Rand)) func(*round, *rand.Rand) (string, func()) {
@@ -95,18 +106,25 @@ func secure(t *topology) bool     { return t.authority != nil }
 func discovered(t *topology) bool { return t.agent != nil }
 
 const (
+	broken  = check.Line + " " + check.Peer
 	outage  = check.Line + " " + check.Store
 	crash   = outage + " " + check.Forgets
 	renewed = outage + " " + check.Credentials
 )
 
 var faults = []fault{
-	{name: "kill a server", on: "servers", brings: crash, longest: 3 * time.Second, begin: restart(anyNode, syscall.SIGKILL)},
+	{name: "kill a server", on: "servers", brings: crash, longest: 3 * time.Second, begin: restart(one, syscall.SIGKILL)},
 	{name: "kill a server that leads", on: "servers", brings: crash, longest: 8 * time.Second, fits: clustered, begin: restart(leading, syscall.SIGKILL)},
-	{name: "restart a server", on: "servers", brings: outage, longest: time.Second, begin: restart(anyNode, syscall.SIGTERM)},
-	{name: "lame duck", on: "servers", brings: outage, longest: time.Second, begin: restart(anyNode, syscall.SIGUSR2)},
+	{name: "kill all servers", on: "servers", brings: crash, longest: 3 * time.Second, begin: restart(all, syscall.SIGKILL)},
+	{name: "restart a server", on: "servers", brings: outage, longest: time.Second, begin: restart(one, syscall.SIGTERM)},
+	{name: "lame duck", on: "servers", brings: outage, longest: time.Second, begin: restart(one, syscall.SIGUSR2)},
 	{name: "freeze a server", on: "servers", brings: outage, longest: 10 * time.Second, begin: func(r *round, random *rand.Rand) (string, func()) {
-		return "", anyNode(r, random).freeze()
+		return "", one(r, random)[0].freeze()
+	}},
+	{name: "freeze a majority", on: "servers", brings: outage, longest: 5 * time.Second, fits: clustered, begin: func(r *round, random *rand.Rand) (string, func()) {
+		i := random.IntN(len(r.nodes))
+		thaw, too := r.nodes[i].freeze(), r.nodes[(i+1)%len(r.nodes)].freeze()
+		return "", func() { thaw(); too() }
 	}},
 	{name: "step down", on: "servers", brings: check.Store, fits: clustered, begin: func(r *round, random *rand.Rand) (string, func()) {
 		stream := []string{check.Orders, check.Keys, check.Locks, check.Objects}[random.IntN(4)]
@@ -117,17 +135,17 @@ var faults = []fault{
 		}
 		return "", nothing
 	}},
-	{name: "cut", on: "lines", brings: check.Line, longest: 2 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) { p.Cut() })},
-	{name: "black hole", on: "lines", brings: check.Line, longest: 10 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) {
+	{name: "cut", on: "lines", brings: broken, longest: 2 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) { p.Cut() })},
+	{name: "black hole", on: "lines", brings: broken, longest: 10 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) {
 		p.BlackHole()
 	})},
-	{name: "delay", on: "lines", brings: check.Line, longest: 8 * time.Second, begin: line(func(p *natstest.Proxy, random *rand.Rand) {
+	{name: "delay", on: "lines", brings: broken, longest: 8 * time.Second, begin: line(func(p *natstest.Proxy, random *rand.Rand) {
 		p.Delay(time.Duration(20+random.IntN(1180)) * time.Millisecond) // there, and back
 	})},
-	{name: "throttle", on: "lines", brings: check.Line, longest: 8 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) {
+	{name: "throttle", on: "lines", brings: broken, longest: 8 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) {
 		p.Throttle(50_000)
 	})},
-	{name: "cut the leaf off", on: "link", brings: check.Store, longest: 6 * time.Second, fits: linked, begin: func(r *round, _ *rand.Rand) (string, func()) {
+	{name: "cut the leaf off", on: "link", brings: check.Store + " " + check.Peer, longest: 6 * time.Second, fits: linked, begin: func(r *round, _ *rand.Rand) (string, func()) {
 		r.link.Cut()
 		return "w2", r.link.Restore // that of the hub
 	}},
@@ -162,7 +180,7 @@ var faults = []fault{
 		r.agent.Signal(syscall.SIGSTOP)
 		return "", func() { r.agent.Signal(syscall.SIGCONT) }
 	}},
-	{name: "Consul drops a server", on: "consul", longest: 5 * time.Second, fits: discovered, begin: func(r *round, random *rand.Rand) (string, func()) {
+	{name: "Consul drops a server", on: "consul", brings: check.Gap, longest: 5 * time.Second, fits: discovered, begin: func(r *round, random *rand.Rand) (string, func()) {
 		r.agent.Deregister(r.instances[random.IntN(len(r.instances))])
 		return "", r.register
 	}},

@@ -1,8 +1,11 @@
 package check
 
-// core: a message comes once at most, those of a publisher in order; an answer is the request's own; what failed for
-// certain was not handled, and nothing was handled twice.
-func (r *Report) core(h History) {
+import "time"
+
+// core: a message comes once at most, those of a publisher in order, and while nothing is broken it comes; an answer is
+// the request's own; what failed for certain was not handled, and nothing was handled twice.
+func (r *Report) core(h, faults History) {
+	r.missed(h, faults)
 	last := map[[2]string]uint64{}
 	for _, got := range h.of("core/receive") {
 		way := [2]string{got.Worker, got.Key}
@@ -28,6 +31,40 @@ func (r *Report) core(h History) {
 			r.violate("core", "answered and never served: %v", &q)
 		case q.Fate == Not && served[q.ID] > 0:
 			r.violate("core", "served in spite of %q: %v", q.Err, &q)
+		}
+	}
+}
+
+// missed looks at what is published while no fault of anybody's line is near: all who have subscribed before and are there
+// long after must have it.
+func (r *Report) missed(h, faults History) {
+	const near = int64(2 * time.Second)
+	from, to := map[string]int64{}, map[string]int64{}
+	type message struct {
+		worker, key string
+		n           uint64
+	}
+	got := map[message]bool{}
+	for _, c := range h {
+		switch c.Op {
+		case "core/subscribe":
+			if c.Fate == Done && from[c.Worker] == 0 {
+				from[c.Worker] = c.End
+			}
+		case "core/receive":
+			got[message{c.Worker, c.Key, c.N}] = true
+		}
+		to[c.Worker] = max(to[c.Worker], c.End)
+	}
+	for _, p := range h.of("core/publish") {
+		if p.Fate != Done || faults.suffers(p.Worker, p.Begin, p.End+near, Line, Peer, Gap) {
+			continue
+		}
+		for worker, since := range from {
+			if since+near < p.Begin && p.End+near < to[worker] && !got[message{worker, p.Key, p.N}] {
+				r.Rows["core"].Lost++
+				r.violate("core", "%s has missed it while nothing was broken: %v", worker, &p)
+			}
 		}
 	}
 }

@@ -13,27 +13,29 @@ const (
 	Forgets     = "forgets"     // a server forgets what it has delivered
 	Credentials = "credentials" // servers and workers change them, one after the other
 	Rights      = "rights"      // some are withdrawn
+	Gap         = "gap"         // plain subscriptions move, and miss what is published meanwhile
 	Files       = "files"       // a worker's have nonsense in them
 	Peer        = "peer"        // a worker is not there to answer, or to unlock
 )
 
 // The effects of a fault are over some time after it: rights are one message late; servers start, elect and catch up.
-var aftermath = map[string]time.Duration{Forgets: time.Second, Rights: time.Second}
+var aftermath = map[string]time.Duration{Forgets: time.Second, Rights: time.Second, Gap: 3 * time.Second}
 
 const recovery = 10 * time.Second
 
-// suffers tells whether a fault may have had one of the effects on the worker between two moments.
+// suffers tells whether one of the faults may have had one of the effects on the worker between two moments.
 func (h History) suffers(worker string, begin, end int64, effects ...string) bool {
 	return slices.ContainsFunc(h, func(f Record) bool {
-		if !strings.HasPrefix(f.Op, "fault/") || f.Begin > end || f.Key != "" && !strings.HasPrefix(worker, f.Key+".") {
+		if f.Begin > end {
 			return false
 		}
+		own := f.Key == "" || strings.HasPrefix(worker, f.Key+".")
 		return slices.ContainsFunc(strings.Fields(f.ID), func(effect string) bool {
 			after, ok := aftermath[effect]
 			if !ok {
 				after = recovery
 			}
-			return slices.Contains(effects, effect) && f.End+int64(after) > begin
+			return slices.Contains(effects, effect) && (own || effect == Peer) && f.End+int64(after) > begin
 		})
 	})
 }
