@@ -37,7 +37,7 @@ func (u usage) most(v usage) usage {
 
 // within tells whether it is no more, but for what comes and goes.
 func (u usage) within(v usage) bool {
-	return u.goroutines <= v.goroutines+2 && u.descriptors <= v.descriptors && u.heap <= v.heap+16<<20
+	return u.goroutines <= v.goroutines+2 && u.descriptors <= v.descriptors && u.heap <= v.heap+4<<20
 }
 
 // compare holds the client, that has been through everything, against one that has just begun with the same.

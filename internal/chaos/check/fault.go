@@ -21,7 +21,7 @@ const (
 // The effects of a fault are over some time after it: rights are one message late; servers start, elect and catch up.
 var aftermath = map[string]time.Duration{Forgets: time.Second, Rights: time.Second, Gap: 3 * time.Second}
 
-const recovery = 10 * time.Second
+const recovery = 5 * time.Second
 
 // suffers tells whether one of the faults may have had one of the effects on the worker between two moments.
 func (h History) suffers(worker string, begin, end int64, effects ...string) bool {
@@ -49,7 +49,7 @@ type allowance struct {
 // allowed are the sentinels that calls may fail with. Any other, and any that no fault explains, is a broken promise.
 var allowed = map[string][]allowance{
 	"ErrTimeout":           {{"", []string{Line, Store}}, {"core/request", []string{Peer}}, {"locks/lock", nil}},
-	"ErrConflict":          {{"objects/get", nil}, {"kv/create", nil}, {"kv/modify", nil}}, // replaced while it was read; too late to try again
+	"ErrConflict":          {{"objects/get", nil}, {"kv/create", nil}, {"kv/modify", nil}, {"locks/unlock", []string{Line, Store}}}, // replaced while read; too late to try again; lost
 	"ErrNotConnected":      {{"", []string{Line}}},
 	"ErrConnectionLost":    {{"", []string{Line}}},
 	"ErrNoResponders":      {{"core/request", []string{Line, Peer, Store}}},
