@@ -13,11 +13,11 @@ import (
 // checkMessage refuses a message that cannot be published, with a reply subject of that length or other
 // room in its line. It allocates nothing: it runs before every publish.
 func (c *Client) checkMessage(op, subject string, reply int, header natsgo.Header, data []byte) error {
-	if err := checkPublishSubject(op, subject); err != nil {
-		return err
+	if fault := subjects.Fault(subject, false); fault != "" {
+		return fail(op, subject, ErrInvalidSubject, "%s", fault)
 	}
 	if len(header) > 0 {
-		if err := checkHeader(op, subject, header); err != nil {
+		if err := subjects.CheckHeader(op, subject, header); err != nil {
 			return err
 		}
 	}
@@ -38,22 +38,6 @@ func (c *Client) sized(err error, header natsgo.Header, data []byte) error {
 	return wire.Sized(err, header, data, c.conn.MaxPayload())
 }
 
-// checkPublishSubject refuses a subject that cannot be published to.
-func checkPublishSubject(op, subject string) error {
-	if fault := subjects.Fault(subject, false); fault != "" {
-		return fail(op, subject, ErrInvalidSubject, "%s", fault)
-	}
-	return nil
-}
-
-// checkSubscribeSubject refuses a subject that cannot be subscribed to.
-func checkSubscribeSubject(op, subject string) error {
-	if fault := subjects.Fault(subject, true); fault != "" {
-		return fail(op, subject, ErrInvalidSubject, "%s", fault)
-	}
-	return nil
-}
-
 // checkQueue refuses a queue group's name that would break the protocol.
 func checkQueue(op, subject, queue string) error {
 	if fault := subjects.Fault(queue, false); fault != "" {
@@ -64,8 +48,3 @@ func checkQueue(op, subject, queue string) error {
 
 // checkName refuses what cannot name a stream or a consumer.
 func checkName(op, what, name string) error { return subjects.CheckName(op, what, name) }
-
-// checkHeader refuses what would break the protocol.
-func checkHeader(op, subject string, header natsgo.Header) error {
-	return subjects.CheckHeader(op, subject, header)
-}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,14 +44,14 @@ type Client struct {
 
 	tls       *auth.TLS
 	js        jetstream.JetStream // nil when JetStream is not enabled
-	api       *jsapi.API          // likewise
+	api       *jsapi.API
 	subs      *receive.Engine
 	denied    atomic.Pointer[error]             // the last denied publish that no call has returned
 	userError atomic.Pointer[natsgo.ErrHandler] // of WithNATSOptions
 	puller    *pull.Puller
-	publisher *publish.Publisher // nil when JetStream is not enabled
+	publisher *publish.Publisher
 	consumer  *consume.Engine
-	buckets   *keyvalue.Buckets // likewise
+	buckets   *keyvalue.Buckets
 	leases    *lease.Leases
 
 	servers *discovery.Finder
@@ -65,9 +64,7 @@ type Client struct {
 
 	around Interceptor // all of them, but for Handle: see handled
 	totals totals
-
-	mu    sync.Mutex
-	stops []func() // of WithStart
+	beside lifecycle.Beside // of WithStart
 }
 
 // NewClient connects to the servers that cfg names and returns the client, or an error that says
@@ -173,40 +170,10 @@ func (c *Client) parts() health.Parts {
 func (c *Client) startOthers() {
 	for _, start := range c.opts.starts {
 		c.contain("WithStart", func() {
-			stop := start(c)
-			c.mu.Lock()
-			late := c.isClosing()
-			if stop != nil && !late {
-				c.stops = append(c.stops, stop)
-			}
-			c.mu.Unlock()
-			if stop != nil && late {
-				stop()
+			if stop := start(c); stop != nil {
+				c.beside.Add(func() { c.contain("the stop of WithStart", stop) })
 			}
 		})
-	}
-}
-
-// stopOthers stops it, and tells whether that was done when ctx ended.
-func (c *Client) stopOthers(ctx context.Context) bool {
-	done := make(chan struct{})
-	c.mu.Lock()
-	stops := c.stops
-	c.mu.Unlock()
-	if len(stops) == 0 {
-		return true
-	}
-	go func() {
-		defer close(done)
-		for _, stop := range stops {
-			defer c.contain("the stop of WithStart", stop) // the last first, whatever becomes of it
-		}
-	}()
-	select {
-	case <-done:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -272,20 +239,17 @@ func (c *Client) awaitConnection(ctx context.Context, op, target string) error {
 	case c.conn.IsClosed():
 		return fail(op, target, ErrClosed, "")
 	case c.failing && !up:
-		return c.refused(op, target)
+		return c.conn.Refused(op, target)
 	case up || breaks > 0:
 		var cancel context.CancelFunc
 		ctx, cancel = c.deadline(ctx)
 		defer cancel()
 	}
 	if err := c.conn.Wait(ctx); err != nil {
-		return c.unreachable(ctx, op, target, err)
+		return c.conn.Unreachable(ctx, op, target, err)
 	}
 	return nil
 }
-
-// refused is the error of what publish_when_disconnected forbids.
-func (c *Client) refused(op, target string) error { return c.conn.Refused(op, target) }
 
 // roundTrip waits for the connection and for a PONG that follows everything sent before.
 func (c *Client) roundTrip(ctx context.Context, op string) error {
@@ -293,11 +257,6 @@ func (c *Client) roundTrip(ctx context.Context, op string) error {
 		return errNilContext(op, "")
 	}
 	return c.conn.RoundTrip(ctx, op, "")
-}
-
-// unreachable adds to err what is known of the connection and of ctx.
-func (c *Client) unreachable(ctx context.Context, op, target string, err error) error {
-	return c.conn.Unreachable(ctx, op, target, err)
 }
 
 func errNilContext(op, target string) error {

@@ -171,25 +171,13 @@ func (c *Client) AckMessage(ctx context.Context, msg *Message) error {
 	if msg == nil {
 		return fail(op, "", ErrInvalidArgument, "the message is nil")
 	}
-	var wait <-chan time.Duration
-	if _, trip := c.conn.Peer(); msg.held() > 0 && msg.held()+trip >= ackWaitMin {
-		wait = c.puller.AckWait(ctx, msg.msg.Reply) // beside the acknowledgement
+	reply := ""
+	if msg.msg != nil {
+		reply = msg.msg.Reply
 	}
-	if err := msg.AckSync(ctx); err != nil {
-		return err
+	held, wait, err := c.puller.Acknowledge(ctx, reply, msg.held, func() error { return msg.AckSync(ctx) })
+	if err == nil && wait > 0 {
+		err = fail(op, msg.Subject, ErrLateAck, "it was held for %v and the ack wait is %v", held.Round(time.Millisecond), wait)
 	}
-	held := msg.held()
-	if held < ackWaitMin {
-		return nil
-	}
-	if wait == nil {
-		wait = c.puller.AckWait(ctx, msg.msg.Reply)
-	}
-	if wait := <-wait; wait > 0 && held > wait {
-		return fail(op, msg.Subject, ErrLateAck, "it was held for %v and the ack wait is %v", held.Round(time.Millisecond), wait)
-	}
-	return nil
+	return err
 }
-
-// ackWaitMin is an ack wait that no network keeps: what was held for less is in time.
-const ackWaitMin = 100 * time.Millisecond

@@ -77,7 +77,7 @@ func (c *Client) publication(ctx context.Context, op string, msg *Message, opts 
 		return nil, err
 	}
 	if up, _, _ := c.conn.State(); !up && c.failing {
-		return nil, c.refused(op, msg.Subject)
+		return nil, c.conn.Refused(op, msg.Subject)
 	}
 	return c.publisher.Message(op, msg.Subject, msg.Header, msg.Data, opts)
 }

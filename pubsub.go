@@ -89,7 +89,7 @@ func (c *Client) checkPublish(op, subject, reply string, header natsgo.Header, d
 // send gives a message to the connection. Upstream copies header and data before it returns.
 func (c *Client) send(ctx context.Context, op, subject, reply string, header natsgo.Header, data []byte) error {
 	if c.failing && !c.conn.IsUp() && !c.conn.IsClosed() {
-		return c.refused(op, subject)
+		return c.conn.Refused(op, subject)
 	}
 	if len(header) == 0 {
 		header = nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
@@ -86,13 +85,13 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	defer cancel()
 	left := &ShutdownError{}
 	first, err := c.life.Close(ctx, func(ctx context.Context) {
-		if !c.stopOthers(ctx) {
+		if !c.beside.Stop(ctx) {
 			left.Handlers++
 		}
 		c.drainHandlers(ctx, left)
 	}, func(ctx context.Context) {
-		left.AsyncPublishes = c.drainAsyncPublishes(ctx)
-		left.Bytes, left.Cause = c.drainBuffer(ctx)
+		left.AsyncPublishes = c.publisher.Drain(ctx)
+		left.Bytes, left.Cause = c.conn.Drain(ctx)
 		c.life.End()
 		c.conn.Close()
 	})
@@ -129,62 +128,5 @@ func (c *Client) drainHandlers(ctx context.Context, left *ShutdownError) {
 	left.Messages += messages
 }
 
-// drainAsyncPublishes waits for the acknowledgements and returns how many never came. Upstream
-// leaves the futures of those unresolved for ever; here they fail, the client's own and upstream's.
-func (c *Client) drainAsyncPublishes(ctx context.Context) int {
-	if c.js == nil {
-		return 0
-	}
-	left := c.publisher.Drain(ctx)
-	if c.js.PublishAsyncPending() > 0 {
-		select {
-		case <-c.js.PublishAsyncComplete():
-		case <-ctx.Done():
-		case <-c.life.Context().Done():
-		}
-	}
-	pending := c.js.PublishAsyncPending()
-	c.js.CleanupPublisher()
-	return left + pending
-}
-
-// drainBuffer sends what was published and returns how many bytes it could not.
-func (c *Client) drainBuffer(ctx context.Context) (int, error) {
-	up, _, _ := c.conn.State()
-	if c.conn.IsClosed() || c.allConfirmed() || (!up && c.unsent() == 0) {
-		return 0, nil
-	}
-	if up && ctx.Err() != nil {
-		// Handlers took all the time; what they published deserves a moment still.
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), flushGrace)
-		defer cancel()
-	}
-	before := c.unsent()
-	if err := c.roundTrip(ctx, "flush"); err != nil {
-		return min(before, c.unsent()), err // without the flush's own PING
-	}
-	return 0, nil
-}
-
-// unsent returns how many bytes wait for the connection. The buffer may hold no more than the
-// client's own PINGs: then the server has confirmed every message.
-func (c *Client) unsent() int {
-	if c.allConfirmed() {
-		return 0
-	}
-	_, n := c.conn.Stats()
-	return n
-}
-
-// allConfirmed tells whether the server has answered a PING that followed every message.
-func (c *Client) allConfirmed() bool {
-	_, all := c.conn.Unconfirmed()
-	return all
-}
-
 // isClosing tells whether Shutdown has begun.
 func (c *Client) isClosing() bool { return c.life.IsDraining() }
-
-// flushGrace is what the last flush gets when the handlers have used the time up.
-const flushGrace = 25 * time.Millisecond

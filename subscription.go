@@ -1,12 +1,14 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -61,11 +63,8 @@ func (c *Client) subscribe(ctx context.Context, subject, queue string, h Handler
 	case h == nil:
 		return nil, fail(op, subject, ErrInvalidArgument, "the handler is nil")
 	}
-	if err := checkSubscribeSubject(op, subject); err != nil {
-		return nil, err
-	}
-	if long := c.conn.LineFault(wire.SubscribeLine(len(subject), len(queue))); long != "" {
-		return nil, fail(op, subject, ErrInvalidSubject, "%s", long)
+	if fault := cmp.Or(subjects.Fault(subject, true), c.conn.LineFault(wire.SubscribeLine(len(subject), len(queue)))); fault != "" {
+		return nil, fail(op, subject, ErrInvalidSubject, "%s", fault)
 	}
 	if err := fault.Ended(ctx); err != nil {
 		return nil, wrap(op, subject, err)

@@ -46,3 +46,36 @@ func (c *Conn) confirmSent() {
 		cancel()
 	}
 }
+
+// drainGrace is what Drain takes on a connection that stands when ctx has ended before.
+const drainGrace = 25 * time.Millisecond
+
+// Drain sends what was published, and returns how many bytes it could not, and why. While there is no connection it
+// waits for one only when there is something to send.
+func (c *Conn) Drain(ctx context.Context) (left int, err error) {
+	up, _, _ := c.State()
+	before := c.unsent()
+	if _, none := c.Unconfirmed(); c.IsClosed() || none || !up && before == 0 {
+		return 0, nil
+	}
+	if up && ctx.Err() != nil {
+		// Handlers took all the time; what they published deserves a moment still.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), drainGrace)
+		defer cancel()
+	}
+	if err := c.RoundTrip(ctx, "flush", ""); err != nil {
+		return min(before, c.unsent()), err // without the flush's own PING
+	}
+	return 0, nil
+}
+
+// unsent returns how many bytes wait for the connection. The buffer may hold no more than PINGs: then the server has
+// confirmed every message.
+func (c *Conn) unsent() int {
+	if _, none := c.Unconfirmed(); none {
+		return 0
+	}
+	_, n := c.Stats()
+	return n
+}

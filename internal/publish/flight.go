@@ -166,11 +166,27 @@ func (p *Publisher) Drain(ctx context.Context) (left int) {
 	case <-ctx.Done():
 	case <-p.ctx.Done():
 	}
+	left = p.drainUpstream(ctx)
 	p.mu.Lock()
-	left = p.flying
+	left += p.flying
 	p.mu.Unlock()
 	p.end()
 	p.conn.Rouse()
 	<-drained
+	return left
+}
+
+// drainUpstream does the same with upstream's own publishes, whose futures would be unresolved for ever otherwise.
+func (p *Publisher) drainUpstream(ctx context.Context) (left int) {
+	js := p.api.JetStream()
+	if js.PublishAsyncPending() > 0 {
+		select {
+		case <-js.PublishAsyncComplete():
+		case <-ctx.Done():
+		case <-p.ctx.Done():
+		}
+	}
+	left = js.PublishAsyncPending()
+	js.CleanupPublisher()
 	return left
 }

@@ -42,9 +42,34 @@ func (w *waits) find(name string) (found ackWait, fresh bool) {
 	return found, time.Since(found.asked) < waitsFresh
 }
 
-// AckWait looks up for how long the server waits for the acknowledgement of one delivery, by its reply subject; it is 0
+// ackWaitMin is an ack wait that no network keeps: what was held for less is in time.
+const ackWaitMin = 100 * time.Millisecond
+
+// Acknowledge calls ack for a delivery that has been held for a time, 0 when that is not known, and returns that time
+// and, when it was longer, for how long the server has waited.
+func (p *Puller) Acknowledge(ctx context.Context, reply string, held func() time.Duration, ack func() error) (took, wait time.Duration, err error) {
+	var asked <-chan time.Duration
+	if _, trip := p.conn.Peer(); held() > 0 && held()+trip >= ackWaitMin {
+		asked = p.ackWait(ctx, reply) // beside the acknowledgement
+	}
+	if err := ack(); err != nil {
+		return 0, 0, err
+	}
+	if took = held(); took < ackWaitMin {
+		return took, 0, nil
+	}
+	if asked == nil {
+		asked = p.ackWait(ctx, reply)
+	}
+	if wait = <-asked; took <= wait {
+		wait = 0
+	}
+	return took, wait, nil
+}
+
+// ackWait looks up for how long the server waits for the acknowledgement of one delivery, by its reply subject; it is 0
 // when that cannot be found out.
-func (p *Puller) AckWait(ctx context.Context, reply string) <-chan time.Duration {
+func (p *Puller) ackWait(ctx context.Context, reply string) <-chan time.Duration {
 	answer := make(chan time.Duration, 1)
 	stream, consumer, _ := wire.AckOf(reply)
 	delivery, _, _, ok := wire.ParseReply(reply)

@@ -67,7 +67,12 @@ func TestMessages(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, more, 1, "it does not wait for what is not there")
 	assert.Equal(t, "c", string(more[0].Data))
-	assert.Equal(t, time.Second, <-p.AckWait(ctx, more[0].Reply), "of the first delivery")
+	for held, late := range map[time.Duration]time.Duration{0: 0, 900 * time.Millisecond: 0, time.Minute: time.Second} {
+		took, wait, err := p.Acknowledge(ctx, more[0].Reply, func() time.Duration { return held }, func() error { return nil })
+		require.NoError(t, err)
+		assert.Equal(t, held, took)
+		assert.Equal(t, late, wait, "that of the first delivery, where it was longer")
+	}
 	_, err = p.Messages(ctx, "S", "none", 1)
 	require.ErrorIs(t, err, fault.ErrConsumerNotFound)
 }
