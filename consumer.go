@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -17,11 +18,8 @@ import (
 // ErrInvalidArgument.
 func (c *Client) CreateConsumer(ctx context.Context, stream string, cfg *jetstream.ConsumerConfig) (jetstream.Consumer, error) {
 	const op = "create consumer"
-	if cfg == nil {
-		return nil, fail(op, stream, ErrInvalidArgument, "the ConsumerConfig is nil")
-	}
-	own := jsapi.Durable(*cfg)
-	if err := c.checkConsumer(ctx, op, stream, &own); err != nil {
+	own, err := c.consumerConfig(ctx, op, stream, cfg, c.checkCall)
+	if err != nil {
 		return nil, err
 	}
 	consumer, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
@@ -30,12 +28,18 @@ func (c *Client) CreateConsumer(ctx context.Context, stream string, cfg *jetstre
 	return consumer, jsapi.Wrap(op, path(stream, own.Name), err)
 }
 
-// checkConsumer refuses names and filters that cannot work.
-func (c *Client) checkConsumer(ctx context.Context, op, stream string, cfg *jetstream.ConsumerConfig) error {
-	if err := c.checkCall(ctx, op, stream, cfg.Name); err != nil {
-		return err
+// consumerConfig checks a consumer's configuration, and its names by check, and returns a copy that is durable unless it is
+// to be dropped when inactive.
+func (c *Client) consumerConfig(
+	ctx context.Context, op, stream string, cfg *jetstream.ConsumerConfig, check func(ctx context.Context, op, stream, consumer string) error,
+) (own jetstream.ConsumerConfig, err error) {
+	if cfg == nil {
+		return own, fail(op, stream, ErrInvalidArgument, "the ConsumerConfig is nil")
 	}
-	return c.api.CheckFilters(op, path(stream, cfg.Name), stream, cfg)
+	if err := check(ctx, op, stream, cmp.Or(cfg.Name, cfg.Durable)); err != nil {
+		return own, err
+	}
+	return c.api.ConsumerConfig(op, stream, *cfg)
 }
 
 // GetConsumer returns upstream's handle of a consumer, or ErrStreamNotFound or ErrConsumerNotFound.
@@ -64,7 +68,7 @@ func (c *Client) GetConsumerInfo(ctx context.Context, stream, consumer string) (
 // DeleteConsumer deletes a consumer and its progress. It returns ErrStreamNotFound or
 // ErrConsumerNotFound when there is no such consumer.
 func (c *Client) DeleteConsumer(ctx context.Context, stream, consumer string) error {
-	return c.askConsumer(ctx, "delete consumer", "DELETE", stream, consumer, nil, &jsapi.Refusal{})
+	return c.askConsumer(ctx, "delete consumer", "DELETE", stream, consumer, nil)
 }
 
 // PauseConsumer stops a consumer's deliveries until the given time or ResumeConsumer, on the server
@@ -72,20 +76,20 @@ func (c *Client) DeleteConsumer(ctx context.Context, stream, consumer string) er
 // resumes it. It needs server 2.11. The errors are those of GetConsumer.
 func (c *Client) PauseConsumer(ctx context.Context, stream, consumer string, until time.Time) error {
 	question := map[string]time.Time{"pause_until": until}
-	return c.askConsumer(ctx, "pause consumer", "PAUSE", stream, consumer, question, &jsapi.Refusal{})
+	return c.askConsumer(ctx, "pause consumer", "PAUSE", stream, consumer, question)
 }
 
 // ResumeConsumer ends a pause; a consumer that is not paused stays as it is. The errors are those of
 // GetConsumer.
 func (c *Client) ResumeConsumer(ctx context.Context, stream, consumer string) error {
-	return c.askConsumer(ctx, "resume consumer", "PAUSE", stream, consumer, struct{}{}, &jsapi.Refusal{})
+	return c.askConsumer(ctx, "resume consumer", "PAUSE", stream, consumer, struct{}{})
 }
 
-func (c *Client) askConsumer(ctx context.Context, op, verb, stream, consumer string, question any, answer jsapi.Answer) error {
+func (c *Client) askConsumer(ctx context.Context, op, verb, stream, consumer string, question any) error {
 	if err := c.checkNamed(ctx, op, stream, consumer); err != nil {
 		return err
 	}
-	return jsapi.Wrap(op, path(stream, consumer), c.api.Ask(ctx, "CONSUMER."+verb+"."+stream+"."+consumer, question, answer))
+	return jsapi.Wrap(op, path(stream, consumer), c.api.Ask(ctx, "CONSUMER."+verb+"."+stream+"."+consumer, question, nil))
 }
 
 // checkCall checks what every call on a stream, and unless its name is empty on a consumer, needs.

@@ -85,14 +85,8 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 // has it. The other errors are those of CreateConsumer.
 func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstream.ConsumerConfig, opts ...EnsureOption) (jetstream.Consumer, error) {
 	const op = "ensure consumer"
-	if cfg == nil {
-		return nil, fail(op, stream, ErrInvalidArgument, "the ConsumerConfig is nil")
-	}
-	want := jsapi.Durable(*cfg)
-	if err := checkName(op, "consumer", want.Name); err != nil {
-		return nil, err
-	}
-	if err := c.checkConsumer(ctx, op, stream, &want); err != nil {
+	want, err := c.consumerConfig(ctx, op, stream, cfg, c.checkNamed)
+	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := c.deadline(ctx)

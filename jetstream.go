@@ -162,7 +162,7 @@ func (c *Client) DeleteStream(ctx context.Context, name string) error {
 	if err := c.checkCall(ctx, op, name, ""); err != nil {
 		return err
 	}
-	return jsapi.Wrap(op, name, c.api.Ask(ctx, "STREAM.DELETE."+name, nil, &jsapi.Refusal{}))
+	return jsapi.Wrap(op, name, c.api.Ask(ctx, "STREAM.DELETE."+name, nil, nil))
 }
 
 // Streams returns the account's streams, asking the server for a page of them at a time. An error

@@ -74,13 +74,7 @@ func (c *Client) ensureKeyValue(ctx context.Context, op, bucket string, opts []K
 // keyValue returns the handle of a bucket, of whose stream the server has told info when it was asked at that time,
 // or is asked for it.
 func (c *Client) keyValue(ctx context.Context, op, bucket string, info *jetstream.StreamInfo, asked time.Time) (*KeyValue, error) {
-	open := func(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue, error) {
-		return js.KeyValue(ctx, bucket)
-	}
-	if info != nil {
-		open = jsapi.Known(open)
-	}
-	upstream, err := jsapi.Look(ctx, c.api, open)
+	upstream, err := jsapi.Open(ctx, c.api, bucket, info != nil, jetstream.JetStream.KeyValue)
 	if err == nil && info == nil {
 		asked = time.Now()
 		info, err = c.api.StreamInfo(ctx, keyvalue.StreamPrefix+bucket)
@@ -122,7 +116,7 @@ func (c *Client) deleteBucket(ctx context.Context, op, prefix, bucket string) er
 		return err
 	}
 	defer cancel()
-	return jsapi.WrapBucket(op, bucket, c.api.Ask(ctx, "STREAM.DELETE."+prefix+bucket, nil, &jsapi.Refusal{}))
+	return jsapi.WrapBucket(op, bucket, c.api.Ask(ctx, "STREAM.DELETE."+prefix+bucket, nil, nil))
 }
 
 // statusOf asks the server for the state of a bucket, which open finds.

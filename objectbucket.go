@@ -104,17 +104,12 @@ func (c *Client) GetObjectStore(ctx context.Context, bucket string) (*ObjectStor
 
 // boundObjectStore returns the handle of a bucket, of which a server may have told already that it is there.
 func (c *Client) boundObjectStore(ctx context.Context, op, bucket string, known bool) (*ObjectStore, error) {
-	open := func(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStore, error) {
-		return js.ObjectStore(ctx, bucket)
-	}
-	if known {
-		open = jsapi.Known(open)
-	}
-	store, err := jsapi.Look(ctx, c.api, open)
+	upstream, err := jsapi.Open(ctx, c.api, bucket, known, jetstream.JetStream.ObjectStore)
 	if err != nil {
 		return nil, jsapi.Wrap(op, bucket, err)
 	}
-	return c.objectStore(bucket, store), nil
+	store := object.Open(c.api, c.publisher, c.life, bucket, c.cfg.RequestTimeout, objectReports{c})
+	return &ObjectStore{ObjectStore: upstream, client: c, bucket: bucket, store: store}, nil
 }
 
 // DeleteObjectStore deletes a bucket with all its objects, or returns ErrBucketNotFound.

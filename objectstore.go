@@ -27,11 +27,6 @@ type ObjectStore struct {
 	store  *object.Store
 }
 
-func (c *Client) objectStore(bucket string, upstream jetstream.ObjectStore) *ObjectStore {
-	store := object.Open(c.api, c.publisher, c.life, bucket, c.cfg.RequestTimeout, objectReports{c})
-	return &ObjectStore{ObjectStore: upstream, client: c, bucket: bucket, store: store}
-}
-
 // Upstream returns the bucket as code takes it that knows jetstream.ObjectStore: with upstream's signatures, and with the
 // guarantees and errors of this package. The field ObjectStore is upstream's own.
 func (s *ObjectStore) Upstream() jetstream.ObjectStore { return upstreamObjects{s} }

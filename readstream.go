@@ -88,11 +88,12 @@ const opReadStream = "read stream"
 // readStream yields the messages and returns why there are no more, or nil at the end.
 func (c *Client) readStream(ctx context.Context, stream string, opts []ReadOption, yield func(*Message, error) bool) error {
 	o := applied(readStreamOptions{}, opts)
-	if err := c.checkConsumer(ctx, opReadStream, stream, &o.config); err != nil {
+	config, err := c.consumerConfig(ctx, opReadStream, stream, &o.config, c.checkCall)
+	if err != nil {
 		return err
 	}
 	var from *origin
-	begun, err := ordered.Read(ctx, c.api, c.life, stream, o.config, o.follow, func(ctx context.Context, m *natsgo.Msg) bool {
+	begun, err := ordered.Read(ctx, c.api, c.life, stream, config, o.follow, func(ctx context.Context, m *natsgo.Msg) bool {
 		if from == nil {
 			from = &origin{client: c, ctx: ctx}
 		}

@@ -90,8 +90,9 @@ func (o *Options) complete(api *jsapi.API) error {
 		return fault.New("", "", fault.ErrInvalidArgument, "the ConsumerConfig's AckPolicy must be explicit")
 	}
 	o.Own.Name = o.Consumer
-	*o.Own = jsapi.Durable(*o.Own)
-	return api.CheckFilters("create consumer", o.Stream+"/"+o.Consumer, o.Stream, o.Own)
+	own, err := api.ConsumerConfig("create consumer", o.Stream, *o.Own)
+	o.Own = &own
+	return err
 }
 
 // Engine is the consumptions of a client.

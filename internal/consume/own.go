@@ -166,7 +166,7 @@ func (p *puller) confirm(ctx context.Context, meant *jetstream.StreamInfo) error
 	if err != nil || is.Created.Equal(meant.Created) {
 		return err
 	}
-	if err := p.s.api.Ask(ctx, "CONSUMER.DELETE."+p.stream+"."+p.s.Consumer, nil, &jsapi.Refusal{}); err != nil {
+	if err := p.s.api.Ask(ctx, "CONSUMER.DELETE."+p.stream+"."+p.s.Consumer, nil, nil); err != nil {
 		return jsapi.Wrap("delete consumer", target(p.stream, p.s.Consumer), err)
 	}
 	return fault.New("create consumer", target(p.stream, p.s.Consumer), fault.ErrStreamNotFound, "it was replaced by another one")

@@ -161,7 +161,7 @@ func (r *replay) delete(ctx context.Context, stream string, sequence uint64) err
 		Sequence uint64 `json:"seq"`
 		NoErase  bool   `json:"no_erase"` // as upstream's DeleteMsg
 	}{sequence, true}
-	return r.api.Ask(ctx, "STREAM.MSG.DELETE."+stream, question, &jsapi.Refusal{})
+	return r.api.Ask(ctx, "STREAM.MSG.DELETE."+stream, question, nil)
 }
 
 // release deletes the message that a dead letter refers to, where it stayed for that and no more.

@@ -279,6 +279,6 @@ func (x *sideStream) create(ctx context.Context) error {
 }
 
 func (x *sideStream) declare(ctx context.Context, verb string, cfg jetstream.StreamConfig) error {
-	err := x.s.api.Ask(ctx, "STREAM."+strings.ToUpper(verb)+"."+cfg.Name, cfg, &jsapi.Refusal{})
+	err := x.s.api.Ask(ctx, "STREAM."+strings.ToUpper(verb)+"."+cfg.Name, cfg, nil)
 	return jsapi.Wrap(verb+" stream", cfg.Name, err)
 }

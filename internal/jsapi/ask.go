@@ -149,8 +149,8 @@ func (a *API) Unanswered(ctx context.Context, end, last error) error {
 	return fault.Joined{fault.Ended(ctx), last}
 }
 
-// Answer is an answer of the JetStream API: it embeds a Refusal.
-type Answer interface{ refused() error }
+// reply is an answer of the JetStream API: it embeds a Refusal.
+type reply interface{ refused() error }
 
 // Refusal is what all answers have in common.
 type Refusal struct {
@@ -166,8 +166,12 @@ func (r *Refusal) refused() error {
 	return nil
 }
 
-// Ask asks the JetStream API and decodes the answer. Without a deadline in ctx, the API's own time applies.
-func (a *API) Ask(ctx context.Context, verb string, question any, answer Answer) error {
+// Ask asks the JetStream API and decodes the answer, which embeds a Refusal, or is nil where nothing else matters. Without
+// a deadline in ctx, the API's own time applies.
+func (a *API) Ask(ctx context.Context, verb string, question any, answer reply) error {
+	if answer == nil {
+		answer = &Refusal{}
+	}
 	var body []byte
 	if question != nil {
 		var err error
@@ -177,7 +181,7 @@ func (a *API) Ask(ctx context.Context, verb string, question any, answer Answer)
 	}
 	ctx, cancel := a.conn.Deadline(ctx)
 	defer cancel()
-	_, doubted, end, err := Send(ctx, a, &natsgo.Msg{Subject: a.prefix + verb, Data: body}, "", func(m *natsgo.Msg) (Answer, error) {
+	_, doubted, end, err := Send(ctx, a, &natsgo.Msg{Subject: a.prefix + verb, Data: body}, "", func(m *natsgo.Msg) (reply, error) {
 		if wire.NoResponders(m) {
 			return nil, natsgo.ErrNoResponders
 		}

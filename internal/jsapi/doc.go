@@ -12,7 +12,7 @@
 //   - consumers.go: what a consumer's configuration may be.
 //   - confirm.go: [API.Confirm], for acknowledgements.
 //   - batch.go: [API.LastOf], which asks for many messages at once (ADR-31).
-//   - look.go: [Look], for what upstream asks.
+//   - look.go: [Look] and [Open], for what upstream asks.
 //   - finder.go: [API.Hopeless], whether a stream stores a subject at all.
 //   - window.go: [API.Window], for how long a stream knows a message, and [API.MaxAge].
 //   - trace.go: whether another account's stream may store it.

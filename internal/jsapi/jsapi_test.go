@@ -146,18 +146,25 @@ func TestLook(t *testing.T) {
 	calls.Store(0)
 	passing := &jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "no leader"}
 	final := &jetstream.APIError{Code: 404, ErrorCode: jetstream.JSErrCodeStreamNotFound}
-	_, err = jsapi.Look(context.Background(), a, func(ctx context.Context, js jetstream.JetStream) (any, error) {
-		switch calls.Add(1) {
-		case 1:
+	_, err = jsapi.Look(context.Background(), a, func(context.Context, jetstream.JetStream) (any, error) {
+		if calls.Add(1) == 1 {
 			return nil, passing
-		case 2:
-			return jsapi.Known(func(context.Context, jetstream.JetStream) (any, error) { return nil, jetstream.ErrBucketNotFound })(ctx, js)
+		}
+		return nil, final
+	})
+	require.ErrorIs(t, err, final)
+	assert.EqualValues(t, 2, calls.Load())
+	calls.Store(0)
+	_, err = jsapi.Open(context.Background(), a, "B", true, func(_ jetstream.JetStream, _ context.Context, bucket string) (any, error) {
+		assert.Equal(t, "B", bucket)
+		if calls.Add(1) == 1 {
+			return nil, jetstream.ErrBucketNotFound
 		}
 		return nil, final
 	})
 	require.ErrorIs(t, err, final)
 	assert.NotErrorIs(t, err, jetstream.ErrBucketNotFound)
-	assert.EqualValues(t, 3, calls.Load())
+	assert.EqualValues(t, 2, calls.Load())
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_, err = jsapi.Look(ctx, a, func(context.Context, jetstream.JetStream) (any, error) { return nil, passing })

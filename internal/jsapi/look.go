@@ -56,16 +56,16 @@ func Look[T any](ctx context.Context, a *API, f func(context.Context, jetstream.
 	}
 }
 
-// Known returns f for Look, for a bucket that a server has said to be there: one that leads since a moment ago may not
-// know it yet.
-func Known[T any](f func(context.Context, jetstream.JetStream) (T, error)) func(context.Context, jetstream.JetStream) (T, error) {
-	return func(ctx context.Context, js jetstream.JetStream) (T, error) {
-		found, err := f(ctx, js)
-		if errors.Is(err, jetstream.ErrBucketNotFound) {
+// Open returns upstream's handle of a bucket. Where a server has said that it is there, it is known: one that leads since
+// a moment ago may not know it yet.
+func Open[H any](ctx context.Context, a *API, bucket string, known bool, open func(jetstream.JetStream, context.Context, string) (H, error)) (H, error) {
+	return Look(ctx, a, func(ctx context.Context, js jetstream.JetStream) (H, error) {
+		found, err := open(js, ctx, bucket)
+		if known && errors.Is(err, jetstream.ErrBucketNotFound) {
 			err = fault.Joined{errEarly, err}
 		}
 		return found, err
-	}
+	})
 }
 
 // attempts calls f until it is answered, or ctx ends. Again tells whether an error is worth to call it again.

@@ -48,7 +48,7 @@ func (a *API) Purge(ctx context.Context, stream string, of jetstream.StreamPurge
 		}
 		of.Sequence = info.State.LastSeq + 1
 	}
-	return a.Ask(ctx, "STREAM.PURGE."+stream, of, &Refusal{})
+	return a.Ask(ctx, "STREAM.PURGE."+stream, of, nil)
 }
 
 // Overlap adds to err, when it says that others store the subjects of a stream, who they are.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -94,5 +93,5 @@ func (b *Bucket) purgeKey(ctx context.Context, key string, before, keep uint64) 
 		Before uint64 `json:"seq,omitempty"`
 		Keep   uint64 `json:"keep,omitempty"`
 	}{b.prefix + key, before, keep}
-	return b.api.Ask(ctx, "STREAM.PURGE."+b.stream, question, &jsapi.Refusal{})
+	return b.api.Ask(ctx, "STREAM.PURGE."+b.stream, question, nil)
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
@@ -309,8 +308,7 @@ func (w *writer) reorder(ctx context.Context) error {
 			Sequence uint64 `json:"seq"`
 			NoErase  bool   `json:"no_erase"`
 		}{sequence, true}
-		var answer struct{ jsapi.Refusal }
-		err = w.store.api.Ask(ctx, "STREAM.MSG.DELETE."+StreamPrefix+w.store.bucket, question, &answer)
+		err = w.store.api.Ask(ctx, "STREAM.MSG.DELETE."+StreamPrefix+w.store.bucket, question, nil)
 		if err != nil && !isDeleted(err) {
 			return err
 		}
