@@ -10,10 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
-// patience is how long an example may take to end after Ctrl-C.
+var stalls, _ = conntest.WatchStalls()
+
+// patience is how long an example may take to end after Ctrl-C, where the machine lets it.
 const patience = 2 * time.Second
 
 // runInterrupted: every example ends soon after Ctrl-C, when it has just started, twice at work and at its end, and
@@ -75,5 +78,5 @@ func interrupt(t *testing.T, cmd *exec.Cmd, text string) time.Duration {
 	if t.Failed() || testing.Verbose() {
 		t.Logf("%s%s", &output, &stderr)
 	}
-	return time.Since(at)
+	return stalls.Since(at)
 }

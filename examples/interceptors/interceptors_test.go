@@ -48,7 +48,7 @@ func TestBreaker(t *testing.T) {
 		ReadyToTrip: func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= 2 },
 	})))
 	ask := func(subject string) error {
-		_, err := client.Request(t.Context(), subject, nil, time.Second)
+		_, err := client.Request(t.Context(), subject, nil, time.Minute)
 		return err
 	}
 	missing := &nats.ServiceError{Code: 404}

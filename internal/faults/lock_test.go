@@ -73,6 +73,12 @@ func (g *lockGuard) violate(text string, args ...any) {
 	g.t.Errorf(text, args...)
 }
 
+// takeover returns how long after begun the key was taken, but for what the machine withheld. The caller has the lock.
+func (g *lockGuard) takeover(key int, begun time.Time) time.Duration {
+	at := time.Unix(0, g.holders[key].at)
+	return at.Sub(begun) - stalls.Between(begun, at)
+}
+
 // held returns the locks of each locker.
 func (g *lockGuard) held() map[int][]int {
 	g.mu.Lock()
@@ -149,11 +155,11 @@ func TestLockOverKillsPausesAndPartitions(t *testing.T) {
 			}
 		}
 		fault.begin(victim)
-		begun := time.Now().UnixNano()
+		begun := time.Now()
 		publishEventually(t, "the others have taken over", func() bool { return len(guard.held()[victim]) == 0 })
 		guard.mu.Lock()
 		for _, key := range held[victim] {
-			fault.takeovers = append(fault.takeovers, time.Duration(guard.holders[key].at-begun))
+			fault.takeovers = append(fault.takeovers, guard.takeover(key, begun))
 		}
 		guard.mu.Unlock()
 		fault.mend(victim)
@@ -208,12 +214,12 @@ func TestLockOfAKilledHolder(t *testing.T) {
 		if len(held[1]) > len(held[0]) {
 			victim = 1
 		}
-		begun := time.Now().UnixNano()
+		begun := time.Now()
 		running[victim].kill()
 		publishEventually(t, "the other has taken over", func() bool { return len(guard.held()[victim]) == 0 })
 		guard.mu.Lock()
 		for _, key := range held[victim] {
-			takeovers = append(takeovers, time.Duration(guard.holders[key].at-begun))
+			takeovers = append(takeovers, guard.takeover(key, begun))
 		}
 		guard.mu.Unlock()
 		start(victim)

@@ -5,10 +5,18 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 )
+
+var stalls, _ = conntest.WatchStalls()
+
+// since returns how long ago begin is, but for what the machine held the tests up since.
+func since(begin time.Time) time.Duration { return stalls.Since(begin) }
 
 // process returns the command of another process of the test binary: of the one that TestMain knows by
 // the variable.
@@ -55,5 +63,5 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
 }

@@ -137,6 +137,7 @@ func TestObjectsOverLeaderChanges(t *testing.T) {
 	l.until(l.create)
 	l.until(l.check)
 	for i := range stepdowns + kills {
+		publishEventually(t, "the load goes on", func() bool { return l.puts.Load() > int64(i/4) && l.reads.Load() > int64(i/2) })
 		leader := publishLeader(t, client, servers, "OBJ_files")
 		time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond) // somewhere in a Put
 		if i%10 == 9 {
@@ -145,7 +146,7 @@ func TestObjectsOverLeaderChanges(t *testing.T) {
 			leader.start()
 			continue
 		}
-		_, err := client.Conn().Request("$JS.API.STREAM.LEADER.STEPDOWN.OBJ_files", nil, 5*time.Second)
+		_, err := client.Conn().Request("$JS.API.STREAM.LEADER.STEPDOWN.OBJ_files", nil, time.Minute)
 		require.NoError(t, err)
 	}
 	publishLeader(t, client, servers, "OBJ_files")

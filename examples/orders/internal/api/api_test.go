@@ -17,7 +17,7 @@ import (
 func serve(t *testing.T) (http.Handler, *order.Bus, *natstest.Server) {
 	t.Helper()
 	server := natstest.RunServer(t)
-	client := natstest.Connect(t, server, func(cfg *nats.Config) { cfg.RequestTimeout = time.Second })
+	client := natstest.Connect(t, server, func(cfg *nats.Config) { cfg.RequestTimeout = 5 * time.Second })
 	bus, err := order.Declare(t.Context(), client)
 	if err != nil {
 		t.Fatal(err)
