@@ -427,3 +427,30 @@ func TestNoWordWithoutTLS(t *testing.T) {
 	}, time.Minute, time.Millisecond)
 	require.ErrorIs(t, h.failed[0], natsgo.ErrSecureConnWanted)
 }
+
+// alarmed is an asker whose alarm rings while the answer is being told.
+type alarmed struct {
+	*conn.Conn
+	call  *conn.Call
+	ended chan struct{}
+}
+
+func (a *alarmed) Answered(*natsgo.Msg) bool {
+	a.Wake(a.call)
+	a.call.End(true)
+	close(a.ended)
+	return true
+}
+func (a *alarmed) Again() bool { return true }
+func (a *alarmed) Over() bool  { return false }
+func (a *alarmed) GoOn()       {}
+
+func TestAnswerBesideTheAlarm(t *testing.T) {
+	t.Parallel()
+	c, _ := open(t, nil, natstest.RunServer(t).URL())
+	_, err := c.NATS().Subscribe("a", func(m *natsgo.Msg) { _ = m.Respond(nil) })
+	require.NoError(t, err)
+	asker := &alarmed{c, c.Ask(&natsgo.Msg{Subject: "a"}), make(chan struct{})}
+	require.NoError(t, asker.call.Quietly(t.Context(), asker))
+	<-asker.ended
+}

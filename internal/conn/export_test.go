@@ -17,3 +17,6 @@ func (c *Conn) Patience() time.Duration { return c.patience }
 
 // SetPatience changes that for the lines to come.
 func (c *Conn) SetPatience(d time.Duration) { c.patience = d }
+
+// Wake is what the alarm of a quiet call does.
+func (c *Conn) Wake(a *Call) { c.requests.wake(a) }

@@ -99,9 +99,11 @@ func (r *requests) wake(a *Call) {
 }
 
 // take returns the asker of a call that is quiet, which is then no more: nothing that it has sent is answered, but for
-// what is heard next. The lock is held.
+// what is heard next. Another call is its owner's, who may be hearing its answer. The lock is held.
 func (a *Call) take() (asker Asker) {
-	asker, a.quiet, a.heard = a.quiet, nil, len(a.sends)
+	if asker = a.quiet; asker != nil {
+		a.quiet, a.heard = nil, len(a.sends)
+	}
 	return asker
 }
 
