@@ -78,7 +78,7 @@ func TestImportedStreamWithOneAnswer(t *testing.T) {
 		for range w.Updates() {
 		}
 	}()
-	_, err = kv.Cached(within(t, patience))
+	_, err = kv.Cached(within(t, 10*time.Second))
 	require.ErrorIs(t, err, nats.ErrTimeout)
 	require.ErrorIs(t, err, nats.ErrOneAnswer, "which is why")
 	_, err = read(t, client)
