@@ -95,11 +95,14 @@ func (c *Client) send(ctx context.Context, op, subject, reply string, header nat
 		header = nil
 	}
 	err := c.conn.Publish(ctx, subject, reply, header, data)
-	if errors.Is(err, natsgo.ErrHeadersNotSupported) && !c.conn.IsUp() {
+	switch {
+	case err == nil:
+		return c.sent(nil)
+	case errors.Is(err, natsgo.ErrHeadersNotSupported) && !c.conn.IsUp():
 		// Before the first connection upstream knows no server that supports them.
 		return fail(op, subject, ErrNotConnected, "headers need a connection: %w", err)
 	}
-	return c.sent(wrap(op, subject, c.sized(err, header, data)))
+	return wrap(op, subject, c.sized(err, header, data))
 }
 
 // Subscribe calls h for every message on subject, which may have wildcards: * for one token, > for

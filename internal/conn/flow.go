@@ -127,7 +127,7 @@ func (c *Conn) Publish(ctx context.Context, subject, reply string, header natsgo
 	}
 	err = c.send(subject, reply, header, data)
 	pass.Leave()
-	if errors.Is(err, natsgo.ErrReconnectBufExceeded) {
+	if err != nil && errors.Is(err, natsgo.ErrReconnectBufExceeded) {
 		err = c.why(err)
 	}
 	return err
