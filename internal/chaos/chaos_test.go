@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -79,6 +80,7 @@ type round struct {
 	seed    uint64
 	lives   [workers]int
 	workers [workers]*proc
+	leaving sync.WaitGroup // those that have been told to
 	log     *os.File
 }
 
@@ -139,6 +141,7 @@ func (r *round) run(long time.Duration) *check.Report {
 		}
 	}()
 	r.suffer(schedule(r.topology, r.seed, long, *only))
+	r.leaving.Wait()
 	r.note("mended")
 	for _, w := range r.workers {
 		assert.True(r.tb, w.tell(settle), "a worker does not settle")

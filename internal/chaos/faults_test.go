@@ -91,11 +91,12 @@ func line(f func(*natstest.Proxy, *rand.Rand)) func(*round, *rand.Rand) (string,
 	}
 }
 
-// end ends a worker by a signal and starts its next life.
+// end ends a worker by a signal and starts its next life, for which the last one may still be leaving.
 func end(s syscall.Signal) func(*round, *rand.Rand) (string, func()) {
 	return func(r *round, random *rand.Rand) (string, func()) {
 		i := random.IntN(workers)
-		r.workers[i].end(s)
+		w := r.workers[i]
+		r.leaving.Go(func() { w.end(s) })
 		return "", func() { r.startWorker(i) }
 	}
 }
@@ -232,7 +233,7 @@ func schedule(t *topology, seed uint64, long time.Duration, only string) (steps 
 	return steps
 }
 
-// suffer lets a schedule happen. What takes longer than planned moves the rest, in its order.
+// suffer lets a schedule happen. What takes its time moves the rest.
 func (r *round) suffer(steps []step) {
 	history := r.create("faults.jsonl")
 	defer func() { _ = history.Close() }()
@@ -256,8 +257,9 @@ func (r *round) suffer(steps []step) {
 		}})
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
-	for i, begin := 0, time.Now(); i < len(events); i++ {
-		time.Sleep(events[i].at - time.Since(begin))
-		events[i].do()
+	for now := time.Duration(0); len(events) > 0; events = events[1:] {
+		time.Sleep(events[0].at - now)
+		now = events[0].at
+		events[0].do()
 	}
 }

@@ -53,8 +53,12 @@ func (r *Report) missed(h, faults History) {
 			}
 		case "core/receive":
 			got[message{c.Worker, c.Key, c.N}] = true
+		case "life/close": // in which it handled more
+			to[c.Worker] = c.Begin
 		}
-		to[c.Worker] = max(to[c.Worker], c.End)
+		if c.Load() != "life" {
+			to[c.Worker] = max(to[c.Worker], c.Begin)
+		}
 	}
 	for _, p := range h.of("core/publish") {
 		if p.Fate != Done || faults.suffers(p.Worker, p.Begin, p.End+near, Line, Peer, Gap) {
