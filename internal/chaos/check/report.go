@@ -95,7 +95,7 @@ func (r *Report) calls(h, faults History) {
 		if c.Err != "" && c.Limit > 0 {
 			row.Failed++
 		}
-		if c.Err != "" || c.Begin > settled {
+		if c.Err != "" || c.Begin > settled || c.Load() == "life" {
 			continue
 		}
 		if before := last[c.Load()]; before > 0 {
