@@ -46,6 +46,7 @@ func TestLock(t *testing.T) {
 	require.NoError(t, first.Context().Err())
 	_, err = theirs.Lock(within(t, 50*time.Millisecond), "k", 10*time.Second)
 	require.ErrorIs(t, err, nats.ErrTimeout)
+	require.ErrorContains(t, err, "another one holds it")
 	lock(t, theirs, "another", time.Second)
 
 	const waiters = 5

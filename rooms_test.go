@@ -216,6 +216,31 @@ func TestNoRightToLookForTheStream(t *testing.T) {
 	require.ErrorIs(t, err, nats.ErrTimeout)
 }
 
+// What nobody answers says what that may mean.
+func TestSilenceOfTheAPI(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	core := raw(t, s)
+	_, err := core.SubscribeSync("$JS.nowhere.API.>")
+	require.NoError(t, err)
+	require.NoError(t, core.Flush())
+	client := connect(t, s, func(c *nats.Config) { c.JetStreamDomain = "nowhere" })
+	for name, call := range map[string]func(context.Context) error{
+		"ask":  func(ctx context.Context) error { _, err := client.GetStreamInfo(ctx, "ORDERS"); return err },
+		"look": func(ctx context.Context) error { _, err := client.GetConsumer(ctx, "ORDERS", "worker"); return err },
+		"read": func(ctx context.Context) error {
+			for _, err := range client.ReadStream(ctx, "ORDERS") {
+				return err
+			}
+			return nil
+		},
+	} {
+		err := call(within(t, time.Second))
+		require.ErrorIs(t, err, nats.ErrTimeout, name)
+		require.ErrorContains(t, err, "its leader is missing, or a majority of its servers", name)
+	}
+}
+
 // What makes or fetches a handle outlasts a connection that swallows its question, and one that breaks under it.
 func TestHandlesOverABrokenConnection(t *testing.T) {
 	t.Parallel()

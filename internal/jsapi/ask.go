@@ -145,9 +145,14 @@ func (a *API) Unanswered(ctx context.Context, end, last error) error {
 		return end
 	case last == nil, errors.Is(context.Cause(ctx), context.Canceled):
 		return fault.Ended(ctx)
+	case errors.Is(last, conn.ErrUnanswered):
+		last = errSilent
 	}
 	return fault.Joined{fault.Ended(ctx), last}
 }
+
+// errSilent is what became of a question that nobody answers.
+var errSilent error = fault.Doubt("no answer came; where that lasts, its leader is missing, or a majority of its servers")
 
 // reply is an answer of the JetStream API: it embeds a Refusal.
 type reply interface{ refused() error }

@@ -31,7 +31,7 @@ func Look[T any](ctx context.Context, a *API, f func(context.Context, jetstream.
 		return none, err
 	}
 	defer end()
-	var last error
+	last := errSilent
 	for begun := time.Now(); ; {
 		if end := a.conn.Wait(ctx); end != nil {
 			return none, a.Unanswered(ctx, end, last)

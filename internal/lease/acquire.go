@@ -25,14 +25,14 @@ func (s *Leases) acquire(ctx context.Context, op string, b *kv.Bucket, key strin
 		if held {
 			err = l.begin(ctx)
 		} else if err == nil {
-			err = fault.Ended(ctx)
+			err = errHeld
 		}
-		err = b.Wrap(op, key, err)
+		last := b.Wrap(op, key, err)
 		switch {
-		case err != nil && (ctx.Err() != nil || !passes(err)):
-			return nil, err
-		case held:
+		case held && err == nil:
 			return l, nil
+		case err != errHeld && (ctx.Err() != nil || !passes(last)): //nolint:errorlint // this very one
+			return nil, last
 		}
 		if updates == nil {
 			if watcher, err := b.Watch(ctx, []string{key}, kv.Watch{MetaOnly: true}); err == nil {
@@ -40,11 +40,13 @@ func (s *Leases) acquire(ctx context.Context, op string, b *kv.Bucket, key strin
 				updates = watcher.Updates()
 			}
 		}
-		if err := s.await(ctx, updates); err != nil {
-			return nil, b.Wrap(op, key, err)
+		if end := s.await(ctx, updates); end != nil {
+			return nil, b.Wrap(op, key, fault.Joined{end, err})
 		}
 	}
 }
+
+var errHeld = errors.New("another one holds it")
 
 // passes tells whether an attempt failed for reasons that may pass.
 func passes(err error) bool {

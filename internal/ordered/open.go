@@ -48,7 +48,7 @@ func (r *Reader) open(ctx context.Context) (Opening, error) {
 	r.tried = time.Now()
 	switch {
 	case ctx.Err() != nil:
-		return Opening{}, fault.Ended(ctx)
+		return Opening{}, r.api.Unanswered(ctx, fault.ErrTimeout, err)
 	case errors.Is(err, conn.ErrBroken):
 		return Opening{}, nil
 	}
