@@ -41,17 +41,13 @@ const (
 // Resolver finds the instances of a service. It is safe for concurrent use, and there is nothing to
 // close.
 type Resolver struct {
-	service    string
-	datacenter string
-	namespace  string
-	tag        string
-	near       string
-	timeout    time.Duration
-	grpcPort   int
-	log        *slog.Logger
-	health     *api.Health
-	token      func() (string, error)
-	skipped    atomic.Pointer[string] // what of the last answer was skipped, as it was logged
+	cfg      Config // without its secrets
+	service  string
+	grpcPort int
+	log      *slog.Logger
+	health   *api.Health
+	token    func() (string, error)
+	skipped  atomic.Pointer[string] // what of the last answer was skipped, as it was logged
 }
 
 // New returns a resolver for the instances of service. It refuses what could never work before
@@ -65,18 +61,8 @@ func New(cfg Config, service string, grpcPort int, log *slog.Logger) (*Resolver,
 	if err != nil {
 		return nil, fault.New("discover", service, fault.ErrInvalidConfig, "%w", err)
 	}
-	return &Resolver{
-		service:    service,
-		datacenter: cfg.Datacenter,
-		namespace:  cfg.Namespace,
-		tag:        cfg.Tag,
-		near:       cfg.Near,
-		timeout:    cfg.Timeout,
-		grpcPort:   grpcPort,
-		log:        log,
-		health:     client.Health(),
-		token:      token,
-	}, nil
+	cfg.Token, cfg.Address = "", ""
+	return &Resolver{cfg: cfg, service: service, grpcPort: grpcPort, log: log, health: client.Health(), token: token}, nil
 }
 
 // checkServiceName tells what is wrong with name, "" for nothing. The name becomes a part of the
@@ -94,7 +80,7 @@ func checkServiceName(name string) string {
 // Resolve asks Consul once, within Config.Timeout. The URLs are in Consul's order and without
 // duplicates. When none is usable, the error tells why instances were skipped.
 func (r *Resolver) Resolve(ctx context.Context) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
 	urls, _, err := r.query(ctx, 0)
 	return urls, err
@@ -110,14 +96,14 @@ func (r *Resolver) query(ctx context.Context, waitIndex uint64) ([]string, uint6
 		return nil, 0, fault.Wrap("discover", r.service, err)
 	}
 	options := &api.QueryOptions{
-		Datacenter: r.datacenter,
-		Namespace:  r.namespace,
-		Near:       r.near,
+		Datacenter: r.cfg.Datacenter,
+		Namespace:  r.cfg.Namespace,
+		Near:       r.cfg.Near,
 		Token:      token,
 		WaitIndex:  waitIndex,
 		WaitTime:   maxWait,
 	}
-	entries, meta, err := r.health.Service(r.service, r.tag, true, options.WithContext(ctx))
+	entries, meta, err := r.health.Service(r.service, r.cfg.Tag, true, options.WithContext(ctx))
 	if err != nil {
 		return nil, 0, r.queryError(token, err)
 	}
@@ -164,11 +150,11 @@ func (r *Resolver) queryError(token string, err error) error {
 // scope tells where was looked.
 func (r *Resolver) scope() string {
 	text := " in the consul agent's own datacenter"
-	if r.datacenter != "" {
-		text = fmt.Sprintf(" in datacenter %q", r.datacenter)
+	if r.cfg.Datacenter != "" {
+		text = fmt.Sprintf(" in datacenter %q", r.cfg.Datacenter)
 	}
-	if r.tag != "" {
-		text += fmt.Sprintf(" with tag %q", r.tag)
+	if r.cfg.Tag != "" {
+		text += fmt.Sprintf(" with tag %q", r.cfg.Tag)
 	}
 	return text
 }

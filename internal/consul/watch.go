@@ -74,7 +74,7 @@ func (r *Resolver) Watch(ctx context.Context, update func(urls []string)) error 
 
 // follow makes one query, which with an index Consul answers at the next change.
 func (r *Resolver) follow(ctx context.Context, index uint64) ([]string, uint64, error) {
-	limit := r.timeout
+	limit := r.cfg.Timeout
 	if index > 0 {
 		limit += maxWait + maxWait/16 // Consul adds that much at random
 	}

@@ -160,7 +160,7 @@ func (s *Store) storedChunks(ctx context.Context, bucket, nuid string) (uint64, 
 func (s *Store) walk(ctx context.Context, cfg jetstream.ConsumerConfig, each func(wire.Stored)) error {
 	cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
 	r := ordered.New(s.api, ordered.Options{
-		Stream: StreamPrefix + s.bucket, Config: cfg, Batch: watchBatch, Opened: opened,
+		Stream: StreamPrefix + s.bucket, Config: cfg, Batch: watchBatch, Opened: ordered.Opening.Same,
 		Idle: func(context.Context) error { return errIdle },
 	})
 	defer r.Close()

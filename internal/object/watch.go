@@ -3,7 +3,6 @@ package object
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -83,7 +82,7 @@ func (w *Watcher) open(ctx context.Context) error {
 		cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
 	}
 	w.reader = ordered.New(w.store.api, ordered.Options{
-		Stream: StreamPrefix + w.store.bucket, Config: cfg, Batch: watchBatch, Opened: opened,
+		Stream: StreamPrefix + w.store.bucket, Config: cfg, Batch: watchBatch, Opened: ordered.Opening.Same,
 		Idle: func(context.Context) error {
 			if w.marked {
 				return nil
@@ -132,14 +131,6 @@ func (w *Watcher) read(m *natsgo.Msg, meta *natsgo.MsgMetadata) *jetstream.Objec
 		w.store.reports.Unread(w.store.bucket, v.info.Name, v.unread)
 	}
 	return v.info
-}
-
-// opened ends the reading of a bucket that is another one than before.
-func opened(o ordered.Opening) error {
-	if o.Anew {
-		return fmt.Errorf("%w: it was made anew, or lost its last messages, while it was read", jetstream.ErrStreamNotFound)
-	}
-	return nil
 }
 
 // mark tells once that the present state is reported.

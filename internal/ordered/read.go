@@ -3,7 +3,6 @@ package ordered
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -38,7 +37,7 @@ func Read(
 		cfg.FilterSubjects = []string{">"} // the server wants one for the last of each subject
 	}
 	o := Options{
-		Stream: stream, Config: cfg, Batch: readBatch, Opened: sameStream,
+		Stream: stream, Config: cfg, Batch: readBatch, Opened: Opening.Same,
 		// A new consumer finds the last of each subject anew: what lies behind the last message that was
 		// read has messages that are not.
 		Whole: cfg.DeliverPolicy == jetstream.DeliverLastPerSubjectPolicy,
@@ -84,14 +83,6 @@ func Read(
 			r.SkipTo(last)
 		}
 	}
-}
-
-// sameStream ends the reading of a stream that is another one than before.
-func sameStream(o Opening) error {
-	if o.Anew {
-		return fmt.Errorf("%w: it was made anew, or lost its last messages, while it was read", jetstream.ErrStreamNotFound)
-	}
-	return nil
 }
 
 // finished returns errReadAll when the consumer has delivered all there is: the messages that it had

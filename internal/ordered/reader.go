@@ -2,6 +2,7 @@ package ordered
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -55,6 +56,14 @@ type Opening struct {
 	// Anew tells that its stream is not the one that was read before, but was made anew or has lost its last
 	// messages. Restart reads it from its beginning.
 	Anew bool
+}
+
+// Same is Options.Opened for who reads no stream but the first.
+func (o Opening) Same() error {
+	if o.Anew {
+		return fmt.Errorf("%w: it was made anew, or lost its last messages, while it was read", jetstream.ErrStreamNotFound)
+	}
+	return nil
 }
 
 // Reader reads a stream. It belongs to one goroutine.
