@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -269,9 +270,7 @@ func (c *Client) emit(e Event) {
 		return
 	}
 	e.Time = time.Now()
-	if e.Server == "" {
-		e.Server = serverurl.Redact(c.conn.Server())
-	}
+	e.Server = cmp.Or(e.Server, serverurl.Redact(c.conn.Server()))
 	for _, q := range c.events {
 		q.Push(e)
 	}

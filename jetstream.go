@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"iter"
 
@@ -105,13 +106,10 @@ func (c *Client) streamConfig(ctx context.Context, op string, cfg *jetstream.Str
 
 // streamDefaults fills in what a stream's or bucket's configuration leaves at zero.
 func (c *Client) streamDefaults(replicas int, storage jetstream.StorageType) (int, jetstream.StorageType) {
-	if replicas == 0 {
-		replicas = c.cfg.DefaultStreamReplicas
-	}
 	if storage == jetstream.FileStorage && c.cfg.DefaultStorageType == storageMemory {
 		storage = jetstream.MemoryStorage
 	}
-	return replicas, storage
+	return cmp.Or(replicas, c.cfg.DefaultStreamReplicas), storage
 }
 
 // GetStream returns upstream's handle of a stream, or ErrStreamNotFound.

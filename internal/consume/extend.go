@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"cmp"
 	"log/slog"
 	"math"
 	"time"
@@ -46,10 +47,7 @@ func (s *Consumption) extendHeld() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	look, now, up := s.extendLook(), s.now(), s.conn.IsUp()
-	limit := s.MaxHandling
-	if limit == 0 {
-		limit = handlingAckWaits * s.rules.AckWait
-	}
+	limit := cmp.Or(s.MaxHandling, handlingAckWaits*s.rules.AckWait)
 	next, slow := time.Duration(math.MaxInt64), false
 	s.held.all(func(d *Delivery) {
 		if d.state == stateWaiting {

@@ -1,6 +1,7 @@
 package object
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -148,10 +149,7 @@ func (o *Reader) fill() error {
 
 // fail ends the transfer and returns what Read says.
 func (o *Reader) fail(err error) error {
-	cause := fault.Ended(o.caller)
-	if cause == nil {
-		cause = context.Cause(o.ctx)
-	}
+	cause := cmp.Or(fault.Ended(o.caller), context.Cause(o.ctx))
 	o.release()
 	switch {
 	case cause != nil && !errors.Is(cause, context.DeadlineExceeded):

@@ -118,9 +118,7 @@ func readVersion(bucket string, m wire.Stored) version {
 	if !usable {
 		info.NUID = "" // never as a filter that purges
 	}
-	if info.Name == "" {
-		info.Name = nameOf(m.Subject)
-	}
+	info.Name = cmp.Or(info.Name, nameOf(m.Subject))
 	info.ModTime, info.Bucket = m.Time, bucket // the one that was asked
 	if err != nil {
 		v.unread = fmt.Errorf("%w: %w", jetstream.ErrBadObjectMeta, err)

@@ -1,6 +1,7 @@
 package ordered
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -107,12 +108,7 @@ func New(api *jsapi.API, o Options) *Reader {
 		r.left = o.Total
 	}
 	r.calms = o.Heartbeat == 0 && o.Idle == nil && o.Observe == nil
-	if o.Heartbeat == 0 {
-		o.Heartbeat = heartbeat
-	}
-	if o.Silence == 0 {
-		o.Silence = silence
-	}
+	o.Heartbeat, o.Silence = cmp.Or(o.Heartbeat, heartbeat), cmp.Or(o.Silence, silence)
 	r.o = o
 	return r
 }

@@ -1,6 +1,7 @@
 package receive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -64,8 +65,8 @@ func New(c *conn.Conn, r Reports) *Engine {
 // The end of ctx begins the graceful end of the subscription.
 func (e *Engine) Subscribe(ctx context.Context, subject, queue string, o Options, lazily bool) (*Subscription, error) {
 	o.Workers = max(o.Workers, 1)
-	o.Messages = limit(o.Messages, natsgo.DefaultSubPendingMsgsLimit)
-	o.Bytes = limit(o.Bytes, natsgo.DefaultSubPendingBytesLimit)
+	o.Messages = cmp.Or(o.Messages, natsgo.DefaultSubPendingMsgsLimit)
+	o.Bytes = cmp.Or(o.Bytes, natsgo.DefaultSubPendingBytesLimit)
 	s := &Subscription{Subject: subject, Queue: queue, e: e, o: o, making: true, done: make(chan struct{})}
 	s.work, s.block = s.run, blockSize
 	if o.Workers > 1 || o.Messages > 0 && o.Messages < exactLimit || o.Bytes > 0 && o.Bytes < exactLimit<<10 {
@@ -101,13 +102,6 @@ func (e *Engine) Subscribe(ctx context.Context, subject, queue string, o Options
 
 // exactLimit is the limit below which it matters whether a worker has taken a few messages.
 const exactLimit = 10_000
-
-func limit(n, otherwise int) int {
-	if n == 0 {
-		return otherwise
-	}
-	return n
-}
 
 // OnError takes a refusal of the server, before anything that follows it is read, and tells whether a call
 // returns it. A denial names what it denies; one for want of room means what is being subscribed to.

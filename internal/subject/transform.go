@@ -1,6 +1,7 @@
 package subject
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strconv"
@@ -17,10 +18,7 @@ var (
 // Undo returns the subject that a transform from source to destination has made subject of. It cannot
 // when the destination does not tell all that was in the source's wildcards, or when none of it fits.
 func Undo(source, destination, subject string) (before string, ok bool) {
-	if source == "" {
-		source = ">"
-	}
-	from, to, tokens := strings.Split(source, "."), strings.Split(destination, "."), strings.Split(subject, ".")
+	from, to, tokens := strings.Split(cmp.Or(source, ">"), "."), strings.Split(destination, "."), strings.Split(subject, ".")
 	wildcards := make(map[int]string)
 	var rest []string
 	for i, token := range to {

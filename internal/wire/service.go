@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 	"strings"
@@ -14,14 +15,8 @@ var lineBreaks = strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ")
 // ServiceError makes header say that an answer is the error of a service, and returns the code and the description
 // that it says.
 func ServiceError(header natsgo.Header, code int, description string) (int, string) {
-	if code == 0 {
-		code = http.StatusInternalServerError
-	}
-	if description = strings.TrimSpace(lineBreaks.Replace(description)); description == "" {
-		if description = http.StatusText(code); description == "" {
-			description = "error " + strconv.Itoa(code)
-		}
-	}
+	code = cmp.Or(code, http.StatusInternalServerError)
+	description = cmp.Or(strings.TrimSpace(lineBreaks.Replace(description)), http.StatusText(code), "error "+strconv.Itoa(code))
 	header[micro.ErrorCodeHeader] = []string{strconv.Itoa(code)}
 	header[micro.ErrorHeader] = []string{description}
 	return code, description
