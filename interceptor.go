@@ -298,12 +298,8 @@ func (c *Client) hooks() (h publish.Hooks) {
 // interceptStored checks what the interceptors have made of a message as the call has checked it: they command the
 // server no more than it did.
 func (c *Client) interceptStored(ctx context.Context, op string, m *natsgo.Msg, next publish.Next) error {
-	meant := make(map[string]bool, len(m.Header))
-	for name := range m.Header {
-		meant[name] = true
-	}
 	return c.intercept(ctx, op, Message{Subject: m.Subject, Header: m.Header, Data: m.Data}, func(ctx context.Context, msg *Message) error {
-		m := &natsgo.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data}
-		return next(ctx, m, c.checkToStream(op, msg, meant))
+		made := &natsgo.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data}
+		return next(ctx, made, c.checkToStream(op, msg, m.Header)) // they had a copy of it
 	})
 }

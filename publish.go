@@ -83,7 +83,7 @@ func (c *Client) publication(ctx context.Context, op string, msg *Message, opts 
 }
 
 // checkToStream refuses what can be refused without the server. Headers that command the server must be meant.
-func (c *Client) checkToStream(op string, msg *Message, meant map[string]bool) error {
+func (c *Client) checkToStream(op string, msg *Message, meant natsgo.Header) error {
 	if err := c.checkMessage(op, msg.Subject, c.conn.LineRoom(), msg.Header, msg.Data); err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (c *Client) checkToStream(op string, msg *Message, meant map[string]bool) e
 
 // messageOptions are what With said.
 type messageOptions struct {
-	set map[string]bool // headers
+	set natsgo.Header
 	err error
 }
 

@@ -39,9 +39,9 @@ var plainHeaders = map[string]bool{
 }
 
 // Check refuses headers that command the server, but for those that are meant.
-func Check(op, subject string, header natsgo.Header, meant ...map[string]bool) error {
+func Check(op, subject string, header natsgo.Header, meant ...natsgo.Header) error {
 	for name := range header {
-		isMeant := func(names map[string]bool) bool { return names[name] }
+		isMeant := func(header natsgo.Header) bool { _, is := header[name]; return is }
 		if wire.IsServers(name) && !plainHeaders[name] && !slices.ContainsFunc(meant, isMeant) {
 			return fault.New(op, subject, fault.ErrReservedHeader, "%s; WithHeader sets it on purpose", name)
 		}
@@ -83,19 +83,19 @@ func (p *Publisher) Message(op, subject string, header natsgo.Header, data []byt
 }
 
 // Set returns a copy of header with what opts add to it, and which they set.
-func Set(subject string, header natsgo.Header, opts []jetstream.PublishOpt) (own natsgo.Header, set map[string]bool, err error) {
+func Set(subject string, header natsgo.Header, opts []jetstream.PublishOpt) (own, set natsgo.Header, err error) {
 	js, err := jetstream.New(new(natsgo.Conn)) // that sends nothing
 	if err != nil {
 		return nil, nil, err
 	}
-	own, set = maps.Clone(header), make(map[string]bool)
+	own, set = maps.Clone(header), make(natsgo.Header)
 	if own == nil {
 		own = make(natsgo.Header)
 	}
 	err = apply(js, "publish", subject, own, opts)
 	for name, values := range own {
 		if before, there := header[name]; !there || !slices.Equal(before, values) {
-			set[name] = true
+			set[name] = values
 		}
 	}
 	return own, set, err
