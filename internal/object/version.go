@@ -103,13 +103,16 @@ func (v version) hasChunks() bool {
 // can, and the name from the subject.
 func readVersion(bucket string, m wire.Stored) version {
 	record := record{ObjectInfo: &jetstream.ObjectInfo{}}
-	err := json.Unmarshal(m.Data, &record)
 	info := record.ObjectInfo
+	var err error
+	if m.Header.Get(jetstream.MarkerReasonHeader) != "" { // the server's, for an object that has expired
+		info.Deleted, info.Name = true, nameOf(m.Subject)
+	} else {
+		err = json.Unmarshal(m.Data, &record)
+	}
 	usable := len(info.NUID) <= subjects.MaxName && !strings.Contains(info.NUID, ".") && subjects.Fault(info.NUID, false) == ""
 	v := version{info: info, move: record.moved, sequence: m.Sequence, id: m.Header.Get(jetstream.MsgIDHeader)}
 	switch {
-	case m.Header.Get(jetstream.MarkerReasonHeader) != "": // the server's, for an object that has expired
-		info.Deleted, err = true, nil
 	case err == nil && info.Name == "":
 		err = errors.New("it has no name")
 	case err == nil && !usable && (info.NUID != "" || info.Chunks > 0):
