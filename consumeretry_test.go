@@ -226,7 +226,7 @@ func TestManyRetriesAreOnTime(t *testing.T) {
 			})
 			took := time.Since(begin)
 			slices.Sort(late)
-			t.Logf("%d bursts in %v; late by %v, at most %v", len(bursts), took, late[total/2], late[total-1])
+			t.Attr("figure", fmt.Sprintf("%s: late by %v, at most %v", name, late[total/2].Round(time.Millisecond), late[total-1].Round(time.Millisecond)))
 			assert.Less(t, len(bursts), int(8*took.Seconds()), "they leave the server time in between")
 		})
 	}

@@ -2,6 +2,7 @@ package nats_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -94,6 +95,7 @@ func TestReportedDropsAddUp(t *testing.T) {
 		}
 		return sum == uint64(2*published)-uint64(handled.Load())
 	})
+	t.Attr("figure", fmt.Sprintf("%d of %d dropped, %d reported", 2*published-int(handled.Load()), 2*published, sum))
 	assert.Equal(t, one.Stats().Dropped, reported[""])
 	assert.Equal(t, two.Stats().Dropped, reported["q"])
 	assert.LessOrEqual(t, strings.Count(log.String(), "slow consumer"), 2*episodes, "one for each episode")

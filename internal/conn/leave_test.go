@@ -2,6 +2,7 @@ package conn_test
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -91,6 +92,7 @@ func TestLeaveLosesNothingOfAGroup(t *testing.T) {
 		return len(counts) == int(sent.Load())+1
 	}, time.Minute, time.Millisecond)
 	delete(counts, "begin")
+	t.Attr("figure", fmt.Sprintf("%d messages over 6 moves", len(counts)))
 	for data, n := range counts {
 		require.Equal(t, 1, n, data)
 	}

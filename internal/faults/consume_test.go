@@ -96,6 +96,7 @@ func (f *consumeFlow) end() {
 		})
 		slices.Sort(f.resumed[i])
 		f.t.Logf("%d messages, handled %d times; resumed after %v", f.next, len(seen.order), f.resumed[i])
+		f.t.Attr("figure", fmt.Sprintf("%d messages, handled %d times; again within %v", f.next, len(seen.order), f.resumed[i][len(f.resumed[i])-1].Round(time.Millisecond)))
 		assert.Less(f.t, f.resumed[i][len(f.resumed[i])/2], resumeWithin, "most times")
 		assert.Less(f.t, f.resumed[i][len(f.resumed[i])-1], 5*resumeWithin, "always")
 	}

@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -71,4 +72,7 @@ func TestKeysStayInOrderOverShutdowns(t *testing.T) {
 	}
 	close(stop)
 	publishing.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	t.Attr("figure", fmt.Sprintf("%d messages over 6 shutdowns", handled))
 }

@@ -19,6 +19,10 @@ import (
 // leader may have decided on one that is not there yet. Raw nats.go with UNSUB: 14 of 3,000 never handled.
 func TestGracefulEndsCostNoDelivery(t *testing.T) {
 	const messages, ends = 3000, 20
+	most := uint64(0)
+	defer func() {
+		t.Attr("figure", fmt.Sprintf("%d messages over %d ends, each at most %d times", messages, ends, most))
+	}()
 	for _, servers := range []int{1, 3} {
 		urls := []string{}
 		if servers == 1 {
@@ -80,6 +84,7 @@ func TestGracefulEndsCostNoDelivery(t *testing.T) {
 					assert.Equal(t, 1, n, seq)
 				}
 				assert.EqualValues(t, 1, highest, "deliveries")
+				most = max(most, highest)
 			})
 		}
 	}

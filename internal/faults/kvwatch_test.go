@@ -126,7 +126,7 @@ func (w *keyWrites) end() time.Duration {
 			}
 		}
 	}
-	w.t.Logf("%d writes, %d updates, worst gap %v", writes, updates, worst.Round(time.Millisecond))
+	w.t.Attr("figure", fmt.Sprintf("%d writes, %d updates, worst gap %v", writes, updates, worst.Round(time.Millisecond)))
 	return worst
 }
 

@@ -113,9 +113,9 @@ func TestRollingRestart(t *testing.T) {
 		info, err := publisher.GetConsumerInfo(ctx, "S", "c")
 		return err == nil && info.NumAckPending == 0
 	})
-	t.Logf("%d requests, %d failed, the longest took %v; %d messages, handled %d times, %d of them twice, %d by a later delivery",
+	t.Attr("figure", fmt.Sprintf("%d requests, %d failed, the longest took %v; %d messages, handled %d times, %d of them twice, %d by a later delivery",
 		requests.Load(), failed.Load(), time.Duration(longest.Load()).Round(time.Millisecond),
-		stored.Load(), handled.Load(), twice.Load(), again.Load())
+		stored.Load(), handled.Load(), twice.Load(), again.Load()))
 	assert.Zero(t, failed.Load())
 	// A consumer's leader that steps down drops what it has counted as delivered and not yet sent
 	// (resetPendingDeliveries in the server): that comes after the ack wait, for the first time here.

@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"syscall"
@@ -171,12 +172,12 @@ func TestLockOverKillsPausesAndPartitions(t *testing.T) {
 	for _, fault := range faults {
 		slices.Sort(fault.takeovers)
 		n := len(fault.takeovers)
-		t.Logf("%s: %d take-overs, median %v, longest %v", fault.name, n,
-			fault.takeovers[n/2].Round(time.Millisecond), fault.takeovers[n-1].Round(time.Millisecond))
+		t.Attr("figure", fmt.Sprintf("%s: %d take-overs, median %v, longest %v", fault.name, n,
+			fault.takeovers[n/2].Round(time.Millisecond), fault.takeovers[n-1].Round(time.Millisecond)))
 		assert.Less(t, fault.takeovers[n/2], ttl+time.Second)
 	}
-	t.Logf("%d turns, %d violations, %d late looks by paused holders, %d writes refused for their token",
-		guard.turns, guard.violations, guard.late, guard.refused)
+	t.Attr("figure", fmt.Sprintf("%d turns, %d at once, %d late looks by paused holders, %d writes refused for their token",
+		guard.turns, guard.violations, guard.late, guard.refused))
 }
 
 // A lock of two seconds in a bucket of three replicas is taken over within three when its holder is

@@ -169,8 +169,8 @@ func TestObjectsOverLeaderChanges(t *testing.T) {
 	objectSum(t, client, store)
 	assert.Greater(t, l.puts.Load(), int64(stepdowns+kills)/4)
 	assert.Greater(t, l.reads.Load(), int64(stepdowns+kills)/2)
-	t.Logf("%d puts (%d failed) and %d whole reads (%d failed) over %d stepdowns and %d kills; %d chunks swept",
-		l.puts.Load(), l.failed.Load(), l.reads.Load(), l.missed.Load(), stepdowns, kills, swept)
+	t.Attr("figure", fmt.Sprintf("%d puts (%d failed) and %d whole reads (%d failed) over %d stepdowns and %d kills; %d chunks swept",
+		l.puts.Load(), l.failed.Load(), l.reads.Load(), l.missed.Load(), stepdowns, kills, swept))
 }
 
 // objectSum compares the bytes of all chunks in the bucket with the sizes of its objects.
@@ -254,7 +254,7 @@ func TestObjectOrphansOfKilledProcesses(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(objectContent(7, 300_000, 1000), data))
 	objectSum(t, client, store)
-	t.Logf("20 uploads killed, %d chunks swept; the concurrent upload has %d bytes", swept, size)
+	t.Attr("figure", fmt.Sprintf("20 uploads killed, %d chunks swept", swept))
 }
 
 type objectReader func(p []byte) (int, error)

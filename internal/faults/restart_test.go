@@ -161,7 +161,7 @@ func TestRequestsOverRestarts(t *testing.T) {
 	close(stop)
 	<-done
 	assert.LessOrEqual(t, answered.Load(), handled.Load())
-	t.Logf("%d requests answered, %d failed over %d restarts", answered.Load(), failed.Load(), restarts)
+	t.Attr("figure", fmt.Sprintf("%d requests answered, %d failed over %d restarts", answered.Load(), failed.Load(), restarts))
 }
 
 func TestDownloadsOverRestarts(t *testing.T) {

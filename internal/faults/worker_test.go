@@ -186,5 +186,5 @@ func TestDeadLetterOfAMessageThatKills(t *testing.T) {
 	assert.Equal(t, "poison", string(letter.Data))
 	assert.Equal(t, workerLimit+1, letter.Deliveries)
 	assert.Contains(t, letter.Reason, "no worker lived")
-	t.Logf("%d workers died; the dead letter says: %s", deaths, letter.Reason)
+	t.Attr("figure", fmt.Sprintf("%d workers died; the dead letter says: %s", deaths, letter.Reason))
 }
