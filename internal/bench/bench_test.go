@@ -27,7 +27,7 @@ func TestEverySideWorks(t *testing.T) {
 	}
 	all = append(all, floors(all)...)
 	rep := newReport(1, true)
-	if err := rep.measure(t.Context(), all); err != nil {
+	if err := rep.measure(t.Context(), all, 0); err != nil {
 		t.Fatal(err)
 	}
 	rep.finish()

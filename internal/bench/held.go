@@ -76,23 +76,29 @@ func subscriptions() workload {
 func watchers() workload {
 	return workload{name: "watchers", sides: sides{
 		"raw": func(r *round) {
-			own, _ := r.bucket(1)
+			names := r.buckets()
 			nc, js := r.raw()
-			kv, err := js.KeyValue(r.ctx, own.Bucket())
-			r.check(err)
+			kv := spread(names, func(name string) jetstream.KeyValue {
+				kv, err := js.KeyValue(r.ctx, name)
+				r.check(err)
+				return kv
+			})
 			r.holding(nc, func() {
-				w, err := kv.Watch(r.ctx, key(0))
+				w, err := kv().Watch(r.ctx, key(0))
 				r.check(err)
 				r.first(w.Updates())
 			})
 		},
 		"ours": func(r *round) {
-			own, _ := r.bucket(1)
+			names := r.buckets()
 			c := r.ours()
-			kv, err := c.GetKeyValue(r.ctx, own.Bucket())
-			r.check(err)
+			kv := spread(names, func(name string) *nats.KeyValue {
+				kv, err := c.GetKeyValue(r.ctx, name)
+				r.check(err)
+				return kv
+			})
 			r.holding(c.Conn(), func() {
-				w, err := kv.Watch(r.ctx, key(0))
+				w, err := kv().Watch(r.ctx, key(0))
 				r.check(err)
 				r.first(w.Updates())
 			})
@@ -114,25 +120,41 @@ func (r *round) first(updates <-chan jetstream.KeyValueEntry) {
 	}
 }
 
-// spread returns one stream after the other, for a stream takes a thousand consumers.
-func (r *round) spread() (next func() string) {
-	const each = 500
+// each is for how many of n there is a stream or bucket, which takes a thousand consumers.
+const each = 500
+
+// buckets end after the clients that are made later.
+func (r *round) buckets() []string {
 	names := make([]string, 1+r.n/each)
 	for i := range names {
-		names[i] = r.stream()
+		own, _ := r.bucket(1)
+		names[i] = own.Bucket()
+	}
+	return names
+}
+
+// spread opens all and returns one after the other.
+func spread[T any](names []string, open func(name string) T) (next func() T) {
+	all := make([]T, len(names))
+	for i, name := range names {
+		all[i] = open(name)
 	}
 	n := 0
-	return func() string {
+	return func() T {
 		n++
-		return names[n/each]
+		return all[n/each]
 	}
+}
+
+func (r *round) streams() (next func() string) {
+	return spread(make([]string, 1+r.n/each), func(string) string { return r.stream() })
 }
 
 func consumptions() workload {
 	return workload{name: "consumptions", sides: sides{
 		"raw": func(r *round) {
 			nc, js := r.raw()
-			stream := r.spread()
+			stream := r.streams()
 			r.holding(nc, func() {
 				consumer, err := js.CreateConsumer(r.ctx, stream(), jetstream.ConsumerConfig{Durable: unique(), AckPolicy: jetstream.AckExplicitPolicy})
 				r.check(err)
@@ -141,7 +163,7 @@ func consumptions() workload {
 			})
 		},
 		"ours": func(r *round) {
-			c, stream := r.ours(), r.spread()
+			c, stream := r.ours(), r.streams()
 			r.holding(c.Conn(), func() {
 				_, err := c.Consume(r.ctx, stream(), unique(), func(*nats.Message) error { return nil },
 					nats.WithConsumerConfig(&jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy}))

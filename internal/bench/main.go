@@ -32,6 +32,7 @@ func workloads() []workload { return slices.Concat(core(), streams(), stores(), 
 func compare() error {
 	rounds := flag.Int("rounds", 7, "how often everything is done")
 	short := flag.Bool("short", false, "a fifth of the work, without the largest: some two minutes for 2 rounds")
+	most := flag.Duration("for", 0, "begin no round that would not end within this time; 0 is no limit")
 	only := flag.String("run", "", "only the workloads whose name matches this expression")
 	asJSON := flag.String("json", "", "write all measurements to this file")
 	asPlot := flag.String("plot", "", "draw the ratios into this file (.svg, .pdf, .png)")
@@ -63,7 +64,7 @@ func compare() error {
 	if *short {
 		rep.settle, rep.hold = 11*time.Second, 5*time.Second
 	}
-	if err := rep.measure(ctx, append(all, floors(all)...)); err != nil {
+	if err := rep.measure(ctx, append(all, floors(all)...), *most); err != nil {
 		return err
 	}
 	rep.finish()
@@ -84,8 +85,8 @@ func compare() error {
 	return rep.table(os.Stdout)
 }
 
-// measure has every side of every workload do its work once in each round.
-func (rep *report) measure(ctx context.Context, all []workload) error {
+// measure has every side of every workload do its work once in each round, of which there are as many as there is time for.
+func (rep *report) measure(ctx context.Context, all []workload, most time.Duration) error {
 	store, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
@@ -97,7 +98,7 @@ func (rep *report) measure(ctx context.Context, all []workload) error {
 	}
 	defer stop()
 	start := time.Now()
-	for i := range rep.Rounds {
+	for i := 0; i < rep.Rounds; i++ {
 		for _, w := range all {
 			if w.once && i > 0 {
 				continue
@@ -113,6 +114,9 @@ func (rep *report) measure(ctx context.Context, all []workload) error {
 			}
 		}
 		took := time.Since(start)
+		if next := took / time.Duration(i+1); most > 0 && took+next > most {
+			rep.Rounds = i + 1
+		}
 		left := took / time.Duration(i+1) * time.Duration(rep.Rounds-i-1)
 		fmt.Fprintf(os.Stderr, "round %d of %d, %v, at most %v left\n", i+1, rep.Rounds, took.Round(time.Second), left.Round(time.Second))
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -24,6 +25,7 @@ type report struct {
 	Go     string    `json:"go"`
 	System string    `json:"system"`
 	Cores  int       `json:"cores"`
+	Load   string    `json:"load,omitempty"` // of the machine before the run, in the minute before
 	Rounds int       `json:"rounds"`
 	Short  bool      `json:"short"`
 	Rows   []*row    `json:"rows"`
@@ -56,9 +58,11 @@ func newReport(rounds int, short bool) *report {
 	if err != nil {
 		commit = []byte("unknown") // not in a clone
 	}
+	load, _ := os.ReadFile("/proc/loadavg") // other systems have none
+	minute, _, _ := strings.Cut(string(load), " ")
 	return &report{
 		Commit: strings.TrimSpace(string(commit)), Date: time.Now().UTC().Truncate(time.Second), Go: runtime.Version(),
-		System: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU(), Rounds: rounds, Short: short,
+		System: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU(), Load: minute, Rounds: rounds, Short: short,
 	}
 }
 
