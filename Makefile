@@ -18,24 +18,27 @@ LINT      = $(GO) tool -modfile=tools/lint.mod golangci-lint
 BENCHSTAT = $(GO) tool -modfile=tools/bench.mod benchstat
 LIBRARY   = $$($(GO) list . ./doctor ./natstest ./internal/... | grep -v -e /internal/consultest -e /internal/conntest -e /internal/faults -e /internal/chaos)
 FAST      = $$($(GO) list $(PKG) | grep -v -e /internal/faults -e '/internal/chaos$$')
+PROVEN    = $$($(GO) list ./... | grep -e /nats$$ -e /internal/)
 MODULES   = $$(git ls-files '*/go.mod' | xargs -n 1 dirname)
 RUN       = $(if $(T),-run '$(T)')
 
 .DEFAULT_GOAL := help
-.PHONY: help test race faults chaos lint fmt vet deps check bench compare examples consul fuzz mutants cover docs api weight clean otel dashboard prometheus
+.PHONY: help test race faults chaos lint fmt vet deps check bench compare examples consul fuzz proof proof-short mutants cover docs api weight clean otel dashboard prometheus
 
 help: ## print this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables: T=TestName PKG=./natstest ROUNDS=5 BENCH=Publish FUZZTIME=20s BASE=v0.1.0 FOR=10m SEED=1"
 
 test: ## run the tests (under two minutes), and tell which were skipped
-	$(GO) test -json -timeout 30m -parallel 14 $(RUN) $(FAST) | $(GO) run ./tools/skipped
+	@mkdir -p .bin
+	$(GO) test -json -timeout 30m -parallel 14 $(RUN) $(FAST) | tee .bin/test.json | $(GO) run ./tools/skipped
 
 race: ## run the tests under the race detector
 	$(GO) test -race -timeout 30m -parallel 6 $(RUN) $(FAST)
 
 faults: ## run the long fault tests: restarts, cut connections, elections
-	$(GO) test -race -count=1 -timeout 40m $(RUN) ./internal/faults/...
+	@mkdir -p .bin
+	$(GO) test -json -race -count=1 -timeout 40m $(RUN) ./internal/faults/... | tee .bin/faults.json | $(GO) run ./tools/skipped
 
 chaos: .bin/consul ## break servers, lines and processes at random for FOR, and check what is left
 	@mkdir -p .bin
@@ -102,6 +105,21 @@ consul: .bin/consul ## build the Consul agent that the discovery tests run (minu
 fuzz: ## fuzz each fuzz target for FUZZTIME
 	for pkg in $(LIBRARY); do for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg || exit 1; done; done
+
+proof: .bin/consul ## prove everything anew, and write the figures into docs/guarantees.md and docs/performance.md
+	@echo "At most 75 minutes: chaos 10, the tests of the guarantees 10, fuzzing 15, the comparison 40."
+	$(MAKE) chaos FOR=8m
+	CI=true $(GO) test -json -count=1 -timeout 10m -run "$$($(GO) run ./tools/proof -names)" $(PROVEN) | tee .bin/proof.json | $(GO) run ./tools/skipped
+	$(MAKE) fuzz FUZZTIME=40s
+	$(MAKE) compare COMPARE='-rounds 7 -for 38m'
+	$(GO) run ./tools/proof -chaos .bin/chaos.json -compare .bin/compare.json .bin/proof.json
+
+proof-short: ## a part of it, in 10 minutes at most, without the figures
+	@echo "At most 10 minutes: fuzzing 6, the comparison 4. LEFT OUT (make proof has it): chaos, whose faults are drawn anew"
+	@echo "each time; what fuzzing finds after seconds; the longer workloads; and the figures, for which the pages stay as they are."
+	$(GO) run ./tools/proof -check .bin/test.json .bin/faults.json
+	$(MAKE) fuzz FUZZTIME=3s
+	$(MAKE) compare COMPARE='-short -rounds 1'
 
 mutants: ## try whether the tests notice changes to the code (an hour; ONLY=internal/wire for a part)
 	ulimit -v 16000000; $(GO) run ./tools/mutants -only '$(ONLY)'

@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -46,6 +47,29 @@ func TestEverySideWorks(t *testing.T) {
 	}
 	if svg, err := os.ReadFile(drawing); err != nil || !strings.Contains(string(svg), "watermill") {
 		t.Errorf("the drawing does not name the peers: %v", err)
+	}
+}
+
+// TestPageHasEveryWorkload compares the page of the figures with the workloads.
+func TestPageHasEveryWorkload(t *testing.T) {
+	const file = "../../docs/performance.md"
+	page, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| ([a-z0-9].*?) \|`).FindAllStringSubmatch(string(page), -1) {
+		listed[row[1]] = true
+	}
+	short := strings.Contains(string(page), "short rounds")
+	for _, w := range workloads() {
+		if required := !w.long || !short; required && !listed[w.name] {
+			t.Errorf("%s lacks %q: make compare, and go run ./tools/proof -compare .bin/compare.json", file, w.name)
+		}
+		delete(listed, w.name)
+	}
+	for name := range listed {
+		t.Errorf("%s has %q, which is no workload", file, name)
 	}
 }
 
