@@ -224,11 +224,6 @@ func (c *Client) TLSConnectionState() (tls.ConnectionState, error) {
 // Config.JetStreamEnabled is false.
 func (c *Client) JetStream() jetstream.JetStream { return c.js }
 
-// deadline gives ctx the configured default when it has none.
-func (c *Client) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	return c.conn.Deadline(ctx)
-}
-
 // awaitConnection waits for the connection: upstream would keep what is sent for later and answer
 // with a timeout. Before the first connection of a client that connects in the background only ctx
 // bounds the wait.
@@ -243,7 +238,7 @@ func (c *Client) awaitConnection(ctx context.Context, op, target string) error {
 		return c.conn.Refused(op, target)
 	case up || breaks > 0:
 		var cancel context.CancelFunc
-		ctx, cancel = c.deadline(ctx)
+		ctx, cancel = c.conn.Deadline(ctx)
 		defer cancel()
 	}
 	if err := c.conn.Wait(ctx); err != nil {

@@ -157,7 +157,7 @@ func (r reports) Up(first bool, gap time.Duration) {
 
 func (r reports) Down(err error) {
 	c := r.c
-	if c.isClosing() {
+	if c.life.IsDraining() {
 		return // the end of Close is no disconnect
 	}
 	lost, _ := c.conn.Unconfirmed()
@@ -201,7 +201,7 @@ func (r reports) Stays(d conn.Departure, err error) {
 func (r reports) Closed(cause error) {
 	c := r.c
 	e := Event{Type: EventClosed}
-	if !c.isClosing() {
+	if !c.life.IsDraining() {
 		c.lost.Store(true)
 		e.Err = &fault.Error{Op: "connection", Kind: ErrClosed, Cause: cause}
 		e.Bytes, _ = c.conn.Unconfirmed()

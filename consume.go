@@ -67,7 +67,7 @@ func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler
 	}
 	o := applied(consumeOptions{Options: consume.Options{Stream: stream, Consumer: consumer}}, opts)
 	o.Keyed = o.keyOf != nil
-	find, cancel := c.deadline(ctx)
+	find, cancel := c.conn.Deadline(ctx)
 	defer cancel()
 	host := &consuming{handler: c.handled(h), keyOf: o.keyOf}
 	_, err := c.consumer.Start(find, ctx, o.Options, func(inner *consume.Consumption) consume.Host {

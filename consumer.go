@@ -138,7 +138,7 @@ func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limi
 	if err := c.checkNamed(ctx, op, stream, consumer); err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.deadline(ctx)
+	ctx, cancel := c.conn.Deadline(ctx)
 	defer cancel()
 	begun := time.Now()
 	pulled, err := c.puller.Messages(ctx, stream, consumer, limit)

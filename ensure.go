@@ -73,7 +73,7 @@ func (c *Client) EnsureStream(ctx context.Context, cfg *jetstream.StreamConfig, 
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.deadline(ctx)
+	ctx, cancel := c.conn.Deadline(ctx)
 	defer cancel()
 	stream, err := c.ensurer(applied(ensureOptions{}, opts)).Stream(ctx, *cfg, fresh)
 	return stream, ensureFault(op, cfg.Name, c.api.Overlap(ctx, &fresh, err), DriftError{Stream: cfg.Name}, jsapi.Wrap)
@@ -89,7 +89,7 @@ func (c *Client) EnsureConsumer(ctx context.Context, stream string, cfg *jetstre
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.deadline(ctx)
+	ctx, cancel := c.conn.Deadline(ctx)
 	defer cancel()
 	consumer, err := c.ensurer(applied(ensureOptions{}, opts)).Consumer(ctx, stream, want)
 	differs := DriftError{Stream: stream, Consumer: want.Name}

@@ -54,7 +54,7 @@ func (c *Client) Health(ctx context.Context) Health {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	ctx, cancel := c.deadline(ctx)
+	ctx, cancel := c.conn.Deadline(ctx)
 	defer cancel()
 	r := c.checkup.Report(ctx)
 	h := Health{

@@ -142,7 +142,7 @@ func (c *Client) PurgeStream(ctx context.Context, name string, opts ...jetstream
 	if err := c.checkCall(ctx, op, name, ""); err != nil {
 		return err
 	}
-	ctx, cancel := c.deadline(ctx)
+	ctx, cancel := c.conn.Deadline(ctx)
 	defer cancel()
 	var question jetstream.StreamPurgeRequest
 	for _, opt := range opts {

@@ -30,7 +30,7 @@ func (c *Client) bucketCall(ctx context.Context, op, prefix, bucket string) (con
 	if err := c.jetStream(ctx, op, bucket); err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := c.deadline(ctx)
+	ctx, cancel := c.conn.Deadline(ctx)
 	return ctx, cancel, nil
 }
 

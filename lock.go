@@ -82,7 +82,7 @@ func (l *Lock) Unlock(ctx context.Context) error {
 	if ctx == nil {
 		return errNilContext("unlock", path(l.kv.bucket, l.key))
 	}
-	ctx, cancel := l.kv.client.deadline(ctx)
+	ctx, cancel := l.kv.client.conn.Deadline(ctx)
 	defer cancel()
 	return l.lease.Release(ctx)
 }

@@ -61,7 +61,7 @@ func (c *Client) publishToStream(ctx context.Context, msg *Message, opts []jetst
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.deadline(ctx)
+	ctx, cancel := c.conn.Deadline(ctx)
 	defer cancel()
 	ack, err := c.publisher.Publish(ctx, opPublishToStream, m)
 	return ack, c.sent(err)
@@ -187,7 +187,7 @@ func (c *Client) PublishAtomic(ctx context.Context, msgs []*Message) (*BatchAck,
 		}
 		batch[i] = m
 	}
-	ctx, cancel := c.deadline(ctx)
+	ctx, cancel := c.conn.Deadline(ctx)
 	defer cancel()
 	ack, err := c.publisher.Atomic(ctx, opPublishAtomic, batch)
 	if err == nil {

@@ -127,6 +127,3 @@ func (c *Client) drainHandlers(ctx context.Context, left *ShutdownError) {
 	left.Handlers += handlers
 	left.Messages += messages
 }
-
-// isClosing tells whether Shutdown has begun.
-func (c *Client) isClosing() bool { return c.life.IsDraining() }
