@@ -203,10 +203,11 @@ func TestFailureSaysWhy(t *testing.T) {
 func TestLameDuck(t *testing.T) {
 	t.Parallel()
 	srv := natstest.RunServer(t)
-	notified, disconnected := make(chan struct{}), make(chan struct{}, 1)
+	notified, disconnected := make(chan struct{}), make(chan struct{})
+	var once sync.Once // it may be let in and turned away again
 	connect(t, srv.URL(),
 		natsgo.LameDuckModeHandler(func(*natsgo.Conn) { close(notified) }),
-		natsgo.DisconnectErrHandler(func(*natsgo.Conn, error) { disconnected <- struct{}{} }),
+		natsgo.DisconnectErrHandler(func(*natsgo.Conn, error) { once.Do(func() { close(disconnected) }) }),
 	)
 	srv.LameDuck()
 	<-notified
