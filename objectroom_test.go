@@ -3,6 +3,7 @@ package nats_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -46,7 +47,7 @@ func TestObjectPutFromStuckSources(t *testing.T) {
 		switch {
 		case name == "nothing": // without a deadline it is the pause that is bounded
 			ctx, test.want = context.Background(), io.ErrNoProgress
-		case test.want == nats.ErrTimeout: //nolint:errorlint // the very one
+		case errors.Is(test.want, nats.ErrTimeout):
 			ctx = within(t, 500*time.Millisecond)
 		}
 		begun := time.Now()
