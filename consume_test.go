@@ -59,17 +59,17 @@ func consume(t testing.TB, client *nats.Client, h nats.Handler, opts ...nats.Con
 // idle waits until the consumer has nothing delivered and nothing to deliver.
 func idle(t testing.TB, client *nats.Client) {
 	t.Helper()
-	var since time.Time // for a while: the server counts what is stored a moment after it has acknowledged it
+	var begin time.Time // for a while: the server counts what is stored a moment after it has acknowledged it
 	eventually(t, "everything acknowledged", func() bool {
 		info, err := client.GetConsumerInfo(context.Background(), "ORDERS", "worker")
 		if err != nil || info.NumPending > 0 || info.NumAckPending > 0 {
-			since = time.Time{}
+			begin = time.Time{}
 			return false
 		}
-		if since.IsZero() {
-			since = time.Now()
+		if begin.IsZero() {
+			begin = time.Now()
 		}
-		return time.Since(since) > 50*time.Millisecond
+		return since(begin) > 50*time.Millisecond
 	})
 }
 
