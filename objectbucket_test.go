@@ -2,6 +2,7 @@ package nats_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,4 +152,23 @@ func TestBucketCallsWhileDisconnected(t *testing.T) {
 		require.ErrorIs(t, call(), nats.ErrNotConnected, name)
 		assert.Less(t, since(begin), 4*time.Second, "upstream's own patience is 5 s")
 	}
+}
+
+// Attempts to seal may overtake each other: that it is sealed is what counts.
+func TestSealAtOnce(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	store := newObjects(t, client, "files")
+	proxy.Delay(100 * time.Millisecond) // all see it open before one has sealed it
+	var sealing sync.WaitGroup
+	for range 5 {
+		sealing.Go(func() { assert.NoError(t, store.Seal(within(t, patience))) })
+	}
+	sealing.Wait()
+	proxy.Delay(0)
+	require.NoError(t, store.Seal(within(t, patience)), "again")
+	_, err := store.PutString(within(t, patience), "x", "content")
+	require.ErrorIs(t, err, nats.ErrSealed)
 }

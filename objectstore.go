@@ -3,7 +3,6 @@ package nats
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"iter"
 	"os"
@@ -230,12 +229,14 @@ func (s *ObjectStore) Seal(ctx context.Context) error {
 		if err == nil {
 			err = upstream.Seal(ctx)
 		}
+		if err != nil && upstream != nil {
+			if status, unknown := upstream.Status(ctx); unknown == nil && status.Sealed() {
+				err = nil // by another attempt, whose answer may be late
+			}
+		}
 		return nil, err
 	})
-	if err = s.wrap(op, "", err); errors.Is(err, ErrSealed) {
-		return nil
-	}
-	return err
+	return s.wrap(op, "", err)
 }
 
 // Status asks the server for the bucket's configuration and size.
