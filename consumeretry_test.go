@@ -238,7 +238,7 @@ func TestDeadLetterBeforeItsStreamDeletesIt(t *testing.T) {
 	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{
-		Name: "ORDERS", Subjects: []string{"orders.>"}, MaxAge: 3 * time.Second, AllowMsgTTL: true,
+		Name: "ORDERS", Subjects: []string{"orders.>"}, MaxAge: 10 * time.Second, AllowMsgTTL: true,
 	})
 	require.NoError(t, err)
 	_, err = client.PublishToStream(ctx, "orders.created", []byte("x"))

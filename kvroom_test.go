@@ -119,7 +119,7 @@ func TestKeyValueWalksOverADistance(t *testing.T) {
 	s := natstest.RunServer(t)
 	proxy := natstest.NewProxy(t, s.URL())
 	client := connect(t, s, func(cfg *nats.Config) {
-		cfg.URLs, cfg.RequestTimeout = []string{proxy.URL()}, 3*time.Second
+		cfg.URLs, cfg.RequestTimeout = []string{proxy.URL()}, 6*time.Second
 	})
 	kv := newKeys(t, client, "b")
 	const n = 1500
@@ -129,10 +129,10 @@ func TestKeyValueWalksOverADistance(t *testing.T) {
 		require.NoError(t, err)
 	}
 	<-client.JetStream().PublishAsyncComplete()
-	proxy.Delay(75 * time.Millisecond)
+	proxy.Delay(150 * time.Millisecond)
 	begin := time.Now()
 	require.NoError(t, kv.PurgeDeletes(context.Background(), jetstream.DeleteMarkersOlderThan(-1)))
-	assert.Greater(t, time.Since(begin), 6*time.Second, "it took longer than a step may")
+	assert.Greater(t, time.Since(begin), 12*time.Second, "it took longer than a step may")
 	proxy.Delay(0)
 	info, err := client.GetStreamInfo(within(t, patience), "KV_b")
 	require.NoError(t, err)

@@ -302,7 +302,7 @@ func TestPayloadTooLargeTellsBothSizes(t *testing.T) {
 	require.NoError(t, err)
 	_, err = client.PublishToStream(ctx, "small", data[:500])
 	require.ErrorIs(t, err, nats.ErrPayloadTooLarge)
-	assert.Regexp(t, `payload too large: 5[0-9]{2} bytes: `, err.Error())
+	assert.Regexp(t, `payload too large: 5[0-9]{2} bytes, and the stream's max_msg_size is 100: `, err.Error())
 }
 
 // A question of many keys is asked in parts that the server takes.

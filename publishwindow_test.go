@@ -67,7 +67,7 @@ func TestNothingIsSentAgainBeyondTheWindow(t *testing.T) {
 				client := connect(t, s, func(cfg *nats.Config) {
 					cfg.URLs, cfg.Username, cfg.Password = []string{proxy.URL()}, "u", "p"
 				})
-				proxy.Delay(time.Second)
+				proxy.Delay(300 * time.Millisecond) // sooner than it would be sent again
 				done := make(chan error, 1)
 				go func() { done <- publish(within(t, 10*time.Second), client) }()
 				stored := func() int {

@@ -15,7 +15,7 @@ import (
 )
 
 // setupTimeout bounds what must work before a state begins.
-const setupTimeout = 30 * time.Second
+const setupTimeout = 3 * time.Minute
 
 // Scene is one server, one client, and all that calls work on. Each call that ends something has its own.
 type Scene struct {
