@@ -444,10 +444,10 @@ func checkRights(t *testing.T, conf string, can capability, domain, in string, f
 	} else {
 		s = leafPair(t, nil, opt)[domain]
 	}
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, 5*time.Minute)
 	login := func(user, password, name string) func(*nats.Config) {
 		return func(c *nats.Config) {
-			c.Username, c.Password, c.ClientID, c.JetStreamDomain = user, password, name, in
+			c.Username, c.Password, c.ClientID, c.JetStreamDomain, c.DrainTimeout = user, password, name, in, patience
 		}
 	}
 	admin := connect(t, s, login("admin", "admin", ""))
