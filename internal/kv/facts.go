@@ -20,6 +20,7 @@ const (
 	factsFor  = 3 * time.Second      // how long they are taken for true
 	sweepLate = 2 * time.Second      // by which the server may expire a key
 	namePause = 3 * time.Millisecond // for each name that was asked for, until all are asked for again
+	blindFor  = time.Minute          // who may not ask does not ask again, but over a new connection
 )
 
 // facts are what a handle knows of its bucket's stream, as the server last told.
@@ -129,20 +130,27 @@ func (s *Buckets) join(f *follower) (leave func()) {
 func (s *Buckets) run(ctx context.Context, b *Bucket, p *poll) {
 	last := b.facts.Load()
 	var namesAgain time.Time
-	for {
+	var change <-chan struct{} // of the connection, once the server has denied the question
+	for pause := factsFor; ; {
 		select {
-		case <-time.After(factsFor):
+		case <-time.After(pause):
+		case <-change:
 		case <-ctx.Done():
 			return
 		}
 		now, err := b.inquire(ctx)
 		if errors.Is(err, natsgo.ErrPermissionViolation) {
-			s.reports.Blind(b.name, err)
-			return
-		}
-		if err != nil { // the followers have noticed, or will when they read on
+			if change == nil {
+				s.reports.Blind(b.name, err)
+			}
+			_, _, change = s.conn.State()
+			pause = blindFor
 			continue
 		}
+		if pause = factsFor; err != nil { // the followers have noticed, or will when they read on
+			continue
+		}
+		change = nil
 		emptied := now.first > last.last // of all that was there
 		doubted := now.created.Equal(last.created) && (emptied || now.keys < last.keys)
 		names := doubted && (emptied || time.Now().After(namesAgain))

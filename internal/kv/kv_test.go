@@ -36,7 +36,11 @@ func (r *told) Blind(bucket string, err error) { r.Say("blind in", bucket, err.E
 // newBucket returns a bucket "b", the JetStream that it is in, and what is reported of it.
 func newBucket(t *testing.T, opts ...natstest.Option) (*kv.Bucket, jetstream.JetStream, *told) {
 	t.Helper()
-	s := natstest.RunServer(t, opts...)
+	return newBucketOf(t, natstest.RunServer(t, opts...))
+}
+
+func newBucketOf(t *testing.T, s *natstest.Server) (*kv.Bucket, jetstream.JetStream, *told) {
+	t.Helper()
 	api, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience})
 	require.NoError(t, err)
 	asked := time.Now()
@@ -166,18 +170,32 @@ func TestStaleAndFresh(t *testing.T) {
 	assert.Equal(t, "fresh b/x", said[len(said)-1])
 }
 
-// Who may not ask for the state of a bucket follows it all the same; that a purge of it goes unnoticed is told, once.
+// Who may not ask for the state of a bucket follows it all the same; that a purge of it goes unnoticed is told, once, and
+// is over when the right is given.
 func TestBlind(t *testing.T) {
 	t.Parallel()
-	b, _, r := newBucket(t, natstest.WithConfig(func(o *server.Options) {
-		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
-			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.INFO.>"}},
-		}}}
-		o.NoAuthUser = "u"
-	}))
-	cache, err := b.Cache(context.Background(), nil)
+	user := func(denied ...string) natstest.Option {
+		return natstest.WithConfig(func(o *server.Options) {
+			o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+				Publish: &server.SubjectPermission{Deny: denied},
+			}}}
+			o.NoAuthUser = "u"
+		})
+	}
+	s := natstest.RunServer(t, user("$JS.API.STREAM.INFO.>"))
+	b, js, r := newBucketOf(t, s)
+	ctx := context.Background()
+	_, err := b.Write(ctx, "x", nil, kv.Write{})
+	require.NoError(t, err)
+	cache, err := b.Cache(ctx, nil)
 	require.NoError(t, err)
 	defer cache.Close()
 	require.Eventually(t, func() bool { return len(r.Said()) > 0 }, patience, 50*time.Millisecond)
 	assert.Contains(t, r.Said()[0], "blind in b")
+	s.Restart(user())
+	require.Eventually(t, func() bool {
+		stream, err := js.Stream(ctx, kv.StreamPrefix+"b")
+		return err == nil && stream.Purge(ctx) == nil
+	}, patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return cache.Len() == 0 }, patience, 50*time.Millisecond)
 }
