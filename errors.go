@@ -138,7 +138,8 @@ var (
 	// ErrSealed is returned for a change of a stream that was sealed.
 	ErrSealed = fault.ErrSealed
 	// ErrFeatureDisabled is returned for a message that needs what the stream's configuration does not
-	// allow: a TTL, a schedule, a counter, an atomic batch, or an acknowledgement (NoAck): then it may be stored.
+	// allow: a TTL, a schedule, a counter, a rollup, an atomic batch, or an acknowledgement (NoAck), where it may
+	// be stored all the same.
 	ErrFeatureDisabled = fault.ErrFeatureDisabled
 	// ErrUnsupported is returned for what the server's version, or a server that is in no cluster, cannot do.
 	ErrUnsupported = fault.ErrUnsupported

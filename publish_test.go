@@ -151,6 +151,7 @@ func TestRefusalsAreTyped(t *testing.T) {
 		{subject: "msgs", want: nats.ErrStreamFull},
 		{subject: "bytes", data: large[:300], want: nats.ErrStreamFull},
 		{subject: "subject", want: nats.ErrStreamFull},
+		{subject: "other", opts: []jetstream.PublishOpt{nats.WithHeader(jetstream.MsgRollup, jetstream.MsgRollupSubject)}, want: nats.ErrFeatureDisabled},
 		{subject: "small", data: large[:101], want: nats.ErrPayloadTooLarge},
 		{subject: "other", data: large, want: nats.ErrPayloadTooLarge},
 		{subject: "other", opts: []jetstream.PublishOpt{jetstream.WithExpectLastSequence(7)}, want: nats.ErrConflict},

@@ -17,6 +17,7 @@ const (
 	CodeSubjectOverlap     jetstream.ErrorCode = 10065
 	CodeWrongLastSequence  jetstream.ErrorCode = 10071
 	CodeStoreFailed        jetstream.ErrorCode = 10077
+	codeRollup             jetstream.ErrorCode = 10111
 	CodeMaxBytesDemanded   jetstream.ErrorCode = 10113
 	CodeDuplicateInProcess jetstream.ErrorCode = 10158
 	CodeSequenceInProcess  jetstream.ErrorCode = 10164
@@ -48,8 +49,8 @@ var codes = map[error][]jetstream.ErrorCode{
 	// Of the account, the server, the cluster and its peers.
 	ErrResourceLimit: {10002, 10005, 10023, 10026, 10027, 10028, 10047, 10120, 10121, 10122, 10125, 10153},
 	// All that is wrong with a stream's configuration, and with a consumer's filters, for which upstream's errors
-	// have another class than the server's.
-	ErrInvalidArgument: {10052, 10136, 10138, 10139},
+	// have another class than the server's, and the value of a rollup.
+	ErrInvalidArgument: {10052, codeRollup, 10136, 10138, 10139},
 	// What passes, or is not known.
 	nil: {10040, 10044, 10129, CodeAtomicIncomplete, 10202, 10208, 10224},
 }
@@ -57,7 +58,7 @@ var codes = map[error][]jetstream.ErrorCode{
 // internal are the server's own failures.
 var internal = []jetstream.ErrorCode{
 	10006, 10007, 10012, 10029, 10041, 10042, 10045, 10048, 10049, 10050, 10051, 10053, CodeDeleteFailed, 10062, 10064,
-	10066, 10067, 10069, 10072, 10096, 10104, 10110, 10111, 10117, 10228,
+	10066, 10067, 10069, 10072, 10096, 10104, 10110, 10117, 10228,
 }
 
 var sentinelOf = sync.OnceValue(func() map[jetstream.ErrorCode]error {
@@ -74,8 +75,14 @@ var sentinelOf = sync.OnceValue(func() map[jetstream.ErrorCode]error {
 // as that of a server that is shutting down (nats-server, server/store.go).
 var fullTexts = []string{"maximum messages", "maximum bytes"}
 
+// noRollup is what a stream that does not allow rollups says, in the place of what is wrong with one.
+const noRollup = "rollup not permitted"
+
 // kindOfCode returns the sentinel of an error of the JetStream API, or nil.
 func kindOfCode(api *jetstream.APIError) error {
+	if api.ErrorCode == codeRollup && api.Description == noRollup {
+		return ErrFeatureDisabled
+	}
 	if sentinel, ok := sentinelOf()[api.ErrorCode]; ok {
 		return sentinel
 	}

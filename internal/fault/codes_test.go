@@ -22,7 +22,7 @@ func TestErrorsOfTheAPI(t *testing.T) {
 	}
 	internal := []jetstream.ErrorCode{ // the server's own failures
 		10006, 10007, 10012, 10029, 10041, 10042, 10045, 10048, 10049, 10050, 10051, 10053, 10057, 10062, 10064,
-		10066, 10067, 10069, 10072, 10096, 10104, 10110, 10111, 10117, 10228,
+		10066, 10067, 10069, 10072, 10096, 10104, 10110, 10117, 10228,
 	}
 	elsewhere := []jetstream.ErrorCode{ // operators' tools ask for these, and whoever sends batches knows theirs
 		10040, 10044, 10068, 10129, 10176, 10208, 10224,
