@@ -127,6 +127,8 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		"never served":       more(check.Record{Op: "core/request", ID: "r"}),
 		"served in spite":    more(check.Record{Op: "core/request", ID: "q", Fate: check.Not}),
 		"another write has":  more(check.Record{Op: "kv/create", Key: "once.2", Seq: 5}),
+		"written in spite":   more(check.Record{Op: "kv/create", Key: "once.1", ID: "w1", Fate: check.Not}),
+		"put in spite":       more(check.Record{Op: "objects/put", ID: "7", Fate: check.Not}),
 		"created twice":      more(check.Record{Op: "kv/create", Key: "once.1", Seq: 8}),
 		`own.1 is "5"`:       more(check.Record{Op: "kv/put", Key: "own.1", ID: "6", Seq: 8}),
 		"count.0 is 1":       more(check.Record{Op: "kv/modify", Key: "count.0", Seq: 8}),

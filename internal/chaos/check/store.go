@@ -64,6 +64,8 @@ func (r *Report) keys(h History, t *Truth) {
 			if once[w.Key]++; once[w.Key] == 2 {
 				r.violate("kv", "created twice: %v", &w)
 			}
+		case w.Fate == Not && w.ID != "" && w.ID == string(now[w.Key].Data):
+			r.violate("kv", "written in spite of %q: %v", w.Err, &w)
 		}
 	}
 	for key, w := range written {
@@ -176,8 +178,15 @@ func Content(seed uint64, size int) []byte {
 	return data
 }
 
-// objects: every object is whole, and no chunk is left of what was replaced, deleted or given up.
+// objects: every object is whole, and of a put that had no error or a doubtful one, and no chunk is left of what was
+// replaced, deleted or given up.
 func (r *Report) objects(h History, t *Truth) {
+	failed := map[string]Record{}
+	for _, p := range h.of("objects/put") {
+		if p.Fate == Not {
+			failed[p.ID] = p
+		}
+	}
 	chunks := map[string][]byte{}
 	for _, msg := range t.Streams[Objects] {
 		if name, ok := strings.CutPrefix(msg.Subject, "$O.files.C."); ok {
@@ -208,6 +217,9 @@ func (r *Report) objects(h History, t *Truth) {
 		}
 		if seed, err := strconv.ParseUint(meta.Description, 10, 64); err != nil || !bytes.Equal(data, Content(seed, len(data))) {
 			r.violate("objects", "%s has another's content", meta.Name)
+		}
+		if p, ok := failed[meta.Description]; ok {
+			r.violate("objects", "put in spite of %q: %v", p.Err, &p)
 		}
 	}
 	for name, data := range chunks {
