@@ -2,6 +2,7 @@ package conn
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -249,7 +250,9 @@ func (a *Call) send(ctx context.Context) (<-chan struct{}, error) {
 		a.lost = a.begun.Add(a.only)
 	}
 	err := c.nc.PublishMsg(a.msg)
-	a.out = time.Now()
+	if a.out = time.Now(); errors.Is(err, fault.ErrConnectionLost) {
+		err = nil // it is on its way, and lost: the change tells
+	}
 	return change, err
 }
 

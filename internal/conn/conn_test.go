@@ -22,6 +22,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -316,6 +317,42 @@ func TestNothingIsBufferedAfterClose(t *testing.T) {
 	c.Close()
 	_, buffered = c.Stats()
 	require.Zero(t, buffered)
+}
+
+// What nats.go writes to a line that has just broken, because its own buffer is full, is lost like all that was on its
+// way: a call goes on over the next one.
+func TestLargeCallsOverBrokenLines(t *testing.T) {
+	t.Parallel()
+	p := natstest.NewProxy(t, natstest.RunServer(t).URL())
+	c, _ := open(t, nil, p.URL())
+	done, cut := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(cut)
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(10 * time.Millisecond):
+				p.Cut()
+				p.Restore()
+			}
+		}
+	}()
+	large := make([]byte, 64<<10)
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		ctx := within(t, 10*time.Second)
+		if c.Wait(ctx) != nil {
+			continue
+		}
+		if err := c.Publish(ctx, "x", "", nil, large); err != nil {
+			require.ErrorIs(t, err, fault.ErrConnectionLost)
+		}
+		if _, err := c.Exchange(ctx, &natsgo.Msg{Subject: "nobody", Data: large}, time.Second); err != nil {
+			require.ErrorIs(t, err, conn.ErrBroken)
+		}
+	}
+	close(done)
+	<-cut
 }
 
 // What -ERR says is known afterwards, and the connection goes on.

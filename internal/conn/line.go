@@ -14,6 +14,8 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // lingerFor bounds how long a closed line goes on sending what it holds.
@@ -166,7 +168,7 @@ func (l *line) Write(p []byte) (int, error) {
 		l.settling.Store(!settled)
 	}
 	if err := l.queue.write(p); err != nil {
-		return 0, l.because(err)
+		return 0, fault.Joined{fault.ErrConnectionLost, l.because(err)}
 	}
 	return whole, nil
 }

@@ -109,7 +109,7 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 				return found, nil
 			}
 			return nil, fault.Wrap(op, batch[at].Subject, fault.Joined{err, conn.ErrUnanswered})
-		case errors.Is(err, conn.ErrUnanswered), errors.Is(err, conn.ErrBroken), errors.Is(err, fault.ErrWrongDomain):
+		case errors.Is(err, conn.ErrUnanswered), errors.Is(err, conn.ErrBroken), errors.Is(err, fault.ErrConnectionLost), errors.Is(err, fault.ErrWrongDomain):
 			if at == len(batch)-1 && doubtful.IsZero() {
 				doubtful = commit.Begun()
 			}
