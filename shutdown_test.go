@@ -99,8 +99,9 @@ func shutdownInTheMiddle(t *testing.T, s *natstest.Server) time.Duration {
 func TestCloseWhileDisconnectedCountsUnsentBytes(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	client := connect(t, s, func(c *nats.Config) { c.DrainTimeout = 200 * time.Millisecond })
-	s.Stop()
+	proxy := natstest.NewProxy(t, s.URL()) // it keeps its port, that of a stopped server may become another one's
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()}; c.DrainTimeout = 200 * time.Millisecond })
+	proxy.Cut()
 	eventually(t, "disconnected", func() bool { return !client.IsConnected() })
 	for range 100 {
 		require.NoError(t, client.Publish(context.Background(), "events", []byte("0123456789")))
