@@ -152,7 +152,7 @@ func (w *writer) abandon(ctx context.Context, err error) {
 		return
 	}
 	remove := func(ctx context.Context) error {
-		defer time.AfterFunc(cleanup, w.giveUp).Stop()
+		defer time.AfterFunc(landing, w.giveUp).Stop()
 		for _, chunk := range w.flying {
 			_, _, _ = chunk.future.Result(true) // what is still on its way would miss the purge
 		}

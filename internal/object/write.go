@@ -29,8 +29,10 @@ const (
 	// mostFlying is how many chunks may wait for their acknowledgement, on a link that is fast enough.
 	// More brings no speed.
 	mostFlying = 8
-	// cleanup bounds the removal of chunks that no object needs while the caller waits.
-	cleanup = time.Second
+	// cleanup bounds the removal of chunks that no object needs while the caller waits, beyond its context, too.
+	cleanup = 400 * time.Millisecond
+	// landing bounds how long the chunks of an upload that failed may be on their way.
+	landing = time.Second
 	// aftermath bounds, beside the caller, the removal of the chunks of an upload that failed and
 	// finding out what became of one whose outcome is not known.
 	aftermath = 30 * time.Second
