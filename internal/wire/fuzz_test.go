@@ -52,7 +52,7 @@ func FuzzLetter(f *testing.F) {
 // Whatever answers, it is an answer or an error, and what is of use in it is there.
 func FuzzAnswers(f *testing.F) {
 	for _, data := range []string{
-		"", "null", "[]", "{}", `{"stream":"S","seq":7}`, `{"stream":"S","seq":99999999999999999999}`, `{"error":null,"stream":null}`, `{"error":{},"seq":-1}`,
+		"", "null", "[]", "{}", `{"stream":"S","seq":7}`, `{"stream":"","seq":0}`, `{"stream":"S","seq":99999999999999999999}`, `{"error":null,"stream":null}`, `{"error":{},"seq":-1}`,
 		`{"message":null}`, `{"message":{"subject":"a","seq":1,"hdrs":"TkFUUy8xLjANCkE6IGINCg0K","data":"eA==","time":"2026-01-02T03:04:05Z"}}`, `{"message":{"hdrs":"!"}}`,
 	} {
 		f.Add("", []byte(data))

@@ -49,7 +49,7 @@ func parsePlainAck(data []byte) *jetstream.PubAck {
 		return nil
 	}
 	stream, rest, ok := bytes.Cut(rest, []byte(ackMiddle))
-	if !ok || bytes.ContainsAny(stream, `"\`) {
+	if !ok || len(stream) == 0 || bytes.ContainsAny(stream, `"\`) {
 		return nil
 	}
 	digits, ok := bytes.CutSuffix(rest, []byte(ackTail))
