@@ -50,15 +50,11 @@ func run() (err error) {
 	// event handler, and the subscription lives on.
 	patterns := []string{"events.>", "events.*.created", "events.order.*", "events.order.created"}
 	type delivery struct{ pattern, subject string }
-	deliveries := make(chan delivery)
+	deliveries := make(chan delivery, 16) // room for all: a handler that waits for a reader holds Close up
 	for _, pattern := range patterns {
 		if _, err := client.Subscribe(ctx, prefix+pattern, func(msg *nats.Message) error {
-			select {
-			case deliveries <- delivery{pattern, strings.TrimPrefix(msg.Subject, prefix)}:
-				return nil
-			case <-msg.Context().Done():
-				return msg.Context().Err()
-			}
+			deliveries <- delivery{pattern, strings.TrimPrefix(msg.Subject, prefix)}
+			return nil
 		}); err != nil {
 			return err
 		}

@@ -97,7 +97,7 @@ func TestMovesUnderLoad(t *testing.T) {
 		load.Go(func() {
 			for running.Err() == nil {
 				requests.Add(1)
-				if _, err := mover.Request(ctx, "echo", nil, 5*time.Second); err != nil {
+				if _, err := mover.Request(ctx, "echo", nil, 30*time.Second); err != nil {
 					failed.Add(1)
 					t.Log(err)
 				}
@@ -137,14 +137,16 @@ func TestMovesUnderLoad(t *testing.T) {
 	stop()
 	load.Wait()
 	publishEventually(t, "all pulled", func() bool { lost, _, _ := pulled.count(int(stored.Load())); return lost == 0 })
-	publishEventually(t, "nothing waits", func() bool { return mover.Stats().Pending+still.Stats().Pending == 0 })
-	time.Sleep(200 * time.Millisecond) // what is on its way
 	for i := range 2 {
-		lost, twice, _ := groups[i].count(published[i])
+		publishEventually(t, "all of the queue group's", func() bool { lost, _, _ := groups[i].count(published[i]); return lost == 0 })
+	}
+	publishEventually(t, "nothing waits", func() bool { return mover.Stats().Pending+still.Stats().Pending == 0 })
+	time.Sleep(200 * time.Millisecond) // what may come twice
+	for i := range 2 {
+		_, twice, _ := groups[i].count(published[i])
 		plainLost, plainTwice, run := plains[i].count(published[i])
-		t.Logf("published at server %d: %d; queue group: %d lost, %d twice; plain: %d lost, %d twice, the longest gap %d messages",
-			i, published[i], lost, twice, plainLost, plainTwice, run)
-		assert.Zero(t, lost)
+		t.Logf("published at server %d: %d; queue group: %d twice; plain: %d lost, %d twice, the longest gap %d messages",
+			i, published[i], twice, plainLost, plainTwice, run)
 		assert.Zero(t, twice)
 		assert.Zero(t, plainTwice)
 	}
