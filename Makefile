@@ -31,7 +31,7 @@ help: ## print this help
 
 test: ## run the tests (under two minutes), and tell which were skipped
 	@mkdir -p .bin
-	$(GO) test -json -timeout 30m -parallel 14 $(RUN) $(FAST) | tee .bin/test.json | $(GO) run ./tools/skipped
+	$(GO) test -json -timeout 30m -parallel 24 $(RUN) $(FAST) | tee .bin/test.json | $(GO) run ./tools/skipped
 
 race: ## run the tests under the race detector
 	$(GO) test -race -timeout 30m -parallel 6 $(RUN) $(FAST)
