@@ -194,6 +194,8 @@ func TestBlind(t *testing.T) {
 	assert.Contains(t, r.Said()[0], "blind in b")
 	s.Restart(user())
 	require.Eventually(t, func() bool {
+		ctx, cancel := context.WithTimeout(ctx, time.Second) // upstream waits for the answer to what the restart has lost
+		defer cancel()
 		stream, err := js.Stream(ctx, kv.StreamPrefix+"b")
 		return err == nil && stream.Purge(ctx) == nil
 	}, patience, 50*time.Millisecond)
