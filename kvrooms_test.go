@@ -117,70 +117,75 @@ func TestLockWhileTheHubIsAway(t *testing.T) {
 // Every call works over a line on which an answer takes seconds, and leaves no consumer behind.
 func TestKeyValueOverASlowLine(t *testing.T) {
 	t.Parallel()
-	for _, trip := range []time.Duration{600 * time.Millisecond, 2400 * time.Millisecond} {
-		t.Run(trip.String(), func(t *testing.T) {
-			t.Parallel()
-			s := natstest.RunServer(t)
-			proxy := natstest.NewProxy(t, s.URL())
-			near, client := connect(t, s, nil), connect(t, s, func(cfg *nats.Config) { cfg.URLs = []string{proxy.URL()} })
-			put(t, newLocks(t, near), "first", "1")
-			proxy.Delay(trip / 2)
-			ctx := within(t, 5*patience)
-			kv, err := client.GetKeyValue(ctx, "locks")
-			require.NoError(t, err)
-			timed := func(name string, trips int, call func() error) {
-				begin := time.Now()
-				require.NoError(t, call(), name)
-				assert.Less(t, since(begin), time.Duration(trips)*trip+5*time.Second, name)
-			}
-			timed("create", 1, func() error { _, err := kv.Create(ctx, "k", nil); return err })
-			timed("put", 1, func() error { _, err := kv.Put(ctx, "k", nil); return err })
-			timed("modify", 2, func() error {
-				_, err := kv.Modify(ctx, "k", func([]byte) ([]byte, error) { return nil, nil })
-				return err
-			})
-			timed("get many", 1, func() error { _, err := kv.GetMany(ctx, "k", "first"); return err })
-			timed("all", 4, func() error {
-				n := 0
-				for _, err := range kv.All(ctx) {
-					if err != nil {
-						return err
-					}
-					n++
-				}
-				assert.Equal(t, 2, n)
-				return nil
-			})
-			timed("keys", 4, func() error {
-				for _, err := range kv.Keys(ctx) {
-					if err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			timed("cached", 4, func() error {
-				cache, err := kv.Cached(ctx)
-				if err != nil {
-					return err
-				}
-				assert.Equal(t, 2, cache.Len())
-				return cache.Close()
-			})
-			timed("watch", 4, func() error {
-				w, err := kv.WatchAll(ctx)
-				if err != nil {
-					return err
-				}
-				for e := range w.Updates() {
-					if e == nil {
-						break
-					}
-				}
-				return w.Stop()
-			})
-			timed("status", 1, func() error { _, err := kv.Status(ctx); return err })
-			eventually(t, "no consumer is left", func() bool { return consumers(t, near, "KV_locks") == 0 })
-		})
+	keyValueOverADistance(t, 600*time.Millisecond)
+}
+
+func TestKeyValueOverAVerySlowLine(t *testing.T) {
+	t.Parallel()
+	keyValueOverADistance(t, 2400*time.Millisecond)
+}
+
+func keyValueOverADistance(t *testing.T, trip time.Duration) {
+	t.Helper()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	near, client := connect(t, s, nil), connect(t, s, func(cfg *nats.Config) { cfg.URLs = []string{proxy.URL()} })
+	put(t, newLocks(t, near), "first", "1")
+	proxy.Delay(trip / 2)
+	ctx := within(t, 5*patience)
+	kv, err := client.GetKeyValue(ctx, "locks")
+	require.NoError(t, err)
+	timed := func(name string, trips int, call func() error) {
+		begin := time.Now()
+		require.NoError(t, call(), name)
+		assert.Less(t, since(begin), time.Duration(trips)*trip+5*time.Second, name)
 	}
+	timed("create", 1, func() error { _, err := kv.Create(ctx, "k", nil); return err })
+	timed("put", 1, func() error { _, err := kv.Put(ctx, "k", nil); return err })
+	timed("modify", 2, func() error {
+		_, err := kv.Modify(ctx, "k", func([]byte) ([]byte, error) { return nil, nil })
+		return err
+	})
+	timed("get many", 1, func() error { _, err := kv.GetMany(ctx, "k", "first"); return err })
+	timed("all", 4, func() error {
+		n := 0
+		for _, err := range kv.All(ctx) {
+			if err != nil {
+				return err
+			}
+			n++
+		}
+		assert.Equal(t, 2, n)
+		return nil
+	})
+	timed("keys", 4, func() error {
+		for _, err := range kv.Keys(ctx) {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	timed("cached", 4, func() error {
+		cache, err := kv.Cached(ctx)
+		if err != nil {
+			return err
+		}
+		assert.Equal(t, 2, cache.Len())
+		return cache.Close()
+	})
+	timed("watch", 4, func() error {
+		w, err := kv.WatchAll(ctx)
+		if err != nil {
+			return err
+		}
+		for e := range w.Updates() {
+			if e == nil {
+				break
+			}
+		}
+		return w.Stop()
+	})
+	timed("status", 1, func() error { _, err := kv.Status(ctx); return err })
+	eventually(t, "no consumer is left", func() bool { return consumers(t, near, "KV_locks") == 0 })
 }

@@ -337,74 +337,79 @@ func TestReadStreamOfAnotherStream(t *testing.T) {
 // Over a long way, no pass leaves a consumer behind, and each takes about what raw nats.go takes.
 func TestPassesOverALongWay(t *testing.T) {
 	t.Parallel()
-	for _, trip := range []time.Duration{600 * time.Millisecond, 2400 * time.Millisecond} {
-		t.Run(trip.String(), func(t *testing.T) {
-			t.Parallel()
-			s := natstest.RunServer(t)
-			near := connect(t, s, nil)
-			ctx := within(t, time.Minute)
-			fillSubjects(t, near, 500)
-			kv, err := near.CreateKeyValue(ctx, "conf")
-			require.NoError(t, err)
-			put(t, kv, "k", "v")
-			store, err := near.CreateObjectStore(ctx, "files")
-			require.NoError(t, err)
-			_, err = store.PutBytes(ctx, "f", make([]byte, 300<<10))
-			require.NoError(t, err)
-			proxy := natstest.NewProxy(t, s.URL())
-			proxy.Delay(trip / 2)
-			far := connect(t, s, func(c *nats.Config) {
-				c.URLs, c.Timeout, c.DialTimeout = []string{proxy.URL()}, 30*time.Second, 30*time.Second
-			})
-			kv, err = far.GetKeyValue(ctx, "conf")
-			require.NoError(t, err)
-			store, err = far.GetObjectStore(ctx, "files")
-			require.NoError(t, err)
-			for name, pass := range map[string]struct {
-				trips float64
-				run   func() (int, error)
-			}{
-				"ReadStream": {3, func() (n int, err error) {
-					for _, err := range far.ReadStream(ctx, "ORDERS") {
-						if err != nil {
-							return n, err
-						}
-						n++
-					}
-					return n - 499, nil
-				}},
-				"All": {2, func() (n int, err error) {
-					for _, err := range kv.All(ctx) {
-						if err != nil {
-							return n, err
-						}
-						n++
-					}
-					return n, nil
-				}},
-				"Keys": {2, func() (n int, err error) {
-					for _, err := range kv.Keys(ctx) {
-						if err != nil {
-							return n, err
-						}
-						n++
-					}
-					return n, nil
-				}},
-				"GetBytes": {3, func() (int, error) {
-					data, err := store.GetBytes(ctx, "f")
-					return len(data) / (300 << 10), err
-				}},
-			} {
-				begun := time.Now()
-				n, err := pass.run()
-				require.NoError(t, err, name)
-				assert.Equal(t, 1, n, name)
-				assert.Less(t, since(begun).Seconds(), pass.trips*trip.Seconds()*1.5+1, name)
+	passesOverADistance(t, 600*time.Millisecond)
+}
+
+func TestPassesOverAVeryLongWay(t *testing.T) {
+	t.Parallel()
+	passesOverADistance(t, 2400*time.Millisecond)
+}
+
+func passesOverADistance(t *testing.T, trip time.Duration) {
+	t.Helper()
+	s := natstest.RunServer(t)
+	near := connect(t, s, nil)
+	ctx := within(t, time.Minute)
+	fillSubjects(t, near, 500)
+	kv, err := near.CreateKeyValue(ctx, "conf")
+	require.NoError(t, err)
+	put(t, kv, "k", "v")
+	store, err := near.CreateObjectStore(ctx, "files")
+	require.NoError(t, err)
+	_, err = store.PutBytes(ctx, "f", make([]byte, 300<<10))
+	require.NoError(t, err)
+	proxy := natstest.NewProxy(t, s.URL())
+	proxy.Delay(trip / 2)
+	far := connect(t, s, func(c *nats.Config) {
+		c.URLs, c.Timeout, c.DialTimeout = []string{proxy.URL()}, 30*time.Second, 30*time.Second
+	})
+	kv, err = far.GetKeyValue(ctx, "conf")
+	require.NoError(t, err)
+	store, err = far.GetObjectStore(ctx, "files")
+	require.NoError(t, err)
+	for name, pass := range map[string]struct {
+		trips float64
+		run   func() (int, error)
+	}{
+		"ReadStream": {3, func() (n int, err error) {
+			for _, err := range far.ReadStream(ctx, "ORDERS") {
+				if err != nil {
+					return n, err
+				}
+				n++
 			}
-			for _, stream := range []string{"ORDERS", "KV_conf", "OBJ_files"} {
-				eventually(t, "no consumer is left", func() bool { return consumers(t, near, stream) == 0 })
+			return n - 499, nil
+		}},
+		"All": {2, func() (n int, err error) {
+			for _, err := range kv.All(ctx) {
+				if err != nil {
+					return n, err
+				}
+				n++
 			}
-		})
+			return n, nil
+		}},
+		"Keys": {2, func() (n int, err error) {
+			for _, err := range kv.Keys(ctx) {
+				if err != nil {
+					return n, err
+				}
+				n++
+			}
+			return n, nil
+		}},
+		"GetBytes": {3, func() (int, error) {
+			data, err := store.GetBytes(ctx, "f")
+			return len(data) / (300 << 10), err
+		}},
+	} {
+		begun := time.Now()
+		n, err := pass.run()
+		require.NoError(t, err, name)
+		assert.Equal(t, 1, n, name)
+		assert.Less(t, since(begun).Seconds(), pass.trips*trip.Seconds()*1.5+1, name)
+	}
+	for _, stream := range []string{"ORDERS", "KV_conf", "OBJ_files"} {
+		eventually(t, "no consumer is left", func() bool { return consumers(t, near, stream) == 0 })
 	}
 }
