@@ -130,7 +130,8 @@ func (s *Buckets) join(f *follower) (leave func()) {
 func (s *Buckets) run(ctx context.Context, b *Bucket, p *poll) {
 	last := b.facts.Load()
 	var namesAgain time.Time
-	var change <-chan struct{} // of the connection, once the server has denied the question
+	blind := false             // the server has denied the question
+	var change <-chan struct{} // of the connection since then
 	for pause := factsFor; ; {
 		select {
 		case <-time.After(pause):
@@ -140,17 +141,17 @@ func (s *Buckets) run(ctx context.Context, b *Bucket, p *poll) {
 		}
 		now, err := b.inquire(ctx)
 		if errors.Is(err, natsgo.ErrPermissionViolation) {
-			if change == nil {
+			if !blind {
 				s.reports.Blind(b.name, err)
 			}
 			_, _, change = s.conn.State()
-			pause = blindFor
+			blind, pause = true, blindFor
 			continue
 		}
-		if pause = factsFor; err != nil { // the followers have noticed, or will when they read on
+		if pause, change = factsFor, nil; err != nil { // the followers have noticed, or will when they read on
 			continue
 		}
-		change = nil
+		blind = false
 		emptied := now.first > last.last // of all that was there
 		doubted := now.created.Equal(last.created) && (emptied || now.keys < last.keys)
 		names := doubted && (emptied || time.Now().After(namesAgain))
