@@ -1,6 +1,7 @@
 package object
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,7 @@ type Store struct {
 	bucket    string
 	timeout   time.Duration // of what has none of its own
 	limit     atomic.Int64  // of the bucket, for the size of a message; 0 before it is asked for
+	buffers   sync.Pool     // of uploads that went well: of others, something may still be sent, or read from the source
 }
 
 // Open returns a bucket, which need not exist. Nothing is sent.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"sync"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -65,9 +64,6 @@ type writer struct {
 	giveUp context.CancelFunc
 }
 
-// buffers are those of uploads that went well: of others, something may still be sent, or read from the source.
-var buffers = sync.Pool{New: func() any { return new([chunkSize]byte) }}
-
 // chunk is a chunk in flight. Its data must not change until it is acknowledged.
 type chunk struct {
 	future   *publish.Future
@@ -111,7 +107,7 @@ func (w *writer) put(ctx context.Context, r io.Reader) (*jetstream.ObjectInfo, e
 	w.giveUp() // nothing is in flight
 	for _, buffer := range w.free {
 		if cap(buffer) == chunkSize {
-			buffers.Put((*[chunkSize]byte)(buffer[:chunkSize]))
+			w.store.buffers.Put((*[chunkSize]byte)(buffer[:chunkSize]))
 		}
 	}
 	w.opts.report(w.done, w.done)
@@ -219,7 +215,9 @@ func (w *writer) buffer(ctx context.Context, size int) ([]byte, error) {
 	}
 	last := len(w.free) - 1
 	if last < 0 && size == chunkSize {
-		return buffers.Get().(*[chunkSize]byte)[:], nil // the pool holds nothing else
+		if used, _ := w.store.buffers.Get().(*[chunkSize]byte); used != nil {
+			return used[:], nil
+		}
 	}
 	if last < 0 {
 		return make([]byte, size), nil
