@@ -227,10 +227,13 @@ func TestManyServersFarAway(t *testing.T) {
 		p.Delay(100 * time.Millisecond)
 		urls = append(urls, p.URL())
 	}
+	stalls, watched := conntest.WatchStalls()
+	defer watched()
 	begin := time.Now()
 	open(t, nil, urls...)
-	t.Log(time.Since(begin))
-	require.Less(t, time.Since(begin), 2*time.Second)
+	took := stalls.Since(begin)
+	t.Log(took)
+	require.Less(t, took, 2*time.Second)
 }
 
 // A server so far away that all steps of connecting together take longer than the time for one.
@@ -311,9 +314,11 @@ func TestNothingIsBufferedAfterClose(t *testing.T) {
 	p := natstest.NewProxy(t, natstest.RunServer(t).URL())
 	c, _ := open(t, nil, p.URL())
 	p.Throttle(1 << 10)
-	require.NoError(t, c.Publish(within(t, 10*time.Second), "x", "", nil, make([]byte, 1<<20)))
-	_, buffered := c.Stats()
-	require.NotZero(t, buffered)
+	buffered := 0
+	for buffered == 0 { // the system takes some, or a lot
+		require.NoError(t, c.Publish(within(t, time.Minute), "x", "", nil, make([]byte, 1<<20)))
+		_, buffered = c.Stats()
+	}
 	c.Close()
 	_, buffered = c.Stats()
 	require.Zero(t, buffered)
@@ -340,14 +345,14 @@ func TestLargeCallsOverBrokenLines(t *testing.T) {
 	}()
 	large := make([]byte, 64<<10)
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
-		ctx := within(t, 10*time.Second)
+		ctx := within(t, time.Minute) // on a busy machine hardly a line stands before it is cut
 		if c.Wait(ctx) != nil {
 			continue
 		}
 		if err := c.Publish(ctx, "x", "", nil, large); err != nil {
 			require.ErrorIs(t, err, fault.ErrConnectionLost)
 		}
-		if _, err := c.Exchange(ctx, &natsgo.Msg{Subject: "nobody", Data: large}, time.Second); err != nil {
+		if _, err := c.Exchange(ctx, &natsgo.Msg{Subject: "nobody", Data: large}, time.Minute); err != nil {
 			require.ErrorIs(t, err, conn.ErrBroken)
 		}
 	}
@@ -366,6 +371,10 @@ func TestFatalErrors(t *testing.T) {
 		require.NoError(t, c.WaitPast(within(t, time.Minute), breaks+1))
 		require.NoError(t, c.RoundTrip(within(t, time.Minute), "test", ""), i)
 	}
+	require.Eventually(t, func() (all bool) {
+		h.do(func() { all = len(h.downs) >= 3 })
+		return all
+	}, time.Minute, time.Millisecond)
 	h.do(func() {
 		require.Len(t, h.downs, 3)
 		for _, err := range h.downs {
@@ -462,7 +471,7 @@ func TestNoWordWithoutTLS(t *testing.T) {
 		h.do(func() { failed = len(h.failed) > 0 })
 		return failed
 	}, time.Minute, time.Millisecond)
-	require.ErrorIs(t, h.failed[0], natsgo.ErrSecureConnWanted)
+	h.do(func() { require.ErrorIs(t, h.failed[0], natsgo.ErrSecureConnWanted) })
 }
 
 // alarmed is an asker whose alarm rings while the answer is being told.

@@ -44,7 +44,7 @@ func TestLeaveLosesNothingOfAGroup(t *testing.T) {
 		require.NoError(t, err)
 		t.Cleanup(publishers[i].Close)
 	}
-	heard, err := publishers[1].Request("nobody", nil, time.Second) // the cluster's interest has settled
+	heard, err := publishers[1].Request("nobody", nil, time.Minute) // the cluster's interest has settled
 	require.ErrorIs(t, err, natsgo.ErrNoResponders, "%v", heard)
 	require.Eventually(t, func() bool {
 		_ = publishers[1].Publish("g", []byte("begin"))
@@ -97,7 +97,7 @@ func TestLeaveLosesNothingOfAGroup(t *testing.T) {
 		require.Equal(t, 1, n, data)
 	}
 	// Nobody swallows the share of a group that has ended.
-	_, err = publishers[0].Request("ends", nil, time.Second)
+	_, err = publishers[0].Request("ends", nil, time.Minute)
 	require.ErrorIs(t, err, natsgo.ErrNoResponders)
 }
 
@@ -118,7 +118,7 @@ func TestDepart(t *testing.T) {
 		defer h.mu.Unlock()
 		return len(h.stays) > 0
 	}, time.Minute, time.Millisecond)
-	assert.Equal(t, []conn.Departure{{Reason: "another", Another: true}}, h.stays)
+	h.do(func() { assert.Equal(t, []conn.Departure{{Reason: "another", Another: true}}, h.stays) })
 	assert.Equal(t, cluster.URLs()[0], c.Server())
 	require.NoError(t, c.SetServers(cluster.URLs()))
 	require.Eventually(t, func() bool { return c.Server() == cluster.URLs()[1] }, time.Minute, time.Millisecond)
