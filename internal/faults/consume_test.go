@@ -223,7 +223,7 @@ func TestConsumeLeavesALameDuck(t *testing.T) {
 	ctx := context.Background()
 	_, err := publisher.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3})
 	require.NoError(t, err)
-	_, err = publisher.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "bound", AckWait: 3 * time.Second})
+	_, err = publisher.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "bound", AckWait: 10 * time.Second})
 	require.NoError(t, err)
 	var seen consumeSeen
 	_, err = client.Consume(ctx, "S", "bound", func(msg *nats.Message) error { seen.note(t, msg); return nil },

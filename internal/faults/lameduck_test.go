@@ -53,7 +53,7 @@ func TestRollingRestart(t *testing.T) {
 	}
 	_, err := publisher.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3})
 	require.NoError(t, err)
-	const ackWait = 5 * time.Second
+	const ackWait = 10 * time.Second
 	_, err = publisher.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c", AckWait: ackWait})
 	require.NoError(t, err)
 	var handled, twice, again atomic.Int64

@@ -124,7 +124,7 @@ func TestLeaveWithoutLoss(t *testing.T) {
 	require.NoError(t, err)
 	_, err = still.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3})
 	require.NoError(t, err)
-	_, err = still.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c", AckWait: 5 * time.Second})
+	_, err = still.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c", AckWait: 10 * time.Second})
 	require.NoError(t, err)
 	var handled, twice, again atomic.Int64
 	var seen sync.Map

@@ -84,7 +84,7 @@ func TestMovesUnderLoad(t *testing.T) {
 	require.NoError(t, err)
 	_, err = still.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
 	require.NoError(t, err)
-	_, err = still.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c", AckWait: 3 * time.Second})
+	_, err = still.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c", AckWait: 10 * time.Second})
 	require.NoError(t, err)
 	pulled := newTally(most)
 	_, err = mover.Consume(ctx, "S", "c", func(msg *nats.Message) error { pulled.hit(msg.Data); return nil })

@@ -146,8 +146,10 @@ func TestObjectsOverLeaderChanges(t *testing.T) {
 			leader.start()
 			continue
 		}
-		_, err := client.Conn().Request("$JS.API.STREAM.LEADER.STEPDOWN.OBJ_files", nil, time.Minute)
-		require.NoError(t, err)
+		publishEventually(t, "the leader steps down", func() bool {
+			_, err := client.Conn().Request("$JS.API.STREAM.LEADER.STEPDOWN.OBJ_files", nil, 5*time.Second)
+			return err == nil
+		})
 	}
 	publishLeader(t, client, servers, "OBJ_files")
 	close(l.stop)

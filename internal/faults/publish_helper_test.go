@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -110,15 +111,18 @@ func publishServers(tb testing.TB, n int) []*publishServer {
 	return servers
 }
 
-// publishPorts returns ports that were free a moment ago.
+// publishPorts returns ports that were free a moment ago, below those of outgoing connections: nobody else takes them
+// while their server is down.
 func publishPorts(tb testing.TB, n int) []int {
 	tb.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(tb, err)
-		defer func() { _ = l.Close() }()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+	ports := make([]int, 0, n)
+	for tries := 0; len(ports) < n; tries++ {
+		require.Less(tb, tries, 1000, "no free port")
+		port := 10000 + rand.IntN(20000)
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+			defer func() { _ = l.Close() }()
+			ports = append(ports, port)
+		}
 	}
 	return ports
 }
@@ -184,7 +188,7 @@ func publishStored(tb testing.TB, client *nats.Client, stream string) (stored ma
 	tb.Helper()
 	// The reader is upstream's, which an election ends.
 	publishEventually(tb, "the stream is read", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		var err error
 		if stored, err = publishRead(ctx, client, stream); err != nil {
@@ -201,7 +205,9 @@ func publishRead(ctx context.Context, client *nats.Client, stream string) (map[s
 		return nil, err
 	}
 	stored := make(map[string]int, info.State.Msgs)
-	consumer, err := client.JetStream().OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{HeadersOnly: true})
+	asked, cancel := context.WithTimeout(ctx, 10*time.Second) // upstream asks once
+	defer cancel()
+	consumer, err := client.JetStream().OrderedConsumer(asked, stream, jetstream.OrderedConsumerConfig{HeadersOnly: true})
 	if err != nil {
 		return nil, err
 	}

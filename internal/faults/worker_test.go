@@ -87,7 +87,7 @@ func TestWorkerProcessesShareEvenly(t *testing.T) {
 	ctx := context.Background()
 	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
 	require.NoError(t, err)
-	_, err = client.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c", AckWait: 2 * time.Second})
+	_, err = client.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c", AckWait: 5 * time.Second})
 	require.NoError(t, err)
 	var mu sync.Mutex
 	done, again := map[string]int{}, 0
@@ -111,7 +111,7 @@ func TestWorkerProcessesShareEvenly(t *testing.T) {
 	})
 	const messages = 100
 	for range messages {
-		_, err := client.PublishToStream(ctx, "s", []byte("50ms"))
+		_, err := client.PublishToStream(ctx, "s", []byte("125ms"))
 		require.NoError(t, err)
 	}
 	publishEventually(t, "all done", func() bool {

@@ -115,10 +115,12 @@ func (s *Scene) declare(ctx context.Context) {
 		_, err := client.PublishToStream(ctx, "orders.x", []byte("x"))
 		must(tb, err)
 	}
-	for _, name := range []string{"idle", "paused", "old", "pulled", "consumed", "consumed-1", "consumed-2"} {
+	for _, name := range []string{"idle", "paused", "old", "consumed", "consumed-1", "consumed-2"} {
 		_, err := client.CreateConsumer(ctx, "ORDERS", &jetstream.ConsumerConfig{Name: name})
 		must(tb, err)
 	}
+	_, err = client.CreateConsumer(ctx, "ORDERS", &jetstream.ConsumerConfig{Name: "pulled", AckWait: setupTimeout}) // acknowledged only in the state
+	must(tb, err)
 	_, err = client.CreateConsumer(ctx, "EMPTY", &jetstream.ConsumerConfig{Name: "empty"})
 	must(tb, err)
 	for _, bucket := range []string{"config", "locks", "old"} {
