@@ -11,7 +11,7 @@ import (
 // connect fails the test when there is no connection, and closes it at the end.
 func connect(t testing.TB, url string, opts ...natsgo.Option) *natsgo.Conn {
 	t.Helper()
-	opts = append([]natsgo.Option{natsgo.ReconnectWait(20 * time.Millisecond), natsgo.MaxReconnects(-1)}, opts...)
+	opts = append([]natsgo.Option{natsgo.ReconnectWait(20 * time.Millisecond), natsgo.MaxReconnects(-1), natsgo.Timeout(20 * time.Second)}, opts...)
 	nc, err := natsgo.Connect(url, opts...)
 	if err != nil {
 		t.Fatalf("connect to %s: %v", url, err)
