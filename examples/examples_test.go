@@ -257,7 +257,7 @@ func folders(t *testing.T) []string {
 // run runs a program and returns its output.
 func run(t *testing.T, program string, env ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := command(ctx, program, env...)
 	output, err := cmd.CombinedOutput()

@@ -92,7 +92,11 @@ func TestEngine(t *testing.T) {
 	s, err := e.Start(ctx, ctx, o, host)
 	require.NoError(t, err)
 	assert.Equal(t, []*consume.Consumption{s}, e.All())
-	require.Eventually(t, func() bool { return s.Stats().DeadLettered == 1 }, patience, 10*time.Millisecond)
+	said := func(words string) func() bool { // what is counted is reported a moment later
+		return func() bool { return strings.Contains(strings.Join(r.Said(), "; "), words) }
+	}
+	require.Eventually(t, said("bad died"), patience, 10*time.Millisecond)
+	assert.EqualValues(t, 1, s.Stats().DeadLettered)
 	assert.Equal(t, "good handled; good ack; bad handled; bad failed; bad term; bad died of it is bad", strings.Join(r.Said(), "; "))
 	require.Eventually(t, func() bool {
 		lag, err := s.Lag(ctx)
@@ -108,7 +112,7 @@ func TestEngine(t *testing.T) {
 	require.Eventually(t, func() bool { return s.Stats().Handled == 3 }, patience, 10*time.Millisecond)
 	require.NoError(t, js.DeleteStream(ctx, "S"))
 	require.Eventually(t, func() bool { return !s.Healthy() }, patience, 10*time.Millisecond)
-	assert.Contains(t, strings.Join(r.Said(), "; "), "C unavailable")
+	require.Eventually(t, said("C unavailable"), patience, 10*time.Millisecond)
 
 	s.BeginStop(fault.ErrStopped)
 	assert.Zero(t, s.AwaitStop(ctx))

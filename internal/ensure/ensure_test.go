@@ -23,7 +23,7 @@ func newEnsurer(t *testing.T, o ensure.Options) (ensure.Ensurer, context.Context
 	t.Helper()
 	api, err := jsapi.New(conntest.Open(t, natstest.RunServer(t).URL(), nil), jsapi.Options{Timeout: time.Minute})
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ensure.Ensurer{API: api, Log: slog.New(slog.DiscardHandler), Options: o}, ctx
 }

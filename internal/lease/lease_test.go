@@ -141,7 +141,7 @@ func TestBucketsTTLIsLowered(t *testing.T) {
 func TestRenewalFails(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	l, err := h.Acquire(within(t, patience), h.bucket, "k", time.Second)
+	l, err := h.Acquire(within(t, patience), h.bucket, "k", 3*time.Second)
 	require.NoError(t, err)
 	h.update(t, func(cfg *jetstream.StreamConfig) {
 		cfg.Sealed, cfg.AllowRollup, cfg.DenyDelete, cfg.DenyPurge = true, false, true, true
@@ -159,7 +159,7 @@ func TestLead(t *testing.T) {
 	h := newHouse(t)
 	failure := errors.New("failure")
 	var terms []uint64
-	err := h.Lead(within(t, patience), h.bucket, "k", time.Second, func(ctx context.Context, token uint64) error {
+	err := h.Lead(within(t, patience), h.bucket, "k", 3*time.Second, func(ctx context.Context, token uint64) error {
 		if terms = append(terms, token); len(terms) > 1 {
 			return failure
 		}

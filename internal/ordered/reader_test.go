@@ -113,7 +113,7 @@ func TestOrderedReaderMissesNothing(t *testing.T) {
 	o := newOrderedTest(t, n)
 	r, opening := o.start(t, ordered.Options{Stream: "S", Batch: 256})
 	assert.EqualValues(t, n, opening.Pending)
-	ctx := timed(t, time.Minute)
+	ctx := timed(t, 5*time.Minute)
 	faults := []func(){
 		func() { o.server.Restart() },
 		func() { require.NoError(t, o.api.Conn().NATS().ForceReconnect()) },
@@ -195,7 +195,7 @@ func TestOrderedReaderResumesAfterSilence(t *testing.T) {
 	t.Parallel()
 	o := newOrderedTest(t, 5)
 	r := o.reader(t, jetstream.ConsumerConfig{})
-	ctx := timed(t, 30*time.Second)
+	ctx := timed(t, time.Minute)
 	for i := range 5 {
 		_, meta, err := r.Next(ctx)
 		require.NoError(t, err)

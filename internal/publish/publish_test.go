@@ -65,7 +65,7 @@ func TestStoreAndStart(t *testing.T) {
 	require.NoError(t, err)
 	assert.False(t, doubted)
 	assert.EqualValues(t, 1, ack.Sequence)
-	future, err := p.Start(ctx, "op", m, publish.Flight{Patience: time.Second})
+	future, err := p.Start(ctx, "op", m, publish.Flight{Patience: patience})
 	require.NoError(t, err)
 	ack, err, there := future.Result(true)
 	require.NoError(t, err)

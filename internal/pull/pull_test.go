@@ -34,7 +34,7 @@ func newPuller(t *testing.T) (*pull.Puller, jetstream.JetStream) {
 	_, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
 	require.NoError(t, err)
 	_, err = js.CreateConsumer(ctx, "S", jetstream.ConsumerConfig{
-		Durable: "C", AckPolicy: jetstream.AckExplicitPolicy, BackOff: []time.Duration{time.Second, time.Minute}, MaxDeliver: 3,
+		Durable: "C", AckPolicy: jetstream.AckExplicitPolicy, BackOff: []time.Duration{20 * time.Second, time.Minute}, MaxDeliver: 3,
 	})
 	require.NoError(t, err)
 	life := lifecycle.New()
@@ -67,7 +67,7 @@ func TestMessages(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, more, 1, "it does not wait for what is not there")
 	assert.Equal(t, "c", string(more[0].Data))
-	for held, late := range map[time.Duration]time.Duration{0: 0, 900 * time.Millisecond: 0, time.Minute: time.Second} {
+	for held, late := range map[time.Duration]time.Duration{0: 0, 900 * time.Millisecond: 0, time.Minute: 20 * time.Second} {
 		took, wait, err := p.Acknowledge(ctx, more[0].Reply, func() time.Duration { return held }, func() error { return nil })
 		require.NoError(t, err)
 		assert.Equal(t, held, took)
