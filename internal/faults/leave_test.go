@@ -69,7 +69,9 @@ func TestLeaveDuringALongHandler(t *testing.T) {
 	}))
 	requester := connect(t, urls[0]) // where the responder is, whose interest is known there
 	ctx := context.Background()
-	began := make(chan struct{}, 1)
+	began, release := make(chan struct{}, 1), make(chan struct{})
+	end := sync.OnceFunc(func() { close(release) })
+	defer end()
 	_, err := responder.QueueSubscribe(ctx, "slow", "responders", func(msg *nats.Message) error {
 		assert.EqualValues(t, 1, running.Add(1))
 		defer running.Add(-1)
@@ -77,13 +79,13 @@ func TestLeaveDuringALongHandler(t *testing.T) {
 			return nil
 		}
 		began <- struct{}{}
-		time.Sleep(2 * time.Second)
+		<-release
 		return msg.Respond(msg.Data)
 	})
 	require.NoError(t, err)
 	var request sync.WaitGroup
 	request.Go(func() {
-		_, err := requester.Request(ctx, "slow", nil, 30*time.Second)
+		_, err := requester.Request(ctx, "slow", nil, time.Minute)
 		assert.NoError(t, err)
 	})
 	publishEventually(t, "the handler runs", func() bool { return len(began) == 1 })
@@ -93,6 +95,7 @@ func TestLeaveDuringALongHandler(t *testing.T) {
 	require.NoError(t, requester.Flush(ctx))
 	leave()
 	assert.EqualValues(t, 1, handled.Load(), "left while the handler runs")
+	end()
 	request.Wait()
 	publishEventually(t, "what was behind it is handled", func() bool { return handled.Load() == 101 })
 	assert.Zero(t, told.Load())

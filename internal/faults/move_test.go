@@ -141,6 +141,11 @@ func TestMovesUnderLoad(t *testing.T) {
 		publishEventually(t, "all of the queue group's", func() bool { lost, _, _ := groups[i].count(published[i]); return lost == 0 })
 	}
 	publishEventually(t, "nothing waits", func() bool { return mover.Stats().Pending+still.Stats().Pending == 0 })
+	publishEventually(t, "all moves are told", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(gaps) >= 12
+	})
 	time.Sleep(200 * time.Millisecond) // what may come twice
 	for i := range 2 {
 		_, twice, _ := groups[i].count(published[i])
