@@ -25,7 +25,7 @@ func TestBothNamesAtOnce(t *testing.T) {
 	t.Parallel()
 	const rounds = 5
 	s, _, _ := newStore(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	t.Cleanup(cancel)
 	rename := func(name, other string) func(string) error {
 		return func(of string) error {

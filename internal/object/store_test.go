@@ -174,7 +174,7 @@ func TestPutReplacedAtOnce(t *testing.T) {
 func TestUploadsShareBuffers(t *testing.T) {
 	t.Parallel()
 	store, _, _ := newStore(t)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	var wg sync.WaitGroup
 	for i := range 8 {

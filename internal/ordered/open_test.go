@@ -2,6 +2,7 @@ package ordered_test
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -122,7 +123,7 @@ func TestAnotherStreamOfTheName(t *testing.T) {
 	r.SkipTo(0)
 	while(func() { o.publish(t, 5, 6) })
 	read(6, 6)
-	assert.Equal(t, []bool{false, true, false, false}, anew)
+	assert.Equal(t, []bool{false, true, false}, slices.Compact(anew)) // who is slow to answer is asked again
 }
 
 // A reader that has nothing to do costs what upstream's does: the server says so every 15 s.
