@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -23,7 +24,7 @@ const (
 	// managementToken is what every agent with ACLs accepts for everything.
 	managementToken = "5f0c7a52-6f0e-4c7b-9a41-2a1d0b7c9e11"
 
-	startTimeout = 20 * time.Second
+	startTimeout = time.Minute // generous: the machine may be busy with other tests
 	pollInterval = 20 * time.Millisecond
 	// attempts is how often a start is tried with other ports: a free port may be taken between
 	// finding it and the agent's listening on it.
@@ -106,7 +107,11 @@ func (a *Agent) Signal(s os.Signal) { _ = a.process.cmd.Process.Signal(s) } // f
 func (a *Agent) Restart() {
 	a.tb.Helper()
 	a.Stop()
-	if err := a.start(); err != nil {
+	err := a.start()
+	for deadline := time.Now().Add(startTimeout); errors.Is(err, errExited) && time.Now().Before(deadline); err = a.start() {
+		time.Sleep(pollInterval) // another process may have had a port for a moment
+	}
+	if err != nil {
 		a.tb.Fatalf("consultest: restart: %v\n%s", err, a.logTail())
 	}
 }
@@ -207,18 +212,22 @@ func (a *Agent) logTail() string {
 	return "agent log:\n" + string(data)
 }
 
-// freePorts finds the ports an agent needs. They are all held at once, so that they differ.
+// freePorts finds the ports an agent needs, below those of outgoing connections, which would take them while the agent
+// is stopped. They are all held at once, so that they differ.
 func freePorts() (ports, error) {
-	var found [4]int
-	for i := range found {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+	var found []int
+	for range 1000 {
+		port := 10000 + rand.IntN(20000)
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
-			return ports{}, err
+			continue
 		}
 		defer listener.Close() //nolint:errcheck // nothing was written
-		found[i] = listener.Addr().(*net.TCPAddr).Port
+		if found = append(found, port); len(found) == 4 {
+			return ports{http: found[0], https: found[1], serf: found[2], server: found[3]}, nil
+		}
 	}
-	return ports{http: found[0], https: found[1], serf: found[2], server: found[3]}, nil
+	return ports{}, errors.New("no free ports")
 }
 
 // findBinary returns the path of the consul binary: the module's own .bin/consul, else $PATH's.
