@@ -55,18 +55,12 @@ func silent(t testing.TB) string {
 	return listen(t, func(conn net.Conn) { t.Cleanup(func() { _ = conn.Close() }) })
 }
 
-// refused is an address at which nobody listens.
-func refused(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	return l.Addr().String()
-}
+// refused is an address at which nobody listens, and nobody will: no test is given such a port.
+const refused = "127.0.0.1:1"
 
 func TestConnectErrorsNameEveryServer(t *testing.T) {
 	t.Parallel()
-	a, b := refused(t), refused(t)
+	a, b := refused, "127.0.0.1:2"
 	client, err := nats.NewClient(&nats.Config{URLs: []string{
 		"nats://user:canary@" + a, "nats://canary@" + b, "nats://no.such.host.invalid:4222",
 	}})
@@ -113,7 +107,7 @@ func TestConnectIsBounded(t *testing.T) {
 func TestConnectErrorTellsWhoAnswered(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t, natstest.WithToken("right"))
-	down := refused(t)
+	down := refused
 	for range 10 { // in random order
 		_, err := nats.NewClient(&nats.Config{URLs: []string{s.URL(), "nats://" + down}, Token: "canary"})
 		require.ErrorIs(t, err, nats.ErrAuthorization)
@@ -232,8 +226,8 @@ func TestConnectThroughConsul(t *testing.T) {
 	port := s.Embedded().Addr().(*net.TCPAddr).Port
 	agent.Register(consultest.Instance{Service: "nats-service", Address: "127.0.0.1", Port: port})
 	cfg := &nats.Config{
-		URLs: []string{"nats://" + refused(t)}, UseConsul: true,
-		Consul: nats.ConsulConfig{Address: agent.Address(), Timeout: 300 * time.Millisecond},
+		URLs: []string{"nats://" + refused}, UseConsul: true,
+		Timeout: 20 * time.Second, Consul: nats.ConsulConfig{Address: agent.Address(), Timeout: 5 * time.Second},
 	}
 	var events eventLog
 	client, err := nats.NewClient(cfg, nats.WithEventHandler(events.handle))
@@ -243,7 +237,7 @@ func TestConnectThroughConsul(t *testing.T) {
 	assert.Empty(t, events.of(nats.EventServersFallback))
 
 	// A resolver is asked instead of Consul.
-	cfg.Consul.Address = refused(t)
+	cfg.Consul.Address = refused
 	client, err = nats.NewClient(cfg, nats.WithResolver(resolverFunc(func(context.Context) ([]string, error) {
 		return []string{s.URL()}, nil
 	})))
@@ -251,7 +245,8 @@ func TestConnectThroughConsul(t *testing.T) {
 	require.NoError(t, client.Close())
 
 	// Consul is absent, or hangs: the configured servers, and a word about it.
-	for _, address := range []string{refused(t), silent(t)} {
+	cfg.Timeout, cfg.Consul.Timeout = 0, 300*time.Millisecond
+	for _, address := range []string{refused, silent(t)} {
 		cfg.Consul.Address, cfg.URLs = address, []string{s.URL()}
 		var log logBuffer
 		var events eventLog

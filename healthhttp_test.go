@@ -47,15 +47,16 @@ func isStatus(t testing.TB, h http.Handler, path string, want int) func() bool {
 func TestHealthHandlerBeforeTheFirstConnection(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	s.Stop()
-	client := connect(t, s, nil, nats.WithBackgroundConnect())
+	proxy := natstest.NewProxy(t, s.URL()) // it keeps its port, that of a stopped server may become another one's
+	proxy.Cut()
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} }, nats.WithBackgroundConnect())
 	h, without := client.HealthHandler(nats.WithGrace(time.Hour)), client.HealthHandler(nats.WithoutConnection())
 	status, body := probe(t, h, "/readyz")
 	assert.Equal(t, http.StatusServiceUnavailable, status, "there is no grace")
 	assert.Equal(t, map[string]any{"status": "unavailable", "reason": "not connected yet"}, body)
 	assert.True(t, isStatus(t, h, "/livez", http.StatusOK)())
 	assert.True(t, isStatus(t, without, "/readyz", http.StatusOK)())
-	s.Restart()
+	proxy.Restore()
 	eventually(t, "it is ready", isStatus(t, h, "/readyz", http.StatusOK))
 }
 
@@ -63,7 +64,7 @@ func TestHealthHandlerBeforeTheFirstConnection(t *testing.T) {
 func TestHealthHandlerInAnOutage(t *testing.T) {
 	t.Parallel()
 	for name, disturb := range map[string]func(*natstest.Server, *natstest.Proxy){
-		"gone":   func(s *natstest.Server, _ *natstest.Proxy) { s.Stop() },
+		"gone":   func(_ *natstest.Server, p *natstest.Proxy) { p.Cut() }, // the port of a stopped server may become another one's
 		"silent": func(_ *natstest.Server, p *natstest.Proxy) { p.BlackHole() },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -92,9 +93,6 @@ func TestHealthHandlerInAnOutage(t *testing.T) {
 			}
 			_, body := probe(t, h["without"], "/readyz")
 			assert.Greater(t, body["outage_seconds"], 1.0)
-			if name == "gone" {
-				s.Restart()
-			}
 			proxy.Restore()
 			for who := range h {
 				eventually(t, "ready again", isStatus(t, h[who], "/readyz", http.StatusOK))

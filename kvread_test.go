@@ -88,12 +88,13 @@ func TestKeyValueWithoutDirectAccess(t *testing.T) {
 func TestKeyValueWhileDisconnected(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	proxy := natstest.NewProxy(t, s.URL()) // it keeps its port, that of a stopped server may become another one's
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
 	ctx := context.Background()
 	kv, err := client.CreateKeyValue(ctx, "conf")
 	require.NoError(t, err)
 	put(t, kv, "k", "1")
-	s.Stop()
+	proxy.Cut()
 	eventually(t, "disconnected", func() bool {
 		_, err := kv.Get(within(t, 20*time.Millisecond), "k")
 		return errors.Is(err, nats.ErrNotConnected)
@@ -142,7 +143,7 @@ func TestKeyValueWhileDisconnected(t *testing.T) {
 			ends <- nil
 		}()
 	}
-	s.Restart()
+	proxy.Restore()
 	for range calls {
 		require.NoError(t, <-ends)
 	}

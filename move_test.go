@@ -2,7 +2,6 @@ package nats_test
 
 import (
 	"context"
-	"net"
 	"net/url"
 	"os"
 	"strconv"
@@ -80,22 +79,13 @@ func TestMoveLosesNoPublish(t *testing.T) {
 	assert.Equal(t, published.Load(), received.Load())
 }
 
-// deadAddress returns a URL at which nobody listens.
-func deadAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	return "nats://" + l.Addr().String()
-}
-
 // A connection that is healthy is not given up for one that does not stand, but as soon as it does.
 func TestHealthyConnectionIsNotLeftForLess(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
 	good := natstest.NewProxy(t, s.URL())
 	for name, worse := range map[string]string{
-		"refuses": deadAddress(t), "silent": natstest.SilentServer(t, ""), "users": restricted(t, nil).URL(),
+		"refuses": "nats://" + refused, "silent": natstest.SilentServer(t, ""), "users": restricted(t, nil).URL(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -132,12 +132,13 @@ func TestASealedBucketIsCreatedAgain(t *testing.T) {
 func TestBucketCallsWhileDisconnected(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	client := connect(t, s, func(c *nats.Config) { c.RequestTimeout = 300 * time.Millisecond })
+	proxy := natstest.NewProxy(t, s.URL()) // it keeps its port, that of a stopped server may become another one's
+	client := connect(t, s, func(c *nats.Config) { c.URLs, c.RequestTimeout = []string{proxy.URL()}, 300*time.Millisecond })
 	ctx := context.Background()
 	store := newObjects(t, client, "files")
 	kv, err := client.CreateKeyValue(within(t, patience), "config")
 	require.NoError(t, err)
-	s.Stop()
+	proxy.Cut()
 	eventually(t, "the outage is known", func() bool { return !client.IsConnected() })
 	for name, call := range map[string]func() error{
 		"status of a key-value bucket": func() error { _, err := kv.Status(ctx); return err },

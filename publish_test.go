@@ -332,9 +332,10 @@ func TestDenialOfARepetitionIsUncertain(t *testing.T) {
 func TestPublishWaitsForTheConnection(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	proxy := natstest.NewProxy(t, s.URL()) // it keeps its port, that of a stopped server may become another one's
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
 	newStream(t, client, 0)
-	s.Stop()
+	proxy.Cut()
 	eventually(t, "disconnected", func() bool { return !client.IsConnected() })
 	_, err := client.PublishToStream(within(t, 50*time.Millisecond), "orders.created", nil)
 	require.ErrorIs(t, err, nats.ErrNotConnected, "nothing was sent")
@@ -353,7 +354,7 @@ func TestPublishWaitsForTheConnection(t *testing.T) {
 		assert.NoError(t, err)
 		future <- f
 	}()
-	s.Restart()
+	proxy.Restore()
 	require.NoError(t, <-done)
 	require.NoError(t, resolved(t, <-future))
 	info, err := client.GetStreamInfo(ctx, "ORDERS")

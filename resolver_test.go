@@ -222,7 +222,7 @@ func TestBrokenResolver(t *testing.T) {
 func TestConsulAwayIsHarmless(t *testing.T) {
 	t.Parallel()
 	for name, address := range map[string]string{
-		"refused": "nats://" + refused(t), "silent": natstest.SilentServer(t, ""), "dead": natstest.DeadHost(t),
+		"refused": "nats://" + refused, "silent": natstest.SilentServer(t, ""), "dead": natstest.DeadHost(t),
 		"no HTTP":  natstest.SilentServer(t, "INFO {}\r\n"),
 		"half one": natstest.SilentServer(t, "HTTP/1.1 200 OK\r\nX-Consul-Index: 3\r\nContent-Length: 100\r\n\r\n["),
 	} {

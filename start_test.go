@@ -24,7 +24,7 @@ func TestNewClientWaitsForTheServer(t *testing.T) {
 	}
 	results := make(chan result, 1)
 	go func() {
-		client, err := nats.NewClient(&nats.Config{URLs: []string{"nats://127.0.0.1:1", s.URL()}})
+		client, err := nats.NewClient(&nats.Config{URLs: []string{"nats://127.0.0.1:1", s.URL()}, Timeout: patience})
 		results <- result{client, err}
 	}()
 	s.Restart()
@@ -74,10 +74,11 @@ func TestRefusedCredentialsFailAtOnce(t *testing.T) {
 func TestBackgroundConnect(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	s.Stop()
+	proxy := natstest.NewProxy(t, s.URL()) // it keeps its port, that of a stopped server may become another one's
+	proxy.Cut()
 	var events eventLog
 	begin := time.Now()
-	client := connect(t, s, nil, nats.WithBackgroundConnect(), nats.WithEventHandler(events.handle))
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} }, nats.WithBackgroundConnect(), nats.WithEventHandler(events.handle))
 	assert.Less(t, since(begin), 4*time.Second)
 	assert.False(t, client.IsConnected())
 	ctx := context.Background()
@@ -101,7 +102,7 @@ func TestBackgroundConnect(t *testing.T) {
 	eventually(t, "the reason is told", func() bool { return len(events.of(nats.EventReconnectFailed)) > 0 })
 	require.Error(t, client.Stats().ConnectError)
 
-	s.Restart()
+	proxy.Restore()
 	require.NoError(t, <-declared)
 	require.NoError(t, <-declared)
 	assert.Equal(t, "orders.buffered", (<-got).Subject)
