@@ -42,6 +42,7 @@ func TestErrorTexts(t *testing.T) {
 	require.NoError(t, closed.Close())
 	stopped := natstest.RunServer(t)
 	away := connect(t, stopped, func(cfg *nats.Config) { cfg.PublishWhenDisconnected = "fail" })
+	require.NoError(t, away.Conn().SetServerPool([]string{"nats://" + refused})) // the port of a stopped server may become another one's
 	stopped.Stop()
 	eventually(t, "refused", func() bool { return errors.Is(away.Stats().ConnectError, syscall.ECONNREFUSED) })
 
@@ -81,7 +82,7 @@ func TestErrorTexts(t *testing.T) {
 	say("a configuration that cannot work", err)
 	_, err = nats.NewClientContext(ctx, &nats.Config{URLs: []string{s.URL()}, Username: "u", Password: "wrong"})
 	say("wrong password", err)
-	_, err = nats.NewClientContext(within(t, 4*time.Second), &nats.Config{URLs: []string{stopped.URL()}, Timeout: 2 * time.Second})
+	_, err = nats.NewClientContext(within(t, 4*time.Second), &nats.Config{URLs: []string{"nats://" + refused}, Timeout: 2 * time.Second})
 	say("nobody listens", err)
 
 	say("publish: empty subject", client.Publish(ctx, "", nil))
