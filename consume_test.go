@@ -166,11 +166,11 @@ func TestHandlersThatEndTheirWorkers(t *testing.T) {
 		return nil
 	}, nats.WithWorkers(2), nats.WithBackoff(time.Millisecond))
 	idle(t, client)
+	require.NoError(t, consumption.Stop(within(t, patience)))
 	stats := consumption.Stats()
 	assert.EqualValues(t, 25, stats.Handled)
 	assert.EqualValues(t, 5, stats.Failed)
 	assert.Zero(t, stats.InFlight)
-	require.NoError(t, consumption.Stop(context.Background()))
 	eventually(t, "told", func() bool { return len(events.of(nats.EventHandlerError)) == 5 })
 	assert.ErrorIs(t, events.of(nats.EventHandlerError)[0].Err, nats.ErrHandlerPanic)
 }

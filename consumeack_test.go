@@ -48,13 +48,13 @@ func TestConsumeGivesUpAHungHandler(t *testing.T) {
 	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: 2 * time.Second})
 	release := make(chan struct{})
 	var got calls
+	start := time.Now()
 	consumption := consume(t, client, func(msg *nats.Message) error {
 		if got.note(msg); got.len() == 1 {
 			<-release
 		}
 		return nil
 	}, nats.WithWorkers(2), nats.WithMaxHandling(3*time.Second))
-	start := time.Now()
 	eventually(t, "the second delivery", func() bool { return got.len() == 2 })
 	assert.Greater(t, time.Since(start), 2900*time.Millisecond)
 	assert.EqualValues(t, 1, consumption.Stats().Expired)

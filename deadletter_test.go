@@ -231,7 +231,7 @@ func TestDeadLettersIntoTheirOwnStreamAreRefused(t *testing.T) {
 	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
 	consumption := consume(t, client, func(*nats.Message) error { return nats.Permanent(errPoison) }, nats.WithDeadLetter("orders.dead"))
 	eventually(t, "the refusal", func() bool { return strings.Contains(log.String(), "it is the stream") })
-	assert.Equal(t, 1, consumption.Stats().Waiting)
+	eventually(t, "it waits", func() bool { return consumption.Stats().Waiting == 1 })
 }
 
 // A dead letter is stored once, however often its message comes again: here because the server never

@@ -23,8 +23,13 @@ import (
 func newStream(t testing.TB, client *nats.Client, n int) {
 	t.Helper()
 	ctx := within(t, patience)
-	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
-	require.NoError(t, err)
+	eventually(t, "the stream is made", func() bool {
+		_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
+		if err != nil {
+			t.Log(err) // the server may still be removing the files of an old one
+		}
+		return err == nil
+	})
 	for i := range n {
 		_, err := client.PublishToStream(ctx, "orders.created", []byte(fmt.Sprint(i)))
 		require.NoError(t, err)
@@ -253,7 +258,7 @@ func TestJetStreamDomain(t *testing.T) {
 	_, err = bucket.Get(ctx, "key")
 	require.NoError(t, err)
 
-	elsewhere := connect(t, s, func(c *nats.Config) { c.JetStreamDomain = "core"; c.RequestTimeout = 200 * time.Millisecond })
+	elsewhere := connect(t, s, func(c *nats.Config) { c.JetStreamDomain = "core"; c.RequestTimeout = 2 * time.Second })
 	_, err = elsewhere.GetStream(ctx, "ORDERS")
 	require.ErrorIs(t, err, nats.ErrJetStreamDisabled, "the domain is really used")
 	require.ErrorIs(t, err, nats.ErrTimeout, "and may be out of reach")

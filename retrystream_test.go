@@ -160,7 +160,7 @@ func TestRetryStreamIsEmptiedByTheNext(t *testing.T) {
 				assert.Empty(t, events.of(nats.EventRetriesLeft))
 				return
 			}
-			require.Len(t, events.of(nats.EventRetriesLeft), 1)
+			eventually(t, "it is told", func() bool { return len(events.of(nats.EventRetriesLeft)) == 1 })
 			assert.EqualValues(t, 1, events.of(nats.EventRetriesLeft)[0].Messages)
 			assert.Contains(t, log.String(), "ORDERS_RETRY")
 		})

@@ -295,6 +295,7 @@ func TestCloseDrainsMicroServices(t *testing.T) {
 	require.NoError(t, service.AddEndpoint("get", handle))
 	require.NoError(t, service.AddGroup("v2").AddEndpoint("get", handle))
 	require.NoError(t, client.Conn().Flush())
+	before := client.Conn().Stats().InMsgs
 	var answers sync.WaitGroup
 	for _, subject := range []string{"get", "get", "v2.get"} {
 		answers.Go(func() {
@@ -306,7 +307,7 @@ func TestCloseDrainsMicroServices(t *testing.T) {
 	}
 	<-begun
 	<-begun
-	eventually(t, "one more waits", func() bool { return client.Conn().Stats().InMsgs >= 3 })
+	eventually(t, "one more waits", func() bool { return client.Conn().Stats().InMsgs >= before+3 })
 	closed := make(chan error)
 	go func() { closed <- client.Close() }()
 	awaitClosing(t, client)
