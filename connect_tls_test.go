@@ -73,6 +73,9 @@ func TestTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg := good
+			if c.works {
+				cfg.Timeout = patience
+			}
 			c.change(&cfg)
 			client, err := nats.NewClient(&cfg, c.opts...)
 			if !c.works {

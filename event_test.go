@@ -66,7 +66,7 @@ func TestLogLinesAboutMessages(t *testing.T) {
 	client := connect(t, natstest.RunServer(t), nil, nats.WithEventHandler(events.handle),
 		nats.WithLogger(slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 	newStream(t, client, 3)
-	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: time.Second})
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: time.Minute})
 	consumption := consume(t, client, func(msg *nats.Message) error {
 		switch string(msg.Data) {
 		case "0":

@@ -149,7 +149,7 @@ func ExampleClient_HandleRequests() {
 		return
 	}
 	for id := 1; id <= 2; id++ {
-		user, err := nats.RequestJSON[answer](ctx, client, "users.get", question{ID: id}, time.Second)
+		user, err := nats.RequestJSON[answer](ctx, client, "users.get", question{ID: id}, 5*time.Second)
 		var refused *nats.ServiceError
 		if errors.As(err, &refused) {
 			fmt.Println(refused.Code, refused.Description)

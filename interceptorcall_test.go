@@ -99,7 +99,7 @@ func TestInterceptorEnabled(t *testing.T) {
 	bad := nats.Interceptor{Publish: gated.Publish, Enabled: func() bool { panic("bad") }}
 	server := natstest.RunServer(t)
 	plain, idle := connect(t, server, nil), connect(t, server, nil, nats.WithInterceptor(gated), nats.WithInterceptor(gated))
-	ctx := within(t, time.Minute)
+	ctx := within(t, 5*patience)
 	_, err := plain.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, AllowAtomicPublish: true})
 	require.NoError(t, err)
 	for _, name := range []string{"plain", "gated"} {

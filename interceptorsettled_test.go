@@ -71,7 +71,7 @@ func TestInterceptorSettled(t *testing.T) {
 	ctx := within(t, time.Minute)
 	pulled, err := client.PullMessages(ctx, "ORDERS", "worker", 6)
 	require.NoError(t, err)
-	none, err := client.PullMessages(within(t, 50*time.Millisecond), "ORDERS", "worker", 1)
+	none, err := client.PullMessages(within(t, time.Second), "ORDERS", "worker", 1)
 	require.NoError(t, err)
 	require.Empty(t, none)
 	_, err = client.PullMessages(ctx, "ORDERS", "nobody", 1)

@@ -102,7 +102,7 @@ func TestLockWhileTheHubIsAway(t *testing.T) {
 	go func() {
 		l, err := kv.Lock(context.Background(), "k", 2*time.Second)
 		if err == nil {
-			err = l.Unlock(context.Background())
+			err = l.Unlock(within(t, patience))
 		}
 		got <- err
 	}()

@@ -44,7 +44,7 @@ func TestLock(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "value", first.Context().Value(key{}))
 	require.NoError(t, first.Context().Err())
-	_, err = theirs.Lock(within(t, 50*time.Millisecond), "k", 10*time.Second)
+	_, err = theirs.Lock(within(t, 2*time.Second), "k", 10*time.Second)
 	require.ErrorIs(t, err, nats.ErrTimeout)
 	require.ErrorContains(t, err, "another one holds it")
 	lock(t, theirs, "another", time.Second)

@@ -184,7 +184,13 @@ var capabilities = map[string]capability{
 	"Worker with dead letters": {prepare: ordersAndDeadLetters, use: func(ctx context.Context, client, _ *nats.Client) error {
 		return consumed(ctx, client, 3, func(*nats.Message) error { return nats.Permanent(errors.New("bad")) }, nats.WithMaxDeliver(3))
 	}},
-	"Puller": {prepare: ordersAndWorker, denied: "CONSUMER.INFO.ORDERS.worker", use: func(ctx context.Context, client, _ *nats.Client) error {
+	"Puller": {prepare: func(ctx context.Context, admin *nats.Client) error {
+		if err := ordersAndWorker(ctx, admin); err != nil {
+			return err
+		}
+		_, err := admin.EnsureConsumer(ctx, "ORDERS", &jetstream.ConsumerConfig{Name: "worker", AckWait: time.Minute})
+		return err
+	}, denied: "CONSUMER.INFO.ORDERS.worker", use: func(ctx context.Context, client, _ *nats.Client) error {
 		msgs, err := client.PullMessages(ctx, "ORDERS", "worker", 3)
 		if err != nil {
 			return err

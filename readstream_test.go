@@ -189,7 +189,7 @@ func TestReadStreamIsWholeOverBrokenConnections(t *testing.T) {
 	const n = 3000
 	fillSubjects(t, publisher, n)
 	var got []int
-	for msg, err := range client.ReadStream(within(t, 30*time.Second), "ORDERS") {
+	for msg, err := range client.ReadStream(within(t, 3*patience), "ORDERS") {
 		require.NoError(t, err)
 		if got = append(got, sequenceOf(t, msg)); len(got)%700 == 0 {
 			proxy.Cut()
@@ -223,7 +223,7 @@ func TestReadLastOverBrokenConnections(t *testing.T) {
 				opts = append(opts, nats.WithReadFollow())
 			}
 			total := 0
-			for msg, err := range client.ReadStream(within(t, 30*time.Second), "ORDERS", opts...) {
+			for msg, err := range client.ReadStream(within(t, 3*patience), "ORDERS", opts...) {
 				require.NoError(t, err)
 				seen[msg.Subject]++
 				if total++; total%100 == 1 {
@@ -316,7 +316,7 @@ func TestReadStreamOfAnotherStream(t *testing.T) {
 	publisher := connect(t, s, nil)
 	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
 	fillSubjects(t, publisher, 3)
-	ctx, read := within(t, 30*time.Second), 0
+	ctx, read := within(t, 3*patience), 0
 	for msg, err := range client.ReadStream(ctx, "ORDERS", nats.WithReadFollow()) {
 		if err != nil {
 			require.ErrorIs(t, err, nats.ErrStreamNotFound)
@@ -349,7 +349,7 @@ func passesOverADistance(t *testing.T, trip time.Duration) {
 	t.Helper()
 	s := natstest.RunServer(t)
 	near := connect(t, s, nil)
-	ctx := within(t, time.Minute)
+	ctx := within(t, 5*patience)
 	fillSubjects(t, near, 500)
 	kv, err := near.CreateKeyValue(ctx, "conf")
 	require.NoError(t, err)
