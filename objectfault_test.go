@@ -441,12 +441,18 @@ func TestGetBytesAllocatesOnce(t *testing.T) { // alone: it counts all of the pr
 	const size = 16 << 20
 	_, err := store.PutBytes(within(t, patience), "x", noise(size))
 	require.NoError(t, err)
-	allocated := func(get func(ctx context.Context)) uint64 {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		get(within(t, patience))
-		runtime.ReadMemStats(&after)
-		return after.TotalAlloc - before.TotalAlloc
+	allocated := func(get func(ctx context.Context)) uint64 { // at least: what is sent again on a busy machine, and what the race detector drops, is no measure
+		var least uint64
+		for i := range 3 {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			get(within(t, patience))
+			runtime.ReadMemStats(&after)
+			if took := after.TotalAlloc - before.TotalAlloc; i == 0 || took < least {
+				least = took
+			}
+		}
+		return least
 	}
 	// What the server in this process and nats.go take cannot be avoided.
 	least := allocated(func(ctx context.Context) {
