@@ -255,7 +255,7 @@ func (w *worker) lock(random *rand.Rand) {
 			break
 		}
 		r := check.Record{Op: "locks/look", Key: key, Seq: lock.Token(), Begin: now.UnixNano(), End: time.Now().UnixNano()}
-		_, r.Stall = w.stalls.between(now.Add(-20*time.Second), time.Now()) // in all
+		r.Stall = w.stalls.Between(now.Add(-20*time.Second), time.Now())
 		w.write(r)
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/chaos/check"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 )
 
 // workerSpec is what a worker is told.
@@ -40,7 +41,7 @@ const (
 type worker struct {
 	workerSpec
 	*holding
-	stalls stalls
+	stalls *conntest.Stalls
 	before usage // before there was a client
 	loads  sync.WaitGroup
 
@@ -50,15 +51,15 @@ type worker struct {
 
 // work is the process of a worker.
 func work(text string) (err error) {
-	w := &worker{}
+	stalls, stop := conntest.WatchStalls()
+	defer stop()
+	w := &worker{stalls: stalls}
 	if err := json.Unmarshal([]byte(text), &w.workerSpec); err != nil {
 		return err
 	}
 	if w.out, err = os.Create(filepath.Join(w.Dir, w.Name+".jsonl")); err != nil {
 		return err
 	}
-	stop := w.stalls.watch()
-	defer stop()
 	ended, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
 	loading, settled := context.WithCancel(ended)
@@ -147,7 +148,7 @@ func (w *worker) call(op, key, id string, limit time.Duration, f func(context.Co
 	err := f(ctx, &r)
 	end := time.Now()
 	r.Begin, r.End = begin.UnixNano(), end.UnixNano()
-	r.Stall, _ = w.stalls.between(begin, end)
+	r.Stall = w.stalls.Worst(begin, end)
 	r.Fate, r.Err = fate(err)
 	r.Kinds = kinds(err)
 	w.write(r)
@@ -215,62 +216,6 @@ func (w *worker) forever(ctx context.Context, pause time.Duration, f func(n int,
 			}
 		}
 	})
-}
-
-// stalls knows when the process was held up: a ticker comes late then.
-type stalls struct {
-	mu   sync.Mutex
-	last time.Time // when it came last
-	late [][2]time.Time
-}
-
-const tick = 5 * time.Millisecond
-
-func (s *stalls) watch() (stop func()) {
-	ticker := time.NewTicker(tick)
-	done := make(chan struct{})
-	s.last = time.Now()
-	go func() {
-		for {
-			select {
-			case <-ticker.C:
-				s.tick(time.Now())
-			case <-done:
-				return
-			}
-		}
-	}()
-	return func() { ticker.Stop(); close(done) }
-}
-
-func (s *stalls) tick(now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now.Sub(s.last) > 2*tick {
-		s.late = append(s.late, [2]time.Time{s.last.Add(tick), now})
-	}
-	if now.After(s.last) {
-		s.last = now
-	}
-}
-
-// between returns for how long at most the process was held up, and in all.
-func (s *stalls) between(begin, end time.Time) (worst, sum time.Duration) {
-	s.tick(end) // what woke up first asks before the ticker comes
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := len(s.late) - 1; i >= 0 && s.late[i][1].After(begin); i-- {
-		from, to := s.late[i][0], s.late[i][1]
-		if from.Before(begin) {
-			from = begin
-		}
-		if to.After(end) {
-			to = end
-		}
-		worst = max(worst, to.Sub(from))
-		sum += max(0, to.Sub(from))
-	}
-	return worst, sum
 }
 
 var errPlanned = errors.New("as planned")

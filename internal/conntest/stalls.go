@@ -44,7 +44,18 @@ func (s *Stalls) tick(now time.Time) {
 }
 
 // Between returns how long in all the process was held up.
-func (s *Stalls) Between(begin, end time.Time) (sum time.Duration) {
+func (s *Stalls) Between(begin, end time.Time) time.Duration {
+	_, sum := s.between(begin, end)
+	return sum
+}
+
+// Worst returns for how long at most it was held up at a time.
+func (s *Stalls) Worst(begin, end time.Time) time.Duration {
+	worst, _ := s.between(begin, end)
+	return worst
+}
+
+func (s *Stalls) between(begin, end time.Time) (worst, sum time.Duration) {
 	s.tick(end) // what woke up first asks before the ticker comes
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,9 +67,10 @@ func (s *Stalls) Between(begin, end time.Time) (sum time.Duration) {
 		if to.After(end) {
 			to = end
 		}
+		worst = max(worst, to.Sub(from))
 		sum += max(0, to.Sub(from))
 	}
-	return sum
+	return worst, sum
 }
 
 // Since returns how long ago begin is, but for what the process was held up since.
