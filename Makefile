@@ -16,7 +16,7 @@ COMPARE  ?= -rounds 7
 
 LINT      = $(GO) tool -modfile=tools/lint.mod golangci-lint
 BENCHSTAT = $(GO) tool -modfile=tools/bench.mod benchstat
-LIBRARY   = $$($(GO) list . ./doctor ./natstest ./internal/... | grep -v -e /internal/consultest -e /internal/conntest -e /internal/faults -e /internal/chaos)
+LIBRARY   = $$($(GO) list . ./doctor ./natstest ./internal/... | grep -v -e /internal/consultest -e /internal/conntest -e /internal/freeport -e /internal/faults -e /internal/chaos)
 FAST      = $$($(GO) list $(PKG) | grep -v -e /internal/faults -e '/internal/chaos$$')
 PROVEN    = $$($(GO) list ./... | grep -e /nats$$ -e /internal/)
 MODULES   = $$(git ls-files '*/go.mod' | xargs -n 1 dirname)

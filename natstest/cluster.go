@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/freeport"
 )
 
 const (
@@ -72,7 +74,7 @@ func startCluster(tb testing.TB, n int, dir string, opts []Option) (*Cluster, er
 		// sooner, and a test has no use for the difference.
 		s.cluster.PoolSize = -1
 		s.cluster.Compression.Mode = server.CompressionOff
-		port, err := leasePort()
+		port, err := freeport.Lease()
 		if err != nil {
 			return c, err
 		}

@@ -3,6 +3,7 @@ package natstest
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/freeport"
 )
 
 const (
@@ -75,8 +78,8 @@ func RunServer(tb testing.TB, opts ...Option) *Server {
 
 // lease takes the ports of the server.
 func (s *Server) lease() (err error) {
-	if s.port, err = leasePort(); err == nil {
-		s.leafPort, err = leasePort()
+	if s.port, err = freeport.Lease(); err == nil {
+		s.leafPort, err = freeport.Lease()
 	}
 	return err
 }
@@ -84,7 +87,7 @@ func (s *Server) lease() (err error) {
 // release gives them back.
 func (s *Server) release() {
 	for _, port := range []int{s.port, s.leafPort, s.cluster.Port} {
-		releasePort(port)
+		freeport.Release(port)
 	}
 	s.port, s.leafPort = 0, 0
 }
@@ -280,4 +283,10 @@ func poll(timeout time.Duration, cond func() bool) bool {
 		}
 	}
 	return true
+}
+
+// isPortTaken reports whether a start failed because the server could not listen.
+func isPortTaken(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "listen"
 }

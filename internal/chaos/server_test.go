@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -23,6 +22,7 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/chaos/check"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consultest"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/freeport"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -168,7 +168,7 @@ func (t *topology) vary(tb testing.TB, seed uint64) (kind string) {
 // cluster is one server, or several that are one.
 func cluster(tb testing.TB, dir string, size int) *topology {
 	t := &topology{replicas: size, secret: filepath.Join(dir, "secret")}
-	taken := ports(tb, 2*size)
+	taken := freeport.For(tb, 2*size)
 	var routes []string
 	for _, port := range taken[size:] {
 		routes = append(routes, fmt.Sprintf("nats-route://127.0.0.1:%d", port))
@@ -190,7 +190,7 @@ func cluster(tb testing.TB, dir string, size int) *topology {
 
 // leaf is a hub and a leaf node with a domain of its own, where everything is stored; a worker is at each.
 func leaf(tb testing.TB, dir string) *topology {
-	taken := ports(tb, 3)
+	taken := freeport.For(tb, 3)
 	t := &topology{replicas: 1, domain: "leaf", secret: filepath.Join(dir, "secret"), link: natstest.NewProxy(tb, fmt.Sprint("127.0.0.1:", taken[2]))}
 	hub := newNode(tb, dir, "hub", taken[0], "hub", fmt.Sprintf("leafnodes { listen: \"127.0.0.1:%d\" }", taken[2]))
 	remote := strings.Replace(t.link.URL(), "nats://", "nats-leaf://"+driver+"@", 1)
@@ -243,18 +243,6 @@ func (t *topology) configure(password string, denied ...string) error {
 		err = errors.Join(err, failed)
 	}
 	return err
-}
-
-// ports returns ports that were free a moment ago, below those that systems give to outgoing connections.
-func ports(tb testing.TB, n int) (free []int) {
-	tb.Helper()
-	for port := 10000 + os.Getpid()%20000; len(free) < n; port++ {
-		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
-			free = append(free, port)
-			_ = l.Close()
-		}
-	}
-	return free
 }
 
 // start runs the servers and makes what the workers use, by nats.go alone.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/freeport"
 )
 
 const (
@@ -71,9 +72,8 @@ func Run(tb testing.TB, opts ...Option) *Agent {
 
 	var err error
 	for range attempts {
-		if a.ports, err = freePorts(); err != nil {
-			break
-		}
+		leased := freeport.For(tb, 4)
+		a.ports = ports{http: leased[0], https: leased[1], serf: leased[2], server: leased[3]}
 		if err = a.start(); err == nil || !errors.Is(err, errExited) {
 			break
 		}
@@ -210,24 +210,6 @@ func (a *Agent) logTail() string {
 		_, data, _ = bytes.Cut(data, []byte("\n"))
 	}
 	return "agent log:\n" + string(data)
-}
-
-// freePorts finds the ports an agent needs, below those of outgoing connections, which would take them while the agent
-// is stopped. They are all held at once, so that they differ.
-func freePorts() (ports, error) {
-	var found []int
-	for range 1000 {
-		port := 10000 + rand.IntN(20000)
-		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil {
-			continue
-		}
-		defer listener.Close() //nolint:errcheck // nothing was written
-		if found = append(found, port); len(found) == 4 {
-			return ports{http: found[0], https: found[1], serf: found[2], server: found[3]}, nil
-		}
-	}
-	return ports{}, errors.New("no free ports")
 }
 
 // findBinary returns the path of the consul binary: the module's own .bin/consul, else $PATH's.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consultest"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/freeport"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -84,7 +85,7 @@ func TestServersAreReplacedUnderLoad(t *testing.T) {
 		i := left[at]
 		left = slices.Delete(left, at, at+1)
 		agent.Deregister(instances[i])
-		port := publishPorts(t, 1)[0]
+		port := freeport.For(t, 1)[0]
 		death = time.Now()
 		servers[i].Restart(natstest.WithConfig(func(o *server.Options) { o.Port = port }))
 		cluster.WaitReady()

@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -18,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/freeport"
 )
 
 // publishServerEnv, set in the environment, makes the test binary a NATS server: one in the test's own
@@ -97,7 +96,7 @@ func publishServe(text string) error {
 func publishServers(tb testing.TB, n int) []*publishServer {
 	tb.Helper()
 	dir := tb.TempDir()
-	ports := publishPorts(tb, 2*n)
+	ports := freeport.For(tb, 2*n)
 	servers := make([]*publishServer, n)
 	for i := range servers {
 		spec := publishSpec{Name: fmt.Sprint("n", i+1), Store: fmt.Sprint(dir, "/", i), Port: ports[i]}
@@ -109,22 +108,6 @@ func publishServers(tb testing.TB, n int) []*publishServer {
 		tb.Cleanup(servers[i].kill)
 	}
 	return servers
-}
-
-// publishPorts returns ports that were free a moment ago, below those of outgoing connections: nobody else takes them
-// while their server is down.
-func publishPorts(tb testing.TB, n int) []int {
-	tb.Helper()
-	ports := make([]int, 0, n)
-	for tries := 0; len(ports) < n; tries++ {
-		require.Less(tb, tries, 1000, "no free port")
-		port := 10000 + rand.IntN(20000)
-		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
-			defer func() { _ = l.Close() }()
-			ports = append(ports, port)
-		}
-	}
-	return ports
 }
 
 // publishClient returns a client of servers that is closed with the test.
