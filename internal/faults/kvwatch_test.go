@@ -151,6 +151,7 @@ func TestWatchOverRestarts(t *testing.T) {
 
 // Upstream's watcher is silent for 18 s after the leader of the bucket is killed.
 func TestWatchOverKilledLeaders(t *testing.T) {
+	t.Parallel()
 	kills := 20
 	if testing.Short() {
 		kills = 2

@@ -94,6 +94,7 @@ func (g *lockGuard) held() map[int][]int {
 // Processes compete for locks and are killed, stopped for longer than the lease, and cut off, always
 // the one that holds most.
 func TestLockOverKillsPausesAndPartitions(t *testing.T) {
+	t.Parallel()
 	const lockers, keys, ttl = 3, 60, time.Second
 	rounds := 1000
 	if testing.Short() {

@@ -153,6 +153,7 @@ func (l *publishLoad) end(stream string) {
 // Upstream at one kill of the leader: a call of 5 s that fails, a quarter to a half of the futures
 // failed, some of them stored all the same, and some that never resolve.
 func TestPublishOverKilledLeaders(t *testing.T) {
+	t.Parallel()
 	kills := 20
 	if testing.Short() {
 		kills = 2
