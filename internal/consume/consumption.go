@@ -150,19 +150,19 @@ func (s *Consumption) start() {
 	stopWithContext := context.AfterFunc(s.caller, func() { s.endWith(s.caller) })
 	stopWithClient := context.AfterFunc(s.e.life.Context(), func() { s.endWith(s.e.life.Context()) })
 
-	for _, run := range []func(){s.main.run, s.runParked} {
-		s.running.Go(func() {
-			run()
-			s.mu.Lock()
-			s.pulling--
-			s.mu.Unlock()
-			s.changed.Broadcast()
-		})
+	run := func(pull func()) {
+		pull()
+		s.mu.Lock()
+		s.pulling--
+		s.mu.Unlock()
+		s.changed.Broadcast()
 	}
+	s.running.Go(func() { run(s.runParked) })
 	for range s.Workers {
 		s.running.Go(s.work)
 	}
-	go func() {
+	go func() { // it has nothing else to do then but to wait for the others
+		run(s.main.run)
 		s.running.Wait()
 		stopWithContext()
 		stopWithClient()

@@ -36,12 +36,12 @@ func deadLetterStreamOf(stream string) string { return stream + deadLetterSuffix
 
 func (s *Consumption) newDeadLetters() *sideStream {
 	const failing = "a dead letter cannot be stored; its message stays, and storing is tried again"
-	return &sideStream{s: s, root: "dlq", subject: s.DeadLetters, level: slog.LevelError, failing: failing, config: jetstream.StreamConfig{
-		Name:        deadLetterStreamOf(s.Stream),
-		Description: "Dead letters of the stream " + s.Stream,
-		MaxAge:      deadLetterAge,
-		Duplicates:  deadLetterDuplicates,
-	}}
+	config := func() jetstream.StreamConfig {
+		text := "Dead letters of the stream " + s.Stream
+		return jetstream.StreamConfig{Description: text, MaxAge: deadLetterAge, Duplicates: deadLetterDuplicates}
+	}
+	own := deadLetterStreamOf(s.Stream)
+	return &sideStream{s: s, root: "dlq", subject: s.DeadLetters, own: own, config: config, level: slog.LevelError, failing: failing}
 }
 
 // bury stores the dead letter and then ends the original. While that fails the message is kept, and

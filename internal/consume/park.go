@@ -31,13 +31,13 @@ const parkRoom = 256
 // consumer of the original, whose acknowledgements are not limited.
 func (s *Consumption) newRetries() *sideStream {
 	const failing = "a message cannot wait in the retry stream; it waits in its own"
-	x := &sideStream{s: s, root: "retry", level: slog.LevelWarn, failing: failing, config: jetstream.StreamConfig{
-		Name:        retryStreamOf(s.Stream),
-		Description: "Messages of the stream " + s.Stream + " that wait for their next try",
-		Retention:   jetstream.WorkQueuePolicy,
-	}}
+	x := &sideStream{s: s, root: "retry", own: retryStreamOf(s.Stream), level: slog.LevelWarn, failing: failing}
+	x.config = func() jetstream.StreamConfig {
+		text := "Messages of the stream " + s.Stream + " that wait for their next try"
+		return jetstream.StreamConfig{Description: text, Retention: jetstream.WorkQueuePolicy}
+	}
 	x.prepare = func(ctx context.Context) error {
-		question := map[string]any{"stream_name": x.config.Name, "config": jetstream.ConsumerConfig{
+		question := map[string]any{"stream_name": x.own, "config": jetstream.ConsumerConfig{
 			Durable: s.Consumer, FilterSubject: x.subject, AckPolicy: jetstream.AckExplicitPolicy,
 			AckWait: s.ackWait(), MaxAckPending: -1,
 		}}
@@ -45,11 +45,11 @@ func (s *Consumption) newRetries() *sideStream {
 			jsapi.Refusal
 			Cluster *jetstream.ClusterInfo `json:"cluster"`
 		}
-		err := s.api.Ask(ctx, "CONSUMER.CREATE."+x.config.Name+"."+s.Consumer+"."+x.subject, question, &answer)
+		err := s.api.Ask(ctx, "CONSUMER.CREATE."+x.own+"."+s.Consumer+"."+x.subject, question, &answer)
 		s.mu.Lock()
 		s.parked.watch(answer.Cluster)
 		s.mu.Unlock()
-		return jsapi.Wrap("create consumer", target(x.config.Name, s.Consumer), fault.Because(ctx, err))
+		return jsapi.Wrap("create consumer", target(x.own, s.Consumer), fault.Because(ctx, err))
 	}
 	return x
 }
@@ -61,11 +61,11 @@ func (x *sideStream) check(ctx context.Context) error {
 	}
 	_, err := x.find(ctx)
 	if err == nil {
-		err = x.holds(ctx, x.config.Name)
+		err = x.holds(ctx, x.own)
 	}
 	if errors.Is(err, natsgo.ErrNoResponders) { // it is there, for other subjects
 		if err = x.create(ctx); err == nil {
-			err = x.holds(ctx, x.config.Name)
+			err = x.holds(ctx, x.own)
 		}
 	}
 	return jsapi.Wrap("store", x.subject, err)
@@ -74,15 +74,15 @@ func (x *sideStream) check(ctx context.Context) error {
 // count returns how many messages are in the stream.
 func (x *sideStream) count(ctx context.Context) (uint64, error) {
 	api := x.s.api
-	info, err := api.StreamInfo(ctx, x.config.Name)
+	info, err := api.StreamInfo(ctx, x.own)
 	if err != nil || info.State.Msgs == 0 {
-		return 0, jsapi.Wrap("info stream", x.config.Name, err)
+		return 0, jsapi.Wrap("info stream", x.own, err)
 	}
 	if _, err := x.locate(ctx); err != nil {
 		return 0, err
 	}
-	counts, err := api.Subjects(ctx, x.config.Name, x.subject)
-	return counts[x.subject], jsapi.Wrap("info stream", x.config.Name, err)
+	counts, err := api.Subjects(ctx, x.own, x.subject)
+	return counts[x.subject], jsapi.Wrap("info stream", x.own, err)
 }
 
 // park stores a message in the retry stream and acknowledges the original. It tells whether it

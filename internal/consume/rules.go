@@ -24,6 +24,7 @@ type ackRules struct {
 // rulesOf checks that a consumer can be consumed.
 func rulesOf(info *jetstream.ConsumerInfo) (ackRules, error) {
 	cfg := info.Config
+	cfg.Metadata = nil // nobody asks for it, and it would be kept
 	r := ackRules{
 		ConsumerConfig: cfg, shortest: slices.Min(append([]time.Duration{cfg.AckWait}, cfg.BackOff...)), expires: pullExpires,
 		filters: filtersOf(&cfg),

@@ -45,15 +45,17 @@ func (s *Consumption) copyID(purpose string, d *Delivery) string {
 // whether it does again, and the others hold up no worker.
 type sideStream struct {
 	s       *Consumption
-	root    string                 // of the subject: see locate
-	subject string                 // empty while it is not known
-	config  jetstream.StreamConfig // to make it from
+	root    string                        // of the subject: see locate
+	subject string                        // empty while it is not known
+	own     string                        // the name that it has where it is made here
+	config  func() jetstream.StreamConfig // to make it from
 	prepare func(ctx context.Context) error
 	level   slog.Level // of a failure, which is an event where it is an error
 	failing string
 
 	mu       sync.Mutex
 	name     string // of the stream that stores the subject, once known
+	subjects string // to make it with, once known
 	failures int    // in a row
 	until    time.Time
 }
@@ -155,7 +157,7 @@ func (x *sideStream) publish(ctx context.Context, id string, m *natsgo.Msg) erro
 func (x *sideStream) locate(ctx context.Context) (name string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.config.Subjects != nil {
+	if x.subjects != "" {
 		return x.name, nil
 	}
 	domain, err := domain(ctx, x.s.api)
@@ -168,7 +170,7 @@ func (x *sideStream) locate(ctx context.Context) (name string, err error) {
 	}
 	subject += x.s.Stream + "."
 	x.subject = cmp.Or(x.subject, subject+x.s.Consumer)
-	x.config.Subjects = []string{subject + "*"}
+	x.subjects = subject + "*"
 	return x.name, nil
 }
 
@@ -203,13 +205,13 @@ func (x *sideStream) find(ctx context.Context) (expected string, err error) {
 				err = x.prepare(ctx)
 			}
 		}
-		return x.config.Name, err
+		return x.own, err
 	}
-	switch err := x.holds(ctx, x.config.Name); {
+	switch err := x.holds(ctx, x.own); {
 	case errors.Is(err, natsgo.ErrNoResponders):
-		return x.config.Name, x.create(ctx)
+		return x.own, x.create(ctx)
 	case !hasCode(err, fault.CodeWrongStream):
-		return x.config.Name, nil
+		return x.own, nil
 	case x.holds(ctx, x.s.Stream) == nil:
 		return "", fault.New("find the stream of", x.subject, fault.ErrInvalidConfig, "it is the stream %q that the messages come from", x.s.Stream)
 	}
@@ -257,10 +259,11 @@ func (x *sideStream) create(ctx context.Context) error {
 	if err != nil {
 		return jsapi.Wrap("info stream", x.s.Stream, err)
 	}
-	cfg, origin := x.config, info.Config
+	cfg, origin := x.config(), info.Config
+	cfg.Name, cfg.Subjects = x.own, []string{x.subjects}
 	cfg.Storage, cfg.Replicas, cfg.Placement, cfg.Compression = origin.Storage, origin.Replicas, origin.Placement, origin.Compression
-	if !slices.Contains(cfg.Subjects, x.subject) && !strings.HasPrefix(x.subject, strings.TrimSuffix(cfg.Subjects[0], "*")) {
-		cfg.Subjects = append(slices.Clone(cfg.Subjects), x.subject)
+	if x.subject != x.subjects && !strings.HasPrefix(x.subject, strings.TrimSuffix(x.subjects, "*")) {
+		cfg.Subjects = append(cfg.Subjects, x.subject)
 	}
 	err = x.declare(ctx, "create", cfg)
 	if hasCode(err, fault.CodeMaxBytesDemanded) {
