@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -8,11 +10,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestMain makes the test's own program the server, as main does.
 func TestMain(m *testing.M) {
-	if os.Getenv(serverStore) != "" {
+	if os.Getenv(serverStore) != "" || os.Getenv(ownTurn) != "" {
 		main()
 		return
 	}
@@ -28,10 +31,14 @@ func TestEverySideWorks(t *testing.T) {
 	}
 	all = append(all, floors(all)...)
 	rep := newReport(1, true)
+	rep.hold = time.Millisecond
 	if err := rep.measure(t.Context(), all, 0); err != nil {
 		t.Fatal(err)
 	}
-	rep.finish()
+	rep.finish(all)
+	if len(rep.Failed) > 0 {
+		t.Error(rep.Failed)
+	}
 	var table strings.Builder
 	if err := rep.table(&table); err != nil {
 		t.Fatal(err)
@@ -47,6 +54,43 @@ func TestEverySideWorks(t *testing.T) {
 	}
 	if svg, err := os.ReadFile(drawing); err != nil || !strings.Contains(string(svg), "watermill") {
 		t.Errorf("the drawing does not name the peers: %v", err)
+	}
+}
+
+// TestAFailedTurnIsTold has all other turns taken, and told, nevertheless.
+func TestAFailedTurnIsTold(t *testing.T) {
+	wrong := errors.New("out of order")
+	turns := 0
+	all := []workload{
+		{name: "one", n: 10, sides: sides{
+			"raw": func(r *round) { r.each(func() error { return nil }) },
+			"ours": func(r *round) {
+				r.ends = append(r.ends, func() { r.check(wrong) })
+				if turns++; turns > 1 {
+					r.ends = nil
+				}
+				r.each(func() error { return nil })
+			},
+		}},
+		{name: "nobody knows", idle: true, sides: sides{"raw": func(*round) {}}},
+	}
+	rep := newReport(3, false)
+	if err := rep.measure(t.Context(), all, 0); err != nil {
+		t.Fatal(err)
+	}
+	rep.finish(all)
+	if len(rep.Failed) != 4 || !strings.Contains(rep.Failed[0], "one, ours, round 1: out of order") || !strings.Contains(rep.Failed[1], "no such turn") {
+		t.Errorf("%q", rep.Failed)
+	}
+	if row := rep.Rows[0]; len(row.Sides["raw"]) != 3 || len(row.Sides["ours"]) != 2 || row.Ratio == nil {
+		t.Errorf("%+v", row)
+	}
+	var table strings.Builder
+	if err := rep.table(&table); err != nil || !strings.Contains(table.String(), "FAILED:") {
+		t.Errorf("%v: %s", err, table.String())
+	}
+	if _, err := json.Marshal(rep); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -53,24 +53,30 @@ func (r *round) watermillPublisher(nc *natsgo.Conn, js watermillnats.JetStreamCo
 	return p
 }
 
-// watermillSubscribe calls handled for each message, from one goroutine, and acknowledges it.
-func (r *round) watermillSubscribe(subject, queue string, js watermillnats.JetStreamConfig, handled func()) {
+// A watermiller subscribes with watermill over one connection. Each of so many workers does the work for a message, which
+// is acknowledged then, and tells that it is handled.
+func (r *round) watermiller(queue string, workers int, js watermillnats.JetStreamConfig, work func()) (subscribe func(subject string, handled func())) {
 	nc, _ := r.raw()
 	s, err := watermillnats.NewSubscriberWithNatsConn(nc, watermillnats.SubscriberSubscriptionConfig{
 		Unmarshaler: &watermillnats.NATSMarshaler{}, SubjectCalculator: watermillnats.DefaultSubjectCalculator,
-		QueueGroupPrefix: queue, JetStream: js, CloseTimeout: time.Second,
+		QueueGroupPrefix: queue, SubscribersCount: workers, JetStream: js, CloseTimeout: time.Second,
 	}, watermill.NopLogger{})
 	r.check(err)
-	messages, err := s.Subscribe(r.ctx, subject)
-	r.check(err)
-	r.check(nc.Flush())
 	r.ends = append(r.ends, func() { _ = s.Close() })
-	go func() {
-		for m := range messages {
-			m.Ack()
-			handled()
+	return func(subject string, handled func()) {
+		messages, err := s.Subscribe(r.ctx, subject)
+		r.check(err)
+		r.check(nc.Flush())
+		for range workers {
+			go func() {
+				for m := range messages {
+					work()
+					m.Ack()
+					handled()
+				}
+			}()
 		}
-	}()
+	}
 }
 
 // delivering measures from publish to handler. An operation is a message published; each of the members gets it, or, in
@@ -128,9 +134,7 @@ func delivering(name string, members int, queue string) workload {
 			})
 		},
 		"watermill": func(r *round) {
-			deliver(r, func(subject string, handled func()) {
-				r.watermillSubscribe(subject, queue, watermillnats.JetStreamConfig{Disabled: true}, handled)
-			})
+			deliver(r, r.watermiller(queue, 1, watermillnats.JetStreamConfig{Disabled: true}, func() {}))
 		},
 	}}
 }
@@ -243,7 +247,7 @@ func closing() workload {
 			r.check(nc.Flush())
 			r.measure(func() {
 				r.check(nc.Drain())
-				<-closed
+				await(r, closed)
 			})
 		},
 		"ours": func(r *round) {

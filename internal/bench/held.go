@@ -15,7 +15,8 @@ import (
 func held() (all []workload) {
 	for _, n := range []int{100, 1000, 10_000} {
 		for _, w := range []workload{subscriptions(), watchers(), consumptions()} {
-			w.name, w.n, w.once, w.long = fmt.Sprintf("%d idle %s", n, w.name), n, true, n > 100
+			w.name, w.n, w.once, w.long = fmt.Sprintf("%d idle %s", n, w.name), n, n > 1000, n > 100
+			w.idle = true
 			all = append(all, w)
 		}
 	}
@@ -44,6 +45,7 @@ func (r *round) holding(nc *natsgo.Conn, begin func()) {
 	}
 	r.check(nc.FlushTimeout(time.Minute))
 	r.figures["begin µs each"] = float64(time.Since(start)) / 1e3 / n
+	r.begun()
 	time.Sleep(r.settle)
 	r.figures["KiB each"] = (memory() - before) / 1024 / n
 	r.figures["goroutines each"] = (float64(runtime.NumGoroutine()) - goroutines) / n
@@ -106,18 +108,12 @@ func watchers() workload {
 	}}
 }
 
-// first reads what a watcher reports of the present.
-func (r *round) first(updates <-chan jetstream.KeyValueEntry) {
-	for {
-		select {
-		case entry := <-updates:
-			if entry == nil {
-				return
-			}
-		case <-r.ctx.Done():
-			r.check(r.ctx.Err())
-		}
+// first reads what a watcher reports of the present, and counts.
+func (r *round) first(updates <-chan jetstream.KeyValueEntry) (n int) {
+	for await(r, updates) != nil {
+		n++
 	}
+	return n
 }
 
 // each is for how many of n there is a stream or bucket, which takes a thousand consumers.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -16,8 +17,10 @@ import (
 
 func main() {
 	var err error
-	if store := os.Getenv(serverStore); store != "" {
+	if store, turn := os.Getenv(serverStore), os.Getenv(ownTurn); store != "" {
 		err = serve(store)
+	} else if turn != "" {
+		err = takeTurn(turn)
 	} else {
 		err = compare()
 	}
@@ -60,32 +63,31 @@ func compare() error {
 		defer pprof.StopCPUProfile()
 	}
 	rep := newReport(*rounds, *short)
+	rep.profiled = *profile != ""
 	rep.settle, rep.hold = 12*time.Second, 30*time.Second // watchful for the first ten seconds, and a heartbeat every fifteen
 	if *short {
 		rep.settle, rep.hold = 11*time.Second, 5*time.Second
 	}
-	if err := rep.measure(ctx, append(all, floors(all)...), *most); err != nil {
+	all = append(all, floors(all)...)
+	if err := rep.measure(ctx, all, *most); err != nil {
 		return err
 	}
-	rep.finish()
+	rep.finish(all)
 	if *asJSON != "" {
-		data, err := json.MarshalIndent(rep, "", "\t")
-		if err == nil {
-			err = os.WriteFile(*asJSON, append(data, '\n'), 0o600)
-		}
-		if err != nil {
-			return err
-		}
+		data, failed := json.MarshalIndent(rep, "", "\t")
+		err = errors.Join(failed, os.WriteFile(*asJSON, append(data, '\n'), 0o600))
 	}
 	if *asPlot != "" {
-		if err := rep.plot(*asPlot); err != nil {
-			return err
-		}
+		err = errors.Join(err, rep.plot(*asPlot))
 	}
-	return rep.table(os.Stdout)
+	if err = errors.Join(err, rep.table(os.Stdout)); len(rep.Failed) > 0 {
+		err = errors.Join(err, fmt.Errorf("%d turns have failed", len(rep.Failed)))
+	}
+	return err
 }
 
 // measure has every side of every workload do its work once in each round, of which there are as many as there is time for.
+// A turn that fails is noted, and the others are taken.
 func (rep *report) measure(ctx context.Context, all []workload, most time.Duration) error {
 	store, err := os.MkdirTemp("", "bench")
 	if err != nil {
@@ -99,42 +101,44 @@ func (rep *report) measure(ctx context.Context, all []workload, most time.Durati
 	defer stop()
 	start := time.Now()
 	for i := 0; i < rep.Rounds; i++ {
+		begun, once := time.Now(), time.Duration(0)
+		var waiting []func()
 		for _, w := range all {
 			if w.once && i > 0 {
 				continue
 			}
+			begun := time.Now()
 			names := slices.Sorted(maps.Keys(w.sides))
 			first := i % len(names)
 			for _, side := range append(names[first:], names[:first]...) {
-				figures, err := rep.turn(ctx, url, w, side)
-				if err != nil {
-					return fmt.Errorf("%s, %s: %w", w.name, side, err)
+				if ctx.Err() != nil {
+					break
 				}
-				rep.add(w, side, figures)
+				t := rep.turn(url, w, side)
+				if w.idle && !rep.profiled {
+					wait := t.beside(ctx)
+					waiting = append(waiting, func() {
+						figures, err := wait()
+						rep.add(i, w, side, figures, err)
+					})
+					continue
+				}
+				figures, err := t.take(ctx, func() {})
+				rep.add(i, w, side, figures, err)
+			}
+			if w.once {
+				once += time.Since(begun)
 			}
 		}
-		took := time.Since(start)
-		if next := took / time.Duration(i+1); most > 0 && took+next > most {
+		for _, wait := range waiting {
+			wait()
+		}
+		next := time.Since(begun) - once
+		if took := time.Since(start); ctx.Err() != nil || most > 0 && took+next > most {
 			rep.Rounds = i + 1
 		}
-		left := took / time.Duration(i+1) * time.Duration(rep.Rounds-i-1)
-		fmt.Fprintf(os.Stderr, "round %d of %d, %v, at most %v left\n", i+1, rep.Rounds, took.Round(time.Second), left.Round(time.Second))
+		left := next * time.Duration(rep.Rounds-i-1)
+		fmt.Fprintf(os.Stderr, "round %d of %d, %v, at most %v left\n", i+1, rep.Rounds, time.Since(start).Round(time.Second), left.Round(time.Second))
 	}
 	return nil
-}
-
-// turn has one side do its work.
-func (rep *report) turn(ctx context.Context, url string, w workload, side string) (map[string]float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	r := &round{url: url, n: w.n, settle: rep.settle, hold: rep.hold}
-	if rep.Short && w.size < 1<<20 && w.n > 1000 {
-		r.n = w.n / 5
-	}
-	var err error
-	pprof.Do(ctx, pprof.Labels("workload", w.name, "side", side), func(ctx context.Context) {
-		r.ctx = ctx
-		err = r.run(w.sides[side])
-	})
-	return r.figures, err
 }

@@ -29,6 +29,10 @@ type report struct {
 	Rounds int       `json:"rounds"`
 	Short  bool      `json:"short"`
 	Rows   []*row    `json:"rows"`
+	Failed []string  `json:"failed,omitempty"` // turns: what is not in the rows
+
+	measured map[moment]float64
+	profiled bool // so everything is done in this process
 
 	settle, hold time.Duration // how long what is idle is left alone, and then looked at
 }
@@ -63,6 +67,7 @@ func newReport(rounds int, short bool) *report {
 	return &report{
 		Commit: strings.TrimSpace(string(commit)), Date: time.Now().UTC().Truncate(time.Second), Go: runtime.Version(),
 		System: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU(), Load: minute, Rounds: rounds, Short: short,
+		measured: map[moment]float64{},
 	}
 }
 
@@ -72,44 +77,74 @@ var figures = []string{
 	"KiB each", "goroutines each", "messages/s", "CPU ms/s", "begin µs each",
 }
 
-// add notes what a side has measured in a round.
-func (rep *report) add(w workload, side string, measured map[string]float64) {
-	for _, figure := range figures {
-		value, ok := measured[figure]
-		if !ok {
-			continue
-		}
-		i := slices.IndexFunc(rep.Rows, func(r *row) bool { return r.Workload == w.name && r.Figure == figure })
-		if i < 0 {
-			i = len(rep.Rows)
-			rep.Rows = append(rep.Rows, &row{
-				Workload: w.name, Figure: figure, Sides: map[string][]float64{}, judged: i == 0 || rep.Rows[i-1].Workload != w.name, line: w.line, size: w.size,
-			})
-		}
-		rep.Rows[i].Sides[side] = append(rep.Rows[i].Sides[side], value)
+// A moment is when a side has measured a figure of a workload.
+type moment struct {
+	workload, side, figure string
+	round                  int
+}
+
+// add notes what a side has measured in a round, or that it has failed.
+func (rep *report) add(round int, w workload, side string, measured map[string]float64, err error) {
+	if err != nil {
+		rep.Failed = append(rep.Failed, fmt.Sprintf("%s, %s, round %d: %v", w.name, side, round+1, err))
+		fmt.Fprintln(os.Stderr, "FAILED:", rep.Failed[len(rep.Failed)-1])
+		return
+	}
+	for figure, value := range measured {
+		rep.measured[moment{w.name, side, figure, round}] = value
 	}
 }
 
-// finish compares.
-func (rep *report) finish() {
+// finish makes the rows.
+func (rep *report) finish(all []workload) {
 	floor := map[string]*row{}
-	for _, row := range rep.Rows {
-		if row.Figure == "ns/op" {
-			floor[row.Workload] = row
+	for _, w := range all {
+		first := true
+		for _, figure := range figures {
+			row := &row{Workload: w.name, Figure: figure, Sides: map[string][]float64{}, judged: first, line: w.line, size: w.size}
+			var ours, raw []float64 // of the rounds in which neither has failed
+			for round := range rep.Rounds {
+				for side := range w.sides {
+					if value, ok := rep.measured[moment{w.name, side, figure, round}]; ok {
+						row.Sides[side] = append(row.Sides[side], value)
+					}
+				}
+				one, ok := rep.measured[moment{w.name, "ours", figure, round}]
+				if other, both := rep.measured[moment{w.name, "raw", figure, round}]; ok && both {
+					ours, raw = append(ours, one), append(raw, other)
+				}
+			}
+			if len(row.Sides) == 0 {
+				continue
+			}
+			first = false
+			row.Ratio = ratioOf(ours, raw)
+			rep.Rows = append(rep.Rows, row)
+			if figure == "ns/op" {
+				floor[w.name] = row
+			}
 		}
-		row.Ratio = ratioOf(row.Sides["ours"], row.Sides["raw"])
 	}
 	for _, row := range rep.Rows {
 		if f := floor[floorName(row.size)]; f != nil && row.Figure == "ns/op" && row.line != "" {
-			ours := median(row.Sides["ours"])
-			row.Memcpy, row.Loopback = ours/median(f.Sides[memcpy]), ours/median(f.Sides[row.line])
+			if row.Memcpy = multiple(row.Sides["ours"], f.Sides[memcpy]); row.line != memcpy {
+				row.Loopback = multiple(row.Sides["ours"], f.Sides[row.line])
+			}
 		}
 	}
+}
+
+// multiple is 0 where one of them is missing.
+func multiple(of, base []float64) float64 {
+	if len(of) == 0 || len(base) == 0 {
+		return 0
+	}
+	return median(of) / median(base)
 }
 
 // ratioOf is nil where there is next to nothing to divide by.
 func ratioOf(ours, raw []float64) *ratio {
-	if len(ours) == 0 || len(ours) != len(raw) || slices.Min(ours) <= 0 || slices.Min(raw) < 0.01 {
+	if len(ours) == 0 || slices.Min(ours) <= 0 || slices.Min(raw) < 0.01 {
 		return nil
 	}
 	logs := make([]float64, len(ours))
@@ -167,6 +202,9 @@ func (rep *report) table(to io.Writer) error {
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, row.Figure, number(median(row.Sides["raw"])),
 			number(median(row.Sides["ours"])), compared, cmp.Or(strings.Join(peers, ", "), "-"), times(row.Memcpy), times(row.Loopback))
+	}
+	for _, failed := range rep.Failed {
+		_, _ = fmt.Fprintln(w, "FAILED:", failed)
 	}
 	return w.Flush()
 }

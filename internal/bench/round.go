@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -23,9 +25,10 @@ type workload struct {
 	name  string
 	n     int    // operations in a round
 	size  int    // bytes of payload of an operation
-	line  string // what of the floor stands in the way of an operation: oneWay or roundTrip
+	line  string // what of the floor stands in the way of an operation: memcpy, oneWay or roundTrip
 	long  bool   // not in a short run
 	once  bool   // in the first round only
+	idle  bool   // nothing happens, and others may look at that beside it
 	sides sides
 }
 
@@ -41,13 +44,24 @@ type round struct {
 	ends    []func()
 
 	settle, hold time.Duration // how long what is idle is left alone, and then looked at
+	begun        func()        // what is idle is there
 }
 
 // failure is what check panics with, and run returns.
 type failure struct{ error }
 
 // run has one side do its work, and ends what it began.
-func (r *round) run(side func(*round)) (err error) {
+func (r *round) run(side func(*round)) error {
+	r.figures = map[string]float64{}
+	err := caught(func() { side(r) })
+	for _, end := range slices.Backward(r.ends) {
+		err = errors.Join(err, caught(end))
+	}
+	return err
+}
+
+// caught is what do fails with.
+func caught(do func()) (err error) {
 	defer func() {
 		switch f := recover().(type) {
 		case nil:
@@ -57,13 +71,7 @@ func (r *round) run(side func(*round)) (err error) {
 			panic(f)
 		}
 	}()
-	r.figures = map[string]float64{}
-	defer func() {
-		for _, end := range slices.Backward(r.ends) {
-			end()
-		}
-	}()
-	side(r)
+	do()
 	return nil
 }
 
@@ -92,17 +100,21 @@ func (r *round) ours() *nats.Client {
 	return client
 }
 
-var names atomic.Int64
+// Names are those of this process, and counted.
+var (
+	process = "bench-" + strconv.Itoa(os.Getpid()) + "-"
+	names   atomic.Int64
+)
 
 // unique makes a name for a subject, a stream or a bucket.
-func unique() string { return "bench-" + strconv.FormatInt(names.Add(1), 36) }
+func unique() string { return process + strconv.FormatInt(names.Add(1), 36) }
 
 // stream makes a stream of its own subject that has its name.
 func (r *round) stream() string {
 	_, js := r.raw()
 	name := unique()
 	_, err := js.CreateStream(r.ctx, jetstream.StreamConfig{
-		Name: name, Subjects: []string{name}, Storage: jetstream.MemoryStorage, Duplicates: 10 * time.Second, AllowAtomicPublish: true,
+		Name: name, Subjects: []string{name}, Storage: jetstream.MemoryStorage, Duplicates: 10 * time.Second, AllowAtomicPublish: true, AllowBatchPublish: true,
 	})
 	r.check(err)
 	r.ends = append(r.ends, func() { r.check(js.DeleteStream(context.WithoutCancel(r.ctx), name)) })
@@ -119,7 +131,7 @@ func (r *round) filled() string {
 		_, err := js.PublishMsgAsync(delivered(name, streamSize), jetstream.WithStallWait(time.Minute))
 		r.check(err)
 	}
-	<-js.PublishAsyncComplete()
+	await(r, js.PublishAsyncComplete())
 	info, err := js.CreateConsumer(r.ctx, name, jetstream.ConsumerConfig{
 		Durable: name, AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: -1,
 	})
@@ -225,6 +237,16 @@ func (r *round) callers(callers int, op func() error) {
 		r.check(err)
 	default:
 	}
+}
+
+// await waits for what comes through a channel, as long as the round lasts.
+func await[T any](r *round, from <-chan T) (got T) {
+	select {
+	case got = <-from:
+	case <-r.ctx.Done():
+		r.check(context.Cause(r.ctx))
+	}
+	return got
 }
 
 // counted measures until handled has been called for every operation; begin starts what calls it.

@@ -5,9 +5,11 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
 )
@@ -64,53 +66,85 @@ func putting() workload {
 }
 
 func getting() workload {
+	one := key(0)
 	return workload{name: "key-value get", n: 5000, size: streamSize, line: roundTrip, sides: sides{
 		"raw": func(r *round) {
 			_, kv := r.bucket(1)
-			r.each(func() error { _, err := kv.Get(r.ctx, key(0)); return err })
+			r.each(func() error { _, err := kv.Get(r.ctx, one); return err })
 		},
 		"ours": func(r *round) {
 			kv, _ := r.bucket(1)
-			r.each(func() error { _, err := kv.Get(r.ctx, key(0)); return err })
+			r.each(func() error { _, err := kv.Get(r.ctx, one); return err })
 		},
 	}}
 }
 
-// reading reads all keys of a bucket: raw, as one would, by Keys and a Get for each.
+// reading reads all keys of a bucket with their values.
 func reading() workload {
 	return workload{name: "key-value all, 10,000 keys", n: 10_000, size: streamSize, line: oneWay, sides: sides{
 		"raw": func(r *round) {
 			_, kv := r.bucket(r.n)
 			r.measure(func() {
-				keys, err := kv.Keys(r.ctx)
+				w, err := kv.WatchAll(r.ctx, jetstream.IgnoreDeletes())
 				r.check(err)
-				r.check(whole(len(keys), r.n))
-				for _, key := range keys {
-					_, err := kv.Get(r.ctx, key)
-					r.check(err)
-				}
+				r.check(whole(r.first(w.Updates()), r.n))
+				r.check(w.Stop())
 			})
 		},
 		"ours": func(r *round) {
 			kv, _ := r.bucket(r.n)
 			r.measure(func() { r.check(allOf(kv.All(r.ctx), r.n)) })
 		},
+		"orbit": func(r *round) { // all that the stream holds are the keys as long as none was deleted
+			_, js := r.raw()
+			own, _ := r.bucket(r.n)
+			r.measure(func() {
+				all, err := jetstreamext.GetBatch(r.ctx, js, "KV_"+own.Bucket(), r.n)
+				r.check(err)
+				r.check(allOf(all, r.n))
+			})
+		},
 	}}
 }
 
-// cached reads from memory what raw reads from the server.
+// cached reads from memory what a watcher keeps there: raw, from a map.
 func cached() workload {
 	const keys = 1000
-	return workload{name: "key-value get, cached", n: 5000, size: streamSize, line: roundTrip, sides: sides{
+	one := key(keys / 2)
+	return workload{name: "key-value get, cached", n: 500_000, size: streamSize, line: memcpy, sides: sides{
 		"raw": func(r *round) {
 			_, kv := r.bucket(keys)
-			r.each(func() error { _, err := kv.Get(r.ctx, key(keys/2)); return err })
+			w, err := kv.WatchAll(r.ctx)
+			r.check(err)
+			var mu sync.RWMutex
+			present, held := make(chan struct{}), map[string]jetstream.KeyValueEntry{}
+			go func() {
+				for entry := range w.Updates() {
+					if entry == nil {
+						close(present)
+						continue
+					}
+					mu.Lock()
+					held[entry.Key()] = entry
+					mu.Unlock()
+				}
+			}()
+			await(r, present)
+			r.each(func() error {
+				mu.RLock()
+				defer mu.RUnlock()
+				if held[one] == nil {
+					return jetstream.ErrKeyNotFound
+				}
+				return nil
+			})
+			r.check(w.Stop())
 		},
 		"ours": func(r *round) {
 			kv, _ := r.bucket(keys)
 			cache, err := kv.Cached(r.ctx)
 			r.check(err)
-			r.each(func() error { _, err := cache.Get(key(keys / 2)); return err })
+			r.each(func() error { _, err := cache.Get(one); return err })
 			r.check(cache.Close())
 		},
 	}}

@@ -53,7 +53,7 @@ func storing(callers int, withID bool) workload {
 	if callers == 1 {
 		n = 5000
 	}
-	w := workload{name: name, n: n, size: streamSize, line: roundTrip, sides: sides{
+	return workload{name: name, n: n, size: streamSize, line: roundTrip, sides: sides{
 		"raw": func(r *round) {
 			_, js := r.raw()
 			stream, id := r.stream(), ids()
@@ -84,7 +84,6 @@ func storing(callers int, withID bool) workload {
 			r.callers(callers, func() error { return p.Publish(stream, message.NewMessage(watermill.NewUUID(), data)) })
 		},
 	}}
-	return w
 }
 
 func batch() workload {
@@ -107,6 +106,8 @@ func batch() workload {
 					case <-future.Ok():
 					case err := <-future.Err():
 						r.check(err)
+					case <-r.ctx.Done():
+						r.check(context.Cause(r.ctx))
 					}
 				}
 			})
@@ -122,6 +123,22 @@ func batch() workload {
 				r.check(err)
 			})
 		},
+		"orbit": func(r *round) {
+			_, js := r.raw()
+			stream, id := r.stream(), ids()
+			r.inBatches(size, func(n int) {
+				publisher, err := jetstreamext.NewFastPublisher(js)
+				r.check(err)
+				msgs := withIDs(stream, id, n)
+				for _, msg := range msgs[:n-1] {
+					_, err := publisher.AddMsg(msg)
+					r.check(err)
+				}
+				ack, err := publisher.CommitMsg(r.ctx, msgs[n-1])
+				r.check(err)
+				r.check(whole(int(ack.BatchSize), n))
+			})
+		},
 	}}
 }
 
@@ -134,31 +151,35 @@ func (r *round) inBatches(size int, do func(n int)) {
 	})
 }
 
+// withIDs are the messages of a batch, with IDs, as ours gives them.
+func withIDs(stream string, id func() string, n int) []*natsgo.Msg {
+	msgs, data := make([]*natsgo.Msg, n), make([]byte, streamSize)
+	for i := range msgs {
+		msgs[i] = &natsgo.Msg{Subject: stream, Header: natsgo.Header{jetstream.MsgIDHeader: {id()}}, Data: data}
+	}
+	return msgs
+}
+
+// atomically waits for the answers to the first of a batch, so that what is refused is so before it is sent, and to the last.
 func atomically() workload {
 	const size = 100
 	data := make([]byte, streamSize)
-	// messages are those of a batch, with IDs, as ours gives them.
-	messages := func(stream string, id func() string, n int) []*natsgo.Msg {
-		msgs := make([]*natsgo.Msg, n)
-		for i := range msgs {
-			msgs[i] = &natsgo.Msg{Subject: stream, Header: natsgo.Header{jetstream.MsgIDHeader: {id()}}, Data: data}
-		}
-		return msgs
-	}
 	return workload{name: "stream publish, all or none of 100", n: 20_000, size: streamSize, line: oneWay, sides: sides{
 		"raw": func(r *round) {
 			nc, _ := r.raw()
 			stream, id := r.stream(), ids()
 			r.inBatches(size, func(n int) {
 				batch := id()
-				for i, msg := range messages(stream, id, n) {
+				for i, msg := range withIDs(stream, id, n) {
 					msg.Header["Nats-Batch-Id"] = []string{batch}
 					msg.Header["Nats-Batch-Sequence"] = []string{strconv.Itoa(i + 1)}
-					if i < n-1 {
+					if i > 0 && i < n-1 {
 						r.check(nc.PublishMsg(msg))
 						continue
 					}
-					msg.Header.Set("Nats-Batch-Commit", "1")
+					if i == n-1 {
+						msg.Header["Nats-Batch-Commit"] = []string{"1"}
+					}
 					answer, err := nc.RequestMsg(msg, 5*time.Second)
 					r.check(err)
 					if bytes.Contains(answer.Data, []byte(`"error"`)) {
@@ -182,7 +203,7 @@ func atomically() workload {
 			_, js := r.raw()
 			stream, id := r.stream(), ids()
 			r.inBatches(size, func(n int) {
-				_, err := jetstreamext.PublishMsgBatch(r.ctx, js, messages(stream, id, n))
+				_, err := jetstreamext.PublishMsgBatch(r.ctx, js, withIDs(stream, id, n))
 				r.check(err)
 			})
 		},
@@ -201,7 +222,7 @@ func consuming(work time.Duration, workers int) workload {
 			time.Sleep(work)
 		}
 	}
-	w := workload{name: name, n: n, size: streamSize, line: oneWay, sides: sides{
+	return workload{name: name, n: n, size: streamSize, line: oneWay, sides: sides{
 		"raw": func(r *round) {
 			_, js := r.raw()
 			stream := r.filled()
@@ -255,18 +276,18 @@ func consuming(work time.Duration, workers int) workload {
 				r.ends = append(r.ends, func() { r.check(consumption.Stop(r.ctx)) })
 			})
 		},
+		"watermill": func(r *round) {
+			stream, group := r.filled(), ""
+			if workers > 1 {
+				group = unique()
+			}
+			const ahead = 64 // or the first of its workers is given all there is
+			subscribe := r.watermiller(group, workers, watermillnats.JetStreamConfig{AckAsync: true, SubscribeOptions: []natsgo.SubOpt{
+				natsgo.DeliverAll(), natsgo.AckExplicit(), natsgo.MaxAckPending(ahead),
+			}}, wait)
+			r.counted(func(handled func()) { subscribe(stream, handled) })
+		},
 	}}
-	if workers == 1 && work == 0 {
-		w.sides["watermill"] = func(r *round) {
-			stream := r.filled()
-			r.counted(func(handled func()) {
-				r.watermillSubscribe(stream, "", watermillnats.JetStreamConfig{
-					AckAsync: true, SubscribeOptions: []natsgo.SubOpt{natsgo.DeliverAll(), natsgo.AckExplicit()},
-				}, handled)
-			})
-		}
-	}
-	return w
 }
 
 // pulling measures a message of a batch of 500 and its acknowledgement.
