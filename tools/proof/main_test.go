@@ -88,9 +88,12 @@ func TestRunsAreRendered(t *testing.T) {
 	for file, text := range map[string]string{
 		"chaos.json": `{"passed":2,"rounds":[{"rows":{"kv":{"operations":6000,"gap":1500000000,"late":1}}},
 			{"rows":{"kv":{"operations":7000,"gap":900000000}}}],"faults":{"kill":{"times":3,"gap":{"kv":1500000000}}}}`,
-		"run.json": `{"commit":"abc","rounds":3,"load":"0.10","rows":[
+		"run.json": `{"commit":"abc","rounds":3,"load":"0.10","failed":["pull, raw, round 2: no time"],"rows":[
 			{"workload":"publish, 16 B","figure":"ns/op","sides":{"raw":[1,3],"ours":[1500],"orbit":[9]},"ratio":{"mean":1.5,"low":1,"high":2},"memcpy":7},
 			{"workload":"publish, 16 B","figure":"allocs/op","sides":{"raw":[0],"ours":[0.001]}},
+			{"workload":"connect","figure":"ns/op","sides":{"raw":[1],"ours":[2]},"ratio":{"mean":2,"low":1.9,"high":2.1}},
+			{"workload":"connect","figure":"allocs/op","sides":{"raw":[8],"ours":[9]}},
+			{"workload":"pull","figure":"p50 µs","sides":{"raw":[2],"ours":[1]},"ratio":{"mean":0.5,"low":0.4,"high":0.6}},
 			{"workload":"floor, 16 B","figure":"ns/op","sides":{"memcpy":[1]}}]}`,
 		"run.svg": "<svg/>", performancePage: beginMark + endMark,
 	} {
@@ -105,9 +108,12 @@ func TestRunsAreRendered(t *testing.T) {
 		t.Fatal(err)
 	}
 	for file, wants := range map[string][]string{
-		guaranteesPage:  {"2 rounds, of which 0 failed", "| kv | 13,000 | 0 | 1.5s | 0 | 0 | 1 | 0 |\n", "| kill | 3 | kv 1.5s |\n"},
-		performancePage: {"commit abc", "a load of 0.10", "| publish, 16 B | ns/op | 2 | 1,500 | 1.50 [1.00, 2.00] | orbit 9 |  | 0 → <0.01 | 7 |  |\n\n"},
-		drawing:         {"<svg/>"},
+		guaranteesPage: {"2 rounds, of which 0 failed", "| kv | 13,000 | 0 | 1.5s | 0 | 0 | 1 | 0 |\n", "| kill | 3 | kv 1.5s |\n"},
+		performancePage: {
+			"- pull, raw, round 2: no time\n", "1.03, or an allocation more.\n\n- **connect**: time × 2.00 [1.90, 2.10], 9 allocations for 8. The whole", "0.97.\n\n- **pull**: p50 × 0.50 [0.40, 0.60].\n\n##",
+			"commit abc", "a load of 0.10", "| publish, 16 B | ns/op | 2 | 1,500 | 1.50 [1.00, 2.00] | orbit 9 |  | 0 → <0.01 | 7 |  |\n",
+		},
+		drawing: {"<svg/>"},
 	} {
 		text, _ := os.ReadFile(file)
 		for _, want := range wants {

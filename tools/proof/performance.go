@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -19,6 +20,7 @@ type comparison struct {
 	Cores, Rounds            int
 	Short                    bool
 	Rows                     []compared
+	Failed                   []string
 }
 
 type compared struct {
@@ -59,6 +61,14 @@ func (c *comparison) render() string {
 	short := map[bool]string{true: "short "}[c.Short]
 	fmt.Fprintf(&b, "\nFigures of %s, commit %s, %s, beside a load of %s; %d %srounds.\n\n![Ratios](performance.svg)\n\n",
 		c.Date.Format(time.DateOnly), c.Commit, machine(c.Go, c.System, c.Cores), c.Load, c.Rounds, short)
+	if len(c.Failed) > 0 {
+		fmt.Fprintf(&b, "Turns that failed, which are not in the figures:\n\n- %s\n\n", strings.Join(c.Failed, "\n- "))
+	}
+	b.WriteString("## What costs more, and what that buys\n\nAll with a whole interval above 1.03, or an allocation more.\n\n")
+	c.list(&b, compared.dearer, buys)
+	b.WriteString("\n## What costs less\n\nAll with a whole interval below 0.97.\n\n")
+	c.list(&b, compared.cheaper, func(string) string { return "" })
+	b.WriteString("\n## All figures\n\n")
 	writeHead(&b, "Workload", "Figure", "Raw", "Ours", "Ours / raw", "Peers", "CPU", "Allocations", "× copy", "× loopback")
 	of := map[string]compared{} // by workload and figure
 	for _, row := range c.Rows {
@@ -87,6 +97,77 @@ func (c *comparison) render() string {
 	return b.String() + "\n"
 }
 
+// named are the figures by which something costs more or less.
+var named = map[string]string{
+	"p50 µs": "p50", "p99 µs": "p99", "p99.9 µs": "p99.9", "ns/op": "time", "CPU ns/op": "CPU", "peak MiB": "peak memory", "KiB each": "memory",
+	"goroutines each": "goroutines", "messages/s": "messages", "CPU ms/s": "CPU", "begin µs each": "time to begin",
+}
+
+// list has a line for each workload of which a figure is such.
+func (c *comparison) list(to *strings.Builder, such func(compared) bool, why func(workload string) string) {
+	found := map[string][]string{}
+	for _, row := range c.Rows {
+		switch name := named[row.Figure]; {
+		case !such(row):
+		case name == "":
+			found[row.Workload] = append(found[row.Workload], row.median("ours")+" allocations for "+row.median("raw"))
+		default:
+			found[row.Workload] = append(found[row.Workload], name+" × "+row.ratio())
+		}
+	}
+	for _, row := range c.Rows {
+		if figures := found[row.Workload]; figures != nil {
+			fmt.Fprintf(to, "- **%s**: %s.%s\n", row.Workload, strings.Join(figures, ", "), why(row.Workload))
+			delete(found, row.Workload)
+		}
+	}
+}
+
+func (r compared) dearer() bool {
+	if r.Figure == "allocs/op" {
+		return middle(r.Sides["ours"]) > middle(r.Sides["raw"])+0.9
+	}
+	return named[r.Figure] != "" && r.Ratio != nil && cmp.Or(r.Ratio.Low, r.Ratio.Mean) > 1.03
+}
+
+func (r compared) cheaper() bool {
+	return named[r.Figure] != "" && r.Ratio != nil && cmp.Or(r.Ratio.High, r.Ratio.Mean) < 0.97
+}
+
+// buys tells what one has for that a workload costs more.
+func buys(workload string) string {
+	for _, b := range []struct{ of, what string }{
+		{"publish, ", "What would reach nobody, or end the connection, is an error of the call; and a publish ends with its context when the server does not read."},
+		{"fan-out", "A handler may keep its message; its panic ends nothing, and Close waits for it."},
+		{"queue group", "A handler may keep its message; its panic ends nothing, and Close waits for it."},
+		{"request", "A broken connection, a denial and nobody who listens are errors of their own, at once."},
+		{"connect", "The whole configuration is checked, and a failure tells the cause for each address."},
+		{"close", "Handlers, acknowledgements and what was published are waited for, and what was left is counted."},
+		{"stream publish, all", "A batch is sent again as a whole over elections and lost answers, and is stored once."},
+		{"stream publish", "A publish goes on over restarts, elections and lost answers, until its context ends."},
+		{"consume", "The deadline of what is held is extended, a panic is a retry, and a consumer that is gone is found out."},
+		{"pull", "What was fetched and is not taken goes to the next call."},
+		{"key-value get, cached", "Each read looks whether the cache may be stale."},
+		{"key-value put", "A put goes on over restarts, elections and lost answers, and is stored once."},
+		{"key-value", "It goes on over restarts and elections."},
+		{"object put", "Each chunk is stored once and in order, and the old version stays until the new one is whole."},
+		{"object get", "Only a pause is bounded, and every way to read to the end checks the digest."},
+	} {
+		if strings.HasPrefix(workload, b.of) {
+			return " " + b.what
+		}
+	}
+	switch _, kind, _ := strings.Cut(workload, " idle "); kind {
+	case "subscriptions":
+		return " Each waits for the server's word, so that a denial is an error of the call; and holds what Close waits for."
+	case "watchers":
+		return " A heartbeat tells when one has become stale, and it goes on at once after that."
+	case "consumptions":
+		return " Each notices when its consumer is gone, and makes it again."
+	}
+	return " What that buys is not known."
+}
+
 func (r compared) ratio() string {
 	switch {
 	case r.Ratio == nil:
@@ -99,14 +180,23 @@ func (r compared) ratio() string {
 }
 
 func (r compared) median(side string) string {
-	sorted := slices.Sorted(slices.Values(r.Sides[side]))
-	if len(sorted) == 0 {
+	switch values := r.Sides[side]; {
+	case len(values) == 0:
 		return ""
+	case middle(values) > 0:
+		return number(middle(values))
+	default:
+		return "0"
 	}
-	if middle := (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2; middle > 0 {
-		return number(middle)
+}
+
+// middle is the median, and 0 of nothing.
+func middle(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	if len(sorted) == 0 {
+		return 0
 	}
-	return "0"
+	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
 // number has three digits that count, and is empty for what was not measured.
