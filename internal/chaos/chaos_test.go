@@ -52,11 +52,12 @@ func (p *proc) end(s syscall.Signal) {
 	p.wait()
 }
 
+// say says something that is not answered; one that has ended does not hear it.
+func (p *proc) say(what string) { _, _ = fmt.Fprintln(p.stdin, what) }
+
 // tell says something and waits until it is done.
 func (p *proc) tell(what string) bool {
-	if _, err := fmt.Fprintln(p.stdin, what); err != nil {
-		return false
-	}
+	p.say(what)
 	answered := make(chan bool, 1)
 	go func() {
 		text, err := p.stdout.ReadString('\n')

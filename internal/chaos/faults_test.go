@@ -91,6 +91,21 @@ func line(f func(*natstest.Proxy, *rand.Rand)) func(*round, *rand.Rand) (string,
 	}
 }
 
+// idle is a black hole around a worker that makes no calls, and waits for what it has subscribed to.
+func idle(r *round, random *rand.Rand) (string, func()) {
+	i := random.IntN(workers)
+	r.workers[i].say(pause)
+	for _, p := range r.lines[i] {
+		p.BlackHole()
+	}
+	return fmt.Sprint("w", i+1), func() {
+		for _, p := range r.lines[i] {
+			p.Restore()
+		}
+		r.workers[i].say(resume)
+	}
+}
+
 // end ends a worker by a signal and starts its next life, for which the last one may still be leaving.
 func end(s syscall.Signal) func(*round, *rand.Rand) (string, func()) {
 	return func(r *round, random *rand.Rand) (string, func()) {
@@ -137,6 +152,7 @@ var faults = []fault{
 		return "", nothing
 	}},
 	{name: "cut", on: "lines", brings: broken, longest: 2 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) { p.Cut() })},
+	{name: "black hole while idle", on: "lines", brings: broken + " " + check.Dead, longest: 18 * time.Second, begin: idle},
 	{name: "black hole", on: "lines", brings: broken, longest: 10 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) {
 		p.BlackHole()
 	})},
@@ -192,7 +208,7 @@ var faults = []fault{
 	}},
 	{name: "kill a worker", on: "workers", brings: check.Peer, longest: time.Second, begin: end(syscall.SIGKILL)},
 	{name: "end a worker", on: "workers", brings: check.Peer, longest: time.Second, begin: end(syscall.SIGTERM)},
-	{name: "freeze a worker", on: "workers", brings: outage + " " + check.Peer, longest: 6 * time.Second, begin: func(r *round, random *rand.Rand) (string, func()) {
+	{name: "freeze a worker", on: "workers", brings: outage + " " + check.Peer + " " + check.Frozen, longest: 6 * time.Second, begin: func(r *round, random *rand.Rand) (string, func()) {
 		return "", r.workers[random.IntN(workers)].freeze()
 	}},
 }

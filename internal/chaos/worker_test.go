@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,8 +32,10 @@ type workerSpec struct {
 	Service, Consul, CA, Cert, Key string
 }
 
-// What the driver says to a worker, a line each, and hears as soon as it is done. SIGTERM ends it gracefully.
+// What the driver says to a worker, a line each; the last two it hears as soon as they are done. SIGTERM ends it gracefully.
 const (
+	pause  = "pause"  // begin nothing for a while
+	resume = "resume" //
 	settle = "settle" // begin nothing more
 	dump   = "dump"   // sweep, and write down what watchers and caches know
 )
@@ -44,6 +47,7 @@ type worker struct {
 	stalls *conntest.Stalls
 	before usage // before there was a client
 	loads  sync.WaitGroup
+	paused atomic.Bool
 
 	mu  sync.Mutex
 	out *os.File
@@ -87,7 +91,7 @@ func work(text string) (err error) {
 // connect tries until there is a client.
 func (w *worker) connect(ctx context.Context) (client *nats.Client) {
 	w.until(ctx, "life/connect", "", 10*time.Second, func(ctx context.Context) (err error) {
-		client, err = nats.NewClientContext(ctx, w.config())
+		client, err = nats.NewClientContext(ctx, w.config(), nats.WithEventHandler(w.happened))
 		return err
 	})
 	return client
@@ -98,8 +102,22 @@ func (w *worker) config() *nats.Config {
 		UseConsul: w.Consul != "", ServiceName: w.Service, Consul: nats.ConsulConfig{Address: w.Consul, Timeout: time.Second},
 		TLSEnabled: w.CA != "", TLSCA: w.CA, TLSCert: w.Cert, TLSKey: w.Key,
 		URLs: w.URLs, Username: user, PasswordFile: w.Secret, JetStreamEnabled: true, JetStreamDomain: w.Domain, ClientID: w.Name, Timeout: 3 * time.Second,
-		ReconnectWait: 50 * time.Millisecond, ReconnectMaxWait: 500 * time.Millisecond, RequestTimeout: 5 * time.Second,
+		PingInterval: check.PingInterval, MaxPingsOut: check.MaxPingsOut, ReconnectWait: 50 * time.Millisecond, ReconnectMaxWait: 500 * time.Millisecond, RequestTimeout: 5 * time.Second,
 	}
+}
+
+// happened writes down when the connection came and went.
+func (w *worker) happened(e nats.Event) {
+	what := check.Up
+	switch e.Type {
+	case nats.EventConnected, nats.EventReconnected:
+	case nats.EventDisconnected:
+		what = check.Down
+	default:
+		return
+	}
+	at := e.Time.UnixNano()
+	w.write(check.Record{Op: "life/line", ID: what, Begin: at, End: at, Stall: w.stalls.Between(e.Time.Add(-check.Patience), e.Time)})
 }
 
 // obey does what the driver says, once the loads have begun. The process ends with its standard input.
@@ -107,6 +125,9 @@ func (w *worker) obey(begun chan struct{}, settled func()) {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		<-begun
 		switch lines.Text() {
+		case pause, resume:
+			w.paused.Store(lines.Text() == pause)
+			continue
 		case settle:
 			w.saw("life/settle", "", "", 0, 0)
 			settled()
@@ -209,7 +230,9 @@ func (w *worker) forever(ctx context.Context, pause time.Duration, f func(n int,
 	random := rand.New(rand.NewPCG(w.Seed, rand.Uint64()))
 	w.loads.Go(func() {
 		for n := 1; ctx.Err() == nil; n++ {
-			f(n, random)
+			if !w.paused.Load() {
+				f(n, random)
+			}
 			select {
 			case <-time.After(time.Duration(random.Int64N(int64(2 * pause)))):
 			case <-ctx.Done():

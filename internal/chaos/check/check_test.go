@@ -143,7 +143,12 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		"is not SHA-256":     func(_ *check.History, t *check.Truth) { t.Streams[check.Objects][0].Data = []byte("x") },
 		"bytes are left":     store(check.Objects, check.Stored{Seq: 3, Subject: "$O.files.C.M", Data: []byte("x")}),
 		"read as another's":  more(check.Record{Op: "objects/get", Key: "f", N: 1}),
-		"left behind":        more(check.Record{Op: "life/left", Err: "left behind: a goroutine"}),
+		"has not noticed for 15s": func(h *check.History, _ *check.Truth) {
+			begin, end := int64(time.Hour), int64(time.Hour+15*time.Second)
+			*h = append(*h, check.Record{Worker: "w1.1", Op: "life/line", ID: check.Up}, check.Record{Worker: "w1.1", Op: "kv/read", Begin: end + 1, End: end + 1},
+				check.Record{Op: "fault/black hole", Key: "w1", ID: check.Dead, Begin: begin, End: end})
+		},
+		"left behind": more(check.Record{Op: "life/left", Err: "left behind: a goroutine"}),
 		"tells of 7 sent": func(h *check.History, _ *check.Truth) {
 			(*h)[24].ID = `{"Sent":7,"Received":8,"Processed":7,"Failed":1}`
 		},

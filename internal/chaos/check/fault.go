@@ -16,6 +16,21 @@ const (
 	Gap         = "gap"         // plain subscriptions move, and miss what is published meanwhile
 	Files       = "files"       // a worker's have nonsense in them
 	Peer        = "peer"        // a worker is not there to answer, or to unlock
+	Dead        = "dead"        // a worker's line carries nothing, and does not break
+	Frozen      = "frozen"      // a worker notices nothing
+)
+
+// The pings of workers, and how long a dead line may count as one at most: the first interval had an answer.
+const (
+	PingInterval = 2 * time.Second
+	MaxPingsOut  = 2
+	Patience     = PingInterval*(MaxPingsOut+2) + slack
+)
+
+// Up and Down are what happens to a worker's connection: the ID of "life/line".
+const (
+	Up   = "up"
+	Down = "down"
 )
 
 // The effects of a fault are over some time after it: rights are one message late; servers start, elect and catch up.
@@ -81,5 +96,33 @@ func (r *Report) errors(h, faults History) {
 				r.violate(c.Load(), "%s, which nothing explains: %v: %s", kind, &c, c.Err)
 			}
 		}
+	}
+}
+
+// noticed: a client knows within its patience that its line is dead, though it only waits.
+func (r *Report) noticed(h, faults History) {
+	up, last := map[string]Record{}, map[string]Record{}
+	look := func(from, to Record) {
+		for _, f := range faults {
+			silent := time.Duration(min(to.Begin, f.End) - max(from.Begin, f.Begin))
+			if strings.Contains(f.ID, Dead) && strings.HasPrefix(to.Worker, f.Key+".") && silent > Patience+to.Stall &&
+				!faults.suffers(to.Worker, f.Begin, f.End, Frozen) {
+				r.violate("life", "%s has not noticed for %v that its line was dead: %v", to.Worker, silent, &f)
+			}
+		}
+	}
+	for _, c := range h {
+		from, connected := up[c.Worker]
+		if ends := c.Op == "life/line" || c.Op == "life/close"; ends && connected {
+			look(from, c)
+			delete(up, c.Worker)
+		}
+		if c.Op == "life/line" && c.ID == Up {
+			up[c.Worker] = c
+		}
+		last[c.Worker] = c
+	}
+	for worker, from := range up {
+		look(from, last[worker])
 	}
 }

@@ -63,6 +63,7 @@ func Check(h History, t *Truth) *Report {
 	}
 	r.calls(h, faults)
 	r.errors(h, faults)
+	r.noticed(h, faults)
 	r.core(h, faults)
 	r.stored(h, t)
 	r.handled(h, t, faults)
