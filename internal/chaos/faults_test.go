@@ -116,6 +116,14 @@ func end(s syscall.Signal) func(*round, *rand.Rand) (string, func()) {
 	}
 }
 
+// rights withdraws some from the workers for a while.
+func rights(left string) func(*round, *rand.Rand) (string, func()) {
+	return func(r *round, random *rand.Rand) (string, func()) {
+		r.must(r.configure(fmt.Sprint("secret", random.Uint32()), left))
+		return "", func() { r.must(r.configure(fmt.Sprint("secret", random.Uint32()), everything)) }
+	}
+}
+
 func clustered(t *topology) bool  { return t.replicas > 1 }
 func linked(t *topology) bool     { return t.link != nil }
 func secure(t *topology) bool     { return t.authority != nil }
@@ -153,7 +161,7 @@ var faults = []fault{
 	}},
 	{name: "cut", on: "lines", brings: broken, longest: 2 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) { p.Cut() })},
 	{name: "black hole while idle", on: "lines", brings: broken + " " + check.Dead, longest: 18 * time.Second, begin: idle},
-	{name: "black hole", on: "lines", brings: broken, longest: 10 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) {
+	{name: "black hole", on: "lines", brings: broken + " " + check.Dead, longest: 12 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) {
 		p.BlackHole()
 	})},
 	{name: "delay", on: "lines", brings: broken, longest: 8 * time.Second, begin: line(func(p *natstest.Proxy, random *rand.Rand) {
@@ -167,13 +175,13 @@ var faults = []fault{
 		return "w2", r.link.Restore // that of the hub
 	}},
 	{name: "rotate the secret", on: "access", brings: renewed, begin: func(r *round, random *rand.Rand) (string, func()) {
-		r.must(r.configure(fmt.Sprint("secret", random.Uint32())))
+		r.must(r.configure(fmt.Sprint("secret", random.Uint32()), everything))
 		return "", nothing
 	}},
-	{name: "deny rights", on: "access", brings: renewed + " " + check.Rights, longest: 5 * time.Second, begin: func(r *round, random *rand.Rand) (string, func()) {
-		r.must(r.configure(fmt.Sprint("secret", random.Uint32()), `"orders.>"`, `"$KV.keys.count.*"`))
-		return "", func() { r.must(r.configure(fmt.Sprint("secret", random.Uint32()))) }
-	}},
+	{name: "deny publishing", on: "access", brings: renewed + " " + check.Rights, longest: 5 * time.Second,
+		begin: rights(`publish: { deny: ["orders.>", "$KV.keys.count.*"] }, subscribe: ">"`)},
+	{name: "deny subscribing", on: "access", brings: renewed + " " + check.Rights + " " + check.Gap, longest: 5 * time.Second,
+		begin: rights(`publish: ">", subscribe: { deny: ["core.*"] }`)},
 	{name: "renew the certificates", on: "access", fits: secure, begin: func(r *round, _ *rand.Rand) (string, func()) {
 		r.must(r.certify(r.authority))
 		return "", nothing

@@ -82,18 +82,19 @@ type node struct {
 	stdin      io.Closer
 }
 
-// The users: that of the driver and of leaf nodes, and that of workers, whose password changes.
+// The users: that of the driver and of leaf nodes, and that of workers, whose password and rights change.
 const (
-	driver = "driver:driver"
-	user   = "worker"
+	driver     = "driver:driver"
+	user       = "worker"
+	everything = `publish: ">", subscribe: ">"`
 )
 
 func (n *node) url() string { return fmt.Sprint("nats://", driver, "@127.0.0.1:", n.port) }
 
 // configure writes the configuration with the rights of workers.
-func (n *node) configure(password string, denied ...string) error {
+func (n *node) configure(password, rights string) error {
 	users := fmt.Sprintf(`authorization { users: [ { user: driver, password: driver }
-  { user: %s, password: %q, permissions: { publish: { deny: [%s] }, subscribe: ">" } } ] }`, user, password, strings.Join(denied, ", "))
+  { user: %s, password: %q, permissions: { %s } } ] }`, user, password, rights)
 	return os.WriteFile(n.conf, []byte(n.text+users), 0o600)
 }
 
@@ -224,10 +225,10 @@ func newNode(tb testing.TB, dir, name string, port int, domain, more string) *no
 }
 
 // configure gives the workers another password, and rights, on all servers. It returns when those that run obey.
-func (t *topology) configure(password string, denied ...string) error {
+func (t *topology) configure(password, rights string) error {
 	err := os.WriteFile(t.secret, []byte(password), 0o600)
 	for _, n := range t.nodes {
-		err = errors.Join(err, n.configure(password, denied...))
+		err = errors.Join(err, n.configure(password, rights))
 		if n.cmd == nil {
 			continue
 		}
@@ -248,7 +249,7 @@ func (t *topology) configure(password string, denied ...string) error {
 // start runs the servers and makes what the workers use, by nats.go alone.
 func (t *topology) start(tb testing.TB) {
 	tb.Helper()
-	require.NoError(tb, t.configure("first"))
+	require.NoError(tb, t.configure("first", everything))
 	for _, n := range t.nodes {
 		require.NoError(tb, n.start())
 		tb.Cleanup(func() {
