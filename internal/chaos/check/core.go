@@ -6,18 +6,7 @@ import "time"
 // the request's own; what failed for certain was not handled, and nothing was handled twice.
 func (r *Report) core(h, faults History) {
 	r.missed(h, faults)
-	last := map[[2]string]uint64{}
-	for _, got := range h.of("core/receive") {
-		way := [2]string{got.Worker, got.Key}
-		switch before := last[way]; {
-		case got.N == before:
-			r.Rows["core"].Duplicated++
-			r.violate("core", "received twice: %v", &got)
-		case got.N < before:
-			r.violate("core", "received after %d: %v", before, &got)
-		}
-		last[way] = max(last[way], got.N)
-	}
+	r.inOrder(h)
 	served := map[string]int{}
 	for _, s := range h.of("core/serve") {
 		if served[s.ID]++; served[s.ID] == 2 {
@@ -31,6 +20,42 @@ func (r *Report) core(h, faults History) {
 			r.violate("core", "answered and never served: %v", &q)
 		case q.Fate == Not && served[q.ID] > 0:
 			r.violate("core", "served in spite of %q: %v", q.Err, &q)
+		}
+	}
+}
+
+// inOrder looks at the messages of each publisher. What went into a connection that was given up may still be on its way when
+// the next one stands.
+func (r *Report) inOrder(h History) {
+	type message struct {
+		subject string
+		n       uint64
+	}
+	connection, sent := map[string]int{}, map[message]int{}
+	for _, c := range h {
+		switch {
+		case c.Op == "life/line" && c.ID == Down:
+			connection[c.Worker]++
+		case c.Op == "core/publish":
+			sent[message{c.Key, c.N}] = connection[c.Worker]
+		}
+	}
+	got, last := map[string]map[message]bool{}, map[[2]string]message{}
+	for _, c := range h.of("core/receive") {
+		way, msg := [2]string{c.Worker, c.Key}, message{c.Key, c.N}
+		if got[c.Worker] == nil {
+			got[c.Worker] = map[message]bool{}
+		}
+		switch before := last[way]; {
+		case got[c.Worker][msg]:
+			r.Rows["core"].Duplicated++
+			r.violate("core", "received twice: %v", &c)
+		case c.N < before.n && sent[msg] == sent[before]:
+			r.violate("core", "received after %d: %v", before.n, &c)
+		}
+		got[c.Worker][msg] = true
+		if c.N > last[way].n {
+			last[way] = msg
 		}
 	}
 }

@@ -52,7 +52,6 @@ func (r *Report) keys(h History, t *Truth) {
 		switch {
 		case strings.HasPrefix(w.Key, OwnKeys) && w.Fate == Done:
 			written[w.Key] = w
-			maybe[w.Key] = nil
 		case strings.HasPrefix(w.Key, OwnKeys) && w.Fate == Maybe:
 			maybe[w.Key] = append(maybe[w.Key], w.ID)
 		case strings.HasPrefix(w.Key, CountKeys) && w.Fate == Done:
@@ -69,8 +68,9 @@ func (r *Report) keys(h History, t *Truth) {
 		}
 	}
 	for key, w := range written {
-		got := string(now[key].Data) // a deletion has no value
-		if got != w.ID && !slices.Contains(maybe[key], got) && !killed[w.Worker] {
+		got := string(now[key].Data)                                      // a deletion has no value
+		later := now[key].Seq > w.Seq && slices.Contains(maybe[key], got) // even one that began before, and came late
+		if got != w.ID && !later && !killed[w.Worker] {
 			r.Rows["kv"].Lost++
 			r.violate("kv", "%s is %q at %d, after %v", key, got, now[key].Seq, &w)
 		}
