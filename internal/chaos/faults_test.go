@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/assert"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/chaos/check"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
@@ -257,10 +259,12 @@ func schedule(t *topology, seed uint64, long time.Duration, only string) (steps 
 	return steps
 }
 
-// suffer lets a schedule happen. What takes its time moves the rest.
+// suffer lets a schedule happen. What takes its time moves the rest. A fault of servers ends when they answer again.
 func (r *round) suffer(steps []step) {
 	history := r.create("faults.jsonl")
 	defer func() { _ = history.Close() }()
+	var ending sync.WaitGroup
+	var mu sync.Mutex
 	type event struct {
 		at time.Duration
 		do func()
@@ -275,9 +279,16 @@ func (r *round) suffer(steps []step) {
 			record.Key, mend = s.fault.begin(r, rand.New(rand.NewPCG(s.seed, 2)))
 		}}, event{s.at + s.lasts, func() {
 			mend()
-			record.End = time.Now().UnixNano()
 			r.note("mended: %s", s.fault.name)
-			r.must(json.NewEncoder(history).Encode(record))
+			ending.Go(func() {
+				if s.fault.on == "servers" {
+					r.answered()
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				record.End = time.Now().UnixNano()
+				assert.NoError(r.tb, json.NewEncoder(history).Encode(record))
+			})
 		}})
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
@@ -286,4 +297,5 @@ func (r *round) suffer(steps []step) {
 		now = events[0].at
 		events[0].do()
 	}
+	ending.Wait()
 }

@@ -309,6 +309,21 @@ func (t *topology) ask(patience time.Duration, f func(context.Context, jetstream
 	return err
 }
 
+// answered waits until the servers answer for all that they store, or long enough.
+func (t *topology) answered() {
+	_ = t.ask(30*time.Second, func(ctx context.Context, js jetstream.JetStream) error {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		_, err := js.Consumer(ctx, check.Orders, check.Consumer)
+		for _, stream := range []string{check.Orders, check.Letters, check.Keys, check.Locks, check.Objects} {
+			if err == nil {
+				_, err = js.Stream(ctx, stream)
+			}
+		}
+		return err
+	})
+}
+
 // leader returns the node that leads the stream, or any.
 func (t *topology) leader(stream string) *node {
 	found := t.truth

@@ -63,8 +63,10 @@ type allowance struct {
 
 // allowed are the sentinels that calls may fail with. Any other, and any that no fault explains, is a broken promise.
 var allowed = map[string][]allowance{
-	"ErrTimeout":           {{"", []string{Line, Store}}, {"core/request", []string{Peer}}, {"locks/lock", nil}},
-	"ErrConflict":          {{"objects/get", nil}, {"kv/create", nil}, {"kv/modify", nil}, {"locks/unlock", []string{Line, Store}}}, // replaced while read; too late to try again; lost
+	"ErrTimeout": {{"", []string{Line, Store}}, {"core/request", []string{Peer}}, {"locks/lock", nil}},
+	"ErrConflict": { // replaced while read; too late to try again; perhaps with itself, without an answer; lost
+		{"objects/get", nil}, {"kv/create", nil}, {"kv/modify", nil}, {"objects/put", []string{Line, Store}}, {"locks/unlock", []string{Line, Store}},
+	},
 	"ErrNotConnected":      {{"", []string{Line}}},
 	"ErrConnectionLost":    {{"", []string{Line}}},
 	"ErrNoResponders":      {{"core/request", []string{Line, Peer, Store}}},
