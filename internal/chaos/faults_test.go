@@ -79,17 +79,20 @@ func leading(r *round, random *rand.Rand) []*node {
 func all(r *round, _ *rand.Rand) []*node { return r.nodes }
 
 // line does something to all lines of a worker.
+func (r *round) line(i int, f func(*natstest.Proxy)) (whom string, mend func()) {
+	for _, p := range r.lines[i] {
+		f(p)
+	}
+	return fmt.Sprint("w", i+1), func() {
+		for _, p := range r.lines[i] {
+			p.Restore()
+		}
+	}
+}
+
 func line(f func(*natstest.Proxy, *rand.Rand)) func(*round, *rand.Rand) (string, func()) {
 	return func(r *round, random *rand.Rand) (string, func()) {
-		i := random.IntN(workers)
-		for _, p := range r.lines[i] {
-			f(p, random)
-		}
-		return fmt.Sprint("w", i+1), func() {
-			for _, p := range r.lines[i] {
-				p.Restore()
-			}
-		}
+		return r.line(random.IntN(workers), func(p *natstest.Proxy) { f(p, random) })
 	}
 }
 
@@ -97,14 +100,18 @@ func line(f func(*natstest.Proxy, *rand.Rand)) func(*round, *rand.Rand) (string,
 func idle(r *round, random *rand.Rand) (string, func()) {
 	i := random.IntN(workers)
 	r.workers[i].say(pause)
-	for _, p := range r.lines[i] {
-		p.BlackHole()
-	}
-	return fmt.Sprint("w", i+1), func() {
-		for _, p := range r.lines[i] {
-			p.Restore()
-		}
+	whom, mend := r.line(i, (*natstest.Proxy).BlackHole)
+	return whom, func() {
+		mend()
 		r.workers[i].say(resume)
+	}
+}
+
+// link does something between a leaf and its hub, where w2 is.
+func link(f func(*natstest.Proxy)) func(*round, *rand.Rand) (string, func()) {
+	return func(r *round, _ *rand.Rand) (string, func()) {
+		f(r.link)
+		return "w2", r.link.Restore
 	}
 }
 
@@ -133,6 +140,7 @@ func discovered(t *topology) bool { return t.agent != nil }
 
 const (
 	broken  = check.Line + " " + check.Peer
+	apart   = check.Store + " " + check.Peer
 	outage  = check.Line + " " + check.Store
 	crash   = outage + " " + check.Forgets
 	renewed = outage + " " + check.Credentials
@@ -172,10 +180,8 @@ var faults = []fault{
 	{name: "throttle", on: "lines", brings: broken, longest: 8 * time.Second, begin: line(func(p *natstest.Proxy, _ *rand.Rand) {
 		p.Throttle(50_000)
 	})},
-	{name: "cut the leaf off", on: "link", brings: check.Store + " " + check.Peer, longest: 6 * time.Second, fits: linked, begin: func(r *round, _ *rand.Rand) (string, func()) {
-		r.link.Cut()
-		return "w2", r.link.Restore // that of the hub
-	}},
+	{name: "cut the leaf off", on: "link", brings: apart, longest: 6 * time.Second, fits: linked, begin: link((*natstest.Proxy).Cut)},
+	{name: "black hole around the leaf", on: "link", brings: apart, longest: 10 * time.Second, fits: linked, begin: link((*natstest.Proxy).BlackHole)},
 	{name: "rotate the secret", on: "access", brings: renewed, begin: func(r *round, random *rand.Rand) (string, func()) {
 		r.must(r.configure(fmt.Sprint("secret", random.Uint32()), everything))
 		return "", nothing
