@@ -296,9 +296,9 @@ func (c *Conn) Flush(ctx context.Context) error {
 	return err
 }
 
-// Unreachable is the error of a call that found no connection: it says why there is none, and why the call
-// waited no longer.
-func (c *Conn) Unreachable(ctx context.Context, op, target string, kind error) error {
+// Unreachable is the error of a call that found no connection: it says why there is none, why the call waited no
+// longer, and what has become of it before.
+func (c *Conn) Unreachable(ctx context.Context, op, target string, kind error, before ...error) error {
 	var causes fault.Joined
 	if failure := c.LastError(); failure != nil {
 		causes = append(causes, failure)
@@ -309,6 +309,7 @@ func (c *Conn) Unreachable(ctx context.Context, op, target string, kind error) e
 	if ctx.Err() != nil {
 		causes = append(causes, fault.Ended(ctx))
 	}
+	causes = append(causes, before...)
 	e := &fault.Error{Op: op, Target: target, Kind: kind}
 	if len(causes) > 0 {
 		e.Cause = causes

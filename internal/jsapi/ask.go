@@ -136,11 +136,16 @@ func tooLate(call *conn.Call, err error) error {
 	return fmt.Errorf("%w; it was not sent again, its stream knows an ID for %v only", cmp.Or(err, conn.ErrUnanswered), call.Window())
 }
 
-// Unanswered says why a question ended without an answer: see Send.
+// Unanswered says why a question ended without an answer, and whether it was asked: see Send.
 func (a *API) Unanswered(ctx context.Context, end, last error) error {
+	_, doubt := errors.AsType[fault.Doubt](last)
 	switch {
+	case errors.Is(end, fault.ErrNotConnected) && doubt:
+		return a.conn.Unreachable(ctx, "", "", end, last)
 	case errors.Is(end, fault.ErrNotConnected):
 		return a.conn.Unreachable(ctx, "", "", end)
+	case errors.Is(end, fault.ErrClosed) && doubt:
+		return &fault.Error{Kind: fault.ErrClosed, Cause: last}
 	case errors.Is(end, fault.ErrClosed):
 		return end
 	case last == nil, errors.Is(context.Cause(ctx), context.Canceled):
@@ -151,8 +156,11 @@ func (a *API) Unanswered(ctx context.Context, end, last error) error {
 	return fault.Joined{fault.Ended(ctx), last}
 }
 
+// Silence is what it means where nobody answers for long.
+const Silence = "where that lasts, its leader is missing, or a majority of its servers"
+
 // errSilent is what became of a question that nobody answers.
-var errSilent error = fault.Doubt("no answer came; where that lasts, its leader is missing, or a majority of its servers")
+var errSilent error = fault.Doubt("no answer came; " + Silence)
 
 // reply is an answer of the JetStream API: it embeds a Refusal.
 type reply interface{ refused() error }

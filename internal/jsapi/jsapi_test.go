@@ -84,6 +84,64 @@ func TestEndedBeforeItIsAsked(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// What was asked before the connection went may have been done, and what was not was not.
+func TestConnectionGoesBeforeTheAnswer(t *testing.T) {
+	t.Parallel()
+	create := map[string]func(context.Context, *jsapi.API) error{
+		"ask": func(ctx context.Context, a *jsapi.API) error {
+			return a.Ask(ctx, "STREAM.CREATE.ORDERS", jetstream.StreamConfig{Name: "ORDERS"}, nil)
+		},
+		"look": func(ctx context.Context, a *jsapi.API) error {
+			_, err := jsapi.Look(ctx, a, func(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
+				return js.CreateStream(ctx, jetstream.StreamConfig{Name: "ORDERS"})
+			})
+			return err
+		},
+	}
+	s := natstest.RunServer(t)
+	for name, create := range create {
+		for _, kind := range []error{fault.ErrNotConnected, fault.ErrClosed} {
+			proxy := natstest.NewProxy(t, s.URL())
+			prefix := fmt.Sprint(name, kind == fault.ErrClosed) //nolint:errorlint // of the table
+			a, err := jsapi.New(conntest.Open(t, proxy.URL(), nil), jsapi.Options{Timeout: patience, Prefix: prefix})
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancelCause(context.Background())
+			defer cancel(nil)
+			questions := asked(t, s, prefix+".>")
+			go func() {
+				<-questions
+				if kind == fault.ErrClosed { //nolint:errorlint // of the table
+					a.Conn().Close()
+				}
+				proxy.Cut()
+				assert.Eventually(t, func() bool { return !a.Conn().IsUp() }, patience, time.Millisecond)
+				time.Sleep(100 * time.Millisecond) // so that the call, mostly, finds out first
+				cancel(context.DeadlineExceeded)
+			}()
+			for _, sent := range []bool{true, false} {
+				err = jsapi.Wrap("create stream", "ORDERS", create(ctx, a))
+				if !sent {
+					require.ErrorIs(t, err, kind, name)
+				}
+				assert.Equal(t, sent, fault.Classify(err, nil).IsUncertain(), "%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// asked returns a channel that brings the first question on a subject, to which nobody answers.
+func asked(t *testing.T, s *natstest.Server, subject string) <-chan *natsgo.Msg {
+	t.Helper()
+	nc, err := natsgo.Connect(s.URL())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	questions := make(chan *natsgo.Msg, 64)
+	_, err = nc.ChanSubscribe(subject, questions)
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	return questions
+}
+
 // Who is told again and again that nobody listens hears so at the end, too, which mostly comes in a pause.
 func TestNobodyAnswers(t *testing.T) {
 	t.Parallel()

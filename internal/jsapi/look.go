@@ -31,12 +31,13 @@ func Look[T any](ctx context.Context, a *API, f func(context.Context, jetstream.
 		return none, err
 	}
 	defer end()
-	last := errSilent
+	var last error
 	for begun := time.Now(); ; {
 		if end := a.conn.Wait(ctx); end != nil {
 			return none, a.Unanswered(ctx, end, last)
 		}
 		up, leave := a.conn.WhileUp(asking)
+		last = errSilent
 		found, err := attempts(up, func(ctx context.Context) (T, error) { return f(ctx, js) }, func(err error) bool {
 			last = err
 			return Passes(err) && a.Absent(err, begun) == nil
@@ -50,9 +51,12 @@ func Look[T any](ctx context.Context, a *API, f func(context.Context, jetstream.
 			return none, a.Unanswered(ctx, fault.ErrTimeout, last)
 		case asking.Err() != nil:
 			return none, context.Cause(asking)
+		case errors.Is(err, natsgo.ErrConnectionClosed):
+			return none, a.Unanswered(ctx, fault.ErrClosed, conn.ErrBroken)
 		case !broken:
 			return none, err
 		}
+		last = conn.ErrBroken
 	}
 }
 

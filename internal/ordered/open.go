@@ -36,7 +36,7 @@ func (r *Reader) open(ctx context.Context) (Opening, error) {
 		pause.Sleep(ctx, min(pauseMin<<min(r.failures, 10), pauseMax)-time.Since(r.tried))
 	}
 	if err := r.conn.Wait(ctx); err != nil {
-		return Opening{}, err
+		return Opening{}, r.api.Unanswered(ctx, err, nil)
 	}
 	made, breaks, err := r.create(ctx)
 	if err == nil {

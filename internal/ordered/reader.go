@@ -156,7 +156,7 @@ func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, er
 			r.mark(false)
 			// The server that comes back may still have the consumer, and is then told to drop it.
 			if err := r.conn.Wait(ctx); err != nil {
-				return nil, nil, err
+				return nil, nil, r.api.Unanswered(ctx, err, nil)
 			}
 			r.Renew()
 			continue
