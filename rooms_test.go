@@ -241,6 +241,40 @@ func TestSilenceOfTheAPI(t *testing.T) {
 	}
 }
 
+// A write that nobody answers says so, too.
+func TestSilenceOfAStream(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	proxy := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	ctx := context.Background()
+	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders"}, AllowAtomicPublish: true})
+	require.NoError(t, err)
+	kv, err := client.CreateKeyValue(ctx, "b")
+	require.NoError(t, err)
+	files, err := client.CreateObjectStore(ctx, "files")
+	require.NoError(t, err)
+	_, err = files.PutString(ctx, "first", "it knows the bucket")
+	require.NoError(t, err)
+	proxy.BlackHole()
+	second := func(_ any, err error) error { return err }
+	for name, call := range map[string]func(context.Context) error{
+		"publish": func(ctx context.Context) error { return second(client.PublishToStream(ctx, "orders", nil)) },
+		"batch":   func(ctx context.Context) error { return second(client.PublishBatch(ctx, []*nats.Message{{Subject: "orders"}})) },
+		"atomic": func(ctx context.Context) error {
+			return second(client.PublishAtomic(ctx, []*nats.Message{{Subject: "orders"}, {Subject: "orders"}}))
+		},
+		"put":    func(ctx context.Context) error { return second(kv.Put(ctx, "k", nil)) },
+		"create": func(ctx context.Context) error { return second(kv.Create(ctx, "k", nil)) },
+		"object": func(ctx context.Context) error { return second(files.PutString(ctx, "name", "content")) },
+	} {
+		err := call(within(t, time.Second))
+		require.ErrorIs(t, err, nats.ErrTimeout, name)
+		require.ErrorContains(t, err, "its leader is missing, or a majority of its servers", name)
+		require.True(t, nats.IsUncertain(err), name)
+	}
+}
+
 // What makes or fetches a handle outlasts a connection that swallows its question, and one that breaks under it.
 func TestHandlesOverABrokenConnection(t *testing.T) {
 	t.Parallel()

@@ -13,6 +13,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
@@ -267,7 +268,7 @@ func (w *writer) await(ctx context.Context, chunk chunk) (uint64, error) {
 	select {
 	case <-chunk.future.Settled():
 	case <-ctx.Done():
-		return 0, fault.Ended(ctx)
+		return 0, w.store.api.Unanswered(ctx, fault.ErrTimeout, conn.ErrUnanswered)
 	}
 	ack, err, _ := chunk.future.Result(false)
 	if err != nil {

@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -71,6 +72,9 @@ func (p *Publisher) unstored(ctx context.Context, op, subject string, kind, last
 		kind, cause = fault.ErrConnectionLost, fault.Joined{fault.Ended(ctx)}
 	default:
 		cause = fault.Joined{fault.Ended(ctx)}
+		if errors.Is(last, conn.ErrUnanswered) && fault.Kind(last) == nil { // and nothing else is known
+			last = fmt.Errorf("%w; %s", last, jsapi.Silence)
+		}
 	}
 	if last != nil {
 		cause = append(cause, last)
