@@ -66,7 +66,7 @@ func (p *proc) tell(what string) bool {
 	select {
 	case ok := <-answered:
 		return ok
-	case <-time.After(time.Minute):
+	case <-time.After(2 * time.Minute):
 		p.signal(syscall.SIGQUIT) // its goroutines are of interest
 		<-answered
 		return false
