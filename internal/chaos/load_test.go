@@ -242,7 +242,7 @@ func (w *worker) lock(random *rand.Rand) {
 	key := fmt.Sprint("lock", random.IntN(3))
 	var lock *nats.Lock
 	if w.call("locks/lock", key, "", patience(random), func(ctx context.Context, r *check.Record) (err error) {
-		if lock, err = w.locks.Lock(ctx, key, 2*time.Second); err == nil {
+		if lock, err = w.locks.Lock(ctx, key, check.Lease); err == nil {
 			r.Seq = lock.Token()
 		}
 		return err

@@ -169,7 +169,7 @@ func (w *worker) call(op, key, id string, limit time.Duration, f func(context.Co
 	err := f(ctx, &r)
 	end := time.Now()
 	r.Begin, r.End = begin.UnixNano(), end.UnixNano()
-	r.Stall = w.stalls.Worst(begin, end)
+	r.Stall, r.Held = w.stalls.Worst(begin, end), w.stalls.Between(begin.Add(-check.Lease), end)
 	r.Fate, r.Err = fate(err)
 	r.Kinds = kinds(err)
 	w.write(r)

@@ -27,6 +27,9 @@ const (
 	Patience     = PingInterval*(MaxPingsOut+2) + slack
 )
 
+// Lease is how long a lock is held that is not renewed.
+const Lease = 2 * time.Second
+
 // Up and Down are what happens to a worker's connection: the ID of "life/line".
 const (
 	Up   = "up"
@@ -92,7 +95,8 @@ func (r *Report) errors(h, faults History) {
 		}
 		for _, kind := range c.Kinds {
 			if !slices.ContainsFunc(allowed[kind], func(a allowance) bool {
-				busy := kind == "ErrTimeout" && (c.Limit < time.Second || c.Stall > c.Limit/4) // a machine, and its disk
+				within := map[string]time.Duration{"ErrTimeout": c.Limit, "ErrLockLost": Lease}[kind]
+				busy := within > 0 && c.Held > within/4 || kind == "ErrTimeout" && c.Limit < time.Second // a machine, and its disk
 				return strings.HasPrefix(c.Op, a.op) && (a.effects == nil || busy || faults.suffers(c.Worker, c.Begin, c.End, a.effects...))
 			}) {
 				r.violate(c.Load(), "%s, which nothing explains: %v: %s", kind, &c, c.Err)

@@ -22,6 +22,7 @@ type Record struct {
 	End    int64         `json:"end"`             //
 	Limit  time.Duration `json:"limit,omitempty"` // what the call was given; 0 for what is no call
 	Stall  time.Duration `json:"stall,omitempty"` // the longest that the process was held up meanwhile
+	Held   time.Duration `json:"held,omitempty"`  // how long it was in all, from a Lease before on
 	Fate   Fate          `json:"fate,omitempty"`
 	Kinds  []string      `json:"kinds,omitempty"` // the names of the sentinels that the error is
 	Err    string        `json:"err,omitempty"`
