@@ -35,6 +35,13 @@ func streams() (all []workload) {
 	return append(all, pulling())
 }
 
+func several(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
 // ids makes message IDs as cheaply as one can.
 func ids() func() string {
 	prefix := rand.Text()[:16] + "."
@@ -45,7 +52,7 @@ func ids() func() string {
 // storing waits for every acknowledgement.
 func storing(callers int, withID bool) workload {
 	data := make([]byte, streamSize)
-	name := fmt.Sprintf("stream publish, %d callers", callers)
+	name := "stream publish, " + several(callers, "caller")
 	if !withID {
 		name += ", no ID"
 	}
@@ -212,9 +219,10 @@ func atomically() workload {
 
 // consuming measures from the start of a consumer to the last acknowledgement; work is what a handler waits for.
 func consuming(work time.Duration, workers int) workload {
-	name := fmt.Sprintf("consume, %v of work, %d workers", work, workers)
+	name := "consume, no work, " + several(workers, "worker")
 	n := 50_000
 	if work > 0 {
+		name = fmt.Sprintf("consume, %d µs of work, %s", work.Microseconds(), several(workers, "worker"))
 		n = 500 * workers
 	}
 	wait := func() {
