@@ -45,7 +45,9 @@ func (r *round) holding(nc *natsgo.Conn, begin func()) {
 	}
 	r.check(nc.FlushTimeout(time.Minute))
 	r.figures["begin µs each"] = float64(time.Since(start)) / 1e3 / n
-	r.begun()
+	if r.begun != nil {
+		r.begun()
+	}
 	time.Sleep(r.settle)
 	r.figures["KiB each"] = (memory() - before) / 1024 / n
 	r.figures["goroutines each"] = (float64(runtime.NumGoroutine()) - goroutines) / n

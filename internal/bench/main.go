@@ -123,7 +123,7 @@ func (rep *report) measure(ctx context.Context, all []workload, most time.Durati
 					})
 					continue
 				}
-				figures, err := t.take(ctx, func() {})
+				figures, err := t.take(ctx, nil)
 				rep.add(i, w, side, figures, err)
 			}
 			if w.once {
@@ -132,6 +132,9 @@ func (rep *report) measure(ctx context.Context, all []workload, most time.Durati
 		}
 		for _, wait := range waiting {
 			wait()
+		}
+		if err := sweep(ctx, url); err != nil {
+			fmt.Fprintln(os.Stderr, "streams of idle turns are left:", err)
 		}
 		next := time.Since(begun) - once
 		if took := time.Since(start); ctx.Err() != nil || most > 0 && took+next > most {

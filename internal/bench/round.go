@@ -45,6 +45,7 @@ type round struct {
 
 	settle, hold time.Duration // how long what is idle is left alone, and then looked at
 	begun        func()        // what is idle is there
+	left         bool          // what was begun ends with the process
 }
 
 // failure is what check panics with, and run returns.
@@ -54,6 +55,9 @@ type failure struct{ error }
 func (r *round) run(side func(*round)) error {
 	r.figures = map[string]float64{}
 	err := caught(func() { side(r) })
+	if r.left {
+		return err
+	}
 	for _, end := range slices.Backward(r.ends) {
 		err = errors.Join(err, caught(end))
 	}
@@ -80,6 +84,15 @@ func (r *round) check(err error) {
 	if err != nil {
 		panic(failure{err})
 	}
+}
+
+// atEnd has the round end with do, also when its own time is over.
+func (r *round) atEnd(do func(context.Context) error) {
+	r.ends = append(r.ends, func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), time.Minute)
+		defer cancel()
+		r.check(do(ctx))
+	})
 }
 
 // raw connects with nats.go alone.
@@ -117,7 +130,7 @@ func (r *round) stream() string {
 		Name: name, Subjects: []string{name}, Storage: jetstream.MemoryStorage, Duplicates: 10 * time.Second, AllowAtomicPublish: true, AllowBatchPublish: true,
 	})
 	r.check(err)
-	r.ends = append(r.ends, func() { r.check(js.DeleteStream(context.WithoutCancel(r.ctx), name)) })
+	r.atEnd(func(ctx context.Context) error { return js.DeleteStream(ctx, name) })
 	return name
 }
 

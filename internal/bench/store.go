@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"runtime"
@@ -32,7 +33,7 @@ func (r *round) bucket(keys int) (*nats.KeyValue, jetstream.KeyValue) {
 	c, name := r.ours(), unique()
 	kv, err := c.CreateKeyValue(r.ctx, name, nats.WithKeyValueStorage(jetstream.MemoryStorage))
 	r.check(err)
-	r.ends = append(r.ends, func() { r.check(c.DeleteKeyValue(r.ctx, name)) })
+	r.atEnd(func(ctx context.Context) error { return c.DeleteKeyValue(ctx, name) })
 	msgs := func(yield func(*nats.Message) bool) {
 		for i := range keys {
 			if !yield(&nats.Message{Subject: "$KV." + name + "." + key(i), Data: make([]byte, streamSize)}) {
@@ -155,7 +156,7 @@ func (r *round) objects() (*nats.ObjectStore, jetstream.ObjectStore) {
 	c, name := r.ours(), unique()
 	own, err := c.CreateObjectStore(r.ctx, name)
 	r.check(err)
-	r.ends = append(r.ends, func() { r.check(c.DeleteObjectStore(r.ctx, name)) })
+	r.atEnd(func(ctx context.Context) error { return c.DeleteObjectStore(ctx, name) })
 	_, js := r.raw()
 	upstream, err := js.ObjectStore(r.ctx, name)
 	r.check(err)

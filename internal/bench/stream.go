@@ -281,7 +281,7 @@ func consuming(work time.Duration, workers int) workload {
 					return nil
 				}, nats.WithWorkers(workers))
 				r.check(err)
-				r.ends = append(r.ends, func() { r.check(consumption.Stop(r.ctx)) })
+				r.atEnd(consumption.Stop)
 			})
 		},
 		"watermill": func(r *round) {

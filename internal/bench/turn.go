@@ -38,11 +38,11 @@ func (rep *report) turn(url string, w workload, side string) *turn {
 	return t
 }
 
-// take has the side do its work.
+// take has the side do its work. What is begun in a process of its own, which tells when it is there, is left to that.
 func (t *turn) take(ctx context.Context, begun func()) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	r := &round{url: t.URL, n: t.N, settle: t.Settle, hold: t.Hold, begun: begun}
+	r := &round{url: t.URL, n: t.N, settle: t.Settle, hold: t.Hold, begun: begun, left: begun != nil}
 	var err error
 	pprof.Do(ctx, pprof.Labels("workload", t.Workload, "side", t.Side), func(ctx context.Context) {
 		r.ctx = ctx
@@ -107,4 +107,17 @@ func (t *turn) beside(ctx context.Context) (wait func() (map[string]float64, err
 		}
 		return out.Figures, err
 	}
+}
+
+// sweep removes the streams that turns have left.
+func sweep(ctx context.Context, url string) error {
+	r := &round{ctx: ctx, url: url}
+	return r.run(func(r *round) {
+		_, js := r.raw()
+		lister := js.StreamNames(ctx)
+		for name := range lister.Name() {
+			r.atEnd(func(ctx context.Context) error { return js.DeleteStream(ctx, name) })
+		}
+		r.check(lister.Err())
+	})
 }
