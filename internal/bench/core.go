@@ -174,8 +174,10 @@ func requestingMany() workload {
 			nc, _ := r.raw()
 			subject := r.answering(answers, data)
 			r.latencies(func() error {
-				inbox := nc.NewInbox()
-				sub, err := nc.SubscribeSync(inbox)
+				ctx, cancel := context.WithTimeout(r.ctx, 5*time.Second)
+				defer cancel()
+				inbox, got := nc.NewInbox(), make(chan *natsgo.Msg, answers) // SubscribeSync makes one of half a MiB
+				sub, err := nc.ChanSubscribe(inbox, got)
 				if err != nil {
 					return err
 				}
@@ -184,8 +186,10 @@ func requestingMany() workload {
 					return err
 				}
 				for range answers {
-					if _, err := sub.NextMsg(5 * time.Second); err != nil {
-						return err
+					select {
+					case <-got:
+					case <-ctx.Done():
+						return ctx.Err()
 					}
 				}
 				return nil
