@@ -23,6 +23,7 @@ type holding struct {
 	watcher     *nats.KeyWatcher
 	cache       *nats.KeyValueCache
 	store       *nats.ObjectStore
+	objects     jetstream.ObjectWatcher
 }
 
 // open tries each until it is there.
@@ -61,6 +62,9 @@ func (w *worker) open(ctx context.Context, client *nats.Client) (*holding, bool)
 	}) && try("objects/open", "files", func(ctx context.Context) (err error) {
 		h.store, err = client.GetObjectStore(ctx, "files")
 		return err
+	}) && try("objects/watch", "", func(context.Context) (err error) {
+		h.objects, err = h.store.Watch(life)
+		return err
 	})
 }
 
@@ -73,7 +77,16 @@ func (w *worker) begin(ctx context.Context) {
 	}
 	w.forever(ctx, 20*time.Millisecond, func(n int, random *rand.Rand) { w.own(n, random) })
 	w.forever(ctx, 30*time.Millisecond, func(n int, random *rand.Rand) { w.shared(n, random) })
-	w.forever(ctx, 100*time.Millisecond, func(_ int, random *rand.Rand) { w.objects(random) })
+	w.forever(ctx, 100*time.Millisecond, func(_ int, random *rand.Rand) { w.useObjects(random) })
+	go func() {
+		for info := range w.objects.Updates() {
+			if info != nil && info.Deleted {
+				w.saw("objects/see", info.Name, check.Deleted, 0, 0)
+			} else if info != nil {
+				w.saw("objects/see", info.Name, info.NUID, 0, 0)
+			}
+		}
+	}()
 	go func() {
 		for entry := range w.watcher.Updates() {
 			if entry != nil {
@@ -262,7 +275,7 @@ func (w *worker) lock(random *rand.Rand) {
 	_ = w.call("locks/unlock", key, "", patience(random), func(ctx context.Context, _ *check.Record) error { return lock.Unlock(ctx) })
 }
 
-func (w *worker) objects(random *rand.Rand) {
+func (w *worker) useObjects(random *rand.Rand) {
 	name, seed := fmt.Sprint("file", random.IntN(4)), random.Uint32()
 	data := check.Content(uint64(seed), 1+random.IntN(100_000))
 	switch p := random.IntN(20); {

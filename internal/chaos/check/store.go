@@ -178,14 +178,19 @@ func Content(seed uint64, size int) []byte {
 	return data
 }
 
+// Deleted is what a watcher's record has instead of an object's identifier.
+const Deleted = "deleted"
+
 // objects: every object is whole, and of a put that had no error or a doubtful one, and no chunk is left of what was
-// replaced, deleted or given up.
+// replaced, deleted or given up. Watchers end with what is there.
 func (r *Report) objects(h History, t *Truth) {
-	failed := map[string]Record{}
+	puts := map[string]Record{}
 	for _, p := range h.of("objects/put") {
-		if p.Fate == Not {
-			failed[p.ID] = p
-		}
+		puts[p.ID] = p
+	}
+	seen := map[[2]string]string{}
+	for _, s := range h.of("objects/see") {
+		seen[[2]string{s.Worker, s.Key}] = s.ID
 	}
 	chunks := map[string][]byte{}
 	for _, msg := range t.Streams[Objects] {
@@ -205,6 +210,13 @@ func (r *Report) objects(h History, t *Truth) {
 			r.violate("objects", "the metadata at %d: %v", msg.Seq, err)
 			continue
 		}
+		p, known := puts[meta.Description]
+		for _, dump := range h.of("kv/dump") {
+			// What is in doubt is settled after the call, perhaps when the watcher has ended.
+			if got := seen[[2]string{dump.Worker, meta.Name}]; !meta.Deleted && got != meta.NUID && p.Fate == Done || meta.Deleted && got != Deleted && got != "" {
+				r.violate("objects", "the watcher of %s ends at %q of %s: %s", dump.Worker, got, meta.Name, msg.Data)
+			}
+		}
 		if meta.Deleted {
 			continue
 		}
@@ -218,7 +230,7 @@ func (r *Report) objects(h History, t *Truth) {
 		if seed, err := strconv.ParseUint(meta.Description, 10, 64); err != nil || !bytes.Equal(data, Content(seed, len(data))) {
 			r.violate("objects", "%s has another's content", meta.Name)
 		}
-		if p, ok := failed[meta.Description]; ok {
+		if known && p.Fate == Not {
 			r.violate("objects", "put in spite of %q: %v", p.Err, &p)
 		}
 	}
