@@ -1,6 +1,9 @@
 package check
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // core: a message comes once at most, those of a publisher in order, and while nothing is broken it comes; an answer is
 // the request's own; what failed for certain was not handled, and nothing was handled twice.
@@ -31,14 +34,17 @@ func (r *Report) inOrder(h History) {
 		subject string
 		n       uint64
 	}
-	connection, sent := map[string]int{}, map[message]int{}
+	downs, sent := map[string][]int64{}, map[message]Record{}
 	for _, c := range h {
 		switch {
 		case c.Op == "life/line" && c.ID == Down:
-			connection[c.Worker]++
+			downs[c.Worker] = append(downs[c.Worker], c.Begin)
 		case c.Op == "core/publish":
-			sent[message{c.Key, c.N}] = connection[c.Worker]
+			sent[message{c.Key, c.N}] = c
 		}
+	}
+	together := func(first, then Record) bool { // by one connection
+		return !slices.ContainsFunc(downs[first.Worker], func(at int64) bool { return first.Begin <= at && at <= then.End })
 	}
 	got, last := map[string]map[message]bool{}, map[[2]string]message{}
 	for _, c := range h.of("core/receive") {
@@ -50,7 +56,7 @@ func (r *Report) inOrder(h History) {
 		case got[c.Worker][msg]:
 			r.Rows["core"].Duplicated++
 			r.violate("core", "received twice: %v", &c)
-		case c.N < before.n && sent[msg] == sent[before]:
+		case c.N < before.n && together(sent[msg], sent[before]):
 			r.violate("core", "received after %d: %v", before.n, &c)
 		}
 		got[c.Worker][msg] = true
