@@ -33,7 +33,7 @@ func (c *Client) setupJetStream() (err error) {
 	c.puller = pull.New(c.api, c.life)
 	c.consumer = consume.New(c.api, c.publisher, c.life, c.cfg.DrainTimeout, c.log, consumptionReports{c})
 	c.buckets = keyvalue.New(c.api, c.publisher, c.life, c.cfg.RequestTimeout, keyReports{c})
-	c.leases = lease.New(c.life, c.nc.Opts.Name, leaseReports{c})
+	c.leases = lease.New(c.life, c.conn.IsUp, c.nc.Opts.Name, leaseReports{c})
 	return nil
 }
 

@@ -260,7 +260,9 @@ func TestSilenceOfAStream(t *testing.T) {
 	second := func(_ any, err error) error { return err }
 	for name, call := range map[string]func(context.Context) error{
 		"publish": func(ctx context.Context) error { return second(client.PublishToStream(ctx, "orders", nil)) },
-		"batch":   func(ctx context.Context) error { return second(client.PublishBatch(ctx, []*nats.Message{{Subject: "orders"}})) },
+		"batch": func(ctx context.Context) error {
+			return second(client.PublishBatch(ctx, []*nats.Message{{Subject: "orders"}}))
+		},
 		"atomic": func(ctx context.Context) error {
 			return second(client.PublishAtomic(ctx, []*nats.Message{{Subject: "orders"}, {Subject: "orders"}}))
 		},

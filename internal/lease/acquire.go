@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -18,20 +19,23 @@ func (s *Leases) Acquire(ctx context.Context, b *kv.Bucket, key string, ttl time
 }
 
 func (s *Leases) acquire(ctx context.Context, op string, b *kv.Bucket, key string, ttl time.Duration) (*Lease, error) {
-	l := &Lease{Leases: s, bucket: b, key: key, ttl: ttl, value: []byte(s.holder + " " + rand.Text()), done: make(chan struct{})}
+	l := &Lease{Leases: s, bucket: b, key: key, ttl: ttl, done: make(chan struct{})}
 	var updates <-chan jetstream.KeyValueEntry
+	var known error // why it was not to be had, when that was heard last
 	for {
-		held, err := l.take(ctx)
-		if held {
-			err = l.begin(ctx)
-		} else if err == nil {
+		held, err := l.attempt(ctx)
+		if !held && err == nil {
 			err = errHeld
 		}
 		last := b.Wrap(op, key, err)
 		switch {
 		case held && err == nil:
 			return l, nil
-		case err != errHeld && (ctx.Err() != nil || !passes(last)): //nolint:errorlint // this very one
+		case err == errHeld: //nolint:errorlint // this very one
+			known = err
+		case ctx.Err() != nil && known != nil && passes(last): // while it asked again
+			return nil, b.Wrap(op, key, fault.Joined{fault.Ended(ctx), known})
+		case ctx.Err() != nil || !passes(last):
 			return nil, last
 		}
 		if updates == nil {
@@ -76,6 +80,43 @@ func (s *Leases) await(ctx context.Context, updates <-chan jetstream.KeyValueEnt
 	}
 }
 
+// attempt takes the key and begins to keep it. Close waits for it: what is taken meanwhile is given back.
+func (l *Lease) attempt(ctx context.Context) (held bool, err error) {
+	ctx, done, err := l.life.Attend(ctx, l.up)
+	if err != nil {
+		return false, err
+	}
+	defer done()
+	if held, err = l.take(ctx); !held {
+		return false, err
+	}
+	if err = l.begin(ctx); err != nil {
+		_ = l.free(ctx, l.token)
+	}
+	return true, err
+}
+
+// forgo sees to it, beside the caller, that a take which may have been stored over a revision, or may still be, holds
+// nothing: a deletion over that revision makes it come too late, or is refused when it has come.
+func (l *Lease) forgo(value []byte, revision uint64) {
+	ctx, cancel := context.WithTimeout(context.Background(), l.ttl)
+	ctx, done, err := l.life.Attend(ctx, l.up)
+	if err != nil {
+		cancel()
+		return
+	}
+	go func() {
+		defer cancel()
+		defer done()
+		if !errors.Is(l.free(ctx, revision), fault.ErrConflict) {
+			return
+		}
+		if entry, err := l.bucket.Latest(ctx, l.key); err == nil && bytes.Equal(entry.Value(), value) {
+			_ = l.free(ctx, entry.Revision())
+		}
+	}()
+}
+
 // take writes the key if nobody holds it.
 func (l *Lease) take(ctx context.Context) (held bool, err error) {
 	w := kv.Write{Expect: true, TTL: l.ttl}
@@ -95,11 +136,14 @@ func (l *Lease) take(ctx context.Context) (held bool, err error) {
 	if err := l.fits(ctx); err != nil {
 		return false, err
 	}
-	l.begun = time.Now()
+	l.begun, l.value = time.Now(), []byte(l.holder+" "+rand.Text()) // of this very take
 	l.extend(0)
 	writing, cancel := context.WithTimeout(ctx, l.left())
 	defer cancel()
 	l.token, err = l.bucket.Write(writing, l.key, l.value, w)
+	if fault.Classify(err, nil).IsUncertain() {
+		l.forgo(l.value, w.Revision)
+	}
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, fault.ErrConflict):

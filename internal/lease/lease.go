@@ -37,13 +37,15 @@ type Reports interface {
 // Leases are those of a client.
 type Leases struct {
 	life    *lifecycle.Life
+	up      func() bool
 	holder  string
 	reports Reports
 }
 
-// New returns what the leases of a client have in common. Holder is what it is called in the values of their keys.
-func New(life *lifecycle.Life, holder string, r Reports) *Leases {
-	return &Leases{life: life, holder: holder, reports: r}
+// New returns what the leases of a client have in common. Up tells whether it is connected, and holder is what it is
+// called in the values of their keys.
+func New(life *lifecycle.Life, up func() bool, holder string, r Reports) *Leases {
+	return &Leases{life: life, up: up, holder: holder, reports: r}
 }
 
 // Lease is the right to a key, for a time, that renews itself.
@@ -196,13 +198,19 @@ func (l *Lease) giveUp(ctx context.Context) error {
 	if lost != nil && !errors.Is(lost, fault.ErrClosed) { // a client that is closing still holds it
 		return lost
 	}
-	_, err := l.bucket.Write(ctx, l.key, nil, kv.Write{Expect: true, Revision: l.revision, TTL: l.ttl, Op: jetstream.KeyValuePurge})
-	switch {
+	switch err := l.free(ctx, l.revision); {
 	case errors.Is(err, fault.ErrConflict):
 		l.reports.Lost(l.target(), err)
 		return &fault.Error{Kind: fault.ErrLockLost, Cause: err}
 	case err != nil && lost != nil:
 		return lost
+	default:
+		return err
 	}
+}
+
+// free deletes the key over a revision.
+func (l *Lease) free(ctx context.Context, revision uint64) error {
+	_, err := l.bucket.Write(ctx, l.key, nil, kv.Write{Expect: true, Revision: revision, TTL: l.ttl, Op: jetstream.KeyValuePurge})
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -42,13 +43,21 @@ type house struct {
 	js     jetstream.JetStream
 	life   *lifecycle.Life
 	told   *told
+	proxy  *natstest.Proxy // before the server
+	near   *natsgo.Conn    // not behind it
+	up     func() bool
 }
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	api, err := jsapi.New(conntest.Open(t, natstest.RunServer(t).URL(), nil), jsapi.Options{Timeout: patience})
+	s := natstest.RunServer(t)
+	near, err := natsgo.Connect(s.URL())
 	require.NoError(t, err)
-	h := &house{js: api.JetStream(), life: lifecycle.New(), told: &told{}}
+	t.Cleanup(near.Close)
+	proxy := natstest.NewProxy(t, s.URL())
+	api, err := jsapi.New(conntest.Open(t, proxy.URL(), nil), jsapi.Options{Timeout: patience})
+	require.NoError(t, err)
+	h := &house{js: api.JetStream(), life: lifecycle.New(), told: &told{}, proxy: proxy, near: near, up: api.Conn().IsUp}
 	t.Cleanup(h.life.End)
 	asked := time.Now()
 	h.stream, err = h.js.CreateStream(context.Background(), jetstream.StreamConfig{
@@ -58,7 +67,7 @@ func newHouse(t *testing.T) *house {
 	require.NoError(t, err)
 	buckets := kv.New(api, publish.New(h.life.Context(), api, patience), h.life, patience, nil)
 	h.bucket = buckets.Open(h.stream.CachedInfo(), asked)
-	h.Leases = lease.New(h.life, "holder", h.told)
+	h.Leases = lease.New(h.life, h.up, "holder", h.told)
 	return h
 }
 
@@ -119,6 +128,89 @@ func TestLease(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorIs(t, second.Release(within(t, patience)), fault.ErrLockLost)
 	assert.Equal(t, 1, strings.Count(strings.Join(h.told.Said(), "\n"), "lost b/k"))
+}
+
+// isFree tells whether nobody holds a key.
+func (h *house) isFree(t *testing.T, key string) bool {
+	t.Helper()
+	js, err := jetstream.New(h.near)
+	require.NoError(t, err)
+	stream, err := js.Stream(context.Background(), kv.StreamPrefix+"b")
+	require.NoError(t, err)
+	m, err := stream.GetLastMsgForSubject(context.Background(), "$KV.b."+key)
+	return errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && m.Header.Get("KV-Operation") != ""
+}
+
+// taken returns a channel that tells when the server gets the take of a key, whose answer is far behind.
+func (h *house) taken(t *testing.T, key string) <-chan *natsgo.Msg {
+	t.Helper()
+	takes := make(chan *natsgo.Msg, 64)
+	_, err := h.near.ChanSubscribe("$KV.b."+key, takes)
+	require.NoError(t, err)
+	require.NoError(t, h.near.Flush())
+	h.proxy.Delay(time.Second)
+	return takes
+}
+
+// A take whose answer its caller does not wait for holds nothing.
+func TestTakeIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	takes := h.taken(t, "k")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		<-takes
+		cancel()
+	}()
+	l, err := h.Acquire(ctx, h.bucket, "k", time.Hour)
+	if err == nil { // this machine was slower than the answer
+		require.NoError(t, l.Release(within(t, patience)))
+		return
+	}
+	require.ErrorIs(t, err, context.Canceled)
+	h.proxy.Restore()
+	require.Eventually(t, func() bool { return h.isFree(t, "k") }, patience, 10*time.Millisecond)
+	next, err := h.Acquire(within(t, patience), h.bucket, "k", time.Hour)
+	require.NoError(t, err)
+	require.NoError(t, next.Release(within(t, patience)))
+}
+
+// What is taken while the client is closed is given back before it is.
+func TestCloseWhileTaking(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	takes := h.taken(t, "k")
+	closed := make(chan error)
+	go func() {
+		<-takes
+		_, err := h.life.Close(within(t, patience), func(context.Context) {}, func(context.Context) {})
+		closed <- err
+	}()
+	_, err := h.Acquire(within(t, patience), h.bucket, "k", time.Hour)
+	require.NoError(t, <-closed)
+	if err == nil { // this machine was slower than the answer
+		return
+	}
+	require.ErrorIs(t, err, fault.ErrClosed)
+	require.True(t, h.isFree(t, "k"))
+}
+
+// Close does not wait for who waits for the connection.
+func TestCloseWhileAway(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.proxy.Cut()
+	require.Eventually(t, func() bool { return !h.up() }, patience, time.Millisecond)
+	ended := make(chan error)
+	go func() {
+		ended <- h.Lead(context.Background(), h.bucket, "k", time.Minute, func(context.Context, uint64) error { return nil })
+	}()
+	ctx := within(t, patience)
+	_, err := h.life.Close(ctx, func(context.Context) { time.Sleep(100 * time.Millisecond) }, func(context.Context) {})
+	require.NoError(t, err)
+	require.NoError(t, ctx.Err())
+	require.ErrorIs(t, <-ended, fault.ErrClosed)
 }
 
 // A bucket that begins to delete its values before the lease is over takes it away, while the holder could still

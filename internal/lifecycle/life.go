@@ -78,6 +78,29 @@ func (l *Life) OnClose(f func()) (forget func(), err error) {
 	}, nil
 }
 
+// Attend begins a call as Begin does, whose context ends when the Life is ending and there is no connection, as up tells:
+// then Close has nothing to wait for.
+func (l *Life) Attend(ctx context.Context, up func() bool) (attended context.Context, done func(), err error) {
+	ended, err := l.Begin()
+	if err != nil {
+		return nil, nil, err
+	}
+	attended, cancel := context.WithCancelCause(ctx)
+	forget, err := l.OnClose(func() {
+		if !up() {
+			cancel(fault.ErrClosed)
+		}
+	})
+	if err != nil { // Close has begun in between
+		forget = func() {}
+	}
+	return attended, func() {
+		forget()
+		cancel(nil)
+		ended()
+	}, nil
+}
+
 // End ends the Life without the care of Close, which may still follow.
 func (l *Life) End() { l.cancel(fault.ErrClosed) }
 

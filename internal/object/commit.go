@@ -196,24 +196,16 @@ func (s *Store) soon(ctx context.Context, subject string, f func(context.Context
 // afterwards runs f beside the caller. Shutdown waits for it, unless there is no connection. When it fails,
 // or the client is closed already, chunks may be left behind.
 func (s *Store) afterwards(subject string, f func(context.Context) error) {
-	ended, err := s.life.Begin()
+	ctx, cancel := context.WithTimeout(context.Background(), aftermath)
+	ctx, done, err := s.life.Attend(ctx, s.conn.IsUp)
 	if err != nil {
+		cancel()
 		s.leaveBehind(subject, err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), aftermath)
-	forget, err := s.life.OnClose(func() {
-		if !s.conn.IsUp() {
-			cancel()
-		}
-	})
-	if err != nil { // Shutdown has begun in between
-		forget = func() {}
-	}
 	go func() {
-		defer ended()
 		defer cancel()
-		defer forget()
+		defer done()
 		if err := f(ctx); err != nil {
 			s.leaveBehind(subject, err)
 		}
