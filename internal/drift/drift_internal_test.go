@@ -69,7 +69,7 @@ func TestExactComparesWhatIsLeftAtZero(t *testing.T) {
 	assert.Empty(t, found)
 	_, found = KeyValue(live, want, true)
 	require.Len(t, found, 1)
-	assert.Equal(t, "TTL", found[0].Field)
+	assert.Equal(t, "TTL 1h0m0s -> 0s", found[0].String())
 	store := ObjectStoreStream(jetstream.ObjectStoreConfig{Bucket: "b"})
 	store.Metadata = live.Metadata
 	_, found = ObjectStore(store, jetstream.ObjectStoreConfig{Bucket: "b", Replicas: 1}, true)
