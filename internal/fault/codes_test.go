@@ -47,4 +47,7 @@ func TestErrorsOfTheAPI(t *testing.T) {
 		known := server.ApiErrors[server.ErrorIdentifier(code)]
 		assert.Equal(t, sentinel, fault.Kind(&jetstream.APIError{Code: known.Code, ErrorCode: code}), code)
 	}
+	for text, sentinel := range map[string]error{"rollup not permitted": fault.ErrFeatureDisabled, "rollup value invalid": fault.ErrInvalidArgument} {
+		assert.Equal(t, sentinel, fault.Kind(&jetstream.APIError{Code: 400, ErrorCode: 10111, Description: text}), text)
+	}
 }

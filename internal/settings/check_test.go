@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
 )
 
@@ -34,16 +35,27 @@ func TestChecks(t *testing.T) {
 	t.Parallel()
 	var none, wrong settings.Problems
 	none.Between("n", 5, 0, 5)
+	none.Between("n", 0, 0, 5)
 	none.Between("n", 9, -1, 0)
 	none.OneOf("w", "", "a", "b")
 	none.Needs("a", "", "b", "")
+	none.Authorities("ca", "")
+	none.Authorities("ca", conntest.NewAuthority(t).Path("ca.pem"))
 	require.NoError(t, none.Err())
 	wrong.Between("n", 6, 0, 5)
 	wrong.Between("m", -2, -1, 0)
 	wrong.OneOf("w", "c", "a", "b")
 	wrong.Needs("a", "set", "b", "")
-	wrong.Authorities("ca", filepath.Join(t.TempDir(), "none"))
-	for _, text := range []string{"n: must be in 0..5, got 6", "m: must be at least -1, got -2", `w: must be "a" or "b", got "c"`, "a: needs b", "ca: must be a readable"} {
+	empty := filepath.Join(t.TempDir(), "empty")
+	require.NoError(t, os.WriteFile(empty, []byte("x"), 0o600))
+	wrong.Authorities("ca", empty)
+	wrong.Authorities("ca", empty+"/none")
+	wrong.Lacks("s", "", "a seed")
+	wrong.Lacks("s", "f", "a seed")
+	for _, text := range []string{
+		"n: must be in 0..5, got 6", "m: must be at least -1, got -2", `w: must be "a" or "b", got "c"`, "a: needs b",
+		"ca: must hold a certificate in PEM", "ca: must be a readable", "s: must hold a seed", `s_file: must hold a seed, found none in "f"`,
+	} {
 		require.ErrorContains(t, wrong.Err(), text)
 	}
 }
