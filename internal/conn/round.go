@@ -156,6 +156,10 @@ func reasonOf(err error) string {
 	}
 	for {
 		inner := errors.Unwrap(err)
+		if several, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // it unwraps by itself
+			causes := several.Unwrap()
+			inner = causes[len(causes)-1]
+		}
 		if inner == nil {
 			return fmt.Sprintf("%T %v", err, err)
 		}
