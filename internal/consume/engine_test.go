@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -120,6 +123,49 @@ func TestEngine(t *testing.T) {
 	require.ErrorIs(t, s.Err(), fault.ErrStopped)
 	assert.Empty(t, e.All())
 	assert.Zero(t, <-e.Close(ctx))
+}
+
+// slowKeys has one key for all messages, and is slow to tell it of the first.
+type slowKeys struct {
+	*told
+	calls atomic.Int64
+	goOn  chan struct{}
+}
+
+func (h *slowKeys) Key(*consume.Delivery) (string, error) {
+	if h.calls.Add(1) == 1 {
+		<-h.goOn
+	}
+	return "", nil
+}
+
+// What comes by a new inbox while the old one is not read yet is handled after what is there.
+func TestInboxesCross(t *testing.T) {
+	t.Parallel()
+	e, js, r := newEngine(t)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	h := &slowKeys{told: r, goOn: make(chan struct{})}
+	o := consume.Options{
+		Stream: "S", Consumer: "C", Workers: 4, Keyed: true,
+		Own: &jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverNewPolicy},
+	}
+	s, err := e.Start(ctx, ctx, o, func(*consume.Consumption) consume.Host { return h })
+	require.NoError(t, err)
+	var want []string
+	require.Eventually(t, func() bool { // the inbox that is not read is held to be silent
+		text := strconv.Itoa(len(want))
+		_, err := js.Publish(ctx, "s", []byte(text))
+		require.NoError(t, err)
+		want = append(want, text+" handled")
+		return h.calls.Load() > 3
+	}, patience, 20*time.Millisecond)
+	close(h.goOn)
+	require.Eventually(t, func() bool { return s.Stats().Handled == uint64(len(want)) }, patience, 10*time.Millisecond)
+	handled := slices.DeleteFunc(r.Said(), func(words string) bool { return !strings.HasSuffix(words, " handled") })
+	assert.Equal(t, want, handled)
+	s.BeginStop(fault.ErrStopped)
+	<-s.Done()
 }
 
 // An acknowledgement is denied by its subject.

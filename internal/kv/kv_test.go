@@ -2,6 +2,7 @@ package kv_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -200,4 +201,58 @@ func TestBlind(t *testing.T) {
 		return err == nil && stream.Purge(ctx) == nil
 	}, patience, 50*time.Millisecond)
 	require.Eventually(t, func() bool { return cache.Len() == 0 }, patience, 50*time.Millisecond)
+}
+
+// In a full bucket a value takes the place of the key's own, where it is no larger, and a deletion goes always.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	b, js, _ := newBucket(t)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cfg := bucketStream()
+	cfg.MaxBytes, cfg.Discard = 4000, jetstream.DiscardNew
+	_, err := js.UpdateStream(ctx, cfg)
+	require.NoError(t, err)
+	var last uint64
+	for range 3 {
+		last, err = b.Write(ctx, "old", []byte("1234567890"), kv.Write{})
+		require.NoError(t, err)
+	}
+	for n := 0; err == nil; n++ {
+		_, err = b.Write(ctx, fmt.Sprint("k", n), []byte("1234567890"), kv.Write{})
+	}
+	require.ErrorIs(t, err, fault.ErrStreamFull)
+	_, err = b.Write(ctx, "old", []byte("12345678901"), kv.Write{})
+	require.ErrorIs(t, err, fault.ErrStreamFull, "a larger one")
+	_, err = b.Write(ctx, "old", []byte("123456789"), kv.Write{Expect: true, Revision: last + 1})
+	var conflict *kv.ConflictError
+	require.ErrorAs(t, err, &conflict)
+	assert.Equal(t, []uint64{last + 1, last}, []uint64{conflict.Expected, conflict.Revision})
+	history := func() (values []string) {
+		for entry, err := range b.Present(ctx, []string{"old"}, kv.Watch{History: true}) {
+			require.NoError(t, err)
+			values = append(values, string(entry.Value()))
+		}
+		return values
+	}
+	assert.Len(t, history(), 3, "nothing is touched in vain")
+	revision, err := b.Write(ctx, "old", []byte("123456789"), kv.Write{Expect: true, Revision: last})
+	require.NoError(t, err)
+	assert.Greater(t, revision, last)
+	values := history()
+	assert.Less(t, len(values), 4, "the oldest makes room")
+	assert.Equal(t, "123456789", values[len(values)-1])
+
+	revision, err = b.Write(ctx, "never", nil, kv.Write{Op: jetstream.KeyValueDelete})
+	require.NoError(t, err)
+	assert.Zero(t, revision)
+	for n, op := range []jetstream.KeyValueOp{jetstream.KeyValueDelete, jetstream.KeyValuePurge} {
+		key := fmt.Sprint("k", n)
+		entry, err := b.Latest(ctx, key)
+		require.NoError(t, err)
+		_, err = b.Write(ctx, key, nil, kv.Write{Op: op, Expect: true, Revision: entry.Revision()})
+		require.NoError(t, err)
+		_, err = b.Get(ctx, key, 0)
+		require.ErrorIs(t, err, jetstream.ErrKeyNotFound)
+	}
 }

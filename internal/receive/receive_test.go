@@ -33,6 +33,7 @@ type reports struct {
 	failed  []error
 	lost    []error
 	dropped uint64
+	slow    map[bool]int // reports, those that begin an episode and the others
 }
 
 func (r *reports) Failed(_, _ string, err error) {
@@ -47,11 +48,18 @@ func (r *reports) Lost(_, _ string, err error) {
 	r.lost = append(r.lost, err)
 }
 
-func (r *reports) Slow(s *receive.Subscription, dropped uint64, _ bool) {
+func (r *reports) Slow(s *receive.Subscription, dropped uint64, first bool) {
 	_ = s.Stats() // a user's logger may ask
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dropped += dropped
+	r.slow[first]++
+}
+
+func (r *reports) episodes() (begun, goneOn int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.slow[true], r.slow[false]
 }
 
 func (r *reports) all() (failed, lost []error, dropped uint64) {
@@ -64,7 +72,7 @@ func newEngine(t *testing.T) (*receive.Engine, *natsgo.Conn, *reports) {
 	t.Helper()
 	url := natstest.RunServer(t, natstest.WithoutJetStream()).URL()
 	c := conntest.Open(t, url, func(o *conn.Options) { o.Denied = nil }) // the engine hears of denials
-	r := &reports{}
+	r := &reports{slow: map[bool]int{}}
 	return receive.New(c, r), c.NATS(), r
 }
 
@@ -214,6 +222,37 @@ func TestLimits(t *testing.T) {
 			assert.Equal(t, receive.Stats{Handled: 1, Dropped: 7}, s.Stats())
 		})
 	}
+}
+
+// An episode of drops is told at its begin and while it goes on, and is over when there were none for a while.
+func TestEpisodes(t *testing.T) {
+	t.Parallel()
+	e, nc, r := newEngine(t)
+	release := make(chan struct{})
+	o := options(1, func(*natsgo.Msg) error { <-release; return nil })
+	o.Messages = 1
+	s, err := e.Subscribe(context.Background(), "a", "", o, false)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		publish(t, nc, "a", 3)
+		_, goneOn := r.episodes()
+		return goneOn > 0
+	}, patience, 10*time.Millisecond)
+	before, _ := r.episodes()
+	last := time.Now()
+	require.Eventually(t, func() bool {
+		if time.Since(last) > 3*time.Second { // each drop goes on with the old one, unless it is over
+			publish(t, nc, "a", 3)
+			last = time.Now()
+		}
+		begun, _ := r.episodes()
+		return begun > before
+	}, patience, 10*time.Millisecond)
+	s.Stop(fault.ErrUnsubscribed)
+	close(release)
+	require.True(t, over(s))
+	_, _, dropped := r.all()
+	assert.Equal(t, s.Stats().Dropped, dropped)
 }
 
 // The end of the context is a graceful one, for as long as it may take.
