@@ -58,8 +58,10 @@ func TestFind(t *testing.T) {
 		require.Len(t, reports, 2)
 		assert.Contains(t, reports[0], "fell back: discover: the resolver found no server")
 		assert.Contains(t, reports[1], "skipped: 1 of the servers")
-		f.Configured, named = []string{"ws://own"}, []string{"nats://a", "ws://b"}
-		assert.Equal(t, named[1:], find(t.Context()), "those that are as the configured ones")
+		named = []string{"nats://a", "ws://b"}
+		assert.Equal(t, named[:1], find(t.Context()), "those that are as the configured ones")
+		f.Configured = []string{"ws://own"}
+		assert.Equal(t, named[1:], find(t.Context()))
 	})
 }
 
@@ -70,7 +72,7 @@ func TestFollowChanges(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		resolved := 0
 		w := &watcherFunc{
-			resolverFunc: func(context.Context) ([]string, error) { resolved++; return []string{"nats://a"}, nil },
+			resolverFunc: func(context.Context) ([]string, error) { resolved++; return []string{"nats://first"}, nil },
 			f: func(_ context.Context, _ int64, update func([]string)) error {
 				for _, url := range []string{"nats://a", "x://b", "nats://refused", "nats://c"} {
 					update([]string{url})
@@ -93,9 +95,9 @@ func TestFollowChanges(t *testing.T) {
 		})
 		want := []string{"nats://refused", "nats://c"}
 		if !asked {
-			want = append([]string{"nats://a"}, want...)
-			assert.Equal(t, "changed: nats://a", reports[0])
-			reports = reports[1:]
+			want = append([]string{"nats://first", "nats://a"}, want...)
+			assert.Equal(t, told{"changed: nats://first", "changed: nats://a"}, reports[:2])
+			reports = reports[2:]
 		}
 		assert.Equal(t, want, used)
 		assert.Equal(t, map[bool]int{true: 0, false: 1}[asked], resolved)
@@ -103,4 +105,22 @@ func TestFollowChanges(t *testing.T) {
 		assert.Contains(t, reports[0], "unusable: discover: invalid configuration: 1 of the servers")
 		assert.Equal(t, told{"unusable: refused", "changed: nats://c"}, reports[1:])
 	}
+}
+
+func TestFollowPauses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var pauses []time.Duration
+		last := time.Now()
+		down := resolverFunc(func(context.Context) ([]string, error) {
+			if pauses, last = append(pauses, time.Since(last)), time.Now(); len(pauses) == 12 {
+				cancel()
+			}
+			return nil, errors.New("down")
+		})
+		discovery.Follow(ctx, down, time.Second, func([]string) {}, func(error) {})
+		assert.InDelta(t, 200*time.Millisecond, pauses[1], float64(150*time.Millisecond))
+		assert.InDelta(t, 10*time.Second, pauses[11], float64(5*time.Second))
+	})
 }

@@ -46,6 +46,9 @@ func TestPhases(t *testing.T) {
 	require.NoError(t, err)
 	forget()
 	require.False(t, over(l.Draining()))
+	early, err := l.Begin()
+	require.NoError(t, err)
+	early() // nobody waits yet
 
 	first, err := l.Close(context.Background(), func(context.Context) {
 		note("drain")

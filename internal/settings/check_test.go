@@ -1,14 +1,15 @@
 package settings_test
 
 import (
+	"encoding/pem"
 	"io/fs"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
 )
 
@@ -40,14 +41,17 @@ func TestChecks(t *testing.T) {
 	none.OneOf("w", "", "a", "b")
 	none.Needs("a", "", "b", "")
 	none.Authorities("ca", "")
-	none.Authorities("ca", conntest.NewAuthority(t).Path("ca.pem"))
+	server := httptest.NewTLSServer(nil)
+	server.Close()
+	ca, empty := filepath.Join(t.TempDir(), "ca"), filepath.Join(t.TempDir(), "empty")
+	require.NoError(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600))
+	require.NoError(t, os.WriteFile(empty, []byte("x"), 0o600))
+	none.Authorities("ca", ca)
 	require.NoError(t, none.Err())
 	wrong.Between("n", 6, 0, 5)
 	wrong.Between("m", -2, -1, 0)
 	wrong.OneOf("w", "c", "a", "b")
 	wrong.Needs("a", "set", "b", "")
-	empty := filepath.Join(t.TempDir(), "empty")
-	require.NoError(t, os.WriteFile(empty, []byte("x"), 0o600))
 	wrong.Authorities("ca", empty)
 	wrong.Authorities("ca", empty+"/none")
 	wrong.Lacks("s", "", "a seed")
