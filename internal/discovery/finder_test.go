@@ -74,6 +74,7 @@ func TestFollowChanges(t *testing.T) {
 		w := &watcherFunc{
 			resolverFunc: func(context.Context) ([]string, error) { resolved++; return []string{"nats://first"}, nil },
 			f: func(_ context.Context, _ int64, update func([]string)) error {
+				update(nil) // which is no list
 				for _, url := range []string{"nats://a", "x://b", "nats://refused", "nats://c"} {
 					update([]string{url})
 				}
