@@ -236,9 +236,9 @@ func (t *topology) configure(password, rights string) error {
 			continue // it will
 		}
 		nc, failed := natsgo.Connect(fmt.Sprint("nats://127.0.0.1:", n.port), t.access(natsgo.UserInfo(user, password),
-			natsgo.RetryOnFailedConnect(true), natsgo.IgnoreAuthErrorAbort(), natsgo.ReconnectWait(50*time.Millisecond), natsgo.MaxReconnects(200))...)
+			natsgo.RetryOnFailedConnect(true), natsgo.IgnoreAuthErrorAbort(), natsgo.ReconnectWait(50*time.Millisecond), natsgo.MaxReconnects(-1))...)
 		if failed == nil {
-			failed = nc.FlushTimeout(10 * time.Second)
+			failed = nc.FlushTimeout(30 * time.Second)
 			nc.Close()
 		}
 		err = errors.Join(err, failed)
