@@ -133,6 +133,9 @@ func (e *Engine) release(ctx context.Context, subs []*Subscription) (lost int, e
 	for _, s := range subs {
 		s.mu.Lock()
 		if s.upstream != nil {
+			if s.gone == nil {
+				s.gone = make(chan struct{})
+			}
 			gone = append(gone, s.gone)
 			if !s.releasing {
 				mine = append(mine, s.upstream)

@@ -23,7 +23,7 @@ type Subscription struct {
 
 	mu        sync.Mutex
 	upstream  *natsgo.Subscription // nil while nothing is received
-	gone      chan struct{}        // closed when upstream has delivered its last message
+	gone      chan struct{}        // closed when upstream has delivered its last message; nil while nobody waits
 	releasing bool                 // by this package
 	making    bool                 // Subscribe has not returned yet
 	refused   error                // by the server
@@ -194,31 +194,32 @@ func (s *Subscription) attach() error {
 		return err
 	}
 	_ = upstream.SetPendingLimits(-1, -1) // the limits are those of the queue
-	gone := make(chan struct{})
 	s.mu.Lock()
-	s.upstream, s.gone, s.releasing = upstream, gone, false
+	s.upstream = upstream
 	ends := s.cause != nil
 	s.mu.Unlock()
-	detach := sync.OnceFunc(func() { s.detached(gone) })
-	upstream.SetClosedHandler(func(string) { detach() })
+	upstream.SetClosedHandler(s.detached)
 	switch {
 	case ends:
 		s.e.conn.Unsubscribe(upstream)
 	case !upstream.IsValid(): // it was closed before it had the handler
-		go detach()
+		go s.detached("")
 	}
 	return nil
 }
 
-// detached runs when nats.go delivers nothing more.
-func (s *Subscription) detached(gone chan struct{}) {
+// detached is called when nats.go delivers nothing more, or twice.
+func (s *Subscription) detached(string) {
 	s.mu.Lock()
 	s.upstream = nil
 	if !s.releasing && s.cause == nil { // the connection was closed for good
 		s.cause = fault.ErrClosed
 	}
+	if s.gone != nil {
+		close(s.gone)
+		s.gone = nil
+	}
 	s.mu.Unlock()
-	close(gone)
 	s.finishIfOver()
 }
 
