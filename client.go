@@ -265,7 +265,7 @@ func (c *Client) emit(e Event) {
 		return
 	}
 	e.Time = time.Now()
-	e.Server = cmp.Or(e.Server, serverurl.Redact(c.conn.Server()))
+	e.Server = cmp.Or(e.Server, c.conn.Server())
 	for _, q := range c.events {
 		q.Push(e)
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/receive"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/settings"
 )
 
@@ -145,7 +144,7 @@ type reports struct{ c *Client }
 
 func (r reports) Up(first bool, gap time.Duration) {
 	c := r.c
-	server := serverurl.Redact(c.conn.Server())
+	server := c.conn.Server()
 	if first {
 		c.log.Info("connected to NATS", "server", server, "name", c.name())
 		c.emit(Event{Type: EventConnected})
@@ -162,7 +161,7 @@ func (r reports) Down(err error) {
 	}
 	lost, _ := c.conn.Unconfirmed()
 	c.log.Warn("disconnected from NATS; reconnecting", append(fault.Attrs(err),
-		"server", serverurl.Redact(c.conn.Server()), "unconfirmed_bytes", lost)...)
+		"server", c.conn.Server(), "unconfirmed_bytes", lost)...)
 	c.emit(Event{Type: EventDisconnected, Err: err, Bytes: lost})
 }
 
@@ -192,7 +191,7 @@ func (r reports) Refused(err error) { r.c.report(err, "", "") }
 func (r reports) Stays(d conn.Departure, err error) {
 	c := r.c
 	c.log.Warn("the server is to be left, but no other one stands; trying again",
-		"server", serverurl.Redact(c.conn.Server()), "reason", d.Reason, "error", err)
+		"server", c.conn.Server(), "reason", d.Reason, "error", err)
 	if !d.Another { // a server that shuts down has its event
 		c.emit(Event{Type: EventAsyncError, Err: wrap("leave server", "", err)})
 	}
@@ -205,7 +204,7 @@ func (r reports) Closed(cause error) {
 		c.lost.Store(true)
 		e.Err = &fault.Error{Op: "connection", Kind: ErrClosed, Cause: cause}
 		e.Bytes, _ = c.conn.Unconfirmed()
-		c.log.Error("the connection to NATS is closed for good", "server", serverurl.Redact(c.conn.Server()),
+		c.log.Error("the connection to NATS is closed for good", "server", c.conn.Server(),
 			"error", e.Err, "unconfirmed_bytes", e.Bytes)
 	}
 	c.life.End()
@@ -229,7 +228,7 @@ func (c *Client) onDenied(err error) {
 
 // onLameDuck leaves a server that is about to shut down before it throws the client out.
 func (c *Client) onLameDuck() {
-	c.log.Warn("the NATS server is shutting down", "server", serverurl.Redact(c.conn.Server()))
+	c.log.Warn("the NATS server is shutting down", "server", c.conn.Server())
 	c.emit(Event{Type: EventLameDuck})
 	// The address of the present server may be that of others, too.
 	c.conn.Depart(conn.Departure{Reason: "it is shutting down", Another: true})

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // ShutdownError says what Close or Shutdown left behind. It is ErrDrainTimeout when handlers,
@@ -101,10 +100,10 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	case !first:
 		return nil
 	case len(left.kinds()) > 0:
-		c.log.Error("closed with losses", "server", serverurl.Redact(c.conn.Server()), "error", left)
+		c.log.Error("closed with losses", "server", c.conn.Server(), "error", left)
 		return left
 	}
-	c.log.Info("closed", "server", serverurl.Redact(c.conn.Server()))
+	c.log.Info("closed", "server", c.conn.Server())
 	return nil
 }
 

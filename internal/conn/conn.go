@@ -214,11 +214,10 @@ func (c *Conn) begin(urls []string, l *line) error {
 // NATS returns nats.go's connection.
 func (c *Conn) NATS() *natsgo.Conn { return c.nc }
 
-// Server returns the URL of the server of the present connection, or of the last one. It has credentials if
-// it was given with them.
+// Server returns the URL of the server of the present connection, or of the last one, without credentials.
 func (c *Conn) Server() string {
 	if l := c.present.Load(); l != nil {
-		return l.server.url.String()
+		return l.shown
 	}
 	return ""
 }

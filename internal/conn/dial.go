@@ -155,7 +155,7 @@ func (c *Conn) openAddress(ctx context.Context, o *natsgo.Options, s server, add
 	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() })
 	defer stop()
 	step := "no INFO from the server"
-	g := greeting{o: o, server: s, conn: tcp, unread: make([]byte, 0, 4096), next: d.next, greeted: func() {
+	g := greeting{o: o, server: s, conn: tcp, unread: make([]byte, 0, 2048), next: d.next, greeted: func() {
 		step = "no welcome from the server"
 		d.next()
 		greeted()

@@ -33,6 +33,7 @@ type line struct {
 	net.Conn // plain or TLS
 	tcp      *patient
 	server   server
+	shown    string // the server's URL, without credentials
 	info     natsgo.ServerInfo
 	trip     time.Duration // to the server and back
 	queue    *queue

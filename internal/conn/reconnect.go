@@ -13,6 +13,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // errNotYet answers nats.go when it asks for a connection that is still being made.
@@ -162,6 +163,7 @@ func (d dialer) Dial(_, address string) (net.Conn, error) {
 	if c.longLines >= poisonous {
 		l.lineLimit = c.o.MaxControlLine
 	}
+	l.shown = serverurl.Redact(l.server.url.String())
 	c.present.Store(l)
 	l.reader.onErr = c.onServerError
 	l.reader.onInfo = func(info []byte) { c.onInfo(l, info) }

@@ -87,7 +87,7 @@ var errSilent = errors.New("the server is silent")
 // deadline.
 func (c *Checkup) Report(ctx context.Context) (r Report) {
 	counters, _ := c.Conn.Stats()
-	r = Report{Server: serverurl.Redact(c.Conn.Server()), Reconnects: counters.Reconnects, Discovery: c.source()}
+	r = Report{Server: c.Conn.Server(), Reconnects: counters.Reconnects, Discovery: c.source()}
 	problem := func(what string, err error) {
 		switch {
 		case errors.Is(err, fault.ErrPermission):

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consume"
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // Options are those of one handler.
@@ -99,7 +98,7 @@ func (p *probes) answer(reason string, seen sighting) answer {
 	}
 	counters, _ := p.Conn.Stats()
 	a.details = &details{
-		Server: serverurl.Redact(p.Conn.Server()), Connected: p.Conn.IsUp(), Outage: p.outage(seen).Seconds(),
+		Server: p.Conn.Server(), Connected: p.Conn.IsUp(), Outage: p.outage(seen).Seconds(),
 		RTT: seen.RTT.Seconds(), Reconnects: counters.Reconnects, Warnings: seen.Warnings,
 	}
 	if err := p.Conn.LastError(); err != nil {
