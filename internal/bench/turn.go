@@ -99,13 +99,14 @@ func (t *turn) beside(ctx context.Context) (wait func() (map[string]float64, err
 	return func() (map[string]float64, error) {
 		rest, err := io.ReadAll(answer)
 		out := outcome{}
-		if err = errors.Join(err, cmd.Wait()); err == nil {
-			err = json.Unmarshal(append([]byte(first), rest...), &out)
+		ended := cmd.Wait() // an error, too, when it had answered before ctx ended
+		if err := errors.Join(err, json.Unmarshal(append([]byte(first), rest...), &out)); err != nil {
+			return nil, errors.Join(ended, err)
 		}
-		if err == nil && out.Failed != "" {
-			err = errors.New(out.Failed)
+		if out.Failed != "" {
+			return nil, errors.New(out.Failed)
 		}
-		return out.Figures, err
+		return out.Figures, nil
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -64,10 +63,10 @@ func (c *comparison) render() string {
 	if len(c.Failed) > 0 {
 		fmt.Fprintf(&b, "Turns that failed, which are not in the figures:\n\n- %s\n\n", strings.Join(c.Failed, "\n- "))
 	}
-	b.WriteString("## What costs more, and what that buys\n\nAll with a whole interval above 1.03, or an allocation more.\n\n")
+	b.WriteString("## What costs more, and what that buys\n\nAll with a whole interval above 1.03, or an allocation more.\n")
 	c.list(&b, compared.dearer, buys)
-	b.WriteString("\n## What costs less\n\nAll with a whole interval below 0.97.\n\n")
-	c.list(&b, compared.cheaper, func(string) string { return "" })
+	b.WriteString("\n## What costs less\n\nAll with a whole interval below 0.97.\n")
+	c.list(&b, compared.cheaper, func(string) string { return "." })
 	b.WriteString("\n## All figures\n\n")
 	writeHead(&b, "Workload", "Figure", "Raw", "Ours", "Ours / raw", "Peers", "CPU", "Allocations", "× copy", "× loopback")
 	of := map[string]compared{} // by workload and figure
@@ -115,23 +114,47 @@ func (c *comparison) list(to *strings.Builder, such func(compared) bool, why fun
 			found[row.Workload] = append(found[row.Workload], name+" × "+row.ratio())
 		}
 	}
+	last := ""
 	for _, row := range c.Rows {
-		if figures := found[row.Workload]; figures != nil {
-			fmt.Fprintf(to, "- **%s**: %s.%s\n", row.Workload, strings.Join(figures, ", "), why(row.Workload))
-			delete(found, row.Workload)
+		figures := found[row.Workload]
+		if figures == nil {
+			continue
 		}
+		delete(found, row.Workload)
+		mark := "; " // what has the same reason stands together
+		if reason := why(row.Workload); reason != last || reason == "." {
+			to.WriteString(last)
+			mark, last = "\n- ", reason
+		}
+		fmt.Fprintf(to, "%s**%s**: %s", mark, row.Workload, strings.Join(figures, ", "))
 	}
+	to.WriteString(last + "\n")
+}
+
+// interval is that of the ratio. One round tells it only of what is counted.
+func (r compared) interval() (low, high float64) {
+	switch counted := []string{"KiB each", "goroutines each", "messages/s"}; {
+	case named[r.Figure] == "" || r.Ratio == nil:
+		return 1, 1
+	case r.Ratio.High == 0 && slices.Contains(counted, r.Figure):
+		return r.Ratio.Mean, r.Ratio.Mean
+	case r.Ratio.High == 0:
+		return 1, 1
+	}
+	return r.Ratio.Low, r.Ratio.High
 }
 
 func (r compared) dearer() bool {
 	if r.Figure == "allocs/op" {
 		return middle(r.Sides["ours"]) > middle(r.Sides["raw"])+0.9
 	}
-	return named[r.Figure] != "" && r.Ratio != nil && cmp.Or(r.Ratio.Low, r.Ratio.Mean) > 1.03
+	low, _ := r.interval()
+	return low > 1.03
 }
 
 func (r compared) cheaper() bool {
-	return named[r.Figure] != "" && r.Ratio != nil && cmp.Or(r.Ratio.High, r.Ratio.Mean) < 0.97
+	_, high := r.interval()
+	return high < 0.97
 }
 
 // buys tells what one has for that a workload costs more.
@@ -154,18 +177,18 @@ func buys(workload string) string {
 		{"object get", "Only a pause is bounded, and every way to read to the end checks the digest."},
 	} {
 		if strings.HasPrefix(workload, b.of) {
-			return " " + b.what
+			return ". " + b.what
 		}
 	}
 	switch _, kind, _ := strings.Cut(workload, " idle "); kind {
 	case "subscriptions":
-		return " Each waits for the server's word, so that a denial is an error of the call; and holds what Close waits for."
+		return ". Each waits for the server's word, so that a denial is an error of the call; and holds what Close waits for."
 	case "watchers":
-		return " A heartbeat tells when one has become stale, and it goes on at once after that."
+		return ". A heartbeat tells when one has become stale, and it goes on at once after that."
 	case "consumptions":
-		return " Each notices when its consumer is gone, and makes it again."
+		return ". Each notices when its consumer is gone, and makes it again."
 	}
-	return " What that buys is not known."
+	return ". What that buys is not known."
 }
 
 func (r compared) ratio() string {
