@@ -294,7 +294,7 @@ func (s *Consumption) drop(d *Delivery) {
 	if p := d.from; p.own != nil && !p.moved {
 		p.moved = true
 		if p.session != nil {
-			p.session.wake()
+			p.session.part.Wake()
 		}
 	}
 	d.from.ask()

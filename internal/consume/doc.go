@@ -22,7 +22,6 @@
 //   - puller.go: session after session.
 //   - session.go: pulls over one inbox, and their silence.
 //   - crossing.go: two inboxes at once, and the order of what comes.
-//   - sentinel.go: noticing the death of a server that nobody tells of.
 //   - own.go: the consumer, found or made again, and what it must not get.
 //   - rules.go: what the consumer says, and how many messages wait for their next try there.
 //   - retry.go: what failed: when it is tried again, and when it is dead.

@@ -103,7 +103,6 @@ type Engine struct {
 	log       *slog.Logger
 	reports   Reports
 	drain     time.Duration // for a graceful end
-	sentinels sentinels
 
 	mu      sync.Mutex
 	running map[*Consumption]struct{}
@@ -114,7 +113,7 @@ type Engine struct {
 func New(api *jsapi.API, p *publish.Publisher, life *lifecycle.Life, drain time.Duration, log *slog.Logger, r Reports) *Engine {
 	return &Engine{
 		api: api, publisher: p, life: life, log: log, reports: r, drain: drain,
-		sentinels: sentinels{nodes: make(map[string]*watchedNode)}, running: make(map[*Consumption]struct{}),
+		running: make(map[*Consumption]struct{}),
 	}
 }
 

@@ -182,7 +182,7 @@ func (p *puller) pull(missing bool) (heard bool, err error) {
 		p.healthy = false
 	}
 	s.mu.Unlock()
-	session.leave(err)
+	session.leave()
 	p.retire(session, err)
 	return heard, err
 }

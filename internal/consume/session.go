@@ -3,12 +3,12 @@ package consume
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/sentinel"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -16,7 +16,7 @@ import (
 const (
 	pullExpires   = 30 * time.Second
 	pullBeat      = 15 * time.Second       // how often the server says that it has no message
-	pullQuickBeat = 500 * time.Millisecond // while something may be wrong
+	pullQuickBeat = sentinel.Beat          // while something may be wrong
 	pullYoung     = 10 * time.Second       // after the beginning and after every fault
 	pullSlack     = 250 * time.Millisecond // that a heartbeat may be late
 	fewWaiting    = 64                     // pulls that a consumer takes: then one at a time is asked
@@ -32,13 +32,9 @@ type pullSession struct {
 	p     *puller
 	inbox string
 	sub   *natsgo.Subscription
-	fault chan error // holds the first
-	woken chan struct{}
-	node  string // of which it may be the sentinel
-	deaf  func() // ends the watch for denials
-
-	sentinel atomic.Bool
-	alarmed  atomic.Bool // the sentinel hears nothing
+	fault chan error     // holds the first
+	part  *sentinel.Part // in the watch over the server that leads the consumer
+	deaf  func()         // ends the watch for denials
 
 	// guarded by the Consumption's lock
 	begun  time.Time
@@ -59,7 +55,7 @@ func (p *puller) open() (*pullSession, error) {
 	s := p.s
 	now := time.Now()
 	ps := &pullSession{
-		p: p, inbox: s.conn.NATS().NewInbox(), fault: make(chan error, 1), woken: make(chan struct{}, 1),
+		p: p, inbox: s.conn.NATS().NewInbox(), fault: make(chan error, 1), part: sentinel.NewPart(),
 		begun: now, heard: now,
 	}
 	ps.deaf = s.conn.Watch(ps.deny, p.subject, ps.inbox)
@@ -73,15 +69,12 @@ func (p *puller) open() (*pullSession, error) {
 	server, trip := s.conn.Peer()
 	s.mu.Lock()
 	s.pace.trip = trip
-	if p.leader != server { // else its death is the connection's
-		ps.node = p.leader
+	if p.leader != "" && p.leader != server { // else its death is the connection's
+		s.e.api.Nodes().Join(ps.part, p.leader)
 	}
 	p.session = ps
 	p.ask()
 	s.mu.Unlock()
-	if ps.node != "" {
-		s.e.sentinels.join(ps)
-	}
 	p.firstPull.Do(func() { close(p.opened) })
 	return ps, nil
 }
@@ -93,20 +86,10 @@ func (ps *pullSession) deny(err error) {
 	ps.fail(err)
 }
 
-// leave ends the session's part in the watch over its node, and for denials.
-func (ps *pullSession) leave(cause error) {
+// leave ends the session's part in the watch over its server, and for denials.
+func (ps *pullSession) leave() {
 	ps.deaf()
-	if ps.node != "" {
-		fault := !errors.Is(cause, fault.ErrStopped) && !errors.Is(cause, errPullRelinked)
-		ps.p.s.e.sentinels.leave(ps, fault)
-	}
-}
-
-func (ps *pullSession) wake() {
-	select {
-	case ps.woken <- struct{}{}:
-	default:
-	}
+	ps.part.Leave()
 }
 
 // watch returns when the session is of no more use.
@@ -139,9 +122,6 @@ func (ps *pullSession) watch(breaks uint64) error {
 			ps.inquire()
 			next = pullQuickBeat
 		}
-		if busy && ps.sentinel.Load() {
-			s.e.sentinels.relieve(ps)
-		}
 		if moved {
 			next = min(next, max(time.Until(floored.Add(floorEvery)), 0))
 		}
@@ -158,7 +138,7 @@ func (ps *pullSession) watch(breaks uint64) error {
 		case <-over:
 			return fault.ErrStopped
 		case <-change:
-		case <-ps.woken:
+		case <-ps.part.Woken():
 		case <-timer.C:
 			if quit == nil {
 				return fault.ErrStopped
@@ -175,7 +155,7 @@ func (ps *pullSession) watch(breaks uint64) error {
 // judge returns when the session is to be judged again, or that it is silent: heartbeats are missing. Where
 // none is due soon although they should be, one more pull asks for some. The caller holds s.mu.
 func (ps *pullSession) judge(now time.Time) (next time.Duration, err error) {
-	s, beat := ps.p.s, ps.beat(now)
+	s, beat, alarmed := ps.p.s, ps.beat(now), ps.part.Alarmed()
 	if ps.asked == 0 || s.stopping {
 		ps.heard = now
 		return beat, nil
@@ -185,12 +165,12 @@ func (ps *pullSession) judge(now time.Time) (next time.Duration, err error) {
 	}
 	slack := pullSlack + s.pace.trip
 	late := ps.heard.Add(pullQuickBeat + slack).Sub(now)
-	switch alarmed, sentinel := ps.alarmed.Swap(false), ps.sentinel.Load(); {
+	switch watchful := alarmed || ps.part.IsSentinel(); {
 	case !ps.probed.IsZero():
 		next = ps.probed.Add(pullQuickBeat + slack).Sub(now)
-	case sentinel && late > 0:
+	case watchful && late > 0:
 		return late, nil
-	case sentinel || alarmed:
+	case watchful:
 		ps.probed, next = now, pullQuickBeat+slack
 		ps.asked = 0 // what is not heard of may be lost, and must not keep the next from being asked for
 		ps.pull(1, pullQuickBeat)
@@ -205,7 +185,7 @@ func (ps *pullSession) judge(now time.Time) (next time.Duration, err error) {
 
 // beat returns how often the session should hear of the server. The caller holds s.mu.
 func (ps *pullSession) beat(now time.Time) time.Duration {
-	if ps.sentinel.Load() || ps.lone || now.Sub(ps.begun) < pullYoung {
+	if ps.part.IsSentinel() || ps.lone || now.Sub(ps.begun) < pullYoung {
 		return pullQuickBeat
 	}
 	return min(pullBeat, ps.p.s.rules.expires/2)
@@ -267,7 +247,7 @@ func (ps *pullSession) pull(batch int, beat time.Duration) {
 		ps.heard = time.Now() // none was to be heard before
 	}
 	expires := s.rules.expires
-	if beat < pullBeat && !ps.sentinel.Load() {
+	if beat < pullBeat && !ps.part.IsSentinel() {
 		expires = min(expires, pullYoung) // the next one has slower heartbeats
 	}
 	if s.conn.TryPublish(ps.p.subject, ps.inbox, wire.Pull(batch, expires, min(beat, expires/2), false)) == nil {
@@ -301,7 +281,7 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	ps.answered(1)
 	if ps.asked == 0 && !ps.lone {
 		ps.lone = true
-		ps.wake() // to be judged sooner
+		ps.part.Wake() // to be judged sooner
 	}
 	ps.alive()
 	if !wanted {
@@ -350,11 +330,13 @@ func (ps *pullSession) onStatus(m *natsgo.Msg) {
 	switch {
 	case status == wire.StatusHeartbeat:
 		ps.alive()
+		ps.part.Sign()
 		ps.seen, ps.heard, ps.probed = ps.signs, time.Now(), time.Time{}
 	case ended:
 		ps.answered(left)
 		ps.lone = ps.lone && ps.asked > 0
 		ps.alive()
+		ps.part.Sign()
 		if p.session == ps {
 			p.ask()
 		}

@@ -179,6 +179,93 @@ func TestWatchOverKilledLeaders(t *testing.T) {
 	assert.Less(t, w.end(), 12*time.Second)
 }
 
+// Idle watchers cost no more messages than raw nats.go's, which are told every 5 s that nothing has come, and yet all of
+// them know soon when the server that leads their consumers dies without a word, or the connected one is silent. When it
+// is back, so are they.
+func TestIdleWatchersAreWatchful(t *testing.T) {
+	const watchers = 50
+	servers := publishServers(t, 3)
+	ctx := context.Background()
+	writer := publishClient(t, servers)
+	publishEventually(t, "the bucket is created", func() bool {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		_, err := writer.EnsureKeyValue(ctx, "conf")
+		return err == nil
+	})
+	kv, err := writer.GetKeyValue(ctx, "conf")
+	require.NoError(t, err)
+	_, err = kv.Put(ctx, "k", []byte("1"))
+	require.NoError(t, err)
+	info, err := writer.GetStreamInfo(ctx, "KV_conf")
+	require.NoError(t, err)
+	at := slices.IndexFunc(servers, func(s *publishServer) bool { return s.spec.Name == info.Cluster.Leader })
+	victim, home := servers[at], servers[(at+1)%len(servers)]
+	proxy := natstest.NewProxy(t, home.url())
+	client := connect(t, proxy.URL())
+	watched, err := client.GetKeyValue(ctx, "conf")
+	require.NoError(t, err)
+	all := make([]*nats.KeyWatcher, watchers)
+	for i := range all {
+		all[i], err = watched.WatchAll(ctx)
+		require.NoError(t, err)
+	}
+	come := func(value string) {
+		t.Helper()
+		for _, w := range all {
+			for {
+				if entry := <-w.Updates(); entry != nil && string(entry.Value()) == value {
+					break
+				}
+			}
+		}
+	}
+	stale := func(is bool) func() bool {
+		return func() bool {
+			return !slices.ContainsFunc(all, func(w *nats.KeyWatcher) bool { return w.Stale() != is })
+		}
+	}
+	come("1")
+	for _, w := range all {
+		assert.Nil(t, <-w.Updates())
+	}
+	idle := func() { time.Sleep(15 * time.Second) }
+	idle()
+	before, span := client.Conn().Stats(), 10*time.Second
+	time.Sleep(span)
+	after := client.Conn().Stats()
+	messages := after.InMsgs + after.OutMsgs - before.InMsgs - before.OutMsgs
+	t.Attr("figure", fmt.Sprintf("%d idle, %.1f messages/s", watchers, float64(messages)/span.Seconds()))
+	assert.LessOrEqual(t, messages, uint64(watchers*10/5+50), "of one sentinel, and of the question for the bucket")
+	publishEventually(t, "all are fresh", stale(false))
+
+	begin := time.Now()
+	proxy.BlackHole()
+	publishEventually(t, "all are stale", stale(true))
+	silent := since(begin)
+	proxy.Restore()
+	publishEventually(t, "all are fresh", stale(false))
+	idle()
+
+	begin = time.Now()
+	victim.kill()
+	publishEventually(t, "all are stale", stale(true))
+	dead := since(begin)
+	victim.start()
+	publishEventually(t, "the next value is stored", func() bool {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		_, err := kv.Put(ctx, "k", []byte("2"))
+		return err == nil
+	})
+	begin = time.Now()
+	come("2")
+	t.Logf("stale %v after silence and %v after death, back after %v", silent, dead, since(begin))
+	assert.Less(t, silent, 4*time.Second)
+	assert.Less(t, dead, 3*time.Second)
+	publishEventually(t, "all are fresh", stale(false))
+}
+
 // What was acknowledged comes to a watcher also when the bucket has lost its leader and cannot have
 // another: from the replica that is left.
 func TestWatchWithoutALeaderOfTheBucket(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/sentinel"
 )
 
 // Options say which API is asked.
@@ -34,6 +35,7 @@ type API struct {
 	prefix  string // of the API's subjects, with the dot at its end
 	finder  finder
 	windows windows
+	nodes   *sentinel.Nodes
 }
 
 // New returns the API over a connection that has been opened.
@@ -47,6 +49,10 @@ func New(c *conn.Conn, o Options) (*API, error) {
 	}
 	a.finder.api = a
 	a.windows.turn = newTurn()
+	a.nodes = sentinel.New(func() time.Duration {
+		_, trip := c.Peer()
+		return trip
+	})
 	var err error
 	a.js, err = a.handle()
 	return a, err
@@ -98,6 +104,9 @@ func (a *API) JetStream() jetstream.JetStream { return a.js }
 
 // Conn returns the connection.
 func (a *API) Conn() *conn.Conn { return a.conn }
+
+// Nodes returns the watch over the servers that lead consumers.
+func (a *API) Nodes() *sentinel.Nodes { return a.nodes }
 
 // Subject returns the subject of one of the API's verbs.
 func (a *API) Subject(verb string) string { return a.prefix + verb }

@@ -181,10 +181,14 @@ func (s *Buckets) tell(ctx context.Context, b *Bucket, p *poll, now *facts, with
 			}
 			n += len(asked[filters])
 		}
+		if !withNames && now.ttl == 0 && !f.mortal.Load() {
+			continue // there is nothing to compare
+		}
 		news := &check{now, asked[filters]}
 		if !f.check.CompareAndSwap(nil, news) && withNames {
 			f.check.Store(news)
 		}
+		f.reader.Wake()
 	}
 	return n, nil
 }

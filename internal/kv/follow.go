@@ -14,16 +14,14 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/sentinel"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
-// How a follower of keys asks. It notices a consumer that has died, which says nothing, after the
-// silence.
+// How a follower of keys asks.
 const (
-	followBatch     = 512
-	followHeartbeat = 500 * time.Millisecond
-	followSilence   = 1100 * time.Millisecond // two heartbeats and a little
-	followExpiry    = 3 * time.Second         // without a sign of life, whatever the reader is doing
+	followBatch  = 512
+	followExpiry = 3 * time.Second // without a sign of life, whatever the reader is doing
 )
 
 // follower reads the updates of a bucket's keys in order over every disturbance: the present
@@ -53,6 +51,7 @@ type follower struct {
 	sign   atomic.Int64  // when it was last so, since begun
 	breaks atomic.Uint64 // of the connection when the consumer was made
 	check  atomic.Pointer[check]
+	mortal atomic.Bool // an update had a time to live of its own
 }
 
 // step is what a follower's next returns: an update, a check of what is known, or one of two marks.
@@ -92,9 +91,9 @@ func (b *Bucket) follow(ctx context.Context, filters []string, options Watch, on
 		cfg.DeliverPolicy = jetstream.DeliverNewPolicy
 	}
 	f.reader = ordered.New(b.api, ordered.Options{
-		Stream: b.stream, Config: cfg, Batch: followBatch, Heartbeat: followHeartbeat, Silence: followSilence,
-		Whole: !options.UpdatesOnly, Replicas: b.direct && cfg.FilterSubject != "",
-		Opened: f.opened, Observe: f.observe, Idle: f.idle,
+		Stream: b.stream, Config: cfg, Batch: followBatch, Heartbeat: sentinel.Beat, Silence: sentinel.Silence,
+		Lasting: !once, Whole: !options.UpdatesOnly, Replicas: b.direct && cfg.FilterSubject != "",
+		Opened: f.opened, Observe: f.observe, Idle: f.idle, Woken: f.woken,
 	})
 	first, err := f.reader.Start(f.live)
 	if err == nil && options.UpdatesOnly {
@@ -177,6 +176,9 @@ func (f *follower) next() (step, error) {
 		}
 		f.revision = meta.Sequence.Stream
 		update := f.bucket.entry(wire.Stored{Subject: m.Subject, Sequence: f.revision, Time: meta.Timestamp, Header: m.Header, Data: m.Data}, meta.NumPending)
+		if update.seconds > 0 {
+			f.mortal.Store(true)
+		}
 		if f.options.IgnoreDeletes && deleted(update) {
 			continue
 		}
@@ -191,13 +193,18 @@ func (f *follower) close() {
 }
 
 // idle takes the server's word that it has nothing to deliver: what of the present values is still to come
-// has expired. It makes the reader return when there is something to look at.
+// has expired.
 func (f *follower) idle(context.Context) error {
-	if !f.loaded {
-		f.left = 0
-		return errFollow
+	if f.loaded {
+		return nil
 	}
-	if f.check.Load() != nil {
+	f.left = 0
+	return errFollow
+}
+
+// woken makes the reader return when there is something to look at.
+func (f *follower) woken() error {
+	if f.loaded && f.check.Load() != nil {
 		return errFollow
 	}
 	return nil
@@ -249,7 +256,8 @@ func (f *follower) setFresh(fresh bool, cause error) {
 
 // isStale tells whether the bucket may have more than was reported.
 func (f *follower) isStale() bool {
-	if !f.fresh.Load() || time.Since(f.begun)-time.Duration(f.sign.Load()) > followExpiry {
+	silence := min(time.Since(f.begun)-time.Duration(f.sign.Load()), f.reader.ServerSilence())
+	if !f.fresh.Load() || silence > followExpiry {
 		return true
 	}
 	if check := f.check.Load(); check != nil && check.names != nil {

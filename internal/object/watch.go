@@ -82,7 +82,7 @@ func (w *Watcher) open(ctx context.Context) error {
 		cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
 	}
 	w.reader = ordered.New(w.store.api, ordered.Options{
-		Stream: StreamPrefix + w.store.bucket, Config: cfg, Batch: watchBatch, Opened: ordered.Opening.Same,
+		Stream: StreamPrefix + w.store.bucket, Config: cfg, Batch: watchBatch, Lasting: true, Opened: ordered.Opening.Same,
 		Idle: func(context.Context) error {
 			if w.marked {
 				return nil

@@ -121,7 +121,7 @@ func (r *Reader) create(ctx context.Context) (made *jetstream.ConsumerInfo, brea
 // begin reads a consumer.
 func (r *Reader) begin(ctx context.Context, made *jetstream.ConsumerInfo, breaks uint64) (Opening, error) {
 	// The messages that were asked for and the statuses of all pulls, should nobody read for long.
-	r.received = make(chan *natsgo.Msg, r.o.Batch+4*int(expires/r.o.Heartbeat))
+	r.received = make(chan *natsgo.Msg, r.o.Batch+4*int(r.expires/r.o.Heartbeat))
 	sub, err := r.conn.Subscribe(ctx, r.conn.NATS().NewInbox(), nil, r.received)
 	if err != nil {
 		r.discard(made.Name)
@@ -129,7 +129,10 @@ func (r *Reader) begin(ctx context.Context, made *jetstream.ConsumerInfo, breaks
 	}
 	r.name, r.sub, r.breaks = made.Name, sub, breaks
 	r.unwatch = r.conn.Watch(r.onDenial, r.subject("MSG.NEXT", r.name), sub.Subject)
-	r.delivered, r.asked, r.answers = 0, 0, 0
+	r.delivered, r.asked, r.answers, r.beat = 0, 0, 0, r.o.Heartbeat
+	if r.o.Lasting {
+		r.watch(made.Cluster)
+	}
 	r.refill()
 	opening := Opening{Pending: made.NumPending, Breaks: breaks}
 	if !r.began {
@@ -147,6 +150,23 @@ func (r *Reader) begin(ctx context.Context, made *jetstream.ConsumerInfo, breaks
 		r.mark(true)
 	}
 	return opening, nil
+}
+
+// watch takes part in the watch over the server that leads the consumer. The death of the connected one is the
+// connection's; then that matters only to who wants to know for how long it is silent.
+func (r *Reader) watch(cluster *jetstream.ClusterInfo) {
+	info, leader := r.conn.Info(), ""
+	home := info.Cluster == ""
+	if cluster != nil {
+		leader, home = cluster.Leader, cluster.Leader == info.Name
+	}
+	r.calmBeat = calmBeat
+	if home && info.JetStream && r.api.Subject("") == jetstream.DefaultAPIPrefix {
+		r.calmBeat = homeBeat
+	}
+	if r.calmBeat < homeBeat || r.o.Observe != nil {
+		r.api.Nodes().Join(r.part, leader)
+	}
 }
 
 // giveUp ends the creation of a consumer, and deletes what may have been made of it.

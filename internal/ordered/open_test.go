@@ -3,6 +3,7 @@ package ordered_test
 import (
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/sentinel"
 )
 
 // created counts the consumers that are made from now on.
@@ -130,7 +132,7 @@ func TestAnotherStreamOfTheName(t *testing.T) {
 func TestIdleReaderIsCalm(t *testing.T) {
 	t.Parallel()
 	o := newOrderedTest(t, 0)
-	r := o.reader(t, jetstream.ConsumerConfig{})
+	r, _ := o.start(t, ordered.Options{Stream: "S", Batch: 256, Lasting: true})
 	_, _, err := r.Next(timed(t, 12*time.Second)) // what its youth takes
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	name, before := r.Consumer(), o.api.Conn().NATS().Stats()
@@ -149,4 +151,82 @@ func TestIdleReaderIsCalm(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, name, r.Consumer())
 	}
+}
+
+// Of those that want to know for how long their server is silent, one has quick heartbeats, which count for all, and
+// when it ends another one. What makes all look at something else costs no consumer.
+func TestOneOfIdleReadersIsQuick(t *testing.T) {
+	t.Parallel()
+	const n = 20
+	o := newOrderedTest(t, 0)
+	var readers []*ordered.Reader
+	var ends []func()
+	var woken, stale atomic.Int64
+	for range n {
+		r, _ := o.start(t, ordered.Options{
+			Stream: "S", Batch: 256, Lasting: true,
+			Woken: func() error { woken.Add(1); return nil },
+			Observe: func(fresh bool) {
+				if !fresh {
+					stale.Add(1)
+				}
+			},
+		})
+		readers = append(readers, r)
+		ctx, end := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _, err := r.Next(ctx)
+			assert.ErrorIs(t, err, context.Canceled)
+			r.Close()
+		}()
+		ends = append(ends, sync.OnceFunc(func() { end(); <-ended }))
+		t.Cleanup(ends[len(ends)-1])
+	}
+	time.Sleep(12 * time.Second) // what their youth takes
+	created := o.created(t)
+	const span = 8 * time.Second
+	before := o.api.Conn().NATS().Stats()
+	time.Sleep(span)
+	after := o.api.Conn().NATS().Stats()
+	assert.LessOrEqual(t, after.InMsgs-before.InMsgs, uint64(2*n), "fewer than upstream's, which are told every 5 s")
+	for _, r := range readers {
+		assert.Less(t, r.ServerSilence(), 3*time.Second)
+		r.Wake()
+	}
+	require.Eventually(t, func() bool { return woken.Load() >= n }, time.Minute, time.Millisecond)
+
+	inboxes := make([]atomic.Int64, n)
+	for i, r := range readers {
+		_, err := o.observer.Conn().Subscribe(r.Inbox().Subject, func(*natsgo.Msg) { inboxes[i].Add(1) })
+		require.NoError(t, err)
+	}
+	quick := func() (at int) {
+		for i := range inboxes {
+			inboxes[i].Store(0)
+		}
+		require.Eventually(t, func() bool {
+			for at = range inboxes {
+				if inboxes[at].Load() >= 5 {
+					return true
+				}
+			}
+			return false
+		}, time.Minute, time.Millisecond)
+		return at
+	}
+	first := quick()
+	ends[first]()
+	assert.NotEqual(t, first, quick())
+	assert.Zero(t, created.Load())
+
+	// A server that is silent is so for all, and all look for themselves, until it is heard again.
+	seen := stale.Load()
+	o.proxy.BlackHole()
+	require.Eventually(t, func() bool { return stale.Load() >= seen+n-1 }, time.Minute, time.Millisecond)
+	o.proxy.Restore()
+	require.Eventually(t, func() bool {
+		return !slices.ContainsFunc(readers, func(r *ordered.Reader) bool { return r != readers[first] && r.ServerSilence() > sentinel.Silence })
+	}, time.Minute, time.Millisecond)
 }

@@ -37,7 +37,7 @@ func Read(
 		cfg.FilterSubjects = []string{">"} // the server wants one for the last of each subject
 	}
 	o := Options{
-		Stream: stream, Config: cfg, Batch: readBatch, Opened: Opening.Same,
+		Stream: stream, Config: cfg, Batch: readBatch, Lasting: follow, Opened: Opening.Same,
 		// A new consumer finds the last of each subject anew: what lies behind the last message that was
 		// read has messages that are not.
 		Whole: cfg.DeliverPolicy == jetstream.DeliverLastPerSubjectPolicy,

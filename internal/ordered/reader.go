@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -13,6 +15,8 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/sentinel"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -24,10 +28,12 @@ const (
 	expires      = 30 * time.Second // of one pull
 	inactive     = time.Minute      // before the server drops a consumer that nobody pulls
 
-	// Of pulls that have waited in vain, where a consumer cannot die without a word: its only server is the
-	// one that is connected.
-	calmHeartbeat = 15 * time.Second
-	youth         = 10 * time.Second // of the pulls before
+	// Of a reader that lasts.
+	grace       = 250 * time.Millisecond
+	youth       = 10 * time.Second // of pulls with quick heartbeats
+	calmExpires = 50 * time.Second // of those after some have waited in vain
+	calmBeat    = 5 * time.Second  // of these, and
+	homeBeat    = 15 * time.Second // where the connected server leads the consumer, which cannot die without a word
 )
 
 // Options say what is read, and how. What is not set has a default or is left out.
@@ -41,11 +47,14 @@ type Options struct {
 	Silence   time.Duration // without a sign of life before the link is probed
 	Whole     bool          // a new consumer begins where the first did, until SkipTo is called
 	Replicas  bool          // read them while there is no consumer, for the one FilterSubject
+	Lasting   bool          // it waits for what is to come: one of those on a server has quick heartbeats, the others slow ones
 
 	// Idle is called whenever the server says that it has nothing to deliver; its error is Next's.
 	Idle func(ctx context.Context) error
 	// Opened is called by Next for every consumer but the first; its error is Next's.
 	Opened func(Opening) error
+	// Woken is called by Next after Wake; its error is Next's.
+	Woken func() error
 	// Observe is told whether all that the stream has is known to be read.
 	Observe func(fresh bool)
 }
@@ -90,24 +99,32 @@ type Reader struct {
 	failures int       // to make a consumer, in a row
 	tried    time.Time // when the last one was
 
-	delivered uint64 // consumer sequence of the last message
-	last      uint64 // stream sequence of the last message
-	left      int64  // messages to ask for in all; negative for no end
-	asked     int    // messages asked for and not yet received
-	calms     bool   // it may pull calmly
-	calm      bool   // and does: since nothing came for a while, with this consumer
-	answers   int    // of this consumer: messages and statuses
-	starved   int    // consumers in a row of which one answer came and then nothing
+	delivered uint64        // consumer sequence of the last message
+	last      uint64        // stream sequence of the last message
+	left      int64         // messages to ask for in all; negative for no end
+	asked     int           // messages asked for and not yet received
+	expires   time.Duration // of a pull with quick heartbeats
+	part      *sentinel.Part
+	beat      time.Duration // of the last pull
+	calm      bool          // pulls have waited in vain, with this consumer
+	calmBeat  time.Duration // of the pulls then
+	doubted   bool          // it was asked for a sign
+	waits     atomic.Bool   // Next does
+	resumes   bool          // and goes on where Woken has ended it
+	answers   int           // of this consumer: messages and statuses
+	starved   int           // consumers in a row of which one answer came and then nothing
 	alarm     *time.Timer
 }
 
 // New returns a reader that is not started.
 func New(api *jsapi.API, o Options) *Reader {
-	r := &Reader{api: api, conn: api.Conn(), whole: o.Whole, left: -1, denials: make(chan error, 1)}
+	r := &Reader{api: api, conn: api.Conn(), whole: o.Whole, left: -1, denials: make(chan error, 1), expires: expires, part: sentinel.NewPart()}
 	if o.Total > 0 {
 		r.left = o.Total
 	}
-	r.calms = o.Heartbeat == 0 && o.Idle == nil && o.Observe == nil
+	if o.Lasting {
+		o.Heartbeat, o.Silence, r.expires = sentinel.Beat, sentinel.Silence, youth
+	}
 	o.Heartbeat, o.Silence = cmp.Or(o.Heartbeat, heartbeat), cmp.Or(o.Silence, silence)
 	r.o = o
 	return r
@@ -132,8 +149,16 @@ func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, er
 	if r.alarm == nil { // one for all messages
 		r.alarm = time.NewTimer(r.patience())
 	}
-	r.alarm.Reset(r.patience())
-	defer r.alarm.Stop()
+	if !r.resumes {
+		r.alarm.Reset(r.patience())
+	}
+	r.resumes = false
+	defer func() {
+		r.waits.Store(false)
+		if !r.resumes {
+			r.alarm.Stop()
+		}
+	}()
 	var probe <-chan error
 	for {
 		if r.name == "" {
@@ -161,16 +186,26 @@ func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, er
 			r.Renew()
 			continue
 		}
+		r.waits.Store(len(r.received) == 0)
+		woken := r.part.Woken()
+		if probe != nil {
+			woken = nil // it tells as much
+		}
 		select {
 		case m := <-r.received:
-			r.alarm.Reset(r.patience())
-			probe = nil
 			if meta, err := r.take(ctx, m); meta != nil || err != nil {
 				return m, meta, err
 			}
+			r.alarm.Reset(r.patience()) // which may be another now
+			probe = nil
 		case err := <-r.denials:
 			return nil, nil, r.deny(err)
 		case <-change:
+		case <-woken:
+			if err := r.onWake(); err != nil {
+				r.resumes = true
+				return nil, nil, err
+			}
 		case <-r.alarm.C:
 			r.mark(false)
 			probe = r.probe(ctx)
@@ -200,6 +235,7 @@ func (r *Reader) onDenial(err error) {
 // take returns the metadata of what came, if it is the next message, or the error of a callback.
 func (r *Reader) take(ctx context.Context, m *natsgo.Msg) (*natsgo.MsgMetadata, error) {
 	r.answers++
+	r.doubted = false
 	if status, _ := wire.Status(m); status != "" {
 		return nil, r.onStatus(ctx, status, m)
 	}
@@ -210,7 +246,9 @@ func (r *Reader) take(ctx context.Context, m *natsgo.Msg) (*natsgo.MsgMetadata, 
 	}
 	r.delivered = meta.Sequence.Consumer
 	r.failures = 0
-	r.asked--
+	if r.asked--; r.asked <= r.o.Batch/4 { // many come
+		r.calm = false
+	}
 	if r.left > 0 {
 		r.left--
 	}
@@ -232,7 +270,11 @@ func (r *Reader) probe(ctx context.Context) <-chan error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	go func() {
 		defer cancel()
-		answered <- r.conn.Flush(ctx)
+		err := r.conn.Flush(ctx)
+		if err == nil && r.o.Lasting { // a pull that the server has read just before is answered a little later
+			pause.Sleep(ctx, grace)
+		}
+		answered <- err
 	}()
 	return answered
 }
@@ -263,16 +305,52 @@ func (r *Reader) mark(fresh bool) {
 
 // patience is how long the consumer may be silent.
 func (r *Reader) patience() time.Duration {
-	if r.calm {
-		return 2*calmHeartbeat + r.o.Silence
+	_, trip := r.conn.Peer()
+	if r.beat > r.o.Heartbeat && !r.doubted {
+		trip += 2 * r.beat
 	}
-	return r.o.Silence
+	return r.o.Silence + trip
 }
 
-// refill asks for more when half of what is asked for has come.
+// Wake lets Next call Woken. Any goroutine may call it.
+func (r *Reader) Wake() { r.part.Wake() }
+
+// ServerSilence returns for how long neither a reader that lasts nor others of the client have heard of the server that
+// leads its consumer; forever when Next does not wait, or has something to take. Any goroutine may call it.
+func (r *Reader) ServerSilence() time.Duration {
+	if !r.waits.Load() {
+		return math.MaxInt64
+	}
+	return r.part.Silence()
+}
+
+// onWake asks sooner for a sign of life: always when it is the sentinel, and once when its server is silent.
+func (r *Reader) onWake() error {
+	alarmed := r.part.Alarmed()
+	switch slow := r.beat > r.o.Heartbeat; {
+	case slow && r.part.IsSentinel():
+		r.refill()
+		r.alarm.Reset(r.patience())
+	case slow && alarmed && !r.doubted:
+		r.doubted = true
+		_ = r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, wire.Pull(1, 0, 0, true))
+		r.alarm.Reset(r.patience())
+	}
+	if r.o.Woken != nil {
+		return r.o.Woken()
+	}
+	return nil
+}
+
+// refill asks for more when half of what is to be asked for has come. Who is calm asks for half as much, so that there
+// is room for the pull of a sentinel.
 func (r *Reader) refill() {
-	n := r.o.Batch - r.asked
-	if n < r.o.Batch/2 {
+	batch, beat, lasts := r.o.Batch, r.o.Heartbeat, r.expires
+	if r.calm && !r.part.IsSentinel() {
+		batch, beat, lasts = batch/2, r.calmBeat, calmExpires
+	}
+	n := batch - r.asked
+	if n < batch/2 {
 		return
 	}
 	if r.left >= 0 {
@@ -281,16 +359,10 @@ func (r *Reader) refill() {
 	if n <= 0 {
 		return
 	}
-	beat, lasts := r.o.Heartbeat, expires
-	switch {
-	case r.calm:
-		beat = calmHeartbeat
-	case r.calms:
-		lasts = youth
-	}
 	body := wire.Pull(n, lasts, beat, false)
 	if r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, body) == nil { // what goes wrong shows as silence
 		r.asked += n
+		r.beat = beat
 	}
 }
 
@@ -302,6 +374,7 @@ func (r *Reader) subject(verb, consumer string) string {
 func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) error {
 	switch status {
 	case wire.StatusHeartbeat:
+		r.part.Sign()
 		if wire.LastDelivered(m) != strconv.FormatUint(r.delivered, 10) {
 			r.Renew() // the last messages were lost on their way
 			return nil
@@ -311,11 +384,16 @@ func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) err
 			return r.o.Idle(ctx)
 		}
 	case wire.StatusTimeout:
+		r.part.Sign()
 		left, _ := wire.PullEnded(m)
 		r.asked -= min(r.asked, left)
-		info := r.conn.Info()
-		r.calm = r.calms && r.api.Subject("") == jetstream.DefaultAPIPrefix && info.JetStream && info.Cluster == ""
+		if r.calm = r.o.Lasting; r.calm && !r.part.IsSentinel() {
+			r.beat = r.calmBeat // of what is left, too
+		}
 		r.refill()
+	case wire.StatusNotFound: // the sign that was asked for
+		r.part.Sign()
+		r.mark(true)
 	default:
 		r.Renew()
 	}
@@ -338,10 +416,11 @@ func (r *Reader) Renew() {
 		return
 	}
 	r.mark(false)
+	r.part.Leave()
 	r.unwatch()
 	r.conn.Unsubscribe(r.sub)
 	r.discard(r.name)
-	r.name, r.sub, r.calm = "", nil, false
+	r.name, r.sub, r.calm, r.doubted = "", nil, false, false
 }
 
 // Restart reads the stream from where the policy has it begin, as with Options.Whole.

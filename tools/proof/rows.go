@@ -68,6 +68,7 @@ var features = []struct {
 		{"Leaders are killed", "the same, within seconds", []string{"TestWatchOverKilledLeaders"}},
 		{"The cluster has no majority", "watchers get what one server has, and say that there may be more", []string{"TestKeyValueWatchWithoutAMajority"}},
 		{"A watcher cannot know", "it says that it is stale", []string{"TestKeyValueWatchTellsThatItIsStale"}},
+		{"The server that leads idle watchers dies without a word, or the line is silent", "all of them say within seconds that they are stale", []string{"TestIdleWatchersAreWatchful"}},
 		{"The bucket is made anew", "the new values, and a deletion for what is gone", []string{"TestKeyValueWatchOfARecreatedBucket"}},
 		{"The bucket is purged, of which nobody tells", "watchers and caches know within five seconds", []string{"TestKeyValueFollowersNoticeAPurge"}},
 		{"The bucket is full", "what is deleted or made smaller makes room", []string{"TestKeyValueOfAFullBucket"}},
