@@ -156,7 +156,7 @@ func reasonOf(err error) string {
 	}
 	for {
 		inner := errors.Unwrap(err)
-		if several, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // it unwraps by itself
+		if several, ok := err.(interface{ Unwrap() []error }); ok {
 			causes := several.Unwrap()
 			inner = causes[len(causes)-1]
 		}
