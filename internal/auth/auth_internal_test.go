@@ -56,6 +56,7 @@ func TestFindKeys(t *testing.T) {
 		"bare":                {token + "\n" + seed, true, true},
 		"JWT":                 {token, true, false},
 		"nothing":             {"", false, false},
+		"half a JWT":          {"eyJ." + seed + " a.b.c", false, false},
 	} {
 		gotJWT, gotSeed, gotPublic := findKeys(test.text)
 		require.Equal(t, map[bool]string{true: token}[test.jwt], gotJWT, name)
@@ -81,6 +82,26 @@ func TestRead(t *testing.T) {
 	}
 	assert.NotContains(t, wrong.Err().Error(), "hidden")
 	assert.True(t, (&Keys{TokenFile: "f"}).HasFiles())
+
+	pair, err := nkeys.CreateUser()
+	require.NoError(t, err)
+	seed, err := pair.Seed()
+	require.NoError(t, err)
+	var half, good settings.Problems
+	Read(Keys{Creds: string(seed)}, &half)
+	require.ErrorContains(t, half.Err(), "creds: must hold")
+	Read(Keys{Creds: "eyJ.a.b " + string(seed)}, &good).Set(&o)
+	require.NoError(t, good.Err())
+	token, err := o.UserJWT()
+	require.NoError(t, err)
+	assert.Equal(t, "eyJ.a.b", token)
+	signed, err := o.SignatureCB([]byte("nonce"))
+	require.NoError(t, err)
+	require.NoError(t, pair.Verify([]byte("nonce"), signed))
+	o = natsgo.Options{}
+	Read(Keys{NKeySeed: string(seed)}, &good).Set(&o)
+	require.NoError(t, good.Err())
+	assert.Nil(t, o.UserJWT)
 }
 
 // What is half written is not used, and what is renewed is, with a warning when it ends soon.
@@ -119,6 +140,11 @@ func TestTLSFiles(t *testing.T) {
 	missing := &TLS{CA: ca.Path("none.pem")}
 	_, err = missing.Reload()
 	require.ErrorIs(t, err, os.ErrNotExist)
+	authorities := &TLS{CA: ca.Path("ca.pem"), ServerName: "nats.test"}
+	authorities.Set(&o)
+	assert.Equal(t, "nats.test", o.TLSConfig.ServerName)
+	_, err = authorities.Reload()
+	require.NoError(t, err, "without a certificate of its own")
 	plain := natsgo.Options{}
 	(&TLS{}).Set(&plain)
 	assert.False(t, plain.Secure)

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -118,9 +119,7 @@ func (t *TLS) read() (content []byte, pair *tls.Certificate, pool *x509.CertPool
 	content = []byte{}
 	file := func(path string) []byte {
 		text, readErr := os.ReadFile(path)
-		if readErr != nil && err == nil {
-			err = readErr
-		}
+		err = cmp.Or(err, readErr)
 		content = append(content, text...)
 		return text
 	}
