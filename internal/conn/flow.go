@@ -174,17 +174,29 @@ func (c *Conn) PublishMsg(ctx context.Context, m *natsgo.Msg) error {
 	return err
 }
 
-// Subscribe makes a subscription of nats.go; the channel is used where there is no handler.
-func (c *Conn) Subscribe(ctx context.Context, subject string, h natsgo.MsgHandler, ch chan *natsgo.Msg) (*natsgo.Subscription, error) {
+// SubscribeInbox makes a subscription of nats.go to a new inbox; the channel is used where there is no handler. Denied,
+// which must not wait, is called each time that the server denies the inbox, or one of the subjects whose answers come
+// there, until unwatch is called. That may be before this returns.
+func (c *Conn) SubscribeInbox(
+	ctx context.Context, h natsgo.MsgHandler, ch chan *natsgo.Msg, denied func(error), subjects ...string,
+) (sub *natsgo.Subscription, unwatch func(), err error) {
 	pass, err := c.Enter(ctx, 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer pass.Leave()
+	inbox := c.nc.NewInbox()
+	unwatch = c.Watch(denied, append(subjects, inbox)...)
 	if h == nil {
-		return c.nc.ChanSubscribe(subject, ch)
+		sub, err = c.nc.ChanSubscribe(inbox, ch)
+	} else {
+		sub, err = c.nc.Subscribe(inbox, h)
 	}
-	return c.nc.Subscribe(subject, h)
+	if err != nil {
+		unwatch()
+		return nil, nil, err
+	}
+	return sub, unwatch, nil
 }
 
 // Unsubscribe ends a subscription of nats.go. It does not wait, not even for room, since its line is short:

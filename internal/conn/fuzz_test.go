@@ -84,7 +84,7 @@ func FuzzServer(f *testing.F) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		if c.Open(ctx, func(context.Context) ([]string, error) { return []string{"nats://127.0.0.1:1"}, nil }) == nil {
-			sub, err := c.Subscribe(ctx, "a", func(m *natsgo.Msg) { _, _ = m.Respond, m.Header }, nil)
+			sub, err := c.NATS().Subscribe("a", func(m *natsgo.Msg) { _, _ = m.Respond, m.Header })
 			_, _ = c.Request(ctx, "request", "b", natsgo.Header{"A": {"b"}}, []byte("x"), 10*time.Millisecond)
 			_ = c.Publish(ctx, "c", "", nil, []byte("x"))
 			_ = c.Flush(ctx)

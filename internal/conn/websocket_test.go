@@ -58,7 +58,7 @@ func TestWebsocket(t *testing.T) {
 			ctx := within(t, time.Minute)
 			require.NoError(t, c.Open(ctx, servers))
 			got := make(chan string, 10)
-			_, err = c.Subscribe(ctx, "a", func(m *natsgo.Msg) { got <- string(m.Data) }, nil)
+			_, err = c.NATS().Subscribe("a", func(m *natsgo.Msg) { got <- string(m.Data) })
 			require.NoError(t, err)
 			for n, text := range []string{"first", "second"} {
 				require.Eventually(t, func() bool {

@@ -30,7 +30,6 @@ const (
 // what comes of the old ones from what is asked for next.
 type pullSession struct {
 	p     *puller
-	inbox string
 	sub   *natsgo.Subscription
 	fault chan error     // holds the first
 	part  *sentinel.Part // in the watch over the server that leads the consumer
@@ -54,18 +53,12 @@ type pullSession struct {
 func (p *puller) open() (*pullSession, error) {
 	s := p.s
 	now := time.Now()
-	ps := &pullSession{
-		p: p, inbox: s.conn.NATS().NewInbox(), fault: make(chan error, 1), part: sentinel.NewPart(),
-		begun: now, heard: now,
-	}
-	ps.deaf = s.conn.Watch(ps.deny, p.subject, ps.inbox)
-	sub, err := s.conn.Subscribe(s.quit, ps.inbox, ps.receive, nil)
-	if err != nil {
-		ps.deaf()
+	ps := &pullSession{p: p, fault: make(chan error, 1), part: sentinel.NewPart(), begun: now, heard: now}
+	var err error
+	if ps.sub, ps.deaf, err = s.conn.SubscribeInbox(s.quit, ps.receive, nil, ps.deny, p.subject); err != nil {
 		return nil, err
 	}
-	_ = sub.SetPendingLimits(-1, -1) // no more comes than was asked for
-	ps.sub = sub
+	_ = ps.sub.SetPendingLimits(-1, -1) // no more comes than was asked for
 	server, trip := s.conn.Peer()
 	s.mu.Lock()
 	s.pace.trip = trip
@@ -250,7 +243,7 @@ func (ps *pullSession) pull(batch int, beat time.Duration) {
 	if beat < pullBeat && !ps.part.IsSentinel() {
 		expires = min(expires, pullYoung) // the next one has slower heartbeats
 	}
-	if s.conn.TryPublish(ps.p.subject, ps.inbox, wire.Pull(batch, expires, min(beat, expires/2), false)) == nil {
+	if s.conn.TryPublish(ps.p.subject, ps.sub.Subject, wire.Pull(batch, expires, min(beat, expires/2), false)) == nil {
 		ps.asked += batch
 	} // else it shows as a change of the link
 }

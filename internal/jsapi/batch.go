@@ -109,17 +109,16 @@ func (a *API) askMany(ctx context.Context, stream string, subjects []string, pat
 	ctx, leave := c.WhileUp(ctx)
 	defer leave()
 	answers := make(chan *natsgo.Msg, len(subjects)+1)
-	inbox := c.NATS().NewInbox()
-	sub, err := c.Subscribe(ctx, inbox, nil, answers)
+	subject := a.prefix + "DIRECT.GET." + stream
+	ctx, deny := context.WithCancelCause(ctx)
+	defer deny(nil)
+	sub, unwatch, err := c.SubscribeInbox(ctx, nil, answers, deny, subject)
 	if err != nil {
 		return err
 	}
 	defer c.Unsubscribe(sub)
-	subject := a.prefix + "DIRECT.GET." + stream
-	ctx, deny := context.WithCancelCause(ctx)
-	defer deny(nil)
-	defer c.Watch(deny, subject, inbox)()
-	if err := c.Publish(ctx, subject, inbox, nil, body); err != nil {
+	defer unwatch()
+	if err := c.Publish(ctx, subject, sub.Subject, nil, body); err != nil {
 		return err
 	}
 	waiting := time.NewTimer(patience)

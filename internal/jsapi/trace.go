@@ -19,14 +19,14 @@ func (a *API) isImported(ctx context.Context, subject string) bool {
 	}
 	ctx, deny := context.WithCancelCause(ctx)
 	defer deny(nil)
-	inbox, traces := a.conn.NATS().NewInbox(), make(chan *natsgo.Msg, 64) // one for each server that the message passes
-	sub, err := a.conn.Subscribe(ctx, inbox, nil, traces)
+	traces := make(chan *natsgo.Msg, 64) // one for each server that the message passes
+	sub, unwatch, err := a.conn.SubscribeInbox(ctx, nil, traces, deny, subject)
 	if err != nil {
 		return false
 	}
 	defer a.conn.Unsubscribe(sub)
-	defer a.conn.Watch(deny, inbox, subject)()
-	m := &natsgo.Msg{Subject: subject, Header: natsgo.Header{"Nats-Trace-Dest": {inbox}, "Nats-Trace-Only": {"true"}}}
+	defer unwatch()
+	m := &natsgo.Msg{Subject: subject, Header: natsgo.Header{"Nats-Trace-Dest": {sub.Subject}, "Nats-Trace-Only": {"true"}}}
 	if a.conn.PublishMsg(ctx, m) != nil {
 		return false
 	}

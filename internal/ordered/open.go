@@ -122,13 +122,12 @@ func (r *Reader) create(ctx context.Context) (made *jetstream.ConsumerInfo, brea
 func (r *Reader) begin(ctx context.Context, made *jetstream.ConsumerInfo, breaks uint64) (Opening, error) {
 	// The messages that were asked for and the statuses of all pulls, should nobody read for long.
 	r.received = make(chan *natsgo.Msg, r.o.Batch+4*int(r.expires/r.o.Heartbeat))
-	sub, err := r.conn.Subscribe(ctx, r.conn.NATS().NewInbox(), nil, r.received)
+	sub, unwatch, err := r.conn.SubscribeInbox(ctx, nil, r.received, r.onDenial, r.subject("MSG.NEXT", made.Name))
 	if err != nil {
 		r.discard(made.Name)
 		return Opening{}, err
 	}
-	r.name, r.sub, r.breaks = made.Name, sub, breaks
-	r.unwatch = r.conn.Watch(r.onDenial, r.subject("MSG.NEXT", r.name), sub.Subject)
+	r.name, r.sub, r.unwatch, r.breaks = made.Name, sub, unwatch, breaks
 	r.delivered, r.asked, r.answers, r.beat = 0, 0, 0, r.o.Heartbeat
 	if r.o.Lasting {
 		r.watch(made.Cluster)

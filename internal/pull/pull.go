@@ -114,14 +114,15 @@ func (p *Puller) once(ctx context.Context, subject string, limit int) ([]*natsgo
 	one := p.parked.adopt(subject)
 	if one == nil {
 		one = &pull{of: p, subject: subject, left: limit, news: make(chan struct{}, 1)}
-		if one.sub, err = p.conn.Subscribe(ctx, p.conn.NATS().NewInbox(), one.receive, nil); err != nil {
+		var unwatch func()
+		if one.sub, unwatch, err = p.conn.SubscribeInbox(ctx, one.receive, nil, one.end, subject); err != nil {
 			done()
 			return nil, err
 		}
+		defer unwatch()
 		_ = one.sub.SetPendingLimits(-1, -1) // no more comes than was asked for
 		_, one.breaks, _ = p.conn.State()
 		body := wire.Pull(limit, min(expiry(ctx, p.conn), expiryMax), 0, true)
-		defer p.conn.Watch(one.end, subject, one.sub.Subject)()
 		if err := p.conn.Publish(ctx, subject, one.sub.Subject, nil, body); err != nil {
 			one.end(err)
 		}
