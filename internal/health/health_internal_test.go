@@ -43,6 +43,12 @@ func TestOneQuestionASecond(t *testing.T) {
 		}
 		assert.InDelta(t, 10, asked, 1)
 		assert.Equal(t, 1, warned)
+		asked = 0
+		for _, pause := range []time.Duration{warnEvery, lookEvery - time.Millisecond, warnEvery - lookEvery - 2*time.Millisecond} { // a look takes one
+			time.Sleep(pause)
+			l.Look(t.Context(), t.Context())
+		}
+		assert.Equal(t, []int{3, 3}, []int{asked, warned}, "at the very moment, too")
 	})
 }
 
@@ -145,6 +151,7 @@ func TestWarnings(t *testing.T) {
 	found := ending("server", soon, late)
 	require.Len(t, found, 1)
 	assert.Contains(t, found[0], "the server's TLS certificate")
+	assert.Contains(t, found[0], soon.NotAfter.UTC().Format(time.RFC3339))
 
 	assert.Empty(t, Account(nil))
 	var info jetstream.AccountInfo
