@@ -126,3 +126,30 @@ func TestEndComesBeforeClose(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, first && drained, "handlers may still run")
 }
+
+// Close waits for what is attended while there is a connection, and ends it otherwise; what is done is asked no more.
+func TestAttend(t *testing.T) {
+	t.Parallel()
+	for _, up := range []bool{true, false} {
+		l := lifecycle.New()
+		_, done, err := l.Attend(t.Context(), func() bool { t.Error("it is done"); return up })
+		require.NoError(t, err)
+		done()
+		ctx, done, err := l.Attend(t.Context(), func() bool {
+			if up {
+				go done()
+			}
+			return up
+		})
+		require.NoError(t, err)
+		if !up {
+			context.AfterFunc(ctx, done) // a call ends with its context
+		}
+		var cause error
+		_, err = l.Close(t.Context(), nothing, func(context.Context) { cause = context.Cause(ctx) })
+		require.NoError(t, err)
+		assert.Equal(t, map[bool]error{true: context.Canceled, false: fault.ErrClosed}[up], cause)
+		_, _, err = l.Attend(t.Context(), nil)
+		require.ErrorIs(t, err, fault.ErrClosed)
+	}
+}
