@@ -86,13 +86,15 @@ func (l *Life) Attend(ctx context.Context, up func() bool) (attended context.Con
 		return nil, nil, err
 	}
 	attended, cancel := context.WithCancelCause(ctx)
-	forget, err := l.OnClose(func() {
+	leave := func() {
 		if !up() {
 			cancel(fault.ErrClosed)
 		}
-	})
+	}
+	forget, err := l.OnClose(leave)
 	if err != nil { // Close has begun in between
 		forget = func() {}
+		leave()
 	}
 	return attended, func() {
 		forget()
