@@ -158,11 +158,16 @@ func (w *writer) abandon(ctx context.Context, err error) {
 		}
 		return w.store.purgeWithin(ctx, w.uploaded.NUID)
 	}
-	if errors.Is(err, fault.ErrStreamFull) { // the caller may need the room
+	switch {
+	case errors.Is(err, fault.ErrStreamFull): // the caller may need the room
 		w.store.soon(ctx, w.subject, remove)
-		return
+	case errors.Is(err, fault.ErrClosed): // Close waits for this very call
+		if err := remove(ctx); err != nil {
+			w.store.leaveBehind(w.subject, err)
+		}
+	default:
+		w.store.afterwards(w.subject, remove)
 	}
-	w.store.afterwards(w.subject, remove)
 }
 
 // settle finds out, without keeping the caller waiting, whether the metadata is stored: it sends it again

@@ -41,13 +41,18 @@ func (r *told) Ended(bucket, _ string, err error)    { r.Say("ended in", bucket,
 // newStore returns a store, upstream's stream under it, and what it reports.
 func newStore(t *testing.T) (*object.Store, jetstream.JetStream, *told) {
 	t.Helper()
+	life := lifecycle.New()
+	t.Cleanup(life.End)
+	return newStoreOf(t, life)
+}
+
+func newStoreOf(t *testing.T, life *lifecycle.Life) (*object.Store, jetstream.JetStream, *told) {
+	t.Helper()
 	s := natstest.RunServer(t)
 	api, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience})
 	require.NoError(t, err)
 	_, err = api.JetStream().CreateObjectStore(context.Background(), jetstream.ObjectStoreConfig{Bucket: "b"})
 	require.NoError(t, err)
-	life := lifecycle.New()
-	t.Cleanup(life.End)
 	r := &told{}
 	return object.Open(api, publish.New(life.Context(), api, patience), life, "b", patience, r), api.JetStream(), r
 }
@@ -194,4 +199,36 @@ func TestUploadsShareBuffers(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A client that is closed during an upload leaves nothing of it, and does not wait for its end.
+func TestCloseDuringAnUpload(t *testing.T) {
+	t.Parallel()
+	life := lifecycle.New()
+	store, js, told := newStoreOf(t, life)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	stored := func() uint64 {
+		stream, err := js.Stream(ctx, object.StreamPrefix+"b")
+		require.NoError(t, err)
+		return stream.CachedInfo().State.Msgs
+	}
+	source, feed := io.Pipe()
+	ended := make(chan error)
+	go func() {
+		_, err := store.Put(ctx, jetstream.ObjectMeta{Name: "file"}, source, object.Options{})
+		ended <- err
+	}()
+	_, err := feed.Write(make([]byte, 600<<10))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return stored() > 1 }, patience, time.Millisecond)
+	left := make(chan uint64, 1)
+	go func() {
+		_, err := life.Close(ctx, func(context.Context) {}, func(context.Context) { left <- stored() })
+		assert.NoError(t, err)
+	}()
+	require.ErrorIs(t, <-ended, fault.ErrClosed)
+	assert.Zero(t, <-left)
+	assert.Empty(t, told.Said())
+	require.NoError(t, feed.Close())
 }

@@ -98,7 +98,12 @@ func (s *Store) put(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader,
 }
 
 func (w *writer) put(ctx context.Context, r io.Reader) (*jetstream.ObjectInfo, error) {
-	if err := w.upload(ctx, r); err != nil {
+	ctx, done, err := w.store.life.Attend(ctx, w.store.conn.IsUp)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if err := w.uploadUntilClose(ctx, r); err != nil {
 		w.abandon(ctx, err)
 		return nil, err
 	}
@@ -161,6 +166,18 @@ func (s *Store) largestMessage(ctx context.Context) (int64, string, error) {
 		return server, "server's max_payload", nil
 	}
 	return limit, "bucket's max_msg_size", nil
+}
+
+// uploadUntilClose is upload, which Close ends: it waits only for what the chunks are then removed in, or for the commit.
+func (w *writer) uploadUntilClose(ctx context.Context, r io.Reader) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	forget, err := w.store.life.OnClose(func() { end(fault.ErrClosed) })
+	if err != nil {
+		return err
+	}
+	defer forget()
+	return w.upload(ctx, r)
 }
 
 // upload stores the chunks and looks up, meanwhile, what the object is going to replace.
