@@ -96,7 +96,7 @@ func (l *Lease) attempt(ctx context.Context) (held bool, err error) {
 	return true, err
 }
 
-// forgo sees to it, beside the caller, that a take which may have been stored over a revision, or may still be, holds
+// forgo sees to it, beside the caller, that a value which may have been stored over a revision, or may still be, holds
 // nothing: a deletion over that revision makes it come too late, or is refused when it has come.
 func (l *Lease) forgo(value []byte, revision uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.ttl)

@@ -190,7 +190,11 @@ func (l *Lease) giveUp(ctx context.Context) error {
 	select {
 	case <-l.done: // a renewal on its way would change the revision
 	case <-ctx.Done():
-		l.cancel(nil)
+		l.cancel(nil) // which ends the renewal, too
+		go func() {
+			<-l.done
+			l.forgo(l.value, l.revision)
+		}()
 		return fault.Ended(ctx)
 	}
 	lost := l.lost()

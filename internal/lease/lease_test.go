@@ -176,6 +176,33 @@ func TestTakeIsNotWaitedFor(t *testing.T) {
 	require.NoError(t, next.Release(within(t, patience)))
 }
 
+// Who does not wait for the end of a renewal has given the lease up all the same.
+func TestReleaseDuringARenewal(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	l, err := h.Acquire(within(t, patience), h.bucket, "k", 9*time.Second)
+	require.NoError(t, err)
+	writes := h.taken(t, "k")
+	<-writes // the renewal
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	err = l.Release(ctx)
+	if err != nil { // else this machine was slower than the renewal
+		require.ErrorIs(t, err, context.Canceled)
+		h.proxy.Restore()
+	}
+	for over := time.After(patience); ; {
+		select {
+		case m := <-writes:
+			if m.Header.Get("KV-Operation") != "" {
+				return
+			}
+		case <-over:
+			require.FailNow(t, "the key is not deleted")
+		}
+	}
+}
+
 // What is taken while the client is closed is given back before it is.
 func TestCloseWhileTaking(t *testing.T) {
 	t.Parallel()
