@@ -157,8 +157,9 @@ func reasonOf(err error) string {
 	for {
 		inner := errors.Unwrap(err)
 		if several, ok := err.(interface{ Unwrap() []error }); ok {
-			causes := several.Unwrap()
-			inner = causes[len(causes)-1]
+			if causes := several.Unwrap(); len(causes) > 0 {
+				inner = causes[len(causes)-1]
+			}
 		}
 		if inner == nil {
 			return fmt.Sprintf("%T %v", err, err)
