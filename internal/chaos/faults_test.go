@@ -194,7 +194,7 @@ var faults = []fault{
 		r.must(r.certify(r.authority))
 		return "", nothing
 	}},
-	{name: "certificates of strangers", on: "access", longest: 5 * time.Second, fits: secure, begin: func(r *round, _ *rand.Rand) (string, func()) {
+	{name: "certificates of strangers", on: "access", brings: check.Strangers, longest: 5 * time.Second, fits: secure, begin: func(r *round, _ *rand.Rand) (string, func()) {
 		r.must(r.certify(conntest.NewAuthority(r.tb)))
 		return "", func() { r.must(r.certify(r.authority)) }
 	}},

@@ -15,6 +15,7 @@ const (
 	Rights      = "rights"      // some are withdrawn
 	Gap         = "gap"         // plain subscriptions move, and miss what is published meanwhile
 	Files       = "files"       // a worker's have nonsense in them
+	Strangers   = "strangers"   // are what the servers show themselves as: nobody connects anew
 	Peer        = "peer"        // a worker is not there to answer, or to unlock
 	Dead        = "dead"        // a worker's line carries nothing, and does not break
 	Frozen      = "frozen"      // a worker notices nothing
@@ -70,7 +71,7 @@ var allowed = map[string][]allowance{
 	"ErrConflict": { // replaced while read; too late to try again; perhaps with itself, without an answer; lost
 		{"objects/get", nil}, {"kv/create", nil}, {"kv/modify", nil}, {"objects/put", []string{Line, Store}}, {"locks/unlock", []string{Line, Store}},
 	},
-	"ErrNotConnected":      {{"", []string{Line}}},
+	"ErrNotConnected":      {{"", []string{Line}}, {"life/connect", []string{Strangers}}},
 	"ErrConnectionLost":    {{"", []string{Line}}},
 	"ErrNoResponders":      {{"core/request", []string{Line, Peer, Store}}},
 	"ErrAuthorization":     {{"", []string{Credentials}}},
