@@ -179,6 +179,7 @@ func TestOneOfIdleReadersIsQuick(t *testing.T) {
 			defer close(ended)
 			_, _, err := r.Next(ctx)
 			assert.ErrorIs(t, err, context.Canceled)
+			assert.Less(t, r.ServerSilence(), time.Minute, "it was heard until Next returned")
 			r.Close()
 		}()
 		ends = append(ends, sync.OnceFunc(func() { end(); <-ended }))

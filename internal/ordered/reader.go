@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -109,7 +108,8 @@ type Reader struct {
 	calm      bool          // pulls have waited in vain, with this consumer
 	calmBeat  time.Duration // of the pulls then
 	doubted   bool          // it was asked for a sign
-	waits     atomic.Bool   // Next does
+	made      time.Time     // New has
+	busy      atomic.Int64  // since when, after made, Next does not wait, or has something to take; 0 while it waits
 	resumes   bool          // and goes on where Woken has ended it
 	answers   int           // of this consumer: messages and statuses
 	starved   int           // consumers in a row of which one answer came and then nothing
@@ -118,7 +118,8 @@ type Reader struct {
 
 // New returns a reader that is not started.
 func New(api *jsapi.API, o Options) *Reader {
-	r := &Reader{api: api, conn: api.Conn(), whole: o.Whole, left: -1, denials: make(chan error, 1), expires: expires, part: sentinel.NewPart()}
+	r := &Reader{api: api, conn: api.Conn(), whole: o.Whole, left: -1, denials: make(chan error, 1), expires: expires, part: sentinel.NewPart(), made: time.Now()}
+	r.setBusy(true)
 	if o.Total > 0 {
 		r.left = o.Total
 	}
@@ -154,7 +155,7 @@ func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, er
 	}
 	r.resumes = false
 	defer func() {
-		r.waits.Store(false)
+		r.setBusy(true)
 		if !r.resumes {
 			r.alarm.Stop()
 		}
@@ -186,7 +187,7 @@ func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, er
 			r.Renew()
 			continue
 		}
-		r.waits.Store(len(r.received) == 0)
+		r.setBusy(len(r.received) > 0)
 		woken := r.part.Woken()
 		if probe != nil {
 			woken = nil // it tells as much
@@ -316,12 +317,23 @@ func (r *Reader) patience() time.Duration {
 func (r *Reader) Wake() { r.part.Wake() }
 
 // ServerSilence returns for how long neither a reader that lasts nor others of the client have heard of the server that
-// leads its consumer; forever when Next does not wait, or has something to take. Any goroutine may call it.
+// leads its consumer, or Next has not waited, or had something to take. Any goroutine may call it.
 func (r *Reader) ServerSilence() time.Duration {
-	if !r.waits.Load() {
-		return math.MaxInt64
+	silence := r.part.Silence()
+	if busy := r.busy.Load(); busy != 0 {
+		silence = max(silence, time.Since(r.made)-time.Duration(busy))
 	}
-	return r.part.Silence()
+	return silence
+}
+
+// setBusy notes whether Next is kept from waiting.
+func (r *Reader) setBusy(is bool) {
+	switch was := r.busy.Load(); {
+	case !is && was != 0:
+		r.busy.Store(0)
+	case is && was == 0:
+		r.busy.Store(int64(time.Since(r.made)) + 1)
+	}
 }
 
 // onWake asks sooner for a sign of life: always when it is the sentinel, and once when its server is silent.
