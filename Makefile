@@ -109,7 +109,7 @@ fuzz: ## fuzz each fuzz target for FUZZTIME
 proof: .bin/consul ## prove everything anew, and write the figures into docs/guarantees.md and docs/performance.md
 	@echo "At most 75 minutes: chaos 10, the tests of the guarantees 10, fuzzing 15, the comparison 40."
 	$(MAKE) chaos FOR=8m
-	CI=true $(GO) test -json -count=1 -timeout 10m -run "$$($(GO) run ./tools/proof -names)" $(PROVEN) | tee .bin/proof.json | $(GO) run ./tools/skipped
+	CI=true $(GO) test -json -count=1 -timeout 20m -run "$$($(GO) run ./tools/proof -names)" $(PROVEN) | tee .bin/proof.json | $(GO) run ./tools/skipped
 	$(MAKE) fuzz FUZZTIME=40s
 	$(MAKE) compare COMPARE='-rounds 7 -for 38m'
 	$(GO) run ./tools/proof -chaos .bin/chaos.json -compare .bin/compare.json .bin/proof.json
