@@ -133,7 +133,7 @@ func (r *Resolver) queryError(token string, err error) error {
 		if errors.As(err, &slow) && slow.Timeout() && !errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("%w: %w", err, context.DeadlineExceeded) // the socket knows it before the context does
 		}
-		return fault.Wrap("discover", r.service, fmt.Errorf("consul: %w", err))
+		return fault.Wrap("discover", r.service, fmt.Errorf("consul: %w", foreignError{err, token}))
 	}
 	// The body is whatever answered: a proxy may send a page, or echo the request's headers.
 	status.Body = excerpt(status.Body, token)
@@ -180,14 +180,25 @@ func (r *Resolver) emptyError(skipped, token string, meta *api.QueryMeta) error 
 	return fault.New("discover", r.service, kind, "%s", text)
 }
 
+// foreignError is one that may quote what has answered: a header, say.
+type foreignError struct {
+	error
+	token string
+}
+
+func (e foreignError) Error() string { return bounded(e.error.Error(), e.token, 1000) }
+func (e foreignError) Unwrap() error { return e.error }
+
 // excerpt shortens a text of unknown origin to what fits an error, without secret.
-func excerpt(text, secret string) string {
-	const limit = 200
+func excerpt(text, secret string) string { return bounded(text, secret, 200) }
+
+func bounded(text, secret string, limit int) string {
+	text = strings.ToValidUTF8(text, "") // before the secret is looked for: it may show when this is done
 	if secret != "" {
 		text = strings.ReplaceAll(text, secret, "***")
 	}
 	if len(text) > limit {
-		text = text[:limit] + "..."
+		text = strings.ToValidUTF8(text[:limit], "") + "..."
 	}
-	return strings.ToValidUTF8(text, "")
+	return text
 }
