@@ -110,7 +110,7 @@ func TestObjectsOfTwoDomains(t *testing.T) {
 	leaf := connect(t, servers["leaf"], inDomain("leaf"))
 	stored := func(n int) func() bool { return func() bool { return len(chunkCounts(t, leaf, "files")) == n } }
 	eventually(t, "the leaf has all chunks", stored(5+20))
-	_, err = away.PutString(within(t, 2*time.Second), "elsewhere", "content")
+	_, err = away.PutString(within(t, 5*time.Second), "elsewhere", "content")
 	require.ErrorIs(t, err, nats.ErrWrongDomain)
 	eventually(t, "the leaf keeps the chunk", stored(5+20+1))
 	for _, name := range names(t, own) {

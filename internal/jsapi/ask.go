@@ -148,7 +148,7 @@ func (a *API) Unanswered(ctx context.Context, end, last error) error {
 		return &fault.Error{Kind: fault.ErrClosed, Cause: last}
 	case errors.Is(end, fault.ErrClosed):
 		return end
-	case last == nil, errors.Is(context.Cause(ctx), context.Canceled), errors.Is(context.Cause(ctx), fault.ErrClosed):
+	case last == nil, errors.Is(context.Cause(ctx), context.Canceled):
 		return fault.Ended(ctx)
 	case errors.Is(last, conn.ErrUnanswered):
 		last = errSilent

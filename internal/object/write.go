@@ -13,7 +13,6 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
@@ -285,7 +284,10 @@ func (w *writer) await(ctx context.Context, chunk chunk) (uint64, error) {
 	select {
 	case <-chunk.future.Settled():
 	case <-ctx.Done():
-		return 0, w.store.api.Unanswered(ctx, fault.ErrTimeout, conn.ErrUnanswered)
+		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return 0, fault.Ended(ctx)
+		}
+		<-chunk.future.Settled() // it has the same deadline, and tells more
 	}
 	ack, err, _ := chunk.future.Result(false)
 	if err != nil {
