@@ -85,9 +85,13 @@ func (w *writer) mayReplace(ctx context.Context, now version) error {
 // back.
 func (w *writer) committed(ctx context.Context, old version, sequence uint64) error {
 	err := w.verify(ctx, true)
-	if errors.Is(err, fault.ErrObjectCorrupt) { // or it has been replaced since, and its chunks were removed for that
-		if now, failed := w.store.version(ctx, w.uploaded.Bucket, w.uploaded.Name); failed == nil && !now.has(w.uploaded.NUID) {
-			err = nil
+	corrupt := errors.Is(err, fault.ErrObjectCorrupt)
+	if corrupt { // or it has been replaced since, and its chunks were removed for that
+		switch now, failed := w.store.version(ctx, w.uploaded.Bucket, w.uploaded.Name); {
+		case failed != nil: // nobody knows
+			err = failed
+		case !now.has(w.uploaded.NUID):
+			err, corrupt = nil, false
 		}
 	}
 	if err == nil {
@@ -95,7 +99,7 @@ func (w *writer) committed(ctx context.Context, old version, sequence uint64) er
 		w.store.release(ctx, old)
 		return nil
 	}
-	if !errors.Is(err, fault.ErrObjectCorrupt) {
+	if !corrupt {
 		w.store.leaveBehind(w.subject, err)
 		return err
 	}
