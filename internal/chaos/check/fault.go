@@ -21,11 +21,12 @@ const (
 	Frozen      = "frozen"      // a worker notices nothing
 )
 
-// The pings of workers, and how long a dead line may count as one at most: the first interval had an answer.
+// The pings of workers, and how long a dead line may count as one at most: the first interval had an answer, and a busy
+// worker may be late by one.
 const (
 	PingInterval = 2 * time.Second
 	MaxPingsOut  = 2
-	Patience     = PingInterval*(MaxPingsOut+2) + slack
+	Patience     = PingInterval*(MaxPingsOut+3) + slack
 )
 
 // Lease is how long a lock is held that is not renewed.
