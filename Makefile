@@ -107,7 +107,7 @@ fuzz: ## fuzz each fuzz target for FUZZTIME
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg || exit 1; done; done
 
 proof: .bin/consul ## prove everything anew, and write the figures into docs/guarantees.md and docs/performance.md
-	@echo "At most 75 minutes: chaos 10, the tests of the guarantees 10, fuzzing 15, the comparison 40."
+	@echo "At most 75 minutes, some 45 on an idle machine: chaos 10, the tests of the guarantees 10, fuzzing 15, the comparison 40."
 	$(MAKE) chaos FOR=8m
 	CI=true $(GO) test -json -count=1 -timeout 20m -run "$$($(GO) run ./tools/proof -names)" $(PROVEN) | tee .bin/proof.json | $(GO) run ./tools/skipped
 	$(MAKE) fuzz FUZZTIME=40s
