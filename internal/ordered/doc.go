@@ -11,6 +11,7 @@
 // has [Read].
 //
 //   - reader.go: [Reader], its messages, and what it takes for a disturbance.
+//   - pull.go: asking for messages, and what it means when nothing comes.
 //   - open.go: making a consumer, and whether its stream is the one that was read before.
 //   - read.go: [Read].
 //   - replica.go: what a replica of the stream has while no consumer can be made.
