@@ -72,9 +72,19 @@ func TestPaceWindowIsExact(t *testing.T) {
 			p.Leave()
 		}
 		assert.True(t, p.Enter(), "20 in a window of 21")
-		for range 30 {
+
+		p = pause.Pace{}
+		for range 300 {
 			p.Enter()
 		}
+		p.Refused() // the window is 150
+		time.Sleep(201 * time.Millisecond)
+		p.Refused() // 75, though 298 are in it
+		for range 112 {
+			assert.False(t, p.Enter())
+			p.Leave()
+		}
+		assert.True(t, p.Enter(), "186 in a window of 187")
 	})
 }
 
@@ -95,6 +105,8 @@ func TestPaceAskers(t *testing.T) {
 	assert.False(t, p.Lost(sent))
 	p.Answered(sent.Add(time.Millisecond))
 	assert.True(t, p.Lost(sent), "something sent later was answered")
+	p.Answered(sent.Add(-time.Second))
+	assert.True(t, p.Lost(sent), "and is not forgotten")
 }
 
 func TestPaceWindow(t *testing.T) {

@@ -51,6 +51,7 @@ func TestPausesAreExact(t *testing.T) {
 	assert.Equal(t, []time.Duration{2, 3, 4}, drawn(func() time.Duration { return pause.Backoff(2, 2, math.MaxInt64) }))
 	assert.Equal(t, []time.Duration{3, 4, 5, 6}, drawn(func() time.Duration { return pause.Backoff(9, 4, 6) }))
 	assert.Equal(t, []time.Duration{0, 1, 2}, drawn(func() time.Duration { return pause.Jitter(2, 1, 9) }))
+	assert.Equal(t, []time.Duration{0, 1, 2}, drawn(func() time.Duration { return pause.Jitter(1, 9, 2) }))
 	assert.Equal(t, []time.Duration{8, 9, 10, 11, 12}, drawn(func() time.Duration { return pause.Varied(10) }))
 	assert.Equal(t, []time.Duration{0}, drawn(func() time.Duration { return pause.Varied(0) }))
 }

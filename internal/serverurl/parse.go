@@ -64,8 +64,8 @@ func IsWebsocket(u *url.URL) bool { return u.Scheme == "ws" || u.Scheme == "wss"
 
 // ValidPort holds for a port in 1..65535 and for none.
 func ValidPort(text string) bool {
-	n, err := strconv.Atoi(text)
-	return text == "" || err == nil && n >= 1 && n <= 65535
+	n, _ := strconv.Atoi(text) // 0, or too large, when it is no number
+	return text == "" || n >= 1 && n <= 65535
 }
 
 // Names tells whether one of the URLs is that of the server, whatever their credentials.
@@ -113,6 +113,6 @@ func isBareIPv6(host string) bool {
 	if colon < 0 || !ValidPort(host[colon+1:]) {
 		return false
 	}
-	addr, err := netip.ParseAddr(host[:colon])
-	return err == nil && addr.Is6()
+	addr, _ := netip.ParseAddr(host[:colon])
+	return addr.Is6()
 }

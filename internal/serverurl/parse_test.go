@@ -19,6 +19,7 @@ func TestParse(t *testing.T) {
 		require.NotEmpty(t, u.Hostname(), raw)
 	}
 	for raw, want := range map[string]string{
+		"nats://tls://a":                "scheme once",
 		"::1":                           "brackets",
 		"::1:4222":                      "brackets",
 		"nats://::1:4222":               "brackets",

@@ -80,14 +80,10 @@ func (ps *Problems) Lacks(key, file, what string) {
 
 // readFile returns the content of a regular file: reading another one could wait for ever.
 func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("must be a regular file, got %q", path)
 	}
-	var content []byte
-	if err == nil {
-		content, err = os.ReadFile(path)
-	}
+	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("must be a readable file: %w", err)
 	}

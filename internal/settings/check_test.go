@@ -40,6 +40,7 @@ func TestChecks(t *testing.T) {
 	none.Between("n", 9, -1, 0)
 	none.OneOf("w", "", "a", "b")
 	none.Needs("a", "", "b", "")
+	none.Needs("a", "set", "b", "set")
 	none.Authorities("ca", "")
 	server := httptest.NewTLSServer(nil)
 	server.Close()

@@ -39,7 +39,7 @@ func (s setting) contradicts(other setting) string {
 	switch {
 	case s.key() == other.key()+"_file", s.key()+"_file" == other.key():
 		return "excludes " + other.key()
-	case choice != "" && choice == otherChoice && way != otherWay:
+	case choice == otherChoice && way != otherWay:
 		return fmt.Sprintf("must be the only %s, but %s is set too", choice, other.chooser())
 	}
 	return ""

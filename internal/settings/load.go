@@ -71,8 +71,8 @@ func (l *Loaded) whereSet(key string) string {
 	if where, ok := l.set[key]; ok {
 		return where
 	}
-	list, index, isElement := strings.Cut(key, "[")
-	if where, ok := l.set[list]; ok && isElement {
+	list, index, _ := strings.Cut(key, "[")
+	if where, ok := l.set[list]; ok {
 		return where + "[" + index
 	}
 	return key

@@ -17,7 +17,7 @@ import (
 // FuzzFault compares the validator with the rules written as regular expressions.
 func FuzzFault(f *testing.F) {
 	for _, name := range []string{
-		"", ".", "foo.", ".foo", "foo..bar", "a b", "a\r\nPUB x 0", "a\x7fb", "foo.>.bar", "foo*", "foo.*bar", "**", "foo.>>", "a", "a.b", "*", ">", "a.*.b", "a.>", "$JS.API", "中文.主题", "\xff", "a.\xff",
+		"", ".", "foo.", ".foo", "foo..bar", "a b", "a\r\nPUB x 0", "a\x7fb", "foo.>.bar", "foo*", "foo.*bar", "**", "foo.>>", "a", "a.b", "*", ">", "a.*.b", "*.bc", "a.>", "$JS.API", "中文.主题", "\xff", "a.\xff",
 	} {
 		f.Add(name)
 	}
@@ -35,6 +35,18 @@ func FuzzFault(f *testing.F) {
 		assert.Equal(t, publish, subject.Fault(name, false) == "", "publish to %q", name)
 		assert.Equal(t, subscribe, subject.Fault(name, true) == "", "subscribe to %q", name)
 	})
+}
+
+// The first fault is told.
+func TestFaultSaysWhy(t *testing.T) {
+	t.Parallel()
+	for name, reason := range map[string]string{
+		"": "it is empty", "a..b": "empty token", ".a": "empty token", "a b": "space or control", "a\x7f": "space or control",
+		"a.b*": "inside a token", "*a.b": "inside a token", "a.*": "not for publishing", ">": "not for publishing",
+	} {
+		assert.Contains(t, subject.Fault(name, false), reason, name)
+	}
+	assert.Contains(t, subject.Fault(">.a", true), "must be the last")
 }
 
 func asLatin1(s string) string {
@@ -98,7 +110,9 @@ func TestCheckName(t *testing.T) {
 		"":                                     "needs a name",
 		"a.b":                                  "must not contain",
 		"a/b":                                  "must not contain",
+		`a\b`:                                  "must not contain",
 		"a*":                                   "must not contain",
+		">":                                    "must not contain",
 		"a b":                                  "spaces or control characters",
 		strings.Repeat("x", subject.MaxName+1): "at most 255 bytes, not 256",
 	} {

@@ -26,7 +26,6 @@ func Undo(source, destination, subject string) (before string, ok bool) {
 			if rest = tokens[min(i, len(tokens)):]; len(rest) == 0 {
 				return "", false
 			}
-			tokens = tokens[:i]
 			break
 		}
 		if i >= len(tokens) {

@@ -40,10 +40,16 @@ func TestUndo(t *testing.T) {
 			assert.Equal(t, c.before, before, c.destination)
 		}
 	}
-	for _, other := range []string{"orders", "other.a", "orders.a"} {
+	for _, other := range []string{"orders", "other.a", "orders.a", "other.a.b", "orders.a.b.c"} {
 		_, ok := subject.Undo("in.*.*", "orders.$1.$2", other)
 		assert.False(t, ok, other)
 	}
 	_, ok := subject.Undo("in.*", "o.$1.$1", "o.a.b")
 	assert.False(t, ok, "the two are of one token")
+	before, ok := subject.Undo("in.*", "o.$1.$1", "o.a.a")
+	assert.True(t, ok && before == "in.a")
+	for _, destination := range []string{"o", "o.>"} {
+		_, ok = subject.Undo("in.>", destination, "o")
+		assert.False(t, ok, "the rest is not told")
+	}
 }

@@ -46,7 +46,7 @@ func TestParseReply(t *testing.T) {
 	}
 	deliveries, seq, _, ok := wire.ParseReply("$JS.ACK._.abcdef.ORDERS.worker.90.19.56.1700000000000000001.78.random.and.more")
 	assert.True(t, ok && deliveries == 90 && seq == 19)
-	for _, reply := range []string{"", "_INBOX.x", "$JS.ACK.ORDERS.worker.1.2.3", "$JS.ACK.ORDERS.worker.x.2.3.4.5"} {
+	for _, reply := range []string{"", "_INBOX.x", "$JS.ACK.ORDERS.worker.1.2.3", "$JS.ACK.ORDERS.worker.x.2.3.4.5", "$JS.ACK.ORDERS.worker.-1.2.3.4.5"} {
 		_, _, _, ok := wire.ParseReply(reply)
 		assert.False(t, ok, reply)
 	}

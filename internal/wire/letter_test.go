@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -24,6 +25,8 @@ func TestCopiedHeadersComeBack(t *testing.T) {
 		letter.Header = header
 		copied := letter.Copy(wire.RetryTime)
 		assert.Equal(t, []string{"S"}, copied[wire.OriginStream])
+		assert.Equal(t, header["X"], copied["X"])
+		assert.Equal(t, header["Origin"], copied["Origin"])
 		for name := range copied {
 			assert.False(t, len(name) > 4 && (name[:5] == "Nats-" || name[:5] == "nats-"), name)
 		}
@@ -31,6 +34,18 @@ func TestCopiedHeadersComeBack(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, letter, read)
 	}
-	_, err := wire.ReadLetter(letter.Header, nil, wire.RetryTime)
+	copied := letter.Copy(wire.DeadLetterTime)
+	copied[wire.DeadLetterReason], copied[wire.DeadLetterReference] = []string{"why"}, []string{"true"}
+	letter.Reason, letter.Reference = "why", true
+	read, err := wire.ReadLetter(copied, nil, wire.DeadLetterTime)
+	require.NoError(t, err)
+	assert.Equal(t, letter, read)
+	for _, number := range []string{wire.OriginSequence, wire.OriginDeliveries, wire.OriginTime, wire.DeadLetterTime} {
+		broken := maps.Clone(copied)
+		broken[number] = []string{"x"}
+		_, err := wire.ReadLetter(broken, nil, wire.DeadLetterTime)
+		require.Error(t, err, number)
+	}
+	_, err = wire.ReadLetter(letter.Header, nil, wire.RetryTime)
 	require.Error(t, err)
 }

@@ -42,6 +42,7 @@ func TestStatusIsOfTheServerOnly(t *testing.T) {
 	assert.True(t, wire.IsServers("nats-rollup"))
 	assert.True(t, wire.IsServers("Nats-"))
 	assert.False(t, wire.IsServers("Nats"))
+	assert.False(t, wire.IsServers("Content-Type"))
 }
 
 func TestPullBodies(t *testing.T) {
@@ -76,7 +77,7 @@ func TestHowPullsEnd(t *testing.T) {
 		{m: status("409", "Server Shutdown"), err: wire.ErrPullAgain},
 		{m: status("409", "Exceeded MaxWaiting"), err: wire.ErrTooManyPulls},
 		{m: status("503", ""), err: natsgo.ErrNoResponders},
-		{m: status("400", "Bad Request"), text: "400 Bad Request"},
+		{m: status("400", "Bad Request"), err: fault.ErrPullRefused},
 		{m: status("409", "Exceeded MaxRequestBatch of 1"), err: fault.ErrPullRefused},
 		{m: status("409", "Consumer is push based"), err: fault.ErrPullRefused},
 	} {
@@ -84,7 +85,7 @@ func TestHowPullsEnd(t *testing.T) {
 		left, ended := wire.PullEnded(test.m)
 		switch {
 		case test.text != "":
-			require.ErrorContains(t, err, test.text)
+			require.EqualError(t, err, "the server answered "+test.text)
 		case test.err == nil:
 			require.NoError(t, err)
 		default:
@@ -115,24 +116,38 @@ func TestStoredMessages(t *testing.T) {
 			parse = wire.ParseStored
 		}
 		_, err := parse(m)
-		require.ErrorIs(t, err, jetstream.ErrMsgNotFound)
+		require.Equal(t, jetstream.ErrMsgNotFound, err)
 	}
 	_, err = wire.ParseDirect(status("503", ""))
 	require.ErrorIs(t, err, natsgo.ErrNoResponders)
 	_, err = wire.ParseStored(status("503", ""))
 	require.ErrorIs(t, err, natsgo.ErrNoResponders)
+	for _, header := range []natsgo.Header{
+		{"Nats-Sequence": {"-1"}, "Nats-Time-Stamp": header["Nats-Time-Stamp"]}, {"Nats-Sequence": {"12"}, "Nats-Time-Stamp": {"now"}},
+	} {
+		_, err = wire.ParseDirect(&natsgo.Msg{Header: header})
+		require.Error(t, err, header)
+	}
+	for name := range header {
+		assert.True(t, wire.Describes(name), name)
+	}
+	assert.False(t, wire.Describes("Nats-Msg-Id"))
 	_, err = wire.ParseDirect(status("408", "Bad Request"))
 	require.ErrorContains(t, err, "408 Bad Request")
-	for _, data := range []string{"", "{}", `{"error":{"code":500,"description":"broken"}}`, `{"message":{"hdrs":"eA=="}}`} {
+	for _, data := range []string{"", "{}", `{"error":{"code":500,"description":"broken"}}`, `{"message":{"hdrs":"eA=="}}`, `{"message":{"subject":1}}`} {
 		_, err = wire.ParseStored(&natsgo.Msg{Data: []byte(data)})
 		require.Error(t, err, data)
 		require.NotErrorIs(t, err, jetstream.ErrMsgNotFound, data)
+		if strings.Contains(data, "broken") {
+			require.ErrorContains(t, err, "broken")
+		}
 	}
 	got, err = wire.ParseStored(&natsgo.Msg{Data: []byte(`{"message":{"subject":"a"}}`)})
 	require.NoError(t, err)
 	assert.Equal(t, wire.Stored{Subject: "a"}, got)
 	assert.True(t, wire.Vanished(status("404", "Message Not Found")))
 	assert.False(t, wire.Vanished(status("404", "No Results")))
+	assert.False(t, wire.Vanished(status("500", "Message Not Found")))
 	complete, ends := wire.EndOfBatch(status("204", "EOB", "Nats-Num-Pending", "0"))
 	assert.True(t, complete && ends)
 	complete, ends = wire.EndOfBatch(status("204", "EOB", "Nats-Num-Pending", "9"))
@@ -165,6 +180,12 @@ func TestPubAcks(t *testing.T) {
 	assert.True(t, strings.HasPrefix(api.Description, "wrong"))
 	_, err = wire.ParsePubAck(status("503", ""))
 	require.ErrorIs(t, err, natsgo.ErrNoResponders)
+}
+
+// The usual one takes the fast way.
+func TestPlainPubAckIsCheap(t *testing.T) {
+	m := &natsgo.Msg{Data: []byte(`{"stream":"ORDERS","seq":7}`)}
+	assert.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = wire.ParsePubAck(m) }), 2.0, "what it returns")
 }
 
 func TestSized(t *testing.T) {
