@@ -115,7 +115,6 @@ func (p *Part) Leave() {
 	delete(n.parts, p)
 	p.sentinel.Store(false)
 	if n.sentinel == p {
-		n.sentinel = nil
 		for next := range n.parts {
 			n.appoint(next)
 			break

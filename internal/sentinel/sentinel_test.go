@@ -56,16 +56,27 @@ func TestOneIsTheSentinel(t *testing.T) {
 	t.Parallel()
 	watch(t, 3, func(x *sentinel.Nodes, parts []*sentinel.Part) {
 		other := sentinel.NewPart()
+		time.Sleep(sentinel.Silence)
 		x.Join(other, "B")
+		assert.Zero(t, other.Silence(), "who is the first to come has patience")
 		assert.True(t, other.IsSentinel())
 		<-other.Woken()
 		other.Leave()
 		assert.False(t, other.IsSentinel())
+		late := sentinel.NewPart()
+		x.Join(late, "A")
+		late.Leave()
+		assert.Equal(t, parts[:1], sentinels(parts))
 		for len(parts) > 0 {
 			assert.Len(t, sentinels(parts), 1)
 			first := sentinels(parts)[0]
 			<-first.Woken()
 			first.Leave()
+			woken := 0
+			for _, p := range parts {
+				woken += len(p.Woken())
+			}
+			assert.Equal(t, min(1, len(parts)-1), woken, "only the next is told")
 			for i := range parts {
 				if parts[i] == first {
 					parts = append(parts[:i:i], parts[i+1:]...)
@@ -101,6 +112,34 @@ func TestSilenceAlarmsAll(t *testing.T) {
 		x.Join(late, "A")
 		assert.GreaterOrEqual(t, late.Silence(), 2*(sentinel.Silence+trip), "to come is no sign")
 		late.Leave()
+		time.Sleep(sentinel.Silence + trip)
+		synctest.Wait()
+		assert.Equal(t, 3, alarms(parts), "the others are watched on")
+	})
+}
+
+// Who comes when all others have left, or comes back, is in a watch like the first.
+func TestAWatchBeginsAnew(t *testing.T) {
+	t.Parallel()
+	watch(t, 2, func(x *sentinel.Nodes, parts []*sentinel.Part) {
+		time.Sleep(sentinel.Silence + trip)
+		synctest.Wait()
+		for _, p := range parts {
+			p.Leave()
+			<-p.Woken()
+		}
+		time.Sleep(sentinel.Silence + trip)
+		for _, p := range parts {
+			x.Join(p, "A")
+			assert.False(t, p.Alarmed(), "that was before")
+		}
+		assert.Equal(t, parts[:1], sentinels(parts))
+		time.Sleep(sentinel.Silence + trip - time.Nanosecond)
+		synctest.Wait()
+		assert.False(t, parts[0].Alarmed())
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		assert.Equal(t, 2, alarms(parts))
 	})
 }
 
