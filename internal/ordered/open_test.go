@@ -8,13 +8,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/sentinel"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
 // created counts the consumers that are made from now on.
@@ -151,6 +155,49 @@ func TestIdleReaderIsCalm(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, name, r.Consumer())
 	}
+}
+
+// A reader that has had nothing to do for long hears of its consumer every 5 s, where a server that it is not connected
+// to may lead it: the first that it hears tells of the loss.
+func TestCalmReaderNoticesLossAtTheEnd(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 0, natstest.WithConfig(func(o *server.Options) { o.JetStreamDomain = "far" }))
+	var err error
+	o.api, err = jsapi.New(o.api.Conn(), jsapi.Options{Domain: "far", Timeout: time.Minute})
+	require.NoError(t, err)
+	quick, _ := o.start(t, ordered.Options{Stream: "S", Batch: 256, Lasting: true}) // for both
+	ctx, end := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			_, _, _ = quick.Next(ctx)
+		}
+	}()
+	defer func() { end(); <-ended }()
+	r, _ := o.start(t, ordered.Options{Stream: "S", Batch: 256, Lasting: true})
+	var beats atomic.Int64
+	_, err = o.observer.Conn().Subscribe(r.Inbox().Subject, func(m *natsgo.Msg) {
+		if status, _ := wire.Status(m); status == wire.StatusHeartbeat {
+			beats.Add(1)
+		}
+	})
+	require.NoError(t, err)
+	require.NoError(t, o.observer.Conn().Flush())
+	for before := int64(-100); beats.Load() > before+1; {
+		before = beats.Load()
+		_, _, err := r.Next(timed(t, 3*time.Second))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+	o.publish(t, 0, 1)
+	for m := <-r.Received(); len(m.Data) == 0; {
+		m = <-r.Received()
+	}
+	beats.Store(0)
+	_, meta, err := r.Next(timed(t, time.Minute))
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, meta.Sequence.Stream)
+	assert.LessOrEqual(t, beats.Load(), int64(1))
 }
 
 // Of those that want to know for how long their server is silent, one has quick heartbeats, which count for all, and

@@ -43,9 +43,9 @@ type orderedTest struct {
 	observer jetstream.JetStream
 }
 
-func newOrderedTest(t *testing.T, n int) *orderedTest {
+func newOrderedTest(t *testing.T, n int, opts ...natstest.Option) *orderedTest {
 	t.Helper()
-	o := &orderedTest{server: natstest.RunServer(t)}
+	o := &orderedTest{server: natstest.RunServer(t, opts...)}
 	o.proxy = natstest.NewProxy(t, o.server.URL())
 	o.api, o.observer = dial(t, o.proxy.URL()), dial(t, o.server.URL()).JetStream()
 	_, err := o.observer.CreateStream(context.Background(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.*"}})
