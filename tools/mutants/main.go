@@ -32,7 +32,7 @@ import (
 var pure = []string{
 	"internal/subject", "internal/serverurl", "internal/pause", "internal/wire", "internal/settings", "internal/drift",
 	"internal/fault", "internal/discovery", "internal/lifecycle", "internal/health/answer.go",
-	"internal/health/lookout.go", "internal/health/warning.go", "internal/auth", "internal/delivery",
+	"internal/health/lookout.go", "internal/health/warning.go", "internal/auth", "internal/delivery", "internal/sentinel",
 }
 
 // most is how long the tests of a mutant may take; one that they hang upon is dead.
