@@ -1,6 +1,7 @@
 // Package conntest is what the tests of connections, and of the engines that stand on one, have in common.
 //
 //   - open.go: [Open], which opens one.
+//   - forward.go: [Forward], a JetStream API of which a test says what reaches it.
 //   - words.go: [Words], which records reports.
 //   - authority.go: [Authority], for TLS.
 //   - stalls.go: [Stalls], which knows when the machine held the process up.

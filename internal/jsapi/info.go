@@ -3,6 +3,7 @@ package jsapi
 import (
 	"context"
 	"maps"
+	"slices"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -32,10 +33,13 @@ func (a *API) StreamInfo(ctx context.Context, stream string) (*jetstream.StreamI
 	return &answer.StreamInfo, nil
 }
 
-// Subjects asks for the subjects of a stream's messages that match filter, and how many messages each has.
+// Subjects asks for the subjects of a stream's messages that match filter, and how many messages each has. Those that are
+// there all the time are never left out.
 func (a *API) Subjects(ctx context.Context, stream, filter string) (map[string]uint64, error) {
+	ctx, cancel := a.conn.Deadline(ctx)
+	defer cancel()
 	subjects := make(map[string]uint64)
-	for offset, total := 0, 1; offset < total; { // the server answers with so many at a time
+	for offset, last := 0, ""; ; { // the server answers with so many at a time, in their order
 		question := struct {
 			Filter string `json:"subjects_filter"`
 			Offset int    `json:"offset"`
@@ -50,11 +54,22 @@ func (a *API) Subjects(ctx context.Context, stream, filter string) (map[string]u
 		if err := a.Ask(ctx, "STREAM.INFO."+stream, question, &answer); err != nil {
 			return nil, err
 		}
-		maps.Copy(subjects, answer.State.Subjects)
-		offset += max(len(answer.State.Subjects), 1)
-		total = answer.Total
+		page := answer.State.Subjects
+		if offset == 0 && (len(page) == 0 || len(page) >= answer.Total) {
+			return page, nil
+		}
+		names := slices.Sorted(maps.Keys(page))
+		if offset > 0 && (len(names) == 0 || names[0] > last) { // so many have gone that the others have moved up
+			offset /= 2
+			continue
+		}
+		maps.Copy(subjects, page)
+		last = names[len(names)-1]
+		if offset += len(names); offset >= answer.Total {
+			return subjects, nil
+		}
+		offset -= len(names)/100 + 1 // the next page begins where this one ends, though some may go in between
 	}
-	return subjects, nil
 }
 
 // ConsumerInfo asks for a consumer's configuration and progress.

@@ -1,8 +1,10 @@
 package jsapi_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -266,4 +268,55 @@ func TestStreams(t *testing.T) {
 	err = a.Ask(ctx, "STREAM.CREATE.S", cfg, &jsapi.Refusal{})
 	require.ErrorContains(t, a.Overlap(ctx, &cfg, err), `the stream "S7" stores "s.7"`)
 	require.NoError(t, a.Overlap(ctx, &cfg, nil))
+}
+
+// Subjects come in pages, and those that go between two of them take no other one with them.
+func TestSubjectsGoBetweenPages(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	var once sync.Once
+	conntest.Forward(t, s.URL(), func(nc *natsgo.Conn, m *natsgo.Msg) bool {
+		if bytes.Contains(m.Data, []byte(`"subjects_filter"`)) && !bytes.Contains(m.Data, []byte(`"offset":0}`)) {
+			once.Do(func() {
+				_, err := nc.Request("$JS.API.STREAM.PURGE.S", []byte(`{"filter":"s.early.>"}`), patience)
+				assert.NoError(t, err)
+			})
+		}
+		return true
+	})
+	a, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience, Prefix: conntest.ForwardPrefix})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
+	require.NoError(t, a.Ask(ctx, "STREAM.CREATE.S", jetstream.StreamConfig{
+		Name: "S", Subjects: []string{"s.>"}, Storage: jetstream.MemoryStorage, NoAck: true,
+	}, nil))
+	const early, late = 2000, 99_500 // the server's page has 100,000
+	nc := a.Conn().NATS()
+	for i := range early + late {
+		subject := fmt.Sprintf("s.early.%06d", i)
+		if i >= early {
+			subject = fmt.Sprintf("s.late.%06d", i)
+		}
+		require.NoError(t, nc.Publish(subject, nil))
+	}
+	require.Eventually(t, func() bool {
+		info, err := a.StreamInfo(ctx, "S")
+		return err == nil && info.State.Msgs == early+late
+	}, patience, 50*time.Millisecond)
+	found, err := a.Subjects(ctx, "S", "s.>")
+	require.NoError(t, err)
+	missing := 0
+	for i := early; i < early+late; i++ {
+		if found[fmt.Sprintf("s.late.%06d", i)] == 0 {
+			missing++
+		}
+	}
+	assert.Zero(t, missing)
+	found, err = a.Subjects(ctx, "S", "s.late.>")
+	require.NoError(t, err)
+	assert.Len(t, found, late)
+	found, err = a.Subjects(ctx, "S", "none")
+	require.NoError(t, err)
+	assert.Empty(t, found)
 }
