@@ -73,12 +73,17 @@ func (r *Reader) open(ctx context.Context) (Opening, error) {
 	return Opening{}, err
 }
 
-// deny puts the next attempt off.
+// deny puts the next attempt off for long.
 func (r *Reader) deny(err error) error {
+	r.putOff(denied)
+	return err
+}
+
+// putOff gives the consumer up, and has the next one wait: the longer, the more in a row have brought nothing.
+func (r *Reader) putOff(d time.Duration) {
 	r.Renew()
 	r.failures++
-	r.tried = time.Now().Add(denied)
-	return err
+	r.tried = time.Now().Add(d)
 }
 
 // create goes on asking for a consumer until the server answers, or as long as one should wait.
@@ -120,6 +125,9 @@ func (r *Reader) create(ctx context.Context) (made *jetstream.ConsumerInfo, brea
 
 // begin reads a consumer.
 func (r *Reader) begin(ctx context.Context, made *jetstream.ConsumerInfo, breaks uint64) (Opening, error) {
+	if most := made.Config.MaxRequestBatch; most > 0 { // the server's own limit, above which it refuses a pull
+		r.o.Batch = min(r.o.Batch, most)
+	}
 	// The messages that were asked for and the statuses of all pulls, should nobody read for long.
 	r.received = make(chan *natsgo.Msg, r.o.Batch+4*int(r.expires/r.o.Heartbeat))
 	sub, unwatch, err := r.conn.SubscribeInbox(ctx, nil, r.received, r.onDenial, r.subject("MSG.NEXT", made.Name))

@@ -3,6 +3,7 @@ package ordered_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -277,4 +278,39 @@ func TestOneOfIdleReadersIsQuick(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return !slices.ContainsFunc(readers, func(r *ordered.Reader) bool { return r != readers[first] && r.ServerSilence() > sentinel.Silence })
 	}, time.Minute, time.Millisecond)
+}
+
+// A server that limits pulls is asked for as much as it gives.
+func TestServerLimitsPulls(t *testing.T) {
+	t.Parallel()
+	for _, most := range []int{1, 2, 10} {
+		for _, lasting := range []bool{false, true} {
+			o := newOrderedTest(t, 30, natstest.WithConfig(func(o *server.Options) { o.JetStreamLimits.MaxRequestBatch = most }))
+			created := o.created(t)
+			r, _ := o.start(t, ordered.Options{Stream: "S", Batch: 256, Lasting: lasting})
+			for i := range 30 {
+				_, meta, err := r.Next(timed(t, time.Minute))
+				require.NoError(t, err)
+				assert.EqualValues(t, i+1, meta.Sequence.Stream)
+			}
+			assert.LessOrEqual(t, created.Load(), int64(1)) // which may not have been told yet
+		}
+	}
+}
+
+// Somebody who deletes each consumer as soon as it is made meets ever fewer of them.
+func TestConsumersThatAreDeleted(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 0)
+	created := o.created(t)
+	nc := o.observer.Conn()
+	_, err := nc.Subscribe("$JS.EVENT.ADVISORY.CONSUMER.CREATED.>", func(m *natsgo.Msg) {
+		_ = nc.Publish("$JS.API.CONSUMER.DELETE.S."+m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], nil)
+	})
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	r := o.reader(t, jetstream.ConsumerConfig{})
+	_, _, err = r.Next(timed(t, 3*time.Second))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.Less(t, created.Load(), int64(30))
 }

@@ -100,7 +100,7 @@ func (r *Reader) onWake() error {
 func (r *Reader) refill() {
 	batch, beat, lasts := r.o.Batch, r.o.Heartbeat, r.expires
 	if r.calm && !r.part.IsSentinel() {
-		batch, beat, lasts = batch/2, r.calmBeat, calmExpires
+		batch, beat, lasts = (batch+1)/2, r.calmBeat, calmExpires
 	}
 	n := batch - r.asked
 	if n < batch/2 {
@@ -128,6 +128,7 @@ func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) err
 	switch status {
 	case wire.StatusHeartbeat:
 		r.part.Sign()
+		r.failures = 0
 		if wire.LastDelivered(m) != strconv.FormatUint(r.delivered, 10) {
 			r.Renew() // the last messages were lost on their way
 			return nil
@@ -148,7 +149,7 @@ func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) err
 		r.part.Sign()
 		r.mark(true)
 	default:
-		r.Renew()
+		r.putOff(0)
 	}
 	return nil
 }

@@ -28,7 +28,8 @@ func (r *Reader) nextOfReplica(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMet
 	if err != nil {
 		return nil, nil
 	}
-	m, err := r.conn.Exchange(ctx, &natsgo.Msg{Subject: r.api.Subject("DIRECT.GET." + r.o.Stream), Data: body}, replicaAttempt)
+	_, trip := r.conn.Peer()
+	m, err := r.conn.Exchange(ctx, &natsgo.Msg{Subject: r.api.Subject("DIRECT.GET." + r.o.Stream), Data: body}, replicaAttempt+trip)
 	if err != nil {
 		return nil, nil
 	}
