@@ -104,3 +104,27 @@ func TestGetLastMessages(t *testing.T) {
 		require.ErrorIs(t, err, nats.ErrInvalidSubject)
 	}
 }
+
+// What the loop does with a message takes none of the time that the question has.
+func TestGetLastMessagesOfASlowLoop(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	near := connect(t, s, nil)
+	ctx := context.Background()
+	_, err := near.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, AllowDirect: true})
+	require.NoError(t, err)
+	const timeout = 3 * time.Second
+	client := connect(t, s, func(c *nats.Config) { c.RequestTimeout = timeout })
+	of := []string{"s.1", "s.2", "s.3"}
+	for _, subject := range of {
+		_, err := near.PublishToStream(ctx, subject, nil)
+		require.NoError(t, err)
+	}
+	seen := 0
+	for _, err := range client.GetLastMessages(ctx, "S", of...) {
+		require.NoError(t, err)
+		time.Sleep(2 * timeout / 3)
+		seen++
+	}
+	assert.Len(t, of, seen)
+}

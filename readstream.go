@@ -129,7 +129,8 @@ func (c *Client) GetMessage(ctx context.Context, stream string, sequence uint64)
 // particular order, and are as those of GetMessage, or of ReadStream.
 //
 // Some hundreds of subjects without wildcards take one round trip to any replica of a stream with AllowDirect,
-// which may lag; otherwise they are read as by ReadStream with WithReadLast. Reading begins when the sequence is
+// which may lag, and which Config.RequestTimeout bounds where ctx has no deadline; otherwise they are read as by
+// ReadStream with WithReadLast. What the loop does takes none of that time. Reading begins when the sequence is
 // ranged over. What ends it early is yielded, with a nil message; the errors are those of ReadStream.
 func (c *Client) GetLastMessages(ctx context.Context, stream string, of ...string) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
@@ -141,46 +142,45 @@ func (c *Client) GetLastMessages(ctx context.Context, stream string, of ...strin
 
 const opGetLast = "get last messages"
 
-// errEnough ends a sequence that is not ranged over any more.
-var errEnough = errors.New("the loop has ended")
-
 func (c *Client) lastMessages(ctx context.Context, stream string, of []string, yield func(*Message, error) bool) error {
 	if err := c.checkCall(ctx, opGetLast, stream, ""); err != nil {
 		return err
 	}
-	direct := len(of) > 0
+	direct := true
 	for _, subject := range of {
 		if fault := subjects.Fault(subject, true); fault != "" {
 			return fail(opGetLast, stream, ErrInvalidSubject, "subject %q: %s", subject, fault)
 		}
 		direct = direct && subjects.Fault(subject, false) == ""
 	}
-	of = slices.Compact(slices.Sorted(slices.Values(of)))
-	err := jsapi.ErrNotDirect
-	if direct {
-		err = c.api.LastOf(ctx, stream, of, func(m wire.Stored) error {
-			if !yield(c.storedMessage(stream, m), nil) {
-				return errEnough
-			}
-			return nil
-		})
-	}
-	switch {
-	case errors.Is(err, errEnough):
-		return nil
-	case !errors.Is(err, jsapi.ErrNotDirect):
-		return fault.Because(ctx, err)
-	case len(of) == 0:
+	if len(of) == 0 {
 		return c.readStream(ctx, stream, []ReadOption{WithReadLast()}, yield)
 	}
 	more := true
-	for some := range slices.Chunk(of, filtersAtOnce) {
-		err := c.readStream(ctx, stream, []ReadOption{WithReadLast(), WithReadFilter(some...)}, func(msg *Message, err error) bool {
-			more = yield(msg, err)
-			return more
-		})
-		if err != nil || !more {
-			return err
+	each := func(msg *Message, err error) bool {
+		more = more && yield(msg, err)
+		return more
+	}
+	for some := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(of))), filtersAtOnce) {
+		var found []wire.Stored // before the loop takes its time with them
+		err := jsapi.ErrNotDirect
+		if direct {
+			err = c.api.LastOf(ctx, stream, some, func(m wire.Stored) error {
+				found = append(found, m)
+				return nil
+			})
+		}
+		if errors.Is(err, jsapi.ErrNotDirect) {
+			found, err = nil, c.readStream(ctx, stream, []ReadOption{WithReadLast(), WithReadFilter(some...)}, each)
+		}
+		for _, m := range found {
+			each(c.storedMessage(stream, m), nil)
+		}
+		switch {
+		case !more:
+			return nil
+		case err != nil:
+			return fault.Because(ctx, err)
 		}
 	}
 	return nil
