@@ -83,7 +83,8 @@ func (f *facts) over(l lifetime, late time.Duration) bool {
 			ttl = own
 		}
 	}
-	return ttl > 0 && time.Now().UnixNano()+int64(f.ahead)-l.created > int64(ttl+late)
+	age := time.Duration(time.Now().UnixNano()-l.created) + f.ahead
+	return ttl > 0 && age-late > ttl
 }
 
 // check is what a follower of keys is to compare with what it knows.
