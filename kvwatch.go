@@ -218,7 +218,8 @@ type KeyValueCache struct {
 
 // Cached reads the keys that match one of the filters, all keys without filters, into memory, in one
 // pass, and follows them from then on, as Watch does. It returns when all present values are there. The
-// cache lives until Close, the end of ctx, or that of the client. The errors are those of Watch.
+// cache lives until Close, the end of ctx, or that of the client. The errors are those of Watch, and ErrPermission
+// when the values may not be read.
 func (kv *KeyValue) Cached(ctx context.Context, filters ...string) (*KeyValueCache, error) {
 	const op = "cache"
 	if err := kv.checkKeys(ctx, op, true, filters); err != nil {

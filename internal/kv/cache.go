@@ -2,7 +2,6 @@ package kv
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"iter"
 	"maps"
@@ -34,33 +33,30 @@ func (b *Bucket) Cache(ctx context.Context, filters []string) (*Cache, error) {
 		return nil, err
 	}
 	c := &Cache{bucket: b, follower: f, done: make(chan struct{})}
+	f.waited = true
 	loaded := make(chan struct{})
 	go func() {
 		defer close(c.done)
 		defer f.close()
-		c.run(sync.OnceFunc(func() { close(loaded) }))
+		err = c.run(sync.OnceFunc(func() { close(loaded) }))
 	}()
 	select {
 	case <-loaded:
 		return c, nil
 	case <-c.done:
-		err := cmp.Or(fault.Ended(ctx), fault.ErrClosed)
-		if f.block != nil {
-			err = fault.Joined{err, f.block}
-		}
 		return nil, err
 	}
 }
 
-// run takes the updates. The values of a bucket that replaces another one are gathered aside, and take
+// run takes the updates, and returns why no more come. The values of a bucket that replaces another one are gathered aside, and take
 // the place of the old ones when they are complete.
-func (c *Cache) run(loaded func()) {
+func (c *Cache) run(loaded func()) error {
 	gathered, revision := make(map[string]*entry), uint64(0)
 	for {
 		next, err := c.follower.next()
 		switch {
 		case err != nil:
-			return
+			return err
 		case next.check != nil:
 			c.change(func() {
 				maps.DeleteFunc(c.entries, func(key string, e *entry) bool {

@@ -33,14 +33,16 @@ type follower struct {
 	filters []string
 	options Watch
 	once    bool // only the present values are wanted
+	waited  bool // somebody waits until they are reported
 
-	revision uint64 // of the last update
-	loaded   bool   // all present values are reported
-	told     bool   // that they are up to date, or why not, once
-	block    error  // told last, of blocks
-	left     uint64 // of the present values, not yet received
-	counted  bool   // it is known how many those are
-	replaced bool   // and not yet reported
+	revision uint64    // of the last update
+	loaded   bool      // all present values are reported
+	told     bool      // that they are up to date, or why not, once
+	block    error     // told last, of blocks
+	left     uint64    // of the present values, not yet received
+	counted  bool      // it is known how many those are
+	replaced bool      // and not yet reported
+	since    time.Time // the bucket that is there has been read
 
 	live   context.Context // when it ends, nothing is reported any more
 	cancel func()          // ends it
@@ -128,7 +130,7 @@ func (f *follower) name() string { return strings.Join(f.filters, ",") }
 func (f *follower) opened(o ordered.Opening) error {
 	f.breaks.Store(o.Breaks)
 	if o.Anew {
-		f.revision, f.loaded, f.replaced, f.counted = 0, false, true, false
+		f.revision, f.loaded, f.replaced, f.counted, f.since = 0, false, true, false, time.Now()
 		f.reader.Restart(f.wholePolicy())
 		return errFollow
 	}
@@ -148,13 +150,13 @@ func (f *follower) next() (step, error) {
 			f.replaced = false
 			return step{replaced: true}, nil
 		case !f.loaded && f.counted && f.left == 0:
-			f.loaded = true
+			f.loaded, f.waited = true, false
 			f.reader.SkipTo(f.revision)
 			f.setFresh(f.caught, nil)
 			return step{}, nil
 		}
 		if f.loaded {
-			if check := f.check.Swap(nil); check != nil {
+			if check := f.check.Swap(nil); check != nil && check.asked.After(f.since) {
 				return step{check: check}, nil
 			}
 		}
@@ -162,7 +164,7 @@ func (f *follower) next() (step, error) {
 		switch {
 		case errors.Is(err, errFollow):
 			continue
-		case !f.once && blockOf(err) != nil:
+		case !f.once && !f.waited && blockOf(err) != nil:
 			f.setFresh(false, err)
 			continue // the reader pauses before it asks again
 		case err != nil:

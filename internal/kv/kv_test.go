@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -42,7 +45,14 @@ func newBucket(t *testing.T, opts ...natstest.Option) (*kv.Bucket, jetstream.Jet
 
 func newBucketOf(t *testing.T, s *natstest.Server) (*kv.Bucket, jetstream.JetStream, *told) {
 	t.Helper()
-	api, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience})
+	return open(t, s, jsapi.Options{})
+}
+
+// open makes the bucket, if it is not there.
+func open(t *testing.T, s *natstest.Server, o jsapi.Options) (*kv.Bucket, jetstream.JetStream, *told) {
+	t.Helper()
+	o.Timeout = patience
+	api, err := jsapi.New(conntest.Open(t, s.URL(), nil), o)
 	require.NoError(t, err)
 	asked := time.Now()
 	stream, err := api.JetStream().CreateStream(context.Background(), bucketStream())
@@ -171,18 +181,100 @@ func TestStaleAndFresh(t *testing.T) {
 	assert.Equal(t, "fresh b/x", said[len(said)-1])
 }
 
+// user lets everybody be one who may not publish to some subjects.
+func user(denied ...string) natstest.Option {
+	return natstest.WithConfig(func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: denied},
+		}}}
+		o.NoAuthUser = "u"
+	})
+}
+
+// Who may not pull, or whose bucket goes, hears it from Cache, whose context is that of a life.
+func TestCacheThatCannotLoad(t *testing.T) {
+	t.Parallel()
+	b, _, _ := newBucket(t, user("$JS.API.CONSUMER.MSG.NEXT.>"))
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, err := b.Write(ctx, "x", nil, kv.Write{})
+	require.NoError(t, err)
+	_, err = b.Cache(ctx, nil)
+	require.ErrorIs(t, err, natsgo.ErrPermissionViolation)
+	require.NotErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// What was asked of a bucket says nothing of the one that takes its place.
+func TestReplacedWhileItIsAsked(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	var polls atomic.Int64
+	var once sync.Once
+	conntest.Forward(t, s.URL(), func(nc *natsgo.Conn, m *natsgo.Msg) bool {
+		switch {
+		case !strings.HasPrefix(m.Subject, "$JS.API.STREAM.INFO."):
+		case !strings.Contains(string(m.Data), "subjects_filter"):
+			polls.Add(1)
+		default:
+			once.Do(func() {
+				found, err := nc.Request(m.Subject, m.Data, patience)
+				assert.NoError(t, err)
+				close(asked)
+				go func() {
+					<-answer
+					assert.NoError(t, nc.Publish(m.Reply, found.Data))
+				}()
+			})
+			return false
+		}
+		return true
+	})
+	near, err := natsgo.Connect(s.URL())
+	require.NoError(t, err)
+	t.Cleanup(near.Close)
+	js, err := jetstream.New(near)
+	require.NoError(t, err)
+	ctx := t.Context()
+	stream, err := js.CreateStream(ctx, bucketStream())
+	require.NoError(t, err)
+	const n = 10
+	for i := range n {
+		_, err := js.Publish(ctx, fmt.Sprint("$KV.b.old", i), nil)
+		require.NoError(t, err)
+	}
+	b, _, _ := open(t, s, jsapi.Options{Prefix: conntest.ForwardPrefix})
+	watcher, err := b.Watch(ctx, nil, kv.Watch{})
+	require.NoError(t, err)
+	for range n {
+		require.NotNil(t, <-watcher.Updates())
+	}
+	require.Nil(t, <-watcher.Updates())
+	require.NoError(t, stream.Purge(ctx, jetstream.WithPurgeSubject("$KV.b.old0")))
+	<-asked
+	require.NoError(t, js.DeleteStream(ctx, kv.StreamPrefix+"b"))
+	require.Eventually(t, func() bool { // the server is still removing the files
+		_, err := js.CreateStream(ctx, bucketStream())
+		return err == nil
+	}, patience, 10*time.Millisecond)
+	_, err = js.Publish(ctx, "$KV.b.new", nil)
+	require.NoError(t, err)
+	assert.Equal(t, "new", (<-watcher.Updates()).Key())
+	for range n {
+		assert.Equal(t, jetstream.KeyValueDelete, (<-watcher.Updates()).Operation())
+	}
+	before := polls.Load()
+	close(answer)
+	require.Eventually(t, func() bool { return polls.Load() > before }, patience, 10*time.Millisecond) // the answer was taken
+	_, err = js.Publish(ctx, "$KV.b.newer", nil)
+	require.NoError(t, err)
+	assert.Equal(t, "newer", (<-watcher.Updates()).Key(), "nothing else is gone")
+}
+
 // Who may not ask for the state of a bucket follows it all the same; that a purge of it goes unnoticed is told, once, and
 // is over when the right is given.
 func TestBlind(t *testing.T) {
 	t.Parallel()
-	user := func(denied ...string) natstest.Option {
-		return natstest.WithConfig(func(o *server.Options) {
-			o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
-				Publish: &server.SubjectPermission{Deny: denied},
-			}}}
-			o.NoAuthUser = "u"
-		})
-	}
 	s := natstest.RunServer(t, user("$JS.API.STREAM.INFO.>"))
 	b, js, r := newBucketOf(t, s)
 	ctx := context.Background()
