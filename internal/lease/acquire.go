@@ -97,8 +97,9 @@ func (l *Lease) attempt(ctx context.Context) (held bool, err error) {
 }
 
 // forgo sees to it, beside the caller, that a value which may have been stored over a revision, or may still be, holds
-// nothing: a deletion over that revision makes it come too late, or is refused when it has come.
-func (l *Lease) forgo(value []byte, revision uint64) {
+// nothing: a deletion over that revision, which may have to be waited for, makes it come too late, or is refused when it
+// has come.
+func (l *Lease) forgo(value []byte, revision func() uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.ttl)
 	ctx, done, err := l.life.Attend(ctx, l.up)
 	if err != nil {
@@ -108,7 +109,7 @@ func (l *Lease) forgo(value []byte, revision uint64) {
 	go func() {
 		defer cancel()
 		defer done()
-		if !errors.Is(l.free(ctx, revision), fault.ErrConflict) {
+		if !errors.Is(l.free(ctx, revision()), fault.ErrConflict) {
 			return
 		}
 		if entry, err := l.bucket.Latest(ctx, l.key); err == nil && bytes.Equal(entry.Value(), value) {
@@ -142,7 +143,7 @@ func (l *Lease) take(ctx context.Context) (held bool, err error) {
 	defer cancel()
 	l.token, err = l.bucket.Write(writing, l.key, l.value, w)
 	if fault.Classify(err, nil).IsUncertain() {
-		l.forgo(l.value, w.Revision)
+		l.forgo(l.value, func() uint64 { return w.Revision })
 	}
 	var api *jetstream.APIError
 	switch {

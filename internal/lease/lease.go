@@ -191,10 +191,7 @@ func (l *Lease) giveUp(ctx context.Context) error {
 	case <-l.done: // a renewal on its way would change the revision
 	case <-ctx.Done():
 		l.cancel(nil) // which ends the renewal, too
-		go func() {
-			<-l.done
-			l.forgo(l.value, l.revision)
-		}()
+		l.forgo(l.value, func() uint64 { <-l.done; return l.revision })
 		return fault.Ended(ctx)
 	}
 	lost := l.lost()
