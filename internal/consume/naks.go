@@ -112,8 +112,8 @@ func (s *Consumption) asked() int {
 // The caller holds s.mu.
 func (s *Consumption) verbNakAfter(reply string, delay time.Duration) []byte {
 	if n := len(s.rules.BackOff); n > 0 && !s.isParked(reply) {
-		deliveries, _, _, _ := wire.ParseReply(reply)
-		delay -= s.rules.BackOff[min(max(deliveries, 1), n)-1] - s.rules.AckWait
+		delivery, _ := wire.ParseReply(reply)
+		delay -= s.rules.BackOff[min(max(delivery.Count, 1), n)-1] - s.rules.AckWait
 	}
 	return wire.NakAfter(delay)
 }

@@ -97,8 +97,8 @@ func (s *Consumption) park(d *Delivery, delay time.Duration) bool {
 	// A message that comes again although it was parked has been delivered once more, or is another copy.
 	id := s.copyID("retry", d) + "." + strconv.Itoa(d.Deliveries)
 	if d.from == s.parked {
-		_, copied, _, _ := wire.ParseReply(d.Msg.Reply)
-		id += "." + strconv.FormatUint(copied, 10)
+		copied, _ := wire.ParseReply(d.Msg.Reply)
+		id += "." + strconv.FormatUint(copied.Sequence, 10)
 	}
 	_, pause := s.retries.store(d, id, func(context.Context) ([]*natsgo.Msg, error) {
 		return []*natsgo.Msg{{Header: header, Data: d.Msg.Data}}, nil

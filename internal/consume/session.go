@@ -262,8 +262,8 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	}
 	d := s.host.Receive(m)
 	d.Msg, d.from = m, p
-	var ok bool
-	d.Deliveries, d.Sequence, d.stored, ok = wire.ParseReply(m.Reply)
+	delivery, ok := wire.ParseReply(m.Reply)
+	d.Deliveries, d.Sequence, d.stored = delivery.Count, delivery.Sequence, delivery.Stored
 	key := ""
 	wanted := ok && (!p.side || s.unpark(d, letter)) && !s.passOver(d)
 	if wanted && s.Keyed {

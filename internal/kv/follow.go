@@ -46,6 +46,8 @@ type follower struct {
 
 	live   context.Context // when it ends, nothing is reported any more
 	cancel func()          // ends it
+	limit  *time.Timer     // ends it when next waits for too long; or nil
+	runs   bool            // the limit does
 	leave  func()          // the client, and the question for the bucket
 	caught bool            // all that the server has is received
 	fresh  atomic.Bool     // and the present values are reported
@@ -160,7 +162,7 @@ func (f *follower) next() (step, error) {
 				return step{check: check}, nil
 			}
 		}
-		m, meta, err := f.reader.Next(f.live)
+		m, d, err := f.read()
 		switch {
 		case errors.Is(err, errFollow):
 			continue
@@ -171,13 +173,13 @@ func (f *follower) next() (step, error) {
 			return step{}, err
 		}
 		if !f.loaded {
-			f.left = min(f.left-1, meta.NumPending)
+			f.left = min(f.left-1, d.Pending)
 		}
-		if meta.Sequence.Stream <= f.revision || len(m.Subject) <= len(f.bucket.prefix) {
+		if d.Sequence <= f.revision || len(m.Subject) <= len(f.bucket.prefix) {
 			continue
 		}
-		f.revision = meta.Sequence.Stream
-		update := f.bucket.entry(wire.Stored{Subject: m.Subject, Sequence: f.revision, Time: meta.Timestamp, Header: m.Header, Data: m.Data}, meta.NumPending)
+		f.revision = d.Sequence
+		update := f.bucket.entry(d.Store(m), d.Pending)
 		if update.seconds > 0 {
 			f.mortal.Store(true)
 		}
@@ -186,6 +188,18 @@ func (f *follower) next() (step, error) {
 		}
 		return step{entry: update}, nil
 	}
+}
+
+// read returns the next message. The limit runs from where it has to be waited for first.
+func (f *follower) read() (*natsgo.Msg, wire.Delivery, error) {
+	if m, d, err := f.reader.Ready(f.live); m != nil || err != nil {
+		return m, d, err
+	}
+	if f.limit != nil && !f.runs {
+		f.limit.Reset(f.bucket.timeout)
+		f.runs = true
+	}
+	return f.reader.Next(f.live)
 }
 
 func (f *follower) close() {

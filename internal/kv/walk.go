@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"math"
 	"sync"
 	"time"
 
@@ -15,24 +14,26 @@ import (
 // Without a deadline in ctx, the request timeout bounds the wait for each entry, and not the loop.
 func (b *Bucket) Present(ctx context.Context, filters []string, options Watch) iter.Seq2[jetstream.KeyValueEntry, error] {
 	return func(yield func(jetstream.KeyValueEntry, error) bool) {
-		patience := b.timeout
-		if _, ok := ctx.Deadline(); ok {
-			patience = math.MaxInt64
-		}
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
-		step := time.AfterFunc(patience, func() { cancel(context.DeadlineExceeded) })
-		defer step.Stop()
+		var limit *time.Timer
+		if _, ok := ctx.Deadline(); !ok {
+			limit = time.AfterFunc(b.timeout, func() { cancel(context.DeadlineExceeded) })
+			defer limit.Stop()
+		}
 		f, err := b.follow(ctx, filters, options, true)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		defer f.close()
+		f.limit, f.runs = limit, limit != nil
 		for {
-			step.Reset(patience)
 			next, err := f.next()
-			step.Stop() // what the caller does meanwhile does not count
+			if f.runs { // what the caller does meanwhile does not count
+				limit.Stop()
+				f.runs = false
+			}
 			switch {
 			case err != nil:
 				yield(nil, err)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 
-	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
@@ -170,24 +169,22 @@ func (s *Store) walk(ctx context.Context, cfg jetstream.ConsumerConfig, each fun
 		return err
 	}
 	for more := first.Pending > 0; more; {
-		pause, cancel := s.conn.Deadline(ctx)
-		m, meta, err := r.Next(pause)
-		cancel()
+		m, d, err := r.Ready(ctx)
+		if m == nil && err == nil {
+			pause, cancel := s.conn.Deadline(ctx)
+			m, d, err = r.Next(pause)
+			cancel()
+		}
 		switch {
 		case errors.Is(err, errIdle): // what was to come was removed meanwhile
 			return nil
 		case err != nil:
 			return err
 		}
-		more = meta.NumPending > 0
-		each(stored(m, meta))
+		more = d.Pending > 0
+		each(d.Store(m))
 	}
 	return nil
-}
-
-// stored is a message as the stream has it, of which a consumer has brought it.
-func stored(m *natsgo.Msg, meta *natsgo.MsgMetadata) wire.Stored {
-	return wire.Stored{Subject: m.Subject, Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Header: m.Header, Data: m.Data}
 }
 
 // versions calls each with the metadata of every object, also of the deleted ones, and as it is stored.

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 
-	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/ordered"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // watchBatch is how many updates are asked for at once.
@@ -103,7 +103,7 @@ func (w *Watcher) run(ctx context.Context) {
 		return
 	}
 	for {
-		m, meta, err := w.reader.Next(ctx)
+		m, d, err := w.reader.Next(ctx)
 		switch {
 		case errors.Is(err, errIdle):
 			if !w.mark(ctx) {
@@ -114,19 +114,19 @@ func (w *Watcher) run(ctx context.Context) {
 			w.end(ctx, err)
 			return
 		}
-		if info := w.read(m, meta); !info.Deleted || !w.options.IgnoreDeletes {
+		if info := w.read(d.Store(m)); !info.Deleted || !w.options.IgnoreDeletes {
 			if !w.send(ctx, info) {
 				return
 			}
 		}
-		if meta.NumPending == 0 && !w.mark(ctx) {
+		if d.Pending == 0 && !w.mark(ctx) {
 			return
 		}
 	}
 }
 
-func (w *Watcher) read(m *natsgo.Msg, meta *natsgo.MsgMetadata) *jetstream.ObjectInfo {
-	v := readVersion(w.store.bucket, stored(m, meta))
+func (w *Watcher) read(m wire.Stored) *jetstream.ObjectInfo {
+	v := readVersion(w.store.bucket, m)
 	if v.unread != nil {
 		w.store.reports.Unread(w.store.bucket, v.info.Name, v.unread)
 	}

@@ -50,9 +50,9 @@ func TestOneConsumerAtADistance(t *testing.T) {
 				created := o.created(t)
 				r := o.reader(t, jetstream.ConsumerConfig{})
 				for i := range 3 {
-					_, meta, err := r.Next(timed(t, time.Minute))
+					_, d, err := r.Next(timed(t, time.Minute))
 					require.NoError(t, err)
-					assert.EqualValues(t, i+1, meta.Sequence.Stream)
+					assert.EqualValues(t, i+1, d.Sequence)
 				}
 				if known {
 					assert.EqualValues(t, 1, created.Load())
@@ -105,9 +105,9 @@ func TestAnotherStreamOfTheName(t *testing.T) {
 	read := func(from, to int) {
 		t.Helper()
 		for i := from; i <= to; i++ {
-			_, meta, err := r.Next(timed(t, time.Minute))
+			_, d, err := r.Next(timed(t, time.Minute))
 			require.NoError(t, err)
-			require.EqualValues(t, i, meta.Sequence.Stream)
+			require.EqualValues(t, i, d.Sequence)
 		}
 	}
 	while := func(meanwhile func()) { // there is no connection
@@ -149,9 +149,9 @@ func TestIdleReaderIsCalm(t *testing.T) {
 	assert.Equal(t, name, r.Consumer())
 	for i := range 2 { // what comes now and then costs no new consumer
 		o.publish(t, i, i+1)
-		_, meta, err := r.Next(timed(t, time.Minute))
+		_, d, err := r.Next(timed(t, time.Minute))
 		require.NoError(t, err)
-		assert.EqualValues(t, i+1, meta.Sequence.Stream)
+		assert.EqualValues(t, i+1, d.Sequence)
 		_, _, err = r.Next(timed(t, 3*time.Second)) // longer than another reader bears silence
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, name, r.Consumer())
@@ -195,9 +195,9 @@ func TestCalmReaderNoticesLossAtTheEnd(t *testing.T) {
 		m = <-r.Received()
 	}
 	beats.Store(0)
-	_, meta, err := r.Next(timed(t, time.Minute))
+	_, d, err := r.Next(timed(t, time.Minute))
 	require.NoError(t, err)
-	assert.EqualValues(t, 1, meta.Sequence.Stream)
+	assert.EqualValues(t, 1, d.Sequence)
 	assert.LessOrEqual(t, beats.Load(), int64(1))
 }
 
@@ -289,9 +289,9 @@ func TestServerLimitsPulls(t *testing.T) {
 			created := o.created(t)
 			r, _ := o.start(t, ordered.Options{Stream: "S", Batch: 256, Lasting: lasting})
 			for i := range 30 {
-				_, meta, err := r.Next(timed(t, time.Minute))
+				_, d, err := r.Next(timed(t, time.Minute))
 				require.NoError(t, err)
-				assert.EqualValues(t, i+1, meta.Sequence.Stream)
+				assert.EqualValues(t, i+1, d.Sequence)
 			}
 			assert.LessOrEqual(t, created.Load(), int64(1)) // which may not have been told yet
 		}

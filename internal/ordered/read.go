@@ -60,23 +60,23 @@ func Read(
 		if ctx.Err() != nil { // next may rather take what is there
 			return true, fault.Ended(ctx)
 		}
-		m, meta, err := r.Next(ctx)
+		m, d, err := r.Next(ctx)
 		if errors.Is(err, errReadAll) {
 			return true, nil
 		}
 		if err != nil {
 			return true, fault.Because(ctx, err)
 		}
-		if meta.Sequence.Consumer == 1 {
-			end = 1 + meta.NumPending
+		if d.Consumer == 1 {
+			end = 1 + d.Pending
 		}
-		if seq := meta.Sequence.Stream; seq > last {
+		if seq := d.Sequence; seq > last {
 			last = seq
 			if !each(ctx, m) {
 				return true, nil
 			}
 		}
-		if meta.NumPending == 0 || meta.Sequence.Consumer >= end {
+		if d.Pending == 0 || d.Consumer >= end {
 			if !follow {
 				return true, nil
 			}

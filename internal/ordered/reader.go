@@ -141,10 +141,13 @@ func (r *Reader) Start(ctx context.Context) (Opening, error) {
 	}
 }
 
-// Next returns the next message and its metadata. It returns an error when ctx ends, the client is closed, the
+// Next returns the next message and what its reply subject says. It returns an error when ctx ends, the client is closed, the
 // stream is gone, the server denies what reading takes, or consumer after consumer falls silent after one
 // answer; everything else it waits out. It may be called again, which tries again.
-func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, error) {
+func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, wire.Delivery, error) {
+	if m, d, err := r.Ready(ctx); m != nil || err != nil {
+		return m, d, err
+	}
 	if r.alarm == nil { // one for all messages
 		r.alarm = time.NewTimer(r.patience())
 	}
@@ -161,15 +164,15 @@ func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, er
 	var probe <-chan error
 	for {
 		if r.name == "" {
-			if m, meta := r.nextOfReplica(ctx); m != nil {
-				return m, meta, nil
+			if m, d := r.nextOfReplica(ctx); m != nil {
+				return m, d, nil
 			}
 			opening, err := r.open(ctx)
 			if err == nil && r.name != "" && r.o.Opened != nil {
 				err = r.o.Opened(opening)
 			}
 			if err != nil {
-				return nil, nil, err
+				return nil, wire.Delivery{}, err
 			}
 			r.alarm.Reset(r.patience())
 			probe = nil
@@ -180,7 +183,7 @@ func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, er
 			r.mark(false)
 			// The server that comes back may still have the consumer, and is then told to drop it.
 			if err := r.conn.Wait(ctx); err != nil {
-				return nil, nil, r.api.Unanswered(ctx, err, nil)
+				return nil, wire.Delivery{}, r.api.Unanswered(ctx, err, nil)
 			}
 			r.Renew()
 			continue
@@ -192,18 +195,18 @@ func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, er
 		}
 		select {
 		case m := <-r.received:
-			if meta, err := r.take(ctx, m); meta != nil || err != nil {
-				return m, meta, err
+			if d, is, err := r.take(ctx, m); is || err != nil {
+				return m, d, err
 			}
 			r.alarm.Reset(r.patience()) // which may be another now
 			probe = nil
 		case err := <-r.denials:
-			return nil, nil, r.deny(err)
+			return nil, wire.Delivery{}, r.deny(err)
 		case <-change:
 		case <-woken:
 			if err := r.onWake(); err != nil {
 				r.resumes = true
-				return nil, nil, err
+				return nil, wire.Delivery{}, err
 			}
 		case <-r.alarm.C:
 			r.mark(false)
@@ -212,15 +215,26 @@ func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata, er
 			probe = nil
 			if err == nil && len(r.received) == 0 { // what the consumer had to say would have come before the answer
 				if err := r.starve(); err != nil {
-					return nil, nil, err
+					return nil, wire.Delivery{}, err
 				}
 				r.Renew()
 			}
 			r.alarm.Reset(r.patience())
 		case <-ctx.Done():
-			return nil, nil, fault.Ended(ctx)
+			return nil, wire.Delivery{}, fault.Ended(ctx)
 		}
 	}
+}
+
+// Ready is Next where that need not wait; it returns nothing where it must, or has to look at something else first.
+func (r *Reader) Ready(ctx context.Context) (*natsgo.Msg, wire.Delivery, error) {
+	for r.name != "" && !r.resumes && len(r.received) > 0 && len(r.part.Woken()) == 0 && len(r.denials) == 0 && ctx.Err() == nil {
+		m := <-r.received
+		if d, is, err := r.take(ctx, m); is || err != nil {
+			return m, d, err
+		}
+	}
+	return nil, wire.Delivery{}, nil
 }
 
 // onDenial is called when the server denies a pull, or the subscription to what it brings.
@@ -231,19 +245,19 @@ func (r *Reader) onDenial(err error) {
 	}
 }
 
-// take returns the metadata of what came, if it is the next message, or the error of a callback.
-func (r *Reader) take(ctx context.Context, m *natsgo.Msg) (*natsgo.MsgMetadata, error) {
+// take tells whether what came is the next message, or returns the error of a callback.
+func (r *Reader) take(ctx context.Context, m *natsgo.Msg) (d wire.Delivery, is bool, err error) {
 	r.answers++
 	r.doubted = false
 	if status, _ := wire.Status(m); status != "" {
-		return nil, r.onStatus(ctx, status, m)
+		return d, false, r.onStatus(ctx, status, m)
 	}
-	meta, _ := m.Metadata()
-	if meta == nil || meta.Sequence.Consumer != r.delivered+1 {
+	d, ok := wire.ParseReply(m.Reply)
+	if !ok || d.Consumer != r.delivered+1 {
 		r.Renew()
-		return nil, nil
+		return d, false, nil
 	}
-	r.delivered = meta.Sequence.Consumer
+	r.delivered = d.Consumer
 	r.failures = 0
 	if r.asked--; r.asked <= r.o.Batch/4 { // many come
 		r.calm = false
@@ -252,14 +266,14 @@ func (r *Reader) take(ctx context.Context, m *natsgo.Msg) (*natsgo.MsgMetadata, 
 		r.left--
 	}
 	r.refill()
-	if meta.NumPending == 0 {
+	if d.Pending == 0 {
 		r.mark(true)
 	}
-	if !r.whole && meta.Sequence.Stream <= r.last { // the consumer was asked for before that was read of a replica
-		return nil, nil
+	if !r.whole && d.Sequence <= r.last { // the consumer was asked for before that was read of a replica
+		return d, false, nil
 	}
-	r.last = meta.Sequence.Stream
-	return meta, nil
+	r.last = d.Sequence
+	return d, true, nil
 }
 
 // mark tells the observer.

@@ -129,9 +129,9 @@ func TestOrderedReaderMissesNothing(t *testing.T) {
 		if i%2000 == 1000 {
 			faults[i/2000%len(faults)]()
 		}
-		m, meta, err := r.Next(ctx)
+		m, d, err := r.Next(ctx)
 		require.NoError(t, err)
-		require.EqualValues(t, i+1, meta.Sequence.Stream)
+		require.EqualValues(t, i+1, d.Sequence)
 		require.Equal(t, fmt.Sprintf("message %d", i+1), string(m.Data))
 	}
 	// New messages arrive as well, and the waiting costs no consumer.
@@ -140,9 +140,9 @@ func TestOrderedReaderMissesNothing(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	o.publish(t, n, n+10)
 	for i := range 10 {
-		_, meta, err := r.Next(ctx)
+		_, d, err := r.Next(ctx)
 		require.NoError(t, err)
-		require.EqualValues(t, n+i+1, meta.Sequence.Stream)
+		require.EqualValues(t, n+i+1, d.Sequence)
 	}
 	assert.Equal(t, name, r.Consumer())
 	r.Close()
@@ -183,9 +183,9 @@ func TestOrderedReaderStatusHeader(t *testing.T) {
 	}
 	name := r.Consumer()
 	for i := range 5 {
-		m, meta, err := r.Next(timed(t, time.Minute))
+		m, d, err := r.Next(timed(t, time.Minute))
 		require.NoError(t, err)
-		require.EqualValues(t, i+1, meta.Sequence.Stream)
+		require.EqualValues(t, i+1, d.Sequence)
 		require.Equal(t, i > 0, m.Header.Get("Status") != "")
 	}
 	assert.Equal(t, name, r.Consumer())
@@ -197,9 +197,9 @@ func TestOrderedReaderResumesAfterSilence(t *testing.T) {
 	r := o.reader(t, jetstream.ConsumerConfig{})
 	ctx := timed(t, time.Minute)
 	for i := range 5 {
-		_, meta, err := r.Next(ctx)
+		_, d, err := r.Next(ctx)
 		require.NoError(t, err)
-		require.EqualValues(t, i+1, meta.Sequence.Stream)
+		require.EqualValues(t, i+1, d.Sequence)
 	}
 	o.proxy.BlackHole()
 	o.publish(t, 5, 10)
@@ -207,9 +207,9 @@ func TestOrderedReaderResumesAfterSilence(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	o.proxy.Restore()
 	for i := range 5 {
-		_, meta, err := r.Next(ctx)
+		_, d, err := r.Next(ctx)
 		require.NoError(t, err)
-		require.EqualValues(t, i+6, meta.Sequence.Stream)
+		require.EqualValues(t, i+6, d.Sequence)
 	}
 	r.Close()
 	o.noConsumers(t)
@@ -221,15 +221,15 @@ func TestOrderedReaderNoticesLossAtTheEnd(t *testing.T) {
 	o := newOrderedTest(t, 3)
 	r := o.reader(t, jetstream.ConsumerConfig{})
 	require.Eventually(t, func() bool { return len(r.Received()) == 3 }, time.Minute, time.Millisecond)
-	_, meta, err := r.Next(timed(t, time.Second))
+	_, d, err := r.Next(timed(t, time.Second))
 	require.NoError(t, err)
-	require.EqualValues(t, 1, meta.Sequence.Stream)
+	require.EqualValues(t, 1, d.Sequence)
 	<-r.Received()
 	<-r.Received()
 	for _, want := range []uint64{2, 3} {
-		_, meta, err = r.Next(timed(t, time.Minute))
+		_, d, err = r.Next(timed(t, time.Minute))
 		require.NoError(t, err)
-		require.Equal(t, want, meta.Sequence.Stream)
+		require.Equal(t, want, d.Sequence)
 	}
 }
 
@@ -243,9 +243,9 @@ func TestOrderedReaderNoticesLossInTheMiddle(t *testing.T) {
 		if want == 1 {
 			<-r.Received()
 		}
-		_, meta, err := r.Next(timed(t, time.Minute))
+		_, d, err := r.Next(timed(t, time.Minute))
 		require.NoError(t, err)
-		require.Equal(t, want+1, meta.Sequence.Stream)
+		require.Equal(t, want+1, d.Sequence)
 	}
 }
 
@@ -258,9 +258,9 @@ func TestOrderedReaderReplacesASilentConsumer(t *testing.T) {
 	require.NoError(t, r.Inbox().Unsubscribe())
 	o.publish(t, 0, 3)
 	for i := range 3 {
-		_, meta, err := r.Next(timed(t, time.Minute))
+		_, d, err := r.Next(timed(t, time.Minute))
 		require.NoError(t, err)
-		require.EqualValues(t, i+1, meta.Sequence.Stream)
+		require.EqualValues(t, i+1, d.Sequence)
 	}
 	assert.NotEqual(t, inbox, r.Inbox().Subject)
 }

@@ -20,29 +20,27 @@ const (
 // for which an election can last longer than the stream's own, and which a cluster without a majority has not;
 // any replica of the stream answers this question (ADR-31). It returns nil when there is no such message, or
 // no answer.
-func (r *Reader) nextOfReplica(ctx context.Context) (*natsgo.Msg, *natsgo.MsgMetadata) {
+func (r *Reader) nextOfReplica(ctx context.Context) (m *natsgo.Msg, d wire.Delivery) {
 	if !r.o.Replicas || r.whole || r.last == 0 || r.failures == 0 || time.Since(r.tried) > replicaSpell {
-		return nil, nil
+		return nil, d
 	}
 	body, err := json.Marshal(wire.Get{Sequence: r.last + 1, NextFor: r.o.Config.FilterSubject})
 	if err != nil {
-		return nil, nil
+		return nil, d
 	}
 	_, trip := r.conn.Peer()
-	m, err := r.conn.Exchange(ctx, &natsgo.Msg{Subject: r.api.Subject("DIRECT.GET." + r.o.Stream), Data: body}, replicaAttempt+trip)
+	m, err = r.conn.Exchange(ctx, &natsgo.Msg{Subject: r.api.Subject("DIRECT.GET." + r.o.Stream), Data: body}, replicaAttempt+trip)
 	if err != nil {
-		return nil, nil
+		return nil, d
 	}
 	stored, err := wire.ParseDirect(m)
 	if err != nil || stored.Sequence <= r.last {
-		return nil, nil
+		return nil, d
 	}
 	r.last = stored.Sequence
 	m.Subject = stored.Subject
 	if r.o.Config.HeadersOnly {
 		m.Data = nil
 	}
-	return m, &natsgo.MsgMetadata{
-		Sequence: natsgo.SequencePair{Stream: stored.Sequence}, Timestamp: stored.Time, Stream: r.o.Stream,
-	}
+	return m, wire.Delivery{Sequence: stored.Sequence, Stored: stored.Time.UnixNano()}
 }

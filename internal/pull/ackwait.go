@@ -72,7 +72,7 @@ func (p *Puller) Acknowledge(ctx context.Context, reply string, held func() time
 func (p *Puller) ackWait(ctx context.Context, reply string) <-chan time.Duration {
 	answer := make(chan time.Duration, 1)
 	stream, consumer, _ := wire.AckOf(reply)
-	delivery, _, _, ok := wire.ParseReply(reply)
+	delivery, ok := wire.ParseReply(reply)
 	if !ok {
 		answer <- 0
 		return answer
@@ -80,10 +80,10 @@ func (p *Puller) ackWait(ctx context.Context, reply string) <-chan time.Duration
 	name := stream + "." + consumer
 	found, fresh := p.waits.find(name)
 	if fresh {
-		answer <- found.of(delivery)
+		answer <- found.of(delivery.Count)
 		return answer
 	}
-	go func() { answer <- p.askWait(ctx, name).of(delivery) }()
+	go func() { answer <- p.askWait(ctx, name).of(delivery.Count) }()
 	return answer
 }
 

@@ -33,9 +33,17 @@ func Term(reason string) []byte {
 // AckPrefix begins the reply subject of every message that a consumer delivers.
 const AckPrefix = "$JS.ACK."
 
-// ParseReply reads the reply subject of a message that a consumer delivered: how often it was delivered,
-// its sequence in the stream, and when it was stored there. Upstream's own parser allocates.
-func ParseReply(reply string) (deliveries int, seq uint64, stored int64, ok bool) {
+// Delivery is what the reply subject of a message says of it that a consumer delivered.
+type Delivery struct {
+	Count    int    // how often it was delivered
+	Sequence uint64 // in the stream
+	Consumer uint64 // sequence of the consumer
+	Stored   int64  // when, in Unix nanoseconds
+	Pending  uint64 // messages that the consumer has yet to deliver
+}
+
+// ParseReply reads the reply subject of a message that a consumer delivered. Upstream's own parser allocates.
+func ParseReply(reply string) (d Delivery, ok bool) {
 	var starts [11]int // of the tokens after the first
 	n := 0
 	for i := range len(reply) {
@@ -49,17 +57,21 @@ func ParseReply(reply string) (deliveries int, seq uint64, stored int64, ok bool
 	case n >= 10:
 		first = 5 // $JS.ACK.<domain>.<account hash>.<stream> and so on
 	case n < 8:
-		return 0, 0, 0, false
+		return d, false
 	}
 	number := func(token int) (v uint64) {
-		for _, c := range []byte(reply[starts[token] : starts[token+1]-1]) {
+		end := len(reply)
+		if token+1 < n {
+			end = starts[token+1] - 1
+		}
+		for _, c := range []byte(reply[starts[token]:end]) {
 			ok = ok && '0' <= c && c <= '9'
 			v = 10*v + uint64(c-'0')
 		}
 		return v
 	}
 	ok = true
-	return int(number(first)), number(first + 1), int64(number(first + 3)), ok
+	return Delivery{int(number(first)), number(first + 1), number(first + 2), int64(number(first + 3)), number(first + 4)}, ok
 }
 
 // AckOf returns the consumer whose deliveries are acknowledged on a subject.

@@ -20,14 +20,15 @@ func FuzzParseReply(f *testing.F) {
 	f.Add("$JS.ACK.ORDERS.worker.1.2.3")
 	f.Add("$JS.ACK.ORDERS.worker.x.y.z.t.p")
 	f.Fuzz(func(t *testing.T, reply string) {
-		deliveries, seq, stored, ok := wire.ParseReply(reply)
+		d, ok := wire.ParseReply(reply)
 		meta, err := (&natsgo.Msg{Sub: &natsgo.Subscription{}, Reply: reply}).Metadata()
 		if err != nil || !ok {
 			return
 		}
-		assert.EqualValues(t, meta.NumDelivered, deliveries)
-		assert.Equal(t, meta.Sequence.Stream, seq)
-		assert.Equal(t, meta.Timestamp, time.Unix(0, stored))
+		assert.EqualValues(t, meta.NumDelivered, d.Count)
+		assert.Equal(t, meta.Sequence, natsgo.SequencePair{Stream: d.Sequence, Consumer: d.Consumer})
+		assert.Equal(t, meta.Timestamp, time.Unix(0, d.Stored))
+		assert.Equal(t, meta.NumPending, d.Pending)
 	})
 }
 
@@ -38,16 +39,14 @@ func TestParseReply(t *testing.T) {
 		"$JS.ACK.hub.abcdef.ORDERS.worker.12.34.56.1700000000000000001.78",
 		"$JS.ACK._.abcdef.ORDERS.worker.12.34.56.1700000000000000001.78.random",
 	} {
-		deliveries, seq, stored, ok := wire.ParseReply(reply)
+		d, ok := wire.ParseReply(reply)
 		require.True(t, ok, reply)
-		assert.Equal(t, 12, deliveries)
-		assert.EqualValues(t, 34, seq)
-		assert.Equal(t, int64(1700000000000000001), stored)
+		assert.Equal(t, wire.Delivery{Count: 12, Sequence: 34, Consumer: 56, Stored: 1700000000000000001, Pending: 78}, d)
 	}
-	deliveries, seq, _, ok := wire.ParseReply("$JS.ACK._.abcdef.ORDERS.worker.90.19.56.1700000000000000001.78.random.and.more")
-	assert.True(t, ok && deliveries == 90 && seq == 19)
-	for _, reply := range []string{"", "_INBOX.x", "$JS.ACK.ORDERS.worker.1.2.3", "$JS.ACK.ORDERS.worker.x.2.3.4.5", "$JS.ACK.ORDERS.worker.-1.2.3.4.5"} {
-		_, _, _, ok := wire.ParseReply(reply)
+	d, ok := wire.ParseReply("$JS.ACK._.abcdef.ORDERS.worker.90.19.56.1700000000000000001.78.random.and.more")
+	assert.True(t, ok && d.Count == 90 && d.Sequence == 19 && d.Pending == 78)
+	for _, reply := range []string{"", "_INBOX.x", "$JS.ACK.ORDERS.worker.1.2.3", "$JS.ACK.ORDERS.worker.x.2.3.4.5", "$JS.ACK.ORDERS.worker.-1.2.3.4.5", "$JS.ACK.ORDERS.worker.1.2.3.4.x"} {
+		_, ok := wire.ParseReply(reply)
 		assert.False(t, ok, reply)
 	}
 }

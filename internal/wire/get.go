@@ -28,6 +28,11 @@ type Stored struct {
 	Data     []byte
 }
 
+// Store returns a message as its stream has it, of which a consumer has brought it.
+func (d Delivery) Store(m *natsgo.Msg) Stored {
+	return Stored{Subject: m.Subject, Sequence: d.Sequence, Time: time.Unix(0, d.Stored), Header: m.Header, Data: m.Data}
+}
+
 // ParseDirect reads a message that a replica sent as it is, its description in headers. There is none when
 // it returns jetstream.ErrMsgNotFound.
 func ParseDirect(m *natsgo.Msg) (Stored, error) {
