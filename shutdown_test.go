@@ -55,6 +55,39 @@ func TestCloseHandlesEverythingReceived(t *testing.T) {
 	}
 }
 
+// What follows a bucket leaves no consumer on the server: not when it was stopped just before, and not for being many.
+func TestCloseLeavesNoConsumer(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client, other := connect(t, s, nil), connect(t, s, nil)
+	ctx := within(t, patience)
+	kv, err := client.CreateKeyValue(ctx, "settings")
+	require.NoError(t, err)
+	files, err := client.CreateObjectStore(ctx, "files")
+	require.NoError(t, err)
+	for i := range 50 {
+		cache(t, kv)
+		watcher, err := kv.WatchAll(ctx)
+		require.NoError(t, err)
+		objects, err := files.Watch(ctx)
+		require.NoError(t, err)
+		if i%2 == 0 {
+			require.NoError(t, errors.Join(watcher.Stop(), objects.Stop()))
+		}
+	}
+	require.NoError(t, client.Close())
+	left := func() (n int) {
+		for _, name := range []string{"KV_settings", "OBJ_files"} {
+			info, err := other.JetStream().Stream(ctx, name)
+			require.NoError(t, err)
+			n += info.CachedInfo().State.Consumers
+		}
+		return n
+	}
+	// The server itself forgets them after a minute.
+	require.Eventually(t, func() bool { return left() == 0 }, patience/2, 10*time.Millisecond)
+}
+
 func TestShutdownSaysWhatItLeft(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)

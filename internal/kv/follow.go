@@ -78,7 +78,7 @@ func (b *Bucket) follow(ctx context.Context, filters []string, options Watch, on
 	f.leave = func() {}
 	err := fault.Ended(ctx)
 	if err == nil && !once {
-		f.leave, err = b.life.OnClose(func() { cancel(fault.ErrClosed) })
+		f.leave, err = b.life.Join(func() { cancel(fault.ErrClosed) })
 	}
 	if err != nil {
 		f.cancel()
@@ -112,8 +112,8 @@ func (b *Bucket) follow(ctx context.Context, filters []string, options Watch, on
 		return nil, err
 	}
 	if !once {
-		forget, leave := f.leave, b.join(f)
-		f.leave = func() { forget(); leave() }
+		ended, leave := f.leave, b.join(f)
+		f.leave = func() { leave(); ended() }
 	}
 	return f, nil
 }
@@ -204,8 +204,8 @@ func (f *follower) read() (*natsgo.Msg, wire.Delivery, error) {
 
 func (f *follower) close() {
 	f.cancel()
-	f.leave()
 	f.reader.Close()
+	f.leave()
 }
 
 // idle takes the server's word that it has nothing to deliver: what of the present values is still to come

@@ -78,6 +78,24 @@ func (l *Life) OnClose(f func()) (forget func(), err error) {
 	}, nil
 }
 
+// Join begins what goes on until it is told to end by f, which is called when the Life is ending; Close waits until it
+// has left.
+func (l *Life) Join(f func()) (leave func(), err error) {
+	ended, err := l.Begin()
+	if err != nil {
+		return nil, err
+	}
+	forget, err := l.OnClose(f)
+	if err != nil { // Close has begun in between
+		ended()
+		return nil, err
+	}
+	return func() {
+		forget()
+		ended()
+	}, nil
+}
+
 // Attend begins a call as Begin does, whose context ends when the Life is ending and there is no connection, as up tells:
 // then Close has nothing to wait for.
 func (l *Life) Attend(ctx context.Context, up func() bool) (attended context.Context, done func(), err error) {

@@ -35,19 +35,19 @@ func (s *Store) Watch(ctx context.Context, options Watch) (*Watcher, error) {
 	w := &Watcher{store: s, options: options, updates: make(chan *jetstream.ObjectInfo)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	w.cancel = func() { cancel(nil) }
-	forget, err := s.life.OnClose(func() { cancel(fault.ErrClosed) })
+	leave, err := s.life.Join(func() { cancel(fault.ErrClosed) })
 	if err != nil {
 		w.cancel()
 		return nil, s.wrap(op, "", err)
 	}
 	if err := w.open(ctx); err != nil {
-		forget()
+		leave()
 		w.cancel()
 		return nil, named(op, s.bucket, "", err)
 	}
 	go func() {
 		defer close(w.updates)
-		defer forget()
+		defer leave()
 		defer w.cancel()
 		defer w.reader.Close()
 		w.run(ctx)
