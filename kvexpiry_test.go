@@ -164,6 +164,11 @@ func TestKeyValueFollowersNoticeAPurge(t *testing.T) {
 	gone := make(chan string, 10)
 	watcher, err := kv.WatchAll(ctx)
 	require.NoError(t, err)
+	for e := range watcher.Updates() {
+		if e == nil { // it has the keys
+			break
+		}
+	}
 	go func() {
 		defer close(gone)
 		for e := range watcher.Updates() {
