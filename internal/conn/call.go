@@ -91,9 +91,12 @@ func (a *Call) Late() bool {
 	return false
 }
 
-// Hangs tells whether there is no answer, to be taken by Next, and none to some sending.
+// Answered tells whether there is an answer for Next to take, which does not wait then.
+func (a *Call) Answered() bool { return len(a.answer) > 0 }
+
+// Hangs tells whether there is no answer for Next to take, and none to some sending.
 func (a *Call) Hangs() bool {
-	return len(a.answer) == 0 && slices.ContainsFunc(a.sends, func(s sending) bool { return !s.answered })
+	return !a.Answered() && slices.ContainsFunc(a.sends, func(s sending) bool { return !s.answered })
 }
 
 // Sent returns how often the message was sent.
@@ -125,7 +128,7 @@ func (a *Call) Next(ctx context.Context) (*natsgo.Msg, error) {
 	for {
 		_, breaks, change := c.State()
 		// What is answered is not sent again: on a busy machine the timer has often ended as well.
-		if len(a.answer) == 0 && ctx.Err() == nil && a.due(breaks) {
+		if !a.Answered() && ctx.Err() == nil && a.due(breaks) {
 			var err error
 			if change, err = a.send(ctx); err != nil {
 				return nil, err
@@ -144,15 +147,18 @@ func (a *Call) Next(ctx context.Context) (*natsgo.Msg, error) {
 			a.hear(m)
 			return m, nil
 		case <-a.timer.C:
-			if a.heard = len(a.sends); a.heard > 0 && len(a.answer) == 0 {
+			if a.heard = len(a.sends); a.heard > 0 && !a.Answered() {
 				return nil, ErrUnanswered
 			}
 		case <-ctx.Done():
+			if a.Answered() { // in time
+				goto waiting
+			}
 			a.heard = len(a.sends)
 			return nil, ErrUnanswered
 		case <-change:
 			var up bool
-			if up, breaks, change = c.State(); up && breaks == a.breaks {
+			if up, breaks, change = c.State(); up && breaks == a.breaks || a.Answered() {
 				goto waiting
 			}
 			a.heard = len(a.sends)
@@ -214,17 +220,22 @@ func (a *Call) MayAsk() bool {
 	return a.asking
 }
 
-// send returns the channel that is closed at the next change of the connection that it was sent on.
+// send waits for room while ctx lasts, and returns the channel that is closed at the next change of the connection that
+// it was sent on.
 func (a *Call) send(ctx context.Context) (<-chan struct{}, error) {
-	c := a.conn
-	pass, ok := c.enterNow(len(a.msg.Data))
+	pass, ok := a.conn.enterNow(len(a.msg.Data))
 	if !ok {
 		var err error
-		if pass, err = c.enterLater(ctx, len(a.msg.Data)); err != nil {
+		if pass, err = a.conn.enterLater(ctx, len(a.msg.Data)); err != nil {
 			return nil, ErrUnanswered
 		}
 	}
+	return a.sendNow(pass)
+}
+
+func (a *Call) sendNow(pass Pass) (<-chan struct{}, error) {
 	defer pass.Leave()
+	c := a.conn
 	var change <-chan struct{}
 	_, a.breaks, change = c.State()
 	a.begun = time.Now()
@@ -250,8 +261,11 @@ func (a *Call) send(ctx context.Context) (<-chan struct{}, error) {
 		a.lost = a.begun.Add(a.only)
 	}
 	err := c.nc.PublishMsg(a.msg)
-	if a.out = time.Now(); errors.Is(err, fault.ErrConnectionLost) {
+	switch a.out = time.Now(); {
+	case errors.Is(err, fault.ErrConnectionLost):
 		err = nil // it is on its way, and lost: the change tells
+	case err != nil:
+		a.sends = a.sends[:n-1] // it is not
 	}
 	return change, err
 }

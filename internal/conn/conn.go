@@ -308,8 +308,8 @@ func (c *Conn) isBorn() bool {
 // Close closes the connection and returns when nothing of it is left but, for a moment, what is being sent.
 func (c *Conn) Close() {
 	c.cancel()
-	if l := c.present.Load(); l != nil && l.queue.n.Load() >= roomLimit {
-		l.fail(errClosed) // somebody may be holding nats.go's lock until there is room
+	if l := c.present.Load(); l != nil && (l.queue.n.Load() >= roomLimit || l.websocket != nil && !c.IsUp()) {
+		l.fail(errClosed) // somebody may be holding nats.go's lock until there is room, or its handshake is over
 	}
 	if c.nc != nil {
 		c.nc.Close()

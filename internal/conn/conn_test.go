@@ -497,6 +497,6 @@ func TestAnswerBesideTheAlarm(t *testing.T) {
 	_, err := c.NATS().Subscribe("a", func(m *natsgo.Msg) { _ = m.Respond(nil) })
 	require.NoError(t, err)
 	asker := &alarmed{c, c.Ask(&natsgo.Msg{Subject: "a"}), make(chan struct{})}
-	require.NoError(t, asker.call.Quietly(t.Context(), asker))
+	require.NoError(t, asker.call.Quietly(t.Context(), t.Context(), asker))
 	<-asker.ended
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // server is one of the pool.
@@ -151,7 +153,12 @@ func (c *Conn) openAddress(ctx context.Context, o *natsgo.Options, s server, add
 		return nil, d.late("no connection", err)
 	}
 	d.next()
-	tcp := newPatient(raw, c.patience)
+	tcp, made := newPatient(raw, c.patience), false
+	defer func() {
+		if !made {
+			_ = tcp.Close()
+		}
+	}()
 	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() })
 	defer stop()
 	step := "no INFO from the server"
@@ -164,10 +171,9 @@ func (c *Conn) openAddress(ctx context.Context, o *natsgo.Options, s server, add
 		return c.openWebsocket(ctx, o, s, address, tcp)
 	}
 	if err := g.run(ctx); err != nil {
-		_ = tcp.Close()
 		return nil, d.late(step, err)
 	}
-	if !stop() {
+	if made = stop(); !made {
 		return nil, d.late(step, context.Cause(ctx))
 	}
 	return g.makeLine(tcp, c.o.queueLimit()), nil
@@ -200,8 +206,12 @@ func abandonable(ctx context.Context, dial func() (net.Conn, error)) (net.Conn, 
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		conn, err := dial()
-		done <- outcome{conn, err}
+		var o outcome
+		o.err = fault.Contained(func() (err error) {
+			o.conn, err = dial()
+			return err
+		})
+		done <- o
 	}()
 	select {
 	case o := <-done:

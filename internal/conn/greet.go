@@ -47,10 +47,7 @@ func (g *greeting) run(ctx context.Context) error {
 	if err != nil {
 		return g.rejected(fmt.Errorf("no INFO from the server: %w", err))
 	}
-	if bytes.HasPrefix(first, []byte("-ERR")) {
-		return refusal(errText(first), "")
-	}
-	if g.info, err = parseInfo(first); err != nil {
+	if g.info, err = readFirst(first); err != nil {
 		return err
 	}
 	if g.server.except != "" && g.server.except == g.info.ID {
@@ -89,6 +86,14 @@ func (g *greeting) run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// readFirst reads the first line of a server.
+func readFirst(line []byte) (natsgo.ServerInfo, error) {
+	if bytes.HasPrefix(line, []byte("-ERR")) {
+		return natsgo.ServerInfo{}, refusal(errText(line), "")
+	}
+	return parseInfo(line)
 }
 
 func (g *greeting) encrypted() bool {

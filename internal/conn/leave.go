@@ -77,7 +77,7 @@ func (c *Conn) Leave(ctx context.Context, urls []string, another bool, groups fu
 	if !up || now != breaks || ctx.Err() != nil {
 		c.mu.Unlock()
 		l.discard()
-		_ = old.queue.write(beginLines(moving)) // if it stands, it goes on
+		_ = old.queue.write(beginLines(among(moving, groups()))) // if it stands, it goes on
 		return nil
 	}
 	c.ready, c.gap = l, time.Now()
@@ -91,6 +91,11 @@ func (c *Conn) Leave(ctx context.Context, urls []string, another bool, groups fu
 	moving = slices.DeleteFunc(moving, func(sub *natsgo.Subscription) bool { return slices.Contains(live, sub) })
 	_ = l.queue.write(endLines(moving))
 	return err
+}
+
+// among returns those of subs that are still live: who has ended meanwhile must not get a share of its group any more.
+func among(subs, live []*natsgo.Subscription) []*natsgo.Subscription {
+	return slices.DeleteFunc(subs, func(sub *natsgo.Subscription) bool { return !slices.Contains(live, sub) })
 }
 
 // beginLines are what makes a server send to subscriptions, and endLines what ends that.

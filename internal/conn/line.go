@@ -131,11 +131,12 @@ func (l *line) Read(p []byte) (int, error) {
 	n, err := read(p)
 	if n > 0 {
 		l.reads.Add(1)
+		return n, nil // nats.go would drop it for the error beside it, which comes again
 	}
 	if err != nil {
 		err = l.end(err)
 	}
-	return n, err
+	return 0, err
 }
 
 // end ends the line for an error of reading, and says what is known of its cause.

@@ -49,7 +49,7 @@ func (c *Conn) order(pool []*url.URL) []server {
 			s.name = c.lastName // an address that servers gossip is of the cluster that has the name
 		}
 		switch present := c.present.Load(); {
-		case c.o.NATS.MaxReconnect >= 0 && !c.o.Discovered && c.attempts[host] >= c.o.NATS.MaxReconnect:
+		case c.o.NATS.MaxReconnect >= 0 && !c.o.Discovered && c.attempts[host] >= max(c.o.NATS.MaxReconnect, 1): // at all
 		case present != nil && hostOf(present.server.url) == host:
 			last = append(last, s)
 		default:

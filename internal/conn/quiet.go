@@ -3,6 +3,7 @@ package conn
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -26,10 +27,20 @@ type Asker interface {
 	GoOn()
 }
 
-// Quietly sends the message, and waits for the answer without a goroutine: mostly it comes soon. The
-// connection should stand.
-func (a *Call) Quietly(ctx context.Context, asker Asker) error {
-	_, err := a.send(ctx)
+// Quietly sends the message, and waits for the answer without a goroutine: mostly it comes soon. Room is waited for
+// while both contexts last. The connection should stand.
+func (a *Call) Quietly(ctx, life context.Context, asker Asker) error {
+	pass, ok := a.conn.enterNow(len(a.msg.Data))
+	if !ok {
+		both, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(life, cancel)()
+		var err error
+		if pass, err = a.conn.enterLater(both, len(a.msg.Data)); err != nil {
+			return ErrUnanswered
+		}
+	}
+	_, err := a.sendNow(pass)
 	switch {
 	case err != nil:
 		return err
@@ -135,11 +146,20 @@ func (r *requests) repeat(breaks uint64) {
 	r.mu.Unlock()
 	slices.SortFunc(all, func(a, b quiet) int { return cmp.Compare(a.number, b.number) })
 	again := true // when one may not be, whoever is asked for that is not asked for all the others
-	for _, a := range all {
+	for i, a := range all {
 		if again = again && a.Again(); again {
-			if _, err := a.send(a.conn.ctx); err == nil {
+			brief, cancel := context.WithTimeout(a.conn.ctx, quietLook)
+			_, err := a.send(brief)
+			cancel()
+			if err == nil {
 				a.hush(a.Asker)
 				continue
+			}
+			if errors.Is(err, ErrUnanswered) { // there is no room: each of the rest looks after itself, until there is
+				for _, a := range all[i:] {
+					a.hush(a.Asker)
+				}
+				return
 			}
 		}
 		go a.GoOn() // it meets the same again, and knows what it means

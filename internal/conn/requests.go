@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -326,7 +327,7 @@ func (c *Conn) answer(ctx context.Context, op string, w *waiter, breaks uint64, 
 	case m := <-w.answer:
 		return w.read(op, m)
 	case <-w.timer.C:
-		err = c.unanswered(op, w.subject, breaks, fmt.Errorf("%w after %v", natsgo.ErrTimeout, timeout))
+		err = c.unanswered(op, w.subject, breaks, fmt.Errorf("%w after %v", natsgo.ErrTimeout, cmp.Or(timeout, c.o.RequestTimeout)))
 	case <-ctx.Done():
 		err = c.unanswered(op, w.subject, breaks, fault.Ended(ctx))
 	case <-c.ctx.Done():

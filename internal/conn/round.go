@@ -54,13 +54,17 @@ func (c *Conn) round(ctx context.Context, servers []server) (*line, []*ServerErr
 		open++
 		timer.Reset(nextAfter)
 		go func() {
-			l, err := c.open(ctx, servers[i], func() {
-				select {
-				case greeted <- i:
-				case <-ctx.Done(): // nobody listens any more
-				}
+			o := outcome{server: i}
+			o.err = fault.Contained(func() (err error) { // functions of the user's are called there
+				o.line, err = c.open(ctx, servers[i], func() {
+					select {
+					case greeted <- i:
+					case <-ctx.Done(): // nobody listens any more
+					}
+				})
+				return err
 			})
-			outcomes <- outcome{i, l, err}
+			outcomes <- o
 		}()
 	}
 	leave := func() { // nobody waits for the others

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -21,29 +22,33 @@ import (
 // its own. That is under its lock, so the server must have shown before that it answers: on a connection
 // that is then closed.
 func (c *Conn) openWebsocket(ctx context.Context, o *natsgo.Options, s server, address string, probe net.Conn) (*line, error) {
-	err := upgrade(ctx, o, s, probe)
+	info, trip, err := upgrade(ctx, o, s, probe)
 	_ = probe.Close()
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case s.except != "" && s.except == info.ID:
+		return nil, errSameServer
 	}
 	raw, err := dial(ctx, o, address)
 	if err != nil {
 		return nil, err
 	}
 	tcp := newPatient(raw, c.patience)
-	l := &line{Conn: tcp, tcp: tcp, server: s, queue: newQueue(c.o.queueLimit()), websocket: o}
+	l := &line{Conn: tcp, tcp: tcp, server: s, info: info, trip: trip, queue: newQueue(c.o.queueLimit()), websocket: o}
 	l.reader.source = tcp
 	return l, nil
 }
 
-// upgrade asks for a websocket, as Conn.wsInitHandshake of nats.go does, and reads the first byte of INFO.
-func upgrade(ctx context.Context, o *natsgo.Options, s server, conn net.Conn) error {
+// upgrade asks for a websocket, as Conn.wsInitHandshake of nats.go does, and reads INFO. The way there and back is that
+// of the question.
+func upgrade(ctx context.Context, o *natsgo.Options, s server, conn net.Conn) (info natsgo.ServerInfo, trip time.Duration, err error) {
 	scheme := "http"
 	if s.tls {
 		scheme = "https"
 		g := greeting{o: o, server: s, conn: conn}
 		if err := g.secure(ctx); err != nil {
-			return err
+			return info, 0, err
 		}
 		conn = g.conn
 	}
@@ -53,7 +58,7 @@ func upgrade(ctx context.Context, o *natsgo.Options, s server, conn net.Conn) er
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
-		return err
+		return info, 0, err
 	}
 	key := make([]byte, 16)
 	_, _ = rand.Read(key) // it never fails
@@ -64,28 +69,39 @@ func upgrade(ctx context.Context, o *natsgo.Options, s server, conn net.Conn) er
 	headers := o.WebSocketConnectionHeaders
 	if o.WebSocketConnectionHeadersHandler != nil {
 		if headers, err = o.WebSocketConnectionHeadersHandler(); err != nil {
-			return err
+			return info, 0, err
 		}
 	}
 	for name, values := range headers {
 		request.Header[name] = values
 	}
+	asked := time.Now()
 	if err := request.Write(conn); err != nil {
-		return err
+		return info, 0, err
 	}
-	reader := bufio.NewReader(conn)
+	reader := bufio.NewReader(io.LimitReader(conn, maxInfo))
 	response, err := http.ReadResponse(reader, request)
 	if err != nil {
-		return fmt.Errorf("no answer to the request for a websocket: %w", err)
+		return info, 0, fmt.Errorf("no answer to the request for a websocket: %w", err)
 	}
+	trip = time.Since(asked)
 	_ = response.Body.Close()
 	if response.StatusCode != http.StatusSwitchingProtocols {
-		return fmt.Errorf("the server has no websocket at %q: %s", target.Path, response.Status)
+		return info, 0, fmt.Errorf("the server has no websocket at %q: %s", target.Path, response.Status)
 	}
-	if _, err := reader.ReadByte(); err != nil {
-		return fmt.Errorf("no INFO from the server: %w", err)
+	frame := make([]byte, 2) // its head
+	if _, err = io.ReadFull(reader, frame); err == nil {
+		_, err = reader.Discard(map[byte]int{126: 2, 127: 8}[frame[1]]) // of its length
 	}
-	return nil
+	var first []byte
+	if err == nil {
+		first, err = reader.ReadBytes('\n')
+	}
+	if err != nil {
+		return info, 0, fmt.Errorf("no INFO from the server: %w", err)
+	}
+	info, err = readFirst(first)
+	return info, trip, err
 }
 
 // handOver prepares nats.go, whose lock is held, to shake hands over a websocket, and waits for the end of
@@ -121,7 +137,6 @@ func (c *Conn) handOver(l *line) {
 func (c *Conn) welcomed(l *line) {
 	l.upped.Do(func() {
 		_ = l.tcp.SetReadDeadline(time.Time{})
-		l.info.MaxPayload = c.nc.MaxPayload()
 		c.lineUp(l)
 	})
 }

@@ -19,14 +19,16 @@ func (e *PanicError) Unwrap() error { return ErrHandlerPanic }
 // Panicked returns the error of a panic with that value. It is called by the function that recovers.
 func Panicked(value any) error { return &PanicError{Value: value, Stack: debug.Stack()} }
 
-// Contained calls f on a goroutine of its own, so that its end is an error, too.
+// Contained calls f on a goroutine of its own, so that its end is an error, as its panic is.
 func Contained(f func() error) (err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		returned := false
 		defer func() {
-			if !returned {
+			if value := recover(); value != nil {
+				err = Panicked(value)
+			} else if !returned {
 				err = Exited()
 			}
 		}()

@@ -89,7 +89,7 @@ func (p *Publisher) send(ctx context.Context, f *Future) error {
 		f.begun = time.Now()
 		f.call.Patient(f.patience)
 	}
-	err := f.call.Quietly(ctx, f)
+	err := f.call.Quietly(ctx, p.ctx, f)
 	switch {
 	case err == nil:
 	case errors.Is(err, conn.ErrUnanswered), jsapi.Passes(err):

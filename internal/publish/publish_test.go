@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
@@ -164,6 +165,69 @@ func TestDrainFailsWhatIsLeft(t *testing.T) {
 		assert.True(t, there)
 		require.ErrorIs(t, err, fault.ErrClosed)
 	}
+}
+
+// The end, and each message's own, come in time also while there is no room on the line.
+func TestNoRoom(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	nc, err := natsgo.Connect(s.URL())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	came := make(chan *natsgo.Msg, 100)
+	_, err = nc.ChanSubscribe("s", came) // it answers nothing
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	proxy := natstest.NewProxy(t, s.URL())
+	link := conntest.Open(t, proxy.URL(), func(o *conn.Options) { o.RequestTimeout = patience })
+	api, err := jsapi.New(link, jsapi.Options{Timeout: patience})
+	require.NoError(t, err)
+	p := publish.New(t.Context(), api, patience)
+	stalls, watched := conntest.WatchStalls()
+	defer watched()
+	message := func() *natsgo.Msg { // without an ID
+		return &natsgo.Msg{Subject: "s", Header: natsgo.Header{jetstream.MsgIDHeader: nil}, Data: make([]byte, 1_000_000)}
+	}
+
+	// Those in flight are sent again, and there is no room for the second of them.
+	var last *publish.Future
+	var ctx context.Context
+	const n = 32
+	for i := range n {
+		if ctx = within(t, patience); i == n-1 {
+			ctx = within(t, 3*time.Second)
+		}
+		last, err = p.Start(ctx, "op", message(), publish.Flight{})
+		require.NoError(t, err)
+	}
+	for range n {
+		<-came
+	}
+	proxy.Throttle(100 << 10)
+	_, breaks, _ := link.State()
+	require.NoError(t, link.NATS().ForceReconnect())
+	require.NoError(t, link.WaitPast(within(t, patience), breaks+1))
+	<-ctx.Done()
+	begun := time.Now()
+	_, err, _ = last.Result(true)
+	require.Error(t, err)
+	assert.Less(t, stalls.Since(begun), 4*time.Second, "it waits for nobody else")
+
+	// One more waits for room when the end begins.
+	require.Eventually(t, func() bool { return !link.HasRoom() }, patience, time.Millisecond)
+	ended := make(chan error, 1)
+	go func() {
+		f, err := p.Start(within(t, patience), "op", message(), publish.Flight{})
+		if err == nil {
+			_, err, _ = f.Result(true)
+		}
+		ended <- err
+	}()
+	time.Sleep(100 * time.Millisecond) // it waits, mostly
+	begun = time.Now()
+	p.Drain(within(t, 100*time.Millisecond))
+	require.ErrorIs(t, <-ended, fault.ErrClosed)
+	assert.Less(t, stalls.Since(begun), 3*time.Second)
 }
 
 func TestAtomic(t *testing.T) {
