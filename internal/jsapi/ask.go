@@ -37,13 +37,35 @@ func Send[T any](ctx context.Context, a *API, m *natsgo.Msg, stored string, pars
 
 // GoOn is Send for a call that has been begun, which it ends.
 func GoOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, parse func(*natsgo.Msg) (T, error)) (answer T, doubted bool, end, err error) {
+	answer, doubted, end, err = goOn(ctx, a, call, stored, parse)
+	if doubted && (err != nil || end != nil) {
+		err = InDoubt(end, err)
+	}
+	return answer, doubted, end, err
+}
+
+// InDoubt tells of an unanswered sending where the last word on another one does not: neither that it is not the time, nor
+// that a right is gone, says what became of it. Who refuses knows what there is, but for what end has cut short.
+func InDoubt(end, err error) error {
+	_, told := errors.AsType[fault.Doubt](err)
+	_, refused := errors.AsType[*jetstream.APIError](err)
+	switch {
+	case told, end == nil && (refused || errors.Is(err, fault.ErrNoStream)):
+		return err
+	case err == nil:
+		return conn.ErrUnanswered
+	}
+	return fault.Joined{err, conn.ErrUnanswered}
+}
+
+func goOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, parse func(*natsgo.Msg) (T, error)) (answer T, doubted bool, end, err error) {
 	var none T
 	var wrong, full, last error // the last acknowledgement of another domain, refusal for want of room, and "not now"
 	var u unheard
 	done, asked := false, false // whether the stream was asked for what has no window
 	defer func() { call.End(done) }()
 	for may := true; ; { // may is whether this call is one of those that ask about the stream
-		if end := a.conn.Wait(ctx); end != nil {
+		if end := a.conn.Wait(ctx); end != nil && !call.Answered() {
 			return none, call.Doubtful(), end, tooLate(call, err)
 		}
 		if stored != "" && call.Hangs() {
@@ -150,7 +172,7 @@ func (a *API) Unanswered(ctx context.Context, end, last error) error {
 		return end
 	case last == nil, errors.Is(context.Cause(ctx), context.Canceled):
 		return fault.Ended(ctx)
-	case errors.Is(last, conn.ErrUnanswered):
+	case last == conn.ErrUnanswered: //nolint:errorlint // and nothing else
 		last = errSilent
 	}
 	return fault.Joined{fault.Ended(ctx), last}

@@ -131,6 +131,72 @@ func TestConnectionGoesBeforeTheAnswer(t *testing.T) {
 	}
 }
 
+// What was asked once in vain may have been done, whatever is said to its repetition before the connection goes.
+func TestNotNowLeavesTheDoubt(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	for _, closed := range []bool{false, true} {
+		questions := asked(t, s, fmt.Sprint(closed))
+		proxy := natstest.NewProxy(t, s.URL())
+		a, err := jsapi.New(conntest.Open(t, proxy.URL(), nil), jsapi.Options{Timeout: patience})
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancelCause(context.Background())
+		defer cancel(nil)
+		go func() {
+			<-questions
+			assert.NoError(t, (<-questions).Respond(nil))
+		}()
+		_, doubted, end, err := jsapi.Send(ctx, a, natsgo.NewMsg(fmt.Sprint(closed)), "", func(*natsgo.Msg) (any, error) {
+			if closed {
+				a.Conn().Close()
+			}
+			proxy.Cut()
+			assert.Eventually(t, func() bool { return !a.Conn().IsUp() }, patience, time.Millisecond)
+			time.AfterFunc(100*time.Millisecond, func() { cancel(context.DeadlineExceeded) })
+			return nil, &jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "not now"}
+		})
+		require.Error(t, end)
+		assert.True(t, doubted)
+		err = jsapi.Wrap("delete stream", "ORDERS", a.Unanswered(ctx, end, err))
+		assert.True(t, fault.Classify(err, nil).IsUncertain(), "%v", err)
+	}
+}
+
+// An answer that has come counts, also where the time and the connection have gone since.
+func TestAnswerThatHasCome(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	questions := asked(t, s, "q")
+	proxy := natstest.NewProxy(t, s.URL())
+	a, err := jsapi.New(conntest.Open(t, proxy.URL(), nil), jsapi.Options{Timeout: patience})
+	require.NoError(t, err)
+	call := a.Conn().Ask(natsgo.NewMsg("q"))
+	ctx, cancel := context.WithCancel(context.Background())
+	question := make(chan *natsgo.Msg, 1)
+	go func() {
+		question <- <-questions
+		cancel()
+	}()
+	for err == nil && ctx.Err() == nil {
+		_, err = call.Next(ctx)
+		if ctx.Err() == nil {
+			err = nil
+		}
+	}
+	m := <-question
+	nc, err := natsgo.Connect(s.URL())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	require.NoError(t, nc.Publish(m.Reply, []byte("x")))
+	require.Eventually(t, call.Answered, patience, time.Millisecond)
+	proxy.Cut()
+	require.Eventually(t, func() bool { return !a.Conn().IsUp() }, patience, time.Millisecond)
+	answer, _, end, err := jsapi.GoOn(ctx, a, call, "", func(m *natsgo.Msg) (string, error) { return string(m.Data), nil })
+	require.NoError(t, err)
+	require.NoError(t, end)
+	assert.Equal(t, "x", answer)
+}
+
 // asked returns a channel that brings the first question on a subject, to which nobody answers.
 func asked(t *testing.T, s *natstest.Server, subject string) <-chan *natsgo.Msg {
 	t.Helper()

@@ -123,8 +123,10 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 			}
 			careful = true
 		case !jsapi.Passes(err):
-			err = p.sized(ctx, refused(batch[at], err), batch[at])
-			return nil, fault.Wrap(op, batch[at].Subject, inDoubt(err, !doubtful.IsZero()))
+			if !doubtful.IsZero() {
+				err = jsapi.InDoubt(nil, err)
+			}
+			return nil, fault.Wrap(op, batch[at].Subject, p.sized(ctx, refused(batch[at], err), batch[at]))
 		}
 		if last = err; late {
 			last = fmt.Errorf("%w; it was not sent again, its stream may have forgotten its IDs", err)

@@ -44,25 +44,17 @@ func (p *Publisher) goOn(ctx context.Context, op string, m *natsgo.Msg, call *co
 		ack, err = p.storedBefore(ctx, op, m, err)
 		return ack, doubted, err
 	}
-	return nil, doubted, fault.Wrap(op, m.Subject, inDoubt(p.sized(ctx, refused(m, err), m), doubted))
-}
-
-// inDoubt tells of an unanswered sending where err is no answer of the stream, which knows what it has, and there is one:
-// where a right was withdrawn.
-func inDoubt(err error, doubted bool) error {
-	if _, answered := errors.AsType[*jetstream.APIError](err); answered || !doubted || errors.Is(err, fault.ErrNoStream) {
-		return err
-	}
-	return fault.Joined{err, conn.ErrUnanswered}
+	return nil, doubted, fault.Wrap(op, m.Subject, p.sized(ctx, refused(m, err), m))
 }
 
 // unstored says why a publish ended without an acknowledgement: kind is what ended it, last what
 // became of the last attempt.
 func (p *Publisher) unstored(ctx context.Context, op, subject string, kind, last error, doubted bool) error {
 	var cause fault.Joined
+	if doubted {
+		last = jsapi.InDoubt(kind, last)
+	}
 	switch {
-	case errors.Is(kind, fault.ErrClosed) && doubted && last == nil:
-		last = conn.ErrUnanswered
 	case errors.Is(kind, fault.ErrClosed):
 	case errors.Is(fault.Ended(ctx), context.Canceled):
 		kind, cause = nil, fault.Joined{fault.Ended(ctx)}
