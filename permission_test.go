@@ -2,6 +2,7 @@ package nats_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"sync"
@@ -158,6 +159,46 @@ func TestPermissionWithdrawnAtAReconnect(t *testing.T) {
 	require.NoError(t, plain.Err())
 	require.NoError(t, group.Err())
 	assert.True(t, client.Health(ctx).OK)
+}
+
+// Rights may go and come back while the connection stands: nothing is told of those that come back.
+func TestPermissionChangedInPlace(t *testing.T) {
+	t.Parallel()
+	var configured *server.Options
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p"}, {Username: "admin", Password: "p"}}
+		configured = o
+	}))
+	deny := func(subjects ...string) {
+		o := configured.Clone()
+		o.Users[0].Permissions = &server.Permissions{Subscribe: &server.SubjectPermission{Deny: subjects}}
+		require.NoError(t, s.Embedded().ReloadOptions(o))
+	}
+	var events eventLog
+	client, other := connect(t, s, as("u"), nats.WithEventHandler(events.handle)), connect(t, s, as("admin"))
+	ctx := context.Background()
+	heard := func(*nats.Message) error { return nil }
+	plain, err := client.Subscribe(ctx, "secret.x", heard)
+	require.NoError(t, err)
+	group, err := client.QueueSubscribe(ctx, "secret.x", "g", heard)
+	require.NoError(t, err)
+	drained, err := client.Subscribe(ctx, "secret.y", heard)
+	require.NoError(t, err)
+	deny("secret.>")
+	for _, sub := range []*nats.Subscription{plain, group, drained} {
+		eventually(t, "it is denied", func() bool { return errors.Is(sub.Err(), nats.ErrPermission) })
+	}
+	require.NoError(t, drained.Drain(ctx))
+	eventually(t, "it was told of", func() bool { return len(events.of(nats.EventAsyncError)) == 3 })
+	deny()
+	for _, sub := range []*nats.Subscription{plain, group} {
+		eventually(t, "it is permitted", func() bool { return sub.Err() == nil })
+		before := sub.Stats().Handled
+		require.NoError(t, other.Publish(ctx, "secret.x", nil))
+		eventually(t, "it is heard", func() bool { return sub.Stats().Handled > before })
+	}
+	assert.Len(t, events.of(nats.EventAsyncError), 3)
+	assert.Zero(t, client.Stats().Reconnects)
 }
 
 // A server that has no room for one more subscription says so without naming it. Who returns nil is heard.

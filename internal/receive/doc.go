@@ -12,6 +12,7 @@
 // handlers return, or the time is up and the rest is dropped.
 //
 //   - engine.go: [Engine], how a subscription begins, and what the server refuses.
+//   - denied.go: what happens to one that the server denies.
 //   - subscription.go: [Subscription], its limits and its workers.
 //   - queue.go: the queue.
 //   - end.go: the two steps.

@@ -117,12 +117,7 @@ func (e *Engine) OnError(err error) bool {
 		if !full && (s.Subject != v.Subject || s.Queue != v.Queue) {
 			continue
 		}
-		s.mu.Lock()
-		if s.making || !full {
-			s.refused, s.refusedIn = err, breaks
-		}
-		settled = settled || s.making
-		s.mu.Unlock()
+		settled = s.deny(err, breaks, full) || settled
 	}
 	return settled
 }

@@ -28,6 +28,8 @@ type Subscription struct {
 	making    bool                 // Subscribe has not returned yet
 	refused   error                // by the server
 	refusedIn uint64               // breaks of the connection until then
+	denials   int                  // by the server
+	asks      bool                 // it is going to ask again
 	cause     error                // of the end, once it has begun
 	queue     queue
 	admitted  int64       // messages, ever
