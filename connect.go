@@ -3,9 +3,11 @@ package nats
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/auth"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
@@ -220,8 +222,8 @@ func (c *Client) onDenied(err error) {
 		return // the Subscribe that caused it returns it
 	case c.conn.Deny(err):
 		return // the call that caused it returns it
-	case v.Publish && !c.consumer.Deny(v.Subject):
-		c.denied.Store(&err)
+	case v.Publish && !c.consumer.Deny(v.Subject) && !strings.HasPrefix(v.Subject, jetstream.DefaultAPIPrefix):
+		c.denied.Store(&err) // what asks JetStream without waiting is none of the user's
 	}
 	c.report(err, v.Subject, v.Queue)
 }

@@ -115,6 +115,9 @@ func TestDeniedReading(t *testing.T) {
 			for _, err := range kv.All(within(t, patience)) {
 				require.ErrorIs(t, err, nats.ErrPermission)
 			}
+			_, err = kv.Cached(within(t, patience))
+			require.ErrorIs(t, err, nats.ErrPermission)
+			require.ErrorContains(t, err, denied[:len(denied)-1])
 			assert.Less(t, since(begun), 5*time.Second)
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
@@ -190,4 +191,21 @@ func TestObjectSweptAfterCommit(t *testing.T) {
 		require.NoError(t, err)
 		return len(chunkCounts(t, client, "files")) == 1
 	})
+}
+
+// A rename is done when the old name is deleted. That a trace of it stays is no failure.
+func TestObjectRenameWithoutPurge(t *testing.T) {
+	t.Parallel()
+	s := restricted(t, &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.PURGE.>"}}})
+	ctx := within(t, patience)
+	own := newObjects(t, connect(t, s, as("admin")), "files")
+	_, err := own.PutString(ctx, "old", "content")
+	require.NoError(t, err)
+	store, err := connect(t, s, as("u")).GetObjectStore(ctx, "files")
+	require.NoError(t, err)
+	require.NoError(t, store.UpdateMeta(ctx, "old", jetstream.ObjectMeta{Name: "new"}))
+	assert.Equal(t, []string{"new"}, names(t, own))
+	got, err := own.GetString(ctx, "new")
+	require.NoError(t, err)
+	assert.Equal(t, "content", got)
 }

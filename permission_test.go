@@ -276,6 +276,19 @@ func TestDenialIsReturnedOnce(t *testing.T) {
 	assert.Len(t, events.of(nats.EventAsyncError), 1)
 }
 
+// What is asked in passing, such as the end of a consumer that is read no more, is no publish of the user's.
+func TestDenialInPassing(t *testing.T) {
+	t.Parallel()
+	s := restricted(t, &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.DELETE.>"}}})
+	var events eventLog
+	client := connect(t, s, as("u"), nats.WithEventHandler(events.handle))
+	fillSubjects(t, client, 3)
+	_, err := read(t, client)
+	require.NoError(t, err)
+	eventually(t, "it is told", func() bool { return len(events.of(nats.EventAsyncError)) == 1 })
+	require.NoError(t, client.Flush(within(t, patience)))
+}
+
 // Every call that asks JetStream tells at once that the server denies it, whoever asks: a user's deadline is
 // for servers that are slow.
 func TestDeniedJetStreamCalls(t *testing.T) {
@@ -362,6 +375,41 @@ func TestDeniedAnswersOfJetStream(t *testing.T) {
 		_, err = c.PullMessages(context.Background(), "S", "c", 1)
 		require.ErrorIs(t, err, nats.ErrPermission)
 	}
+}
+
+// Where the answers are denied, the question has arrived: it may have been done, and what it has made is not left behind.
+func TestDeniedAnswersAreUncertain(t *testing.T) {
+	t.Parallel()
+	s := restricted(t, &server.Permissions{
+		Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.>"}}, Publish: &server.SubjectPermission{Deny: []string{"secret.>"}},
+	})
+	c, admin := connect(t, s, as("u")), connect(t, s, as("admin"))
+	newStream(t, admin, 0)
+	ctx := within(t, patience)
+	for name, call := range map[string]func() error{
+		"publish": func() error { _, err := c.PublishToStream(ctx, "orders.new", nil); return err },
+		"create":  func() error { _, err := c.CreateStream(ctx, &jetstream.StreamConfig{Name: "S"}); return err },
+		"request": func() error { _, err := c.Request(ctx, "orders.new", nil, 0); return err },
+	} {
+		err := call()
+		require.ErrorIs(t, err, nats.ErrPermission, name)
+		require.ErrorContains(t, err, "_INBOX.", name)
+		require.True(t, nats.IsUncertain(err), name)
+	}
+	eventually(t, "all was done", func() bool {
+		info, err := admin.GetStreamInfo(ctx, "ORDERS")
+		_, failed := admin.GetStreamInfo(ctx, "S")
+		return err == nil && failed == nil && info.State.Msgs == 2
+	})
+	for _, err := range c.ReadStream(ctx, "ORDERS") {
+		require.ErrorIs(t, err, nats.ErrPermission)
+	}
+	eventually(t, "its consumer is gone", func() bool { return consumers(t, admin, "ORDERS") == 0 })
+
+	may := connect(t, restricted(t, &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"secret.>"}}}), as("u"))
+	_, err := may.PublishToStream(ctx, "secret.x", nil)
+	require.ErrorIs(t, err, nats.ErrPermission)
+	require.False(t, nats.IsUncertain(err), "what is denied itself has not arrived")
 }
 
 // Who may not pull hears it from Consume, not from silence.

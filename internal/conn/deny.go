@@ -46,7 +46,11 @@ func (c *Conn) Deny(err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	mux := full && !r.proven.Load() || !v.Publish && v.Subject == r.prefix+"*"
-	if !mux && r.isUpstreams(v) {
+	upstreams := !mux && r.isUpstreams(v)
+	if mux || upstreams {
+		err = fault.Joined{err, errUnheard}
+	}
+	if upstreams {
 		v.Subject = Answers
 		r.muted.Store(&err) // nats.go subscribes to it once, so this is all that is ever heard
 	}
@@ -77,6 +81,9 @@ func (c *Conn) Deny(err error) bool {
 	}
 	return settled
 }
+
+// errUnheard is what becomes of a request where the answers are denied: the server has got it all the same.
+var errUnheard error = fault.Doubt("no answer can be heard, and what was asked for may have been done")
 
 // isMeant tells whether a denial is that of a subject. A server denies the subjects of its own JetStream domain
 // by the names that they have without one.

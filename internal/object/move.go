@@ -47,8 +47,9 @@ func (s *Store) rename(ctx context.Context, op, name string, meta jetstream.Obje
 		return err
 	}
 	gone, err := s.storeMeta(ctx, op, version{info: tombstone(old.info)}, leaving)
-	if err == nil {
-		_, err = s.purgeSubject(ctx, metaSubject(s.bucket, name), gone) // as upstream leaves no trace of it
+	if err == nil { // upstream leaves no trace of it; where that fails, there is the mark of a deletion as of any other
+		_, _ = s.purgeSubject(ctx, metaSubject(s.bucket, name), gone)
+		return nil
 	}
 	if !errors.Is(err, fault.ErrConflict) {
 		return err

@@ -56,7 +56,7 @@ func (r *Reader) open(ctx context.Context) (Opening, error) {
 	if errors.Is(err, conn.ErrUnanswered) {
 		return Opening{}, nil
 	}
-	if len(r.names) == 1 && made == nil {
+	if len(r.names) == 1 && made == nil && !fault.Classify(err, nil).IsUncertain() {
 		r.names = nil // refused
 	}
 	r.giveUp()
