@@ -204,3 +204,27 @@ func TestLockInAFullBucket(t *testing.T) {
 }
 
 func nextKey() string { return "key." + rand.Text() }
+
+// A renewal that nobody hears the answer of is stored all the same: the next one meets it, and so does Unlock.
+func TestLockWhoseRenewalsAreNotHeard(t *testing.T) {
+	t.Parallel()
+	s, deny := deniable(t)
+	ctx := within(t, patience)
+	admin := connect(t, s, as("admin"))
+	newLocks(t, admin)
+	kv, err := connect(t, s, as("u")).GetKeyValue(ctx, "locks")
+	require.NoError(t, err)
+	renewed, unlocked := lock(t, kv, "renewed", 12*time.Second), lock(t, kv, "unlocked", 12*time.Second)
+	stored := func() uint64 {
+		info, err := admin.GetStreamInfo(ctx, "KV_locks") // a direct get races with the reload, within the server
+		require.NoError(t, err)
+		return info.State.LastSeq
+	}
+	deny("_INBOX.>")
+	eventually(t, "both are renewed, and nobody hears of it", func() bool { return stored() == unlocked.Token()+2 })
+	deny()
+	require.NoError(t, unlocked.Unlock(ctx))
+	eventually(t, "the other one is renewed, too", func() bool { return stored() == unlocked.Token()+4 })
+	require.NoError(t, renewed.Context().Err())
+	require.NoError(t, renewed.Unlock(ctx))
+}

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -150,6 +151,8 @@ func (l *Lease) keep() {
 				l.lose(err)
 			}
 			cancel()
+		case errors.Is(err, fault.ErrConflict) && l.meets(l.ctx):
+			due.Reset(0)
 		case errors.Is(err, fault.ErrConflict), errors.Is(err, fault.ErrBucketNotFound):
 			l.lose(err)
 		default:
@@ -157,6 +160,17 @@ func (l *Lease) keep() {
 			due.Reset(retry)
 		}
 	}
+}
+
+// meets takes the revision of an earlier renewal whose answer was not heard, and tells whether there is one: the value is
+// no other holder's.
+func (l *Lease) meets(ctx context.Context) bool {
+	entry, err := l.bucket.Latest(ctx, l.key)
+	if err != nil || entry.Revision() <= l.revision || !bytes.Equal(entry.Value(), l.value) {
+		return false
+	}
+	l.revision = entry.Revision()
+	return true
 }
 
 // clocked is the context of a lease, or of who leads by it. A process that goes on after a pause may look at it before
@@ -199,7 +213,11 @@ func (l *Lease) giveUp(ctx context.Context) error {
 	if lost != nil && !errors.Is(lost, fault.ErrClosed) { // a client that is closing still holds it
 		return lost
 	}
-	switch err := l.free(ctx, l.revision); {
+	err := l.free(ctx, l.revision)
+	if errors.Is(err, fault.ErrConflict) && l.meets(ctx) {
+		err = l.free(ctx, l.revision)
+	}
+	switch {
 	case errors.Is(err, fault.ErrConflict):
 		l.reports.Lost(l.target(), err)
 		return &fault.Error{Kind: fault.ErrLockLost, Cause: err}
