@@ -49,6 +49,7 @@ type puller struct {
 	session *pullSession   // nil between two
 	retired []*pullSession // that something may still come to
 	healthy bool
+	failure error // since when it is not, the last one
 	active  int // messages from here that are ready or running
 
 	crossing []arrival // what came by two inboxes at once
@@ -146,7 +147,7 @@ func (p *puller) failed(attempt int, err error) time.Duration {
 	s := p.s
 	s.mu.Lock()
 	wasHealthy := p.healthy
-	p.healthy = false
+	p.healthy, p.failure = false, err
 	s.mu.Unlock()
 	if wasHealthy {
 		s.e.reports.Unavailable(p.stream, s.Consumer, err)

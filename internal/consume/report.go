@@ -1,7 +1,9 @@
 package consume
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -38,6 +40,18 @@ func (s *Consumption) Healthy() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return up && s.main.healthy && (s.parked.healthy || !s.Retries) && !s.stopping && !s.denied.Load()
+}
+
+var errAcksDenied = errors.New("its acknowledgements are denied")
+
+// Trouble returns why the Consumption is not healthy, or nil where nobody knows.
+func (s *Consumption) Trouble() error {
+	if s.denied.Load() {
+		return errAcksDenied
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cmp.Or(s.main.failure, s.parked.failure)
 }
 
 // Lag asks how many messages are not done, the copies in the retry stream included.

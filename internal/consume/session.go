@@ -308,7 +308,7 @@ func (ps *pullSession) alive() {
 	if p.healthy || p.session != ps {
 		return
 	}
-	p.healthy = true
+	p.healthy, p.failure = true, nil
 	p.s.e.log.Info("consumer is available", "stream", p.stream, "consumer", p.s.Consumer)
 	p.s.e.reports.Available(p.stream, p.s.Consumer)
 }

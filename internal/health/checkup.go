@@ -139,7 +139,7 @@ func (c *Checkup) Report(ctx context.Context) (r Report) {
 			one.Lag = lag
 		}
 		if up && !one.Healthy {
-			problem("consumer "+name(s)+": ", errSilent)
+			r.Problems = append(r.Problems, "consumer "+name(s)+": "+cmp.Or(s.Trouble(), errSilent).Error())
 		}
 		r.Consumers = append(r.Consumers, one)
 	}
