@@ -161,19 +161,25 @@ func TestPermissionWithdrawnAtAReconnect(t *testing.T) {
 	assert.True(t, client.Health(ctx).OK)
 }
 
-// Rights may go and come back while the connection stands: nothing is told of those that come back.
-func TestPermissionChangedInPlace(t *testing.T) {
-	t.Parallel()
+// deniable runs a server whose user u is denied some subscriptions while it runs.
+func deniable(t *testing.T) (s *natstest.Server, deny func(subjects ...string)) {
+	t.Helper()
 	var configured *server.Options
-	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
+	s = natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
 		o.Users = []*server.User{{Username: "u", Password: "p"}, {Username: "admin", Password: "p"}}
 		configured = o
 	}))
-	deny := func(subjects ...string) {
+	return s, func(subjects ...string) {
 		o := configured.Clone()
 		o.Users[0].Permissions = &server.Permissions{Subscribe: &server.SubjectPermission{Deny: subjects}}
 		require.NoError(t, s.Embedded().ReloadOptions(o))
 	}
+}
+
+// Rights may go and come back while the connection stands: nothing is told of those that come back.
+func TestPermissionChangedInPlace(t *testing.T) {
+	t.Parallel()
+	s, deny := deniable(t)
 	var events eventLog
 	client, other := connect(t, s, as("u"), nats.WithEventHandler(events.handle)), connect(t, s, as("admin"))
 	ctx := context.Background()
@@ -446,10 +452,12 @@ func TestDeniedAcksAreUnhealthy(t *testing.T) {
 	newStream(t, admin, 1)
 	newConsumer(t, admin, jetstream.ConsumerConfig{Name: "worker", AckWait: 300 * time.Millisecond})
 	var got calls
-	consumption := consume(t, connect(t, s, as("u")), func(m *nats.Message) error { got.note(m); return nil })
+	client := connect(t, s, as("u"))
+	consumption := consume(t, client, func(m *nats.Message) error { got.note(m); return nil })
 	eventually(t, "it is unhealthy", func() bool { return !consumption.Healthy() })
 	eventually(t, "the message comes again", func() bool { return got.len() > 2 })
 	assert.False(t, consumption.Healthy())
+	assert.Contains(t, fmt.Sprint(client.Health(within(t, patience)).Problems), "acknowledgements are denied")
 	s.Restart(natstest.WithConfig(users()))
 	eventually(t, "it is healthy", consumption.Healthy)
 	idle(t, admin)

@@ -100,8 +100,8 @@ func (s *Subscription) Stats() SubscriptionStats { return SubscriptionStats(s.in
 
 // Err returns nil while the subscription lives, and once it ends, why: ErrUnsubscribed, ErrClosed with
 // the client, or the cause with which its context ended. A subscription that lives and gets nothing,
-// because the server denies after a reconnect what was permitted before, returns ErrPermission until
-// the connection breaks again.
+// because the server denies what it permitted before, returns ErrPermission until it is permitted again,
+// which is tried every few seconds.
 func (s *Subscription) Err() error { return s.inner.Err() }
 
 // Done returns a channel that is closed when the subscription has ended and its last handler has
