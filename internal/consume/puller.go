@@ -50,7 +50,7 @@ type puller struct {
 	retired []*pullSession // that something may still come to
 	healthy bool
 	failure error // since when it is not, the last one
-	active  int // messages from here that are ready or running
+	active  int   // messages from here that are ready or running
 
 	crossing []arrival // what came by two inboxes at once
 
