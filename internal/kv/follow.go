@@ -102,6 +102,7 @@ func (b *Bucket) follow(ctx context.Context, filters []string, options Watch, on
 	first, err := f.reader.Start(f.live)
 	if err == nil && options.UpdatesOnly {
 		f.loaded = true
+		f.reader.SkipTo(0)
 		f.setFresh(true, nil)
 	}
 	if err == nil {
@@ -173,7 +174,7 @@ func (f *follower) next() (step, error) {
 			return step{}, err
 		}
 		if !f.loaded {
-			f.left = min(f.left-1, d.Pending)
+			f.left = d.Pending
 		}
 		if d.Sequence <= f.revision || len(m.Subject) <= len(f.bucket.prefix) {
 			continue

@@ -271,6 +271,47 @@ func TestReplacedWhileItIsAsked(t *testing.T) {
 	assert.Equal(t, "newer", (<-watcher.Updates()).Key(), "nothing else is gone")
 }
 
+// A key that is written all the time is there all the same.
+func TestPresentWhileKeysAreWritten(t *testing.T) {
+	t.Parallel()
+	b, js, _ := newBucket(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	cfg := bucketStream()
+	cfg.MaxMsgsPerSubject = 1
+	_, err := js.UpdateStream(ctx, cfg)
+	require.NoError(t, err)
+	const n = 1000
+	for i := range n {
+		_, err := js.PublishAsync(fmt.Sprint("$KV.b.k", i), nil)
+		require.NoError(t, err)
+	}
+	<-js.PublishAsyncComplete()
+	writing, stop := context.WithCancel(ctx)
+	var written sync.WaitGroup
+	for i := range 3 {
+		written.Go(func() {
+			for writing.Err() == nil {
+				_, _ = js.Publish(writing, fmt.Sprint("$KV.b.k", i*n/3), nil)
+			}
+		})
+	}
+	for range 20 {
+		seen := make(map[string]bool)
+		for entry, err := range b.Present(ctx, nil, kv.Watch{}) {
+			require.NoError(t, err)
+			seen[entry.Key()] = true
+		}
+		require.Equal(t, n, len(seen)) //nolint:testifylint // Len shows them all
+		cache, err := b.Cache(ctx, nil)
+		require.NoError(t, err)
+		require.Equal(t, n, cache.Len())
+		cache.Close()
+	}
+	stop()
+	written.Wait()
+}
+
 // Who may not ask for the state of a bucket follows it all the same; that a purge of it goes unnoticed is told, once, and
 // is over when the right is given.
 func TestBlind(t *testing.T) {

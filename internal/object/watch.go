@@ -90,6 +90,9 @@ func (w *Watcher) open(ctx context.Context) error {
 			return errIdle // what was to come was removed meanwhile
 		},
 	})
+	if w.marked {
+		w.reader.SkipTo(0)
+	}
 	first, err := w.reader.Start(ctx)
 	w.present = first.Pending
 	if err != nil {
@@ -139,6 +142,7 @@ func (w *Watcher) mark(ctx context.Context) bool {
 		return true
 	}
 	w.marked = true
+	w.reader.SkipTo(0)
 	return w.send(ctx, nil)
 }
 

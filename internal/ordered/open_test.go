@@ -2,6 +2,8 @@ package ordered_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -313,4 +315,71 @@ func TestConsumersThatAreDeleted(t *testing.T) {
 	_, _, err = r.Next(timed(t, 3*time.Second))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.Less(t, created.Load(), int64(30))
+}
+
+// A pass over the last message of each subject meets all, however often some are replaced meanwhile; who follows then
+// asks for nothing beyond the messages.
+func TestPassMeetsWhatIsReplaced(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	_, err := o.observer.CreateStream(ctx, jetstream.StreamConfig{Name: "L", Subjects: []string{"l.*"}, MaxMsgsPerSubject: 1})
+	require.NoError(t, err)
+	const n = 1000
+	for i := range n {
+		_, err := o.observer.PublishAsync(fmt.Sprint("l.", i), nil)
+		require.NoError(t, err)
+	}
+	<-o.observer.PublishAsyncComplete()
+	replacing, stop := context.WithCancel(ctx)
+	var replaced sync.WaitGroup
+	for i := range 3 {
+		replaced.Go(func() {
+			for replacing.Err() == nil {
+				_, _ = o.observer.Publish(replacing, fmt.Sprint("l.", i*n/3), nil)
+			}
+		})
+	}
+	errIdle := errors.New("idle")
+	var r *ordered.Reader
+	for range 30 {
+		seen := make(map[string]bool)
+		r, _ = o.start(t, ordered.Options{
+			Stream: "L", Config: jetstream.ConsumerConfig{FilterSubject: ">", DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy},
+			Batch: 256, Whole: true, Idle: func(context.Context) error { return errIdle },
+		})
+		for more := true; more; {
+			m, d, err := r.Next(ctx)
+			if errors.Is(err, errIdle) {
+				break
+			}
+			require.NoError(t, err)
+			seen[m.Subject] = true
+			more = d.Pending > 0
+		}
+		require.Equal(t, n, len(seen)) //nolint:testifylint // Len shows them all
+	}
+	stop()
+	replaced.Wait()
+	r.SkipTo(0)
+	for {
+		if _, _, err := r.Next(ctx); err != nil {
+			require.ErrorIs(t, err, errIdle)
+			break
+		}
+	}
+	pulls := make(chan *natsgo.Msg, 64)
+	_, err = o.observer.Conn().ChanSubscribe("$JS.API.CONSUMER.MSG.NEXT.L."+r.Consumer(), pulls)
+	require.NoError(t, err)
+	require.NoError(t, o.observer.Conn().Flush())
+	for i := range 10 {
+		_, err := o.observer.Publish(ctx, fmt.Sprint("l.", i), nil)
+		require.NoError(t, err)
+		for err = errIdle; errors.Is(err, errIdle); { // a heartbeat may come first
+			_, _, err = r.Next(ctx)
+		}
+		require.NoError(t, err)
+	}
+	assert.Less(t, len(pulls), 10)
 }

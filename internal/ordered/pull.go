@@ -133,10 +133,7 @@ func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) err
 			r.Renew() // the last messages were lost on their way
 			return nil
 		}
-		r.mark(true)
-		if r.o.Idle != nil {
-			return r.o.Idle(ctx)
-		}
+		return r.onIdle(ctx)
 	case wire.StatusTimeout:
 		r.part.Sign()
 		left, _ := wire.PullEnded(m)
@@ -145,11 +142,20 @@ func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) err
 			r.beat = r.calmBeat // of what is left, too
 		}
 		r.refill()
-	case wire.StatusNotFound: // the sign that was asked for
+	case wire.StatusNotFound: // what was asked for
 		r.part.Sign()
-		r.mark(true)
+		return r.onIdle(ctx)
 	default:
 		r.putOff(0)
 	}
 	return nil
+}
+
+// onIdle takes the server's word that it has nothing to deliver.
+func (r *Reader) onIdle(ctx context.Context) error {
+	r.mark(true)
+	if r.o.Idle == nil {
+		return nil
+	}
+	return r.o.Idle(ctx)
 }

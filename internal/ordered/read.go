@@ -76,7 +76,8 @@ func Read(
 				return true, nil
 			}
 		}
-		if d.Pending == 0 || d.Consumer >= end {
+		// One that is the last of its subject may have been replaced, by one behind that end.
+		if d.Pending == 0 || !o.Whole && d.Consumer >= end {
 			if !follow {
 				return true, nil
 			}

@@ -46,7 +46,8 @@ type Options struct {
 	Replicas  bool          // read them while there is no consumer, for the one FilterSubject
 	Lasting   bool          // it waits for what is to come: one of those on a server has quick heartbeats, the others slow ones
 
-	// Idle is called whenever the server says that it has nothing to deliver; its error is Next's.
+	// Idle is called whenever the server says that it has nothing to deliver; its error is Next's. Who sets it makes a
+	// pass over what there is, until SkipTo is called: then Pending is 0 only when all of that was met, or far more.
 	Idle func(ctx context.Context) error
 	// Opened is called by Next for every consumer but the first; its error is Next's.
 	Opened func(Opening) error
@@ -98,6 +99,9 @@ type Reader struct {
 
 	delivered uint64        // consumer sequence of the last message
 	last      uint64        // stream sequence of the last message
+	pending   uint64        // that the consumer had when it was made
+	unsteady  bool          // since then some have gone or come, as the server's count shows
+	follows   bool          // what was there at the start is read
 	left      int64         // messages to ask for in all; negative for no end
 	asked     int           // messages asked for and not yet received
 	expires   time.Duration // of a pull with quick heartbeats
@@ -273,7 +277,23 @@ func (r *Reader) take(ctx context.Context, m *natsgo.Msg) (d wire.Delivery, is b
 		return d, false, nil
 	}
 	r.last = d.Sequence
+	if r.o.Idle != nil && !r.follows {
+		r.count(&d)
+	}
 	return d, true, nil
+}
+
+// count makes sure that a pass which is to end, as nothing is pending, has met all that was there at its start: what is
+// replaced is missing in the server's count for a moment. But for who writes faster than is read it does not go on for ever.
+func (r *Reader) count(d *wire.Delivery) {
+	r.unsteady = r.unsteady || r.delivered+d.Pending != r.pending
+	switch {
+	case r.delivered > 2*r.pending+uint64(r.o.Batch):
+		d.Pending = 0
+	case r.unsteady && d.Pending == 0:
+		d.Pending = 1 // until the server answers that there is none
+		_ = r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, wire.Pull(1, 0, 0, true))
+	}
 }
 
 // mark tells the observer.
@@ -309,13 +329,14 @@ func (r *Reader) Renew() {
 // Restart reads the stream from where the policy has it begin, as with Options.Whole.
 func (r *Reader) Restart(policy jetstream.DeliverPolicy) {
 	r.Close()
-	r.last, r.whole = 0, true
+	r.last, r.whole, r.follows = 0, true, false
 	r.o.Config.DeliverPolicy, r.o.Config.OptStartSeq, r.o.Config.OptStartTime = policy, 0, nil
 }
 
-// SkipTo lets the next consumer begin after that message, or after the last one that was read.
+// SkipTo lets the next consumer begin after that message, or after the last one that was read: what was there at the
+// start is read.
 func (r *Reader) SkipTo(sequence uint64) {
-	r.whole = false
+	r.whole, r.follows = false, true
 	r.last = max(r.last, sequence)
 }
 
