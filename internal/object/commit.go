@@ -81,28 +81,44 @@ func (w *writer) mayReplace(ctx context.Context, now version) error {
 	return w.verify(ctx, false)
 }
 
-// committed ends an upload that is the object now, unless a Sweep has taken its chunks: then what it replaced is put
-// back.
+// committed ends an upload that is the object now. While it is not known whether a Sweep has taken its chunks, it goes on
+// to find out beside the caller.
 func (w *writer) committed(ctx context.Context, old version, sequence uint64) error {
+	err := w.conclude(ctx, old, sequence)
+	if err == nil || errors.Is(err, fault.ErrObjectCorrupt) {
+		return err
+	}
+	w.store.afterwards(w.subject, func(ctx context.Context) error {
+		if err := w.conclude(ctx, old, sequence); !errors.Is(err, fault.ErrObjectCorrupt) {
+			return err
+		}
+		return nil
+	})
+	return err
+}
+
+// conclude removes what the object has replaced or, when a Sweep has taken the chunks, puts that back.
+func (w *writer) conclude(ctx context.Context, old version, sequence uint64) error {
 	err := w.verify(ctx, true)
-	corrupt := errors.Is(err, fault.ErrObjectCorrupt)
-	if corrupt { // or it has been replaced since, and its chunks were removed for that
+	if errors.Is(err, fault.ErrObjectCorrupt) { // or it has been replaced since, and its chunks were removed for that
 		switch now, failed := w.store.version(ctx, w.uploaded.Bucket, w.uploaded.Name); {
 		case failed != nil: // nobody knows
 			err = failed
 		case !now.has(w.uploaded.NUID):
-			err, corrupt = nil, false
+			err = nil
+		default:
+			w.putBack(ctx, old, sequence)
 		}
 	}
 	if err == nil {
 		w.uploaded.ModTime = time.Now().UTC() // about the server's
 		w.store.release(ctx, old)
-		return nil
 	}
-	if !corrupt {
-		w.store.leaveBehind(w.subject, err)
-		return err
-	}
+	return err
+}
+
+// putBack puts back what there was before the object, whose sequence it has been since.
+func (w *writer) putBack(ctx context.Context, old version, sequence uint64) {
 	w.store.soon(ctx, w.subject, func(ctx context.Context) error {
 		if !old.there() {
 			old = version{info: tombstone(&w.uploaded)}
@@ -112,7 +128,6 @@ func (w *writer) committed(ctx context.Context, old version, sequence uint64) er
 		}
 		return w.store.purgeWithin(ctx, w.uploaded.NUID)
 	})
-	return err
 }
 
 // verify counts the chunks where they may not be what was sent: after a message ID was forgotten, or when a Sweep may

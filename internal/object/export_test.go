@@ -53,10 +53,14 @@ func (s *Store) PutSlowly(ctx context.Context, name string, meanwhile func()) er
 			return err
 		}
 	}
-	sequence, err := s.storeMeta(ctx, opPut, version{info: &w.uploaded}, 0)
+	old, err := s.version(ctx, s.bucket, name)
+	if err != nil {
+		return err
+	}
+	sequence, err := s.storeMeta(ctx, opPut, version{info: &w.uploaded}, old.sequence)
 	if err != nil {
 		return err
 	}
 	meanwhile()
-	return w.committed(ctx, version{}, sequence)
+	return w.committed(ctx, old, sequence)
 }

@@ -112,7 +112,8 @@ func (s *Store) soleChunk(ctx context.Context, info *jetstream.ObjectInfo) []byt
 	question := &natsgo.Msg{
 		Subject: s.api.Subject("DIRECT.GET." + StreamPrefix + info.Bucket + "." + chunkSubject(info.Bucket, info.NUID)),
 	}
-	m, err := s.conn.Exchange(ctx, question, askTime)
+	_, trip := s.conn.Peer()
+	m, err := s.conn.Exchange(ctx, question, askTime+trip)
 	if err != nil {
 		return nil
 	}

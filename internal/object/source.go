@@ -49,7 +49,7 @@ func newSource(ctx context.Context, r io.Reader, idle time.Duration) *source {
 }
 
 // read fills the buffer, but at the end of the content, as io.ReadFull does.
-func (s *source) read(ctx context.Context, buffer []byte, closing <-chan struct{}) (int, error) {
+func (s *source) read(ctx context.Context, buffer []byte) (int, error) {
 	if s.wanted == nil {
 		return io.ReadFull(s.r, buffer)
 	}
@@ -59,8 +59,6 @@ func (s *source) read(ctx context.Context, buffer []byte, closing <-chan struct{
 		return read.n, read.err
 	case <-ctx.Done():
 		return 0, fault.Ended(ctx)
-	case <-closing:
-		return 0, fault.ErrClosed
 	}
 }
 

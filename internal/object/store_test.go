@@ -48,8 +48,13 @@ func newStore(t *testing.T) (*object.Store, jetstream.JetStream, *told) {
 
 func newStoreOf(t *testing.T, life *lifecycle.Life) (*object.Store, jetstream.JetStream, *told) {
 	t.Helper()
-	s := natstest.RunServer(t)
-	api, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience})
+	return newStoreAt(t, life, natstest.RunServer(t).URL(), jsapi.Options{})
+}
+
+func newStoreAt(t *testing.T, life *lifecycle.Life, url string, o jsapi.Options) (*object.Store, jetstream.JetStream, *told) {
+	t.Helper()
+	o.Timeout = patience
+	api, err := jsapi.New(conntest.Open(t, url, nil), o)
 	require.NoError(t, err)
 	_, err = api.JetStream().CreateObjectStore(context.Background(), jetstream.ObjectStoreConfig{Bucket: "b"})
 	require.NoError(t, err)

@@ -125,7 +125,7 @@ func (s *Store) uploads(ctx context.Context, olderThan time.Duration) (all []str
 		switch {
 		case !strings.Contains(nuid, "."):
 			all = append(all, nuid)
-			if isOld {
+			if delete(old, nuid); isOld { // more than the last chunk comes of what grows meanwhile
 				old[nuid] = m.Sequence
 			}
 		case isOld && strings.HasSuffix(nuid, claimSuffix):
@@ -144,7 +144,7 @@ func (s *Store) uploads(ctx context.Context, olderThan time.Duration) (all []str
 // even that can be found, any of the orphans may be such an object's.
 func (s *Store) spare(ctx context.Context, uploads []string, orphans map[string]uint64) error {
 	var doubt error
-	err := s.versions(ctx, func(v version, stored []byte) {
+	err := s.versions(ctx, func(v version, stored wire.Stored) {
 		switch {
 		case !v.there():
 		case v.info.NUID != "" || v.unread == nil:
@@ -152,7 +152,7 @@ func (s *Store) spare(ctx context.Context, uploads []string, orphans map[string]
 		default:
 			found := false
 			for _, nuid := range uploads {
-				if bytes.Contains(stored, []byte(nuid)) {
+				if bytes.Contains(stored.Data, []byte(nuid)) {
 					delete(orphans, nuid)
 					found = true
 				}

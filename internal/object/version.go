@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -187,21 +189,24 @@ func (s *Store) walk(ctx context.Context, cfg jetstream.ConsumerConfig, each fun
 	return nil
 }
 
-// versions calls each with the metadata of every object, also of the deleted ones, and as it is stored.
-func (s *Store) versions(ctx context.Context, each func(v version, stored []byte)) error {
+// versions calls each with the metadata of every object, also of the deleted ones, and as it is stored. Who is replaced
+// meanwhile may come twice.
+func (s *Store) versions(ctx context.Context, each func(v version, stored wire.Stored)) error {
 	cfg := jetstream.ConsumerConfig{FilterSubject: metaSubject(s.bucket, "") + ">"}
-	return s.walk(ctx, cfg, func(m wire.Stored) { each(readVersion(s.bucket, m), m.Data) })
+	return s.walk(ctx, cfg, func(m wire.Stored) { each(readVersion(s.bucket, m), m) })
 }
 
 // List returns the objects that are there, or also the deleted ones.
 func (s *Store) List(ctx context.Context, deleted bool) (objects []*jetstream.ObjectInfo, err error) {
-	err = s.versions(ctx, func(v version, _ []byte) {
+	latest := make(map[string]version)
+	err = s.versions(ctx, func(v version, stored wire.Stored) { latest[stored.Subject] = v })
+	if err != nil {
+		return nil, named("list objects of", s.bucket, "", err)
+	}
+	for _, v := range slices.SortedFunc(maps.Values(latest), func(a, b version) int { return cmp.Compare(a.sequence, b.sequence) }) {
 		if v.there() || deleted {
 			objects = append(objects, v.info)
 		}
-	})
-	if err != nil {
-		return nil, named("list objects of", s.bucket, "", err)
 	}
 	return objects, nil
 }

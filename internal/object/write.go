@@ -79,6 +79,9 @@ func (s *Store) Put(ctx context.Context, meta jetstream.ObjectMeta, r io.Reader,
 		if err == nil {
 			return info, nil
 		}
+		if errors.Is(err, fault.ErrPayloadTooLarge) {
+			s.limit.Store(0) // the bucket's may be lower now
+		}
 		if !errors.Is(err, fault.ErrStreamFull) || !s.makeRoom(ctx, meta.Name, source, removed) {
 			return nil, named(opPut, s.bucket, meta.Name, err)
 		}
@@ -176,6 +179,7 @@ func (w *writer) uploadUntilClose(ctx context.Context, r io.Reader) error {
 		return err
 	}
 	defer forget()
+	defer context.AfterFunc(w.store.life.Context(), func() { end(fault.ErrClosed) })() // by no Close
 	return w.upload(ctx, r)
 }
 
@@ -196,7 +200,7 @@ func (w *writer) upload(ctx context.Context, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		n, err := source.read(ctx, buffer, w.store.life.Context().Done())
+		n, err := source.read(ctx, buffer)
 		if n > 0 {
 			if err := w.send(ctx, buffer[:n]); err != nil {
 				return err
@@ -209,10 +213,11 @@ func (w *writer) upload(ctx context.Context, r io.Reader) error {
 			}
 			break
 		}
-		if err != nil && (ctx.Err() != nil || errors.Is(err, fault.ErrClosed)) {
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
 			return err
-		}
-		if err != nil {
+		default:
 			return fmt.Errorf("the source failed: %w", err)
 		}
 	}
