@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -140,13 +141,13 @@ func TestOtherWaysToDial(t *testing.T) {
 	dialler := &counting{}
 	c, _ = open(t, func(o *conn.Options) { o.NATS.CustomDialer = dialler }, s.URL())
 	require.NoError(t, c.RoundTrip(within(t, time.Minute), "test", ""))
-	require.Equal(t, 1, dialler.n)
+	require.EqualValues(t, 1, dialler.n.Load())
 }
 
-type counting struct{ n int }
+type counting struct{ n atomic.Int64 }
 
 func (d *counting) Dial(network, address string) (net.Conn, error) {
-	d.n++
+	d.n.Add(1)
 	return net.Dial(network, address)
 }
 
@@ -155,7 +156,8 @@ func (d *counting) Dial(network, address string) (net.Conn, error) {
 func TestMaxReconnect(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	c, h := open(t, func(o *conn.Options) { o.NATS.MaxReconnect = 2 }, s.URL())
+	dialler := &counting{}
+	c, h := open(t, func(o *conn.Options) { o.NATS.MaxReconnect, o.NATS.CustomDialer = 2, dialler }, s.URL())
 	discovered, _ := open(t, func(o *conn.Options) { o.NATS.MaxReconnect, o.Discovered = 2, true }, s.URL())
 	s.Stop()
 	require.Eventually(t, func() (closed bool) {
@@ -163,6 +165,7 @@ func TestMaxReconnect(t *testing.T) {
 		return closed
 	}, time.Minute, time.Millisecond)
 	require.True(t, c.IsClosed())
+	require.LessOrEqual(t, dialler.n.Load(), int64(5))
 	require.False(t, discovered.IsClosed())
 	s.Restart()
 	require.NoError(t, discovered.RoundTrip(within(t, time.Minute), "test", ""))

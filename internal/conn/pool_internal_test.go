@@ -47,6 +47,10 @@ func TestOrderOfARound(t *testing.T) {
 	assert.Contains(t, round(), b, "who is discovered is tried for ever")
 	c.o.Discovered, c.o.NATS.MaxReconnect = false, -1
 	assert.Contains(t, round(), b, "where there is no limit, everybody is")
+	c.o.NATS.MaxReconnect, c.attempts["e:4222"] = 0, 1
+	assert.NotContains(t, round(), e, "who is to be tried never again is tried once")
+	assert.Contains(t, round(), ws)
+	c.o.NATS.MaxReconnect = -1
 	c.o.NATS.Secure = true
 	assert.Contains(t, round(), "a:4222 a true")
 	c.o.NATS.NoRandomize = false

@@ -91,6 +91,8 @@ func TestOneIsTheSentinel(t *testing.T) {
 // What one hears, all have heard. When nothing is heard all are alarmed, and again while that lasts.
 func TestSilenceAlarmsAll(t *testing.T) {
 	t.Parallel()
+	assert.Less(t, 2*sentinel.Beat, sentinel.Silence)
+	assert.Greater(t, 3*sentinel.Beat, sentinel.Silence)
 	watch(t, 3, func(x *sentinel.Nodes, parts []*sentinel.Part) {
 		<-parts[0].Woken()
 		for range 10 {
