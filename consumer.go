@@ -126,7 +126,8 @@ func path(stream, consumer string) string {
 // is returned by the next call for the consumer, or handed back when there is none within 300 ms.
 //
 // The errors are ErrStreamNotFound, ErrConsumerNotFound, ErrPermission, ErrNotConnected, ErrNoResponders when the
-// consumer has no leader until ctx ends, as during an election, for bad arguments ErrInvalidArgument, and
+// consumer has no leader until ctx ends, as during an election, ErrTimeout when nobody has answered for longer than six
+// seconds, which a shorter call does not tell from a consumer without messages, for bad arguments ErrInvalidArgument, and
 // ErrPullRefused when the consumer's configuration does not allow the pull: its MaxRequestBatch is less than
 // limit, or its MaxRequestExpires than the time left in ctx, or it is a push consumer or has priority groups.
 func (c *Client) PullMessages(ctx context.Context, stream, consumer string, limit int) ([]*Message, error) {

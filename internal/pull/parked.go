@@ -19,20 +19,20 @@ type parked struct {
 	pulls map[string][]*pull // by subject
 }
 
-// adopt returns a pull of the subject that was left.
+// adopt returns a pull of the subject that was left, and may still be answered.
 func (all *parked) adopt(subject string) *pull {
 	if !all.some.Load() {
 		return nil
 	}
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	of := all.pulls[subject]
-	if len(of) == 0 {
-		return nil
+	for _, p := range all.pulls[subject] {
+		if p.patience() > 0 {
+			all.remove(p)
+			return p
+		}
 	}
-	p := of[0]
-	all.remove(p)
-	return p
+	return nil
 }
 
 // remove tells whether p was there. The caller holds the lock.
@@ -87,6 +87,7 @@ func (p *pull) handBack(within time.Duration) {
 	ctx, cancel := context.WithTimeout(p.of.life.Context(), within)
 	defer cancel()
 	p.of.conn.Finish(ctx, p.sub, true)
+	p.deaf()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, m := range p.came {

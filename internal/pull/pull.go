@@ -31,13 +31,14 @@ func New(api *jsapi.API, life *lifecycle.Life) *Puller {
 }
 
 // Messages waits for the first message of a consumer and takes what is there, up to limit. When ctx ends, which
-// must have a deadline, it returns none.
+// must have a deadline, it returns none, and an error where a pull that was over before was met with silence.
 func (p *Puller) Messages(ctx context.Context, stream, consumer string, limit int) ([]*natsgo.Msg, error) {
 	const op = "pull messages"
 	target := stream + "/" + consumer
 	subject := p.api.Subject("CONSUMER.MSG.NEXT." + stream + "." + consumer)
 	limit = p.within(ctx, stream, consumer, limit)
 	var unheard error // by the consumer in the last attempt
+	silent := false   // so was the last one that had the time for an answer
 	for pause := pauseMin; ; pause = min(2*pause, pauseMax) {
 		if err := p.conn.Wait(ctx); err != nil {
 			return nil, p.conn.Unreachable(ctx, op, target, err)
@@ -47,6 +48,7 @@ func (p *Puller) Messages(ctx context.Context, stream, consumer string, limit in
 		}
 		begun := time.Now()
 		messages, err := p.once(ctx, subject, limit)
+		silent = errors.Is(err, errSilent) || silent && errors.Is(err, context.DeadlineExceeded)
 		switch {
 		case len(messages) > 0:
 			if len(messages) < limit && time.Since(begun) > expiryMax {
@@ -55,6 +57,9 @@ func (p *Puller) Messages(ctx context.Context, stream, consumer string, limit in
 			return messages, nil // whatever ended the pull will end the next one too
 		case err == nil && expiry(ctx, p.conn) > expiryMin: // it was begun by a call before, or ended early
 			continue
+		case silent && ctx.Err() != nil:
+			return nil, fault.New(op, target, fault.ErrTimeout, "%w; "+jsapi.Silence, errSilent)
+		case silent:
 		case err == nil, errors.Is(err, context.DeadlineExceeded):
 			return nil, nil
 		case errors.Is(err, natsgo.ErrNoResponders):
@@ -90,9 +95,11 @@ type pull struct {
 	of      *Puller
 	subject string // of the request
 	sub     *natsgo.Subscription
+	deaf    func() // ends the watch for denials
 	breaks  uint64 // of the connection
 
 	mu   sync.Mutex
+	due  time.Time     // from when on it is silent
 	came []*natsgo.Msg // and not taken
 	left int           // asked for and not yet come
 	want int           // messages are waited for
@@ -114,15 +121,16 @@ func (p *Puller) once(ctx context.Context, subject string, limit int) ([]*natsgo
 	one := p.parked.adopt(subject)
 	if one == nil {
 		one = &pull{of: p, subject: subject, left: limit, news: make(chan struct{}, 1)}
-		var unwatch func()
-		if one.sub, unwatch, err = p.conn.SubscribeInbox(ctx, one.receive, nil, one.end, subject); err != nil {
+		if one.sub, one.deaf, err = p.conn.SubscribeInbox(ctx, one.receive, nil, one.end, subject); err != nil {
 			done()
 			return nil, err
 		}
-		defer unwatch()
 		_ = one.sub.SetPendingLimits(-1, -1) // no more comes than was asked for
 		_, one.breaks, _ = p.conn.State()
-		body := wire.Pull(limit, min(expiry(ctx, p.conn), expiryMax), 0, true)
+		expires := min(expiry(ctx, p.conn), expiryMax)
+		_, trip := p.conn.Peer()
+		one.due = time.Now().Add(expires + silence + 2*trip)
+		body := wire.Pull(limit, expires, 0, true)
 		if err := p.conn.Publish(ctx, subject, one.sub.Subject, nil, body); err != nil {
 			one.end(err)
 		}
@@ -132,6 +140,7 @@ func (p *Puller) once(ctx context.Context, subject string, limit int) ([]*natsgo
 	spent := one.over && len(one.came) == 0
 	one.mu.Unlock()
 	if spent {
+		one.deaf()
 		p.conn.Unsubscribe(one.sub)
 		done()
 	} else {
@@ -149,6 +158,9 @@ func (p *pull) receive(m *natsgo.Msg) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.came = append(p.came, m)
+	if due := time.Now().Add(silence); due.After(p.due) { // what follows is on a slow way
+		p.due = due
+	}
 	p.left--
 	p.over = p.over || p.left <= 0
 	p.tell()
@@ -185,6 +197,8 @@ func (p *pull) collect(ctx context.Context, limit int) ([]*natsgo.Msg, error) {
 	p.tell()
 	p.mu.Unlock()
 	var err error
+	late := time.NewTimer(p.patience())
+	defer late.Stop()
 	for waiting := true; waiting; {
 		up, breaks, change := p.of.conn.State()
 		if !up || breaks != p.breaks {
@@ -196,6 +210,12 @@ func (p *pull) collect(ctx context.Context, limit int) ([]*natsgo.Msg, error) {
 			waiting = !p.ready()
 			p.mu.Unlock()
 		case <-change:
+		case <-late.C:
+			if left := p.patience(); left > 0 {
+				late.Reset(left)
+			} else {
+				waiting, err = false, errSilent
+			}
 		case <-ctx.Done():
 			waiting, err = false, fault.Ended(ctx)
 		case <-p.of.life.Ending():
@@ -211,6 +231,19 @@ func (p *pull) collect(ctx context.Context, limit int) ([]*natsgo.Msg, error) {
 	}
 	return took, err
 }
+
+// silence is for how long a pull may be over without the server's word. Then it may be nobody's: its leader has gone, and
+// the connection is another server's.
+const silence = time.Second
+
+// patience returns when it is silent.
+func (p *pull) patience() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Until(p.due)
+}
+
+var errSilent = errors.New("no answer to a pull came")
 
 // For how long the server is asked to wait for messages. It does not end a pull whose consumer has reached its
 // MaxAckPending, and what has come of it is the caller's only then, before its ack wait is over: see held.

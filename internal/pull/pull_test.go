@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
@@ -128,4 +129,87 @@ func TestMessagesThatWereLeft(t *testing.T) {
 	meta, err := pulled[0].Metadata()
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, meta.NumDelivered)
+}
+
+// asked returns the pulls for the consumer C of the stream S by an API that answers nothing, and a connection by which
+// they may be handed on to the one that does.
+func asked(t *testing.T) (*pull.Puller, <-chan *natsgo.Msg, *natsgo.Conn) {
+	t.Helper()
+	s := natstest.RunServer(t)
+	nc, err := natsgo.Connect(s.URL())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	pulls := make(chan *natsgo.Msg, 10)
+	_, err = nc.ChanSubscribe("api.CONSUMER.MSG.NEXT.S.C", pulls)
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	api, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience, Prefix: "api"})
+	require.NoError(t, err)
+	life := lifecycle.New()
+	t.Cleanup(func() {
+		nothing := func(context.Context) {}
+		_, _ = life.Close(context.Background(), nothing, nothing)
+	})
+	return pull.New(api, life), pulls, nc
+}
+
+// A pull whose leader has gone without a word is followed by another one, and one that nobody answers is an error.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	t.Run("once", func(t *testing.T) {
+		t.Parallel()
+		p, pulls, nc := asked(t)
+		js, err := jetstream.New(nc)
+		require.NoError(t, err)
+		_, err = js.CreateStream(within(t), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
+		require.NoError(t, err)
+		_, err = js.CreateConsumer(within(t), "S", jetstream.ConsumerConfig{Durable: "C", AckPolicy: jetstream.AckExplicitPolicy})
+		require.NoError(t, err)
+		_, err = js.Publish(within(t), "s", nil)
+		require.NoError(t, err)
+		go func() {
+			<-pulls
+			m := <-pulls
+			assert.NoError(t, nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT.S.C", m.Reply, m.Data))
+		}()
+		pulled, err := p.Messages(within(t), "S", "C", 1)
+		require.NoError(t, err)
+		require.Len(t, pulled, 1)
+	})
+	t.Run("all the time", func(t *testing.T) {
+		t.Parallel()
+		p, _, _ := asked(t)
+		ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+		defer cancel()
+		_, err := p.Messages(ctx, "S", "C", 1)
+		require.ErrorIs(t, err, fault.ErrTimeout)
+	})
+}
+
+// The denial of a pull that was left is heard by the call that goes on with it.
+func TestDenialOfWhatWasLeft(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
+		o.Users, o.NoAuthUser = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.MSG.NEXT.>"}},
+		}}}, "u"
+	}))
+	proxy := natstest.NewProxy(t, s.URL())
+	api, err := jsapi.New(conntest.Open(t, proxy.URL(), nil), jsapi.Options{Timeout: patience})
+	require.NoError(t, err)
+	life := lifecycle.New()
+	t.Cleanup(func() {
+		nothing := func(context.Context) {}
+		_, _ = life.Close(context.Background(), nothing, nothing)
+	})
+	p := pull.New(api, life)
+	proxy.Delay(100 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	_, err = p.Messages(ctx, "S", "C", 1)
+	require.NoError(t, err)
+	ctx, cancel = context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_, err = p.Messages(ctx, "S", "C", 1)
+	require.ErrorIs(t, err, natsgo.ErrPermissionViolation)
 }
