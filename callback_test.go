@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
@@ -175,4 +177,59 @@ func TestUpstreamsCallbacksThatPanic(t *testing.T) {
 	for _, callback := range []string{"DisconnectedErrCB", "ReconnectedCB", "AsyncErrorCB", "ClosedCB"} {
 		eventually(t, callback+" is logged", func() bool { return strings.Contains(log.String(), "callback="+callback) })
 	}
+}
+
+// logging is a logger's handler that calls back.
+type logging func(text string)
+
+func (logging) Enabled(context.Context, slog.Level) bool { return true }
+func (f logging) Handle(_ context.Context, r slog.Record) error {
+	f(r.Message)
+	return nil
+}
+func (f logging) WithAttrs([]slog.Attr) slog.Handler { return f }
+func (f logging) WithGroup(string) slog.Handler      { return f }
+
+// The handler of a logger may use the client that logs.
+func TestLoggerThatUsesTheClient(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
+		o.Users, o.NoAuthUser = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"denied"}},
+		}}}, "u"
+	}))
+	var client atomic.Pointer[nats.Client]
+	said := make(chan string, 1000)
+	client.Store(connect(t, s, nil, nats.WithLogger(slog.New(logging(func(text string) {
+		if c := client.Load(); c != nil {
+			c.Stats()
+			ctx, cancel := context.WithTimeout(context.Background(), patience/2)
+			defer cancel()
+			if err := c.Ping(ctx); !errors.Is(err, nats.ErrClosed) {
+				assert.NoError(t, err, text)
+			}
+		}
+		said <- text
+	})))))
+	c := client.Load()
+	heard := func(text string) {
+		for deadline := time.After(patience); ; {
+			select {
+			case one := <-said:
+				if one == text {
+					return
+				}
+			case <-deadline:
+				require.FailNow(t, "it is not logged: "+text)
+			}
+		}
+	}
+	require.NoError(t, c.Publish(t.Context(), "denied", nil))
+	heard("error on the NATS connection")
+	newStream(t, c, 0)
+	_, err := c.Consume(t.Context(), "ORDERS", "c", func(*nats.Message) error { return nil },
+		nats.WithConsumerConfig(&jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy}))
+	require.NoError(t, err)
+	require.NoError(t, c.DeleteConsumer(t.Context(), "ORDERS", "c"))
+	heard("consumer is available")
 }

@@ -188,7 +188,10 @@ func (r reports) Unsubscribed(subject string, line, limit int) {
 	r.c.report(err, subject, "")
 }
 
-func (r reports) Refused(err error) { r.c.report(err, "", "") }
+func (r reports) Refused(err error) {
+	v := fault.DeniedBy(err)
+	r.c.report(err, v.Subject, v.Queue)
+}
 
 func (r reports) Stays(d conn.Departure, err error) {
 	c := r.c
@@ -214,18 +217,15 @@ func (r reports) Closed(cause error) {
 }
 
 // onDenied takes a refusal of the server before anything that follows it is read: a call that waits for a
-// PONG has heard of it then.
-func (c *Client) onDenied(err error) {
-	v := fault.DeniedBy(err)
-	switch {
-	case c.subs.OnError(err):
-		return // the Subscribe that caused it returns it
-	case c.conn.Deny(err):
-		return // the call that caused it returns it
-	case v.Publish && !c.consumer.Deny(v.Subject) && !strings.HasPrefix(v.Subject, jetstream.DefaultAPIPrefix):
+// PONG has heard of it then. It tells whether a call returns it.
+func (c *Client) onDenied(err error) bool {
+	if c.subs.OnError(err) || c.conn.Deny(err) {
+		return true // the one that caused it
+	}
+	if v := fault.DeniedBy(err); v.Publish && !c.consumer.Deny(v.Subject) && !strings.HasPrefix(v.Subject, jetstream.DefaultAPIPrefix) {
 		c.denied.Store(&err) // what asks JetStream without waiting is none of the user's
 	}
-	c.report(err, v.Subject, v.Queue)
+	return false
 }
 
 // onLameDuck leaves a server that is about to shut down before it throws the client out.

@@ -34,8 +34,8 @@ type Options struct {
 	// RequestTimeout is the time of a call that has none of its own.
 	RequestTimeout time.Duration
 	// Denied is called, from the goroutine that reads and before it goes on, with what the server has
-	// denied: see IsDenial.
-	Denied func(error)
+	// denied, see IsDenial, and tells whether somebody hears of it by that: otherwise it is Refused.
+	Denied func(error) bool
 	// BeforeHandOver is called before nats.go gets a connection and tells its server of the subscriptions.
 	BeforeHandOver func()
 	// FailWhenDown lets requests fail at once while there is no connection.

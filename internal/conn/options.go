@@ -49,8 +49,8 @@ func (c *Conn) natsOptions(background bool) natsgo.Options {
 	o.Nkey, o.UserJWT, o.SignatureCB = "", nil, nil
 	closed, async := o.ClosedCB, o.AsyncErrorCB
 	o.AsyncErrorCB = func(nc *natsgo.Conn, sub *natsgo.Subscription, err error) {
-		if l := c.present.Load(); l != nil && l.websocket != nil && IsDenial(err) && c.o.Denied != nil {
-			c.o.Denied(err) // nobody saw it in the frames
+		if l := c.present.Load(); l != nil && l.websocket != nil && IsDenial(err) {
+			c.denied(err) // nobody saw it in the frames
 		}
 		if async != nil {
 			async(nc, sub, err)

@@ -250,12 +250,18 @@ func (c *Conn) lineDown(l *line, err error) {
 func (c *Conn) onServerError(text string) verdict {
 	v := judge(text)
 	switch denial := denialOf(text); {
-	case denial != nil && c.o.Denied != nil:
-		c.o.Denied(denial)
+	case denial != nil:
+		c.denied(denial)
 	case v == swallow:
 		c.tell(func() { c.reports.Refused(serverError(text)) })
 	}
 	return v
+}
+
+func (c *Conn) denied(err error) {
+	if c.o.Denied == nil || !c.o.Denied(err) {
+		c.tell(func() { c.reports.Refused(err) })
+	}
 }
 
 // onInfo hears of the servers of the cluster.

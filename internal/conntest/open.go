@@ -18,7 +18,7 @@ func Open(tb testing.TB, url string, change func(*conn.Options)) *conn.Conn {
 	upstream := natsgo.GetDefaultOptions()
 	upstream.MaxReconnect, upstream.ReconnectWait = -1, 10*time.Millisecond
 	var c *conn.Conn
-	o := conn.Options{NATS: &upstream, RequestTimeout: 10 * time.Second, MaxControlLine: 4096, Denied: func(err error) { c.Deny(err) }}
+	o := conn.Options{NATS: &upstream, RequestTimeout: 10 * time.Second, MaxControlLine: 4096, Denied: func(err error) bool { return c.Deny(err) }}
 	if change != nil {
 		change(&o)
 	}

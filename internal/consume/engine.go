@@ -102,7 +102,8 @@ type Engine struct {
 	life      *lifecycle.Life
 	log       *slog.Logger
 	reports   Reports
-	drain     time.Duration // for a graceful end
+	drain     time.Duration           // for a graceful end
+	said      lifecycle.Queue[func()] // what is logged where a lock is held: the logger's handler is the user's
 
 	mu      sync.Mutex
 	running map[*Consumption]struct{}
@@ -113,6 +114,7 @@ type Engine struct {
 func New(api *jsapi.API, p *publish.Publisher, life *lifecycle.Life, drain time.Duration, log *slog.Logger, r Reports) *Engine {
 	return &Engine{
 		api: api, publisher: p, life: life, log: log, reports: r, drain: drain,
+		said:    lifecycle.Queue[func()]{Handle: func(say func(), _ int) { say() }},
 		running: make(map[*Consumption]struct{}),
 	}
 }

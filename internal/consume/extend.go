@@ -107,7 +107,7 @@ func (s *Consumption) expire(d *Delivery, limit time.Duration) {
 	d.expired = true
 	s.expired++
 	s.stats.Expired++
-	s.note(slog.LevelWarn, "a handler runs for too long; the server will deliver its message again", d,
+	s.noteLocked(slog.LevelWarn, "a handler runs for too long; the server will deliver its message again", d,
 		nextAfter(s.rules.AckWait), "limit", limit)
 }
 

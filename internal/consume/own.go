@@ -53,8 +53,10 @@ func (p *puller) find(ctx context.Context) error {
 		p.s.disown()
 	}
 	if n := rules.MaxDeliver; n > 0 && n != p.s.rules.MaxDeliver {
-		p.s.log.Warn("the consumer has a MaxDeliver: a message whose last delivery nobody answers is lost in its stream",
-			"max_deliver", n)
+		p.s.e.said.Push(func() {
+			p.s.log.Warn("the consumer has a MaxDeliver: a message whose last delivery nobody answers is lost in its stream",
+				"max_deliver", n)
+		})
 	}
 	p.s.setRules(rules)
 	p.floor = max(p.floor, info.AckFloor.Stream)
@@ -93,8 +95,10 @@ func (s *Consumption) disown() {
 		}
 	})
 	if held > 0 {
-		s.log.Warn("the stream was made anew; the messages of the old one that are here are not acknowledged",
-			"messages", held)
+		s.e.said.Push(func() {
+			s.log.Warn("the stream was made anew; the messages of the old one that are here are not acknowledged",
+				"messages", held)
+		})
 	}
 }
 

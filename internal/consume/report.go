@@ -129,9 +129,17 @@ const (
 
 // note logs something about a message. Next says when it is tried again.
 func (s *Consumption) note(level slog.Level, text string, d *Delivery, next string, attrs ...any) {
-	s.log.Log(context.Background(), level, text, append([]any{
-		"subject", d.Msg.Subject, "sequence", d.Sequence, "delivery", d.Deliveries, "next_try", next,
-	}, attrs...)...)
+	s.log.Log(context.Background(), level, text, d.attrs(next, attrs)...)
+}
+
+// noteLocked is note where s.mu may be held.
+func (s *Consumption) noteLocked(level slog.Level, text string, d *Delivery, next string, attrs ...any) {
+	attrs = d.attrs(next, attrs)
+	s.e.said.Push(func() { s.log.Log(context.Background(), level, text, attrs...) })
+}
+
+func (d *Delivery) attrs(next string, more []any) []any {
+	return append([]any{"subject", d.Msg.Subject, "sequence", d.Sequence, "delivery", d.Deliveries, "next_try", next}, more...)
 }
 
 // nextAfter is the next try of a message that the server delivers again after d.
@@ -143,9 +151,9 @@ func (s *Consumption) reportFailed(level slog.Level, text string, d *Delivery, n
 	s.e.reports.Failed(d, err)
 }
 
-// unconfirmed reports an acknowledgement that the server has not got, as far as is known.
+// unconfirmed reports an acknowledgement that the server has not got, as far as is known. S.mu may be held.
 func (s *Consumption) unconfirmed(d *Delivery, err error) {
-	s.note(slog.LevelError, "acknowledgement not confirmed; the message may be delivered again", d,
+	s.noteLocked(slog.LevelError, "acknowledgement not confirmed; the message may be delivered again", d,
 		"after the ack wait, if at all", "error", err)
 	s.e.reports.Unconfirmed(d, err)
 }

@@ -309,7 +309,7 @@ func (ps *pullSession) alive() {
 		return
 	}
 	p.healthy, p.failure = true, nil
-	p.s.e.log.Info("consumer is available", "stream", p.stream, "consumer", p.s.Consumer)
+	p.s.e.said.Push(func() { p.s.e.log.Info("consumer is available", "stream", p.stream, "consumer", p.s.Consumer) })
 	p.s.e.reports.Available(p.stream, p.s.Consumer)
 }
 
