@@ -76,8 +76,8 @@ func (l *Lock) Context() context.Context { return l.lease.Context() }
 // Unlock ends Context and gives the lock up, so that the next one can take it at once. It returns
 // ErrLockLost when it was lost before, so that what was done under it may not have been done alone; the
 // beginning of the client's end takes it from nobody.
-// Another error says that the server could not be told: the lease ends by itself then. A second call
-// returns nil.
+// Another error says that the server could not be told in time: it is told beside the caller, or the lease ends by
+// itself. A second call returns nil at once.
 func (l *Lock) Unlock(ctx context.Context) error {
 	if ctx == nil {
 		return errNilContext("unlock", path(l.kv.bucket, l.key))

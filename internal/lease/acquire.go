@@ -11,6 +11,7 @@ import (
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/kv"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/pause"
 )
 
 // Acquire waits until it holds the key, as long as ctx lasts. The lease lasts until it is released, or lost.
@@ -20,7 +21,7 @@ func (s *Leases) Acquire(ctx context.Context, b *kv.Bucket, key string, ttl time
 
 func (s *Leases) acquire(ctx context.Context, op string, b *kv.Bucket, key string, ttl time.Duration) (*Lease, error) {
 	l := &Lease{Leases: s, bucket: b, key: key, ttl: ttl, done: make(chan struct{})}
-	var updates <-chan jetstream.KeyValueEntry
+	var freed <-chan struct{}
 	var known error // why it was not to be had, when that was heard last
 	for {
 		held, err := l.attempt(ctx)
@@ -38,13 +39,12 @@ func (s *Leases) acquire(ctx context.Context, op string, b *kv.Bucket, key strin
 		case ctx.Err() != nil || !passes(last):
 			return nil, last
 		}
-		if updates == nil {
-			if watcher, err := b.Watch(ctx, []string{key}, kv.Watch{MetaOnly: true}); err == nil {
-				defer func() { _ = watcher.Stop() }()
-				updates = watcher.Updates()
-			}
+		if freed == nil {
+			watching, stop := context.WithCancel(ctx)
+			defer stop()
+			freed = l.watch(watching)
 		}
-		if end := s.await(ctx, updates); end != nil {
+		if end := s.await(ctx, freed); end != nil {
 			return nil, b.Wrap(op, key, fault.Joined{end, err})
 		}
 	}
@@ -58,26 +58,42 @@ func passes(err error) bool {
 		errors.Is(err, fault.ErrNoResponders)
 }
 
+// watch tells of deletions of the key, until ctx ends: beside the caller, who goes on asking while no watcher is to be had.
+func (l *Lease) watch(ctx context.Context) <-chan struct{} {
+	freed := make(chan struct{}, 1)
+	go func() {
+		for ctx.Err() == nil {
+			watcher, err := l.bucket.Watch(ctx, []string{l.key}, kv.Watch{MetaOnly: true})
+			if err != nil {
+				pause.Sleep(ctx, poll)
+				continue
+			}
+			for entry := range watcher.Updates() {
+				if entry != nil && entry.Operation() != jetstream.KeyValuePut {
+					select {
+					case freed <- struct{}{}:
+					default:
+					}
+				}
+			}
+		}
+	}()
+	return freed
+}
+
 // await returns when the key was deleted, or it is time to ask.
-func (s *Leases) await(ctx context.Context, updates <-chan jetstream.KeyValueEntry) error {
+func (s *Leases) await(ctx context.Context, freed <-chan struct{}) error {
 	ask := time.NewTimer(poll)
 	defer ask.Stop()
-	for {
-		select {
-		case entry, ok := <-updates:
-			if !ok {
-				updates = nil
-			} else if entry != nil && entry.Operation() != jetstream.KeyValuePut {
-				return nil
-			}
-		case <-ask.C:
-			return nil
-		case <-ctx.Done():
-			return fault.Ended(ctx)
-		case <-s.life.Ending():
-			return fault.ErrClosed
-		}
+	select {
+	case <-freed:
+	case <-ask.C:
+	case <-ctx.Done():
+		return fault.Ended(ctx)
+	case <-s.life.Ending():
+		return fault.ErrClosed
 	}
+	return nil
 }
 
 // attempt takes the key and begins to keep it. Close waits for it: what is taken meanwhile is given back.

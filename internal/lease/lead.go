@@ -44,7 +44,12 @@ func (l *Lease) lead(ctx context.Context, run func(ctx context.Context, token ui
 	leading, cancel := context.WithCancelCause(l.ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
-	defer func() { lost = l.Release(context.WithoutCancel(ctx)) }() // also when run panics
+	defer func() { // also when run panics
+		releasing, give := context.WithCancel(context.WithoutCancel(ctx))
+		defer give()
+		defer context.AfterFunc(ctx, func() { time.AfterFunc(farewell, give) })()
+		lost = l.Release(releasing)
+	}()
 	return run(clocked{leading, l}, l.token), nil
 }
 

@@ -2,9 +2,9 @@ package lease
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +21,7 @@ const (
 	margin   = 10                     // the part of its length by which the holder stops before the server does
 	poll     = 500 * time.Millisecond // a waiter asks, as well as it watches
 	retry    = 100 * time.Millisecond // after a renewal that failed
+	farewell = 400 * time.Millisecond // for which a leader whose context has ended waits until the lease is given up
 )
 
 var errExpired = errors.New("the lease could not be renewed in time")
@@ -58,15 +59,15 @@ type Lease struct {
 	value  []byte // of the key
 	token  uint64
 
-	begun   time.Time
-	expires atomic.Int64 // since begun, for the holder
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	timer   *time.Timer // ends ctx
-	release sync.Once
-	kept    context.Context // ends with ctx, and when the lease is to be given up
-	stop    context.CancelFunc
-	done    chan struct{} // closed when the lease is not renewed any more
+	begun    time.Time
+	expires  atomic.Int64 // since begun, for the holder
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	timer    *time.Timer // ends ctx
+	released atomic.Bool
+	kept     context.Context // ends with ctx, and when the lease is to be given up
+	stop     context.CancelFunc
+	done     chan struct{} // closed when the lease is not renewed any more
 
 	revision uint64 // of the last renewal; for Release once done is closed
 }
@@ -194,9 +195,11 @@ func (l *Lease) Token() uint64 { return l.token }
 func (l *Lease) Context() context.Context { return l.ctx }
 
 // Release gives the lease up, or returns ErrLockLost when it was lost before. A second call returns nil.
-func (l *Lease) Release(ctx context.Context) (err error) {
-	l.release.Do(func() { err = l.bucket.Wrap("unlock", l.key, l.giveUp(ctx)) })
-	return err
+func (l *Lease) Release(ctx context.Context) error {
+	if l.released.Swap(true) {
+		return nil
+	}
+	return l.bucket.Wrap("unlock", l.key, l.giveUp(ctx))
 }
 
 func (l *Lease) giveUp(ctx context.Context) error {
@@ -221,11 +224,11 @@ func (l *Lease) giveUp(ctx context.Context) error {
 	case errors.Is(err, fault.ErrConflict):
 		l.reports.Lost(l.target(), err)
 		return &fault.Error{Kind: fault.ErrLockLost, Cause: err}
-	case err != nil && lost != nil:
-		return lost
-	default:
-		return err
+	case err != nil:
+		l.forgo(l.value, func() uint64 { return l.revision })
+		return cmp.Or(lost, err)
 	}
+	return nil
 }
 
 // free deletes the key over a revision.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
@@ -50,12 +51,17 @@ type house struct {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	s := natstest.RunServer(t)
+	return newHouseOf(t, natstest.RunServer(t), jsapi.Options{})
+}
+
+func newHouseOf(t *testing.T, s *natstest.Server, o jsapi.Options) *house {
+	t.Helper()
 	near, err := natsgo.Connect(s.URL())
 	require.NoError(t, err)
 	t.Cleanup(near.Close)
 	proxy := natstest.NewProxy(t, s.URL())
-	api, err := jsapi.New(conntest.Open(t, proxy.URL(), nil), jsapi.Options{Timeout: patience})
+	o.Timeout = patience
+	api, err := jsapi.New(conntest.Open(t, proxy.URL(), func(o *conn.Options) { o.RequestTimeout = patience }), o)
 	require.NoError(t, err)
 	h := &house{js: api.JetStream(), life: lifecycle.New(), told: &told{}, proxy: proxy, near: near, up: api.Conn().IsUp}
 	t.Cleanup(h.life.End)
@@ -304,4 +310,78 @@ func TestLead(t *testing.T) {
 	entry, err := h.bucket.Latest(within(t, patience), "k")
 	require.NoError(t, err)
 	assert.NotEqual(t, jetstream.KeyValuePut, entry.Operation(), "it is given up before the client is closed")
+}
+
+// Who waits for a lease goes on asking for it where the server makes no consumer for him.
+func TestWaiterWithoutAWatcher(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	wanted := make(chan struct{}, 64)
+	conntest.Forward(t, s.URL(), func(_ *natsgo.Conn, m *natsgo.Msg) bool {
+		if !strings.HasPrefix(m.Subject, "$JS.API.CONSUMER.CREATE.") {
+			return true
+		}
+		select {
+		case wanted <- struct{}{}:
+		default:
+		}
+		return false
+	})
+	h := newHouseOf(t, s, jsapi.Options{Prefix: conntest.ForwardPrefix})
+	first, err := h.Acquire(within(t, patience), h.bucket, "k", time.Hour)
+	require.NoError(t, err)
+	next := make(chan error)
+	go func() {
+		second, err := h.Acquire(within(t, patience), h.bucket, "k", time.Hour)
+		if err == nil {
+			err = second.Release(within(t, patience))
+		}
+		next <- err
+	}()
+	<-wanted
+	require.NoError(t, first.Release(within(t, patience)))
+	require.NoError(t, <-next)
+}
+
+// A lease that could not be given up in time is given up when that is possible, and a second call waits for nothing.
+func TestReleaseWhileAway(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	l, err := h.Acquire(within(t, patience), h.bucket, "k", time.Hour)
+	require.NoError(t, err)
+	h.proxy.Cut()
+	require.Eventually(t, func() bool { return !h.up() }, patience, time.Millisecond)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	released := make(chan error)
+	go func() { released <- l.Release(ctx) }()
+	<-l.Context().Done()
+	require.NoError(t, l.Release(within(t, patience)))
+	select {
+	case err := <-released:
+		require.Fail(t, "it was waited for", err)
+	default:
+	}
+	cancel()
+	require.ErrorIs(t, <-released, context.Canceled)
+	h.proxy.Restore()
+	require.Eventually(t, func() bool { return h.isFree(t, "k") }, patience, 10*time.Millisecond)
+}
+
+// A leader whose context has ended does not wait for a server that is silent.
+func TestLeadOfASilentServer(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	begun := time.Now()
+	err := h.Lead(ctx, h.bucket, "k", time.Hour, func(ctx context.Context, _ uint64) error {
+		h.proxy.BlackHole()
+		cancel()
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	assert.Less(t, time.Since(begun), patience/2)
+	h.proxy.Restore()
+	require.Eventually(t, func() bool { return h.isFree(t, "k") }, patience, 10*time.Millisecond)
 }
