@@ -191,16 +191,20 @@ func (f *follower) next() (step, error) {
 	}
 }
 
-// read returns the next message. The limit runs from where it has to be waited for first.
-func (f *follower) read() (*natsgo.Msg, wire.Delivery, error) {
-	if m, d, err := f.reader.Ready(f.live); m != nil || err != nil {
-		return m, d, err
+// read returns the next message. The limit runs from where it has to be waited for first until it comes.
+func (f *follower) read() (m *natsgo.Msg, d wire.Delivery, err error) {
+	if m, d, err = f.reader.Ready(f.live); m == nil && err == nil {
+		if f.limit != nil && !f.runs {
+			f.limit.Reset(f.bucket.timeout)
+			f.runs = true
+		}
+		m, d, err = f.reader.Next(f.live)
 	}
-	if f.limit != nil && !f.runs {
-		f.limit.Reset(f.bucket.timeout)
-		f.runs = true
+	if m != nil && f.runs {
+		f.limit.Stop()
+		f.runs = false
 	}
-	return f.reader.Next(f.live)
+	return m, d, err
 }
 
 func (f *follower) close() {

@@ -312,6 +312,38 @@ func TestPresentWhileKeysAreWritten(t *testing.T) {
 	written.Wait()
 }
 
+// What is passed over shows that the server is there, however much of it there is.
+func TestPresentBehindManyDeletions(t *testing.T) {
+	t.Parallel()
+	const timeout = 4 * time.Second
+	s := natstest.RunServer(t)
+	_, js, _ := newBucketOf(t, s)
+	for i := range 500 {
+		_, err := js.PublishMsgAsync(&natsgo.Msg{Subject: fmt.Sprint("$KV.b.k", i), Header: natsgo.Header{"KV-Operation": {"DEL"}}})
+		require.NoError(t, err)
+	}
+	_, err := js.PublishAsync("$KV.b.last", nil)
+	require.NoError(t, err)
+	<-js.PublishAsyncComplete()
+	proxy := natstest.NewProxy(t, s.URL())
+	api, err := jsapi.New(conntest.Open(t, proxy.URL(), nil), jsapi.Options{Timeout: patience})
+	require.NoError(t, err)
+	info, err := api.StreamInfo(t.Context(), kv.StreamPrefix+"b")
+	require.NoError(t, err)
+	life := lifecycle.New()
+	t.Cleanup(life.End)
+	b := kv.New(api, publish.New(life.Context(), api, patience), life, timeout, &told{}).Open(info, time.Now())
+	proxy.Throttle(10 << 10)
+	begun, seen := time.Now(), 0
+	for entry, err := range b.Present(t.Context(), nil, kv.Watch{IgnoreDeletes: true}) {
+		require.NoError(t, err)
+		assert.Equal(t, "last", entry.Key())
+		seen++
+	}
+	assert.Equal(t, 1, seen)
+	assert.Greater(t, time.Since(begun), timeout)
+}
+
 // Who may not ask for the state of a bucket follows it all the same; that a purge of it goes unnoticed is told, once, and
 // is over when the right is given.
 func TestBlind(t *testing.T) {

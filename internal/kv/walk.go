@@ -11,7 +11,8 @@ import (
 )
 
 // Present yields the present entries of the keys that match one of the filters, or of all keys. An error ends it.
-// Without a deadline in ctx, the request timeout bounds the wait for each entry, and not the loop.
+// Without a deadline in ctx, the request timeout bounds the wait for each entry, also for those that are passed over, and
+// not the loop.
 func (b *Bucket) Present(ctx context.Context, filters []string, options Watch) iter.Seq2[jetstream.KeyValueEntry, error] {
 	return func(yield func(jetstream.KeyValueEntry, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
@@ -30,10 +31,6 @@ func (b *Bucket) Present(ctx context.Context, filters []string, options Watch) i
 		f.limit, f.runs = limit, limit != nil
 		for {
 			next, err := f.next()
-			if f.runs { // what the caller does meanwhile does not count
-				limit.Stop()
-				f.runs = false
-			}
 			switch {
 			case err != nil:
 				yield(nil, err)
