@@ -260,6 +260,60 @@ func TestMaxSubscriptions(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// So does whatever takes a subscription of its own for its answers, and what lasts goes on when there is room.
+func TestMaxSubscriptionsOfWhatReads(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.MaxSubs = 4 }))
+	var events eventLog
+	admin, client := connect(t, s, nil), connect(t, s, nil, nats.WithEventHandler(events.handle))
+	ctx := within(t, patience)
+	newStream(t, admin, 1)
+	newConsumer(t, admin, jetstream.ConsumerConfig{Name: "worker"})
+	put(t, newKeys(t, admin, "b"), "k", "v")
+	_, err := newObjects(t, admin, "files").PutBytes(ctx, "o", make([]byte, 300_000))
+	require.NoError(t, err)
+	kv, err := client.GetKeyValue(ctx, "b")
+	require.NoError(t, err)
+	store, err := client.GetObjectStore(ctx, "files")
+	require.NoError(t, err)
+	var fill []*nats.Subscription
+	for {
+		sub, err := client.Subscribe(ctx, fmt.Sprint("fill.", len(fill)), func(*nats.Message) error { return nil })
+		if err != nil {
+			break
+		}
+		fill = append(fill, sub)
+	}
+	for name, call := range map[string]func() error{
+		"pull": func() error { _, err := client.PullMessages(ctx, "ORDERS", "worker", 1); return err },
+		"consume": func() error {
+			_, err := client.Consume(ctx, "ORDERS", "worker", func(*nats.Message) error { return nil })
+			return err
+		},
+		"read":     func() error { _, err := read(t, client); return err },
+		"get many": func() error { _, err := kv.GetMany(ctx, "k"); return err },
+		"cached":   func() error { _, err := kv.Cached(ctx); return err },
+		"all": func() (err error) {
+			for _, err = range kv.All(ctx) {
+			}
+			return err
+		},
+		"object":  func() error { _, err := store.GetBytes(ctx, "o"); return err },
+		"objects": func() error { _, err := store.List(ctx); return err },
+	} {
+		require.ErrorIs(t, call(), natsgo.ErrMaxSubscriptionsExceeded, name)
+	}
+	require.NoError(t, ctx.Err())
+	w, err := kv.WatchAll(ctx)
+	require.NoError(t, err)
+	eventually(t, "it is said why it is stale", func() bool {
+		stale := events.of(nats.EventWatchStale)
+		return len(stale) > 0 && errors.Is(stale[len(stale)-1].Err, natsgo.ErrMaxSubscriptionsExceeded)
+	})
+	require.NoError(t, fill[0].Unsubscribe())
+	assert.Equal(t, "v", string((<-w.Updates()).Value()))
+}
+
 // Each denial is returned once: what Request has returned is not what Flush does, nor what is told.
 func TestDenialIsReturnedOnce(t *testing.T) {
 	t.Parallel()

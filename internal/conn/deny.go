@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 
@@ -14,6 +15,7 @@ import (
 type watch struct {
 	subjects []string
 	denied   func(error)
+	inbox    time.Time // when one was subscribed to for it; zero where none is
 }
 
 // Answers stands, among the subjects of Watch, for the one on which nats.go's own requests are answered.
@@ -22,7 +24,11 @@ const Answers = ""
 // Watch calls denied, which must not wait, each time that the server denies one of the subjects, for whatever
 // it was used, until end is called: for those who have no request that would fail.
 func (c *Conn) Watch(denied func(error), subjects ...string) (end func()) {
-	r, w := &c.requests, &watch{subjects, denied}
+	return c.watch(&watch{subjects: subjects, denied: denied})
+}
+
+func (c *Conn) watch(w *watch) (end func()) {
+	r, subjects, denied := &c.requests, w.subjects, w.denied
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.watches[w] = struct{}{}
@@ -54,6 +60,13 @@ func (c *Conn) Deny(err error) bool {
 		v.Subject = Answers
 		r.muted.Store(&err) // nats.go subscribes to it once, so this is all that is ever heard
 	}
+	if full && !mux {
+		if w := c.newest(); w != nil {
+			w.inbox = time.Time{}
+			w.denied(err)
+			return true
+		}
+	}
 	settled := false
 	for w := range r.watches {
 		if slices.ContainsFunc(w.subjects, func(subject string) bool { return isMeant(subject, v.Subject) }) {
@@ -80,6 +93,21 @@ func (c *Conn) Deny(err error) bool {
 		r.sub = nil
 	}
 	return settled
+}
+
+// inboxFresh is how long after an inbox was subscribed to, and the way, the server may refuse it for want of room: it
+// does not say which it means.
+const inboxFresh = 5 * time.Second
+
+// newest returns the watch with the newest inbox, or nil when none is new. The lock of the requests is held.
+func (c *Conn) newest() (found *watch) {
+	_, trip := c.Peer()
+	for w := range c.requests.watches {
+		if !w.inbox.IsZero() && time.Since(w.inbox) < inboxFresh+trip && (found == nil || w.inbox.After(found.inbox)) {
+			found = w
+		}
+	}
+	return found
 }
 
 // errUnheard is what becomes of a request where the answers are denied: the server has got it all the same.

@@ -186,7 +186,7 @@ func (c *Conn) SubscribeInbox(
 	}
 	defer pass.Leave()
 	inbox := c.nc.NewInbox()
-	unwatch = c.Watch(denied, append(subjects, inbox)...)
+	unwatch = c.watch(&watch{subjects: append(subjects, inbox), denied: denied, inbox: time.Now()})
 	if h == nil {
 		sub, err = c.nc.ChanSubscribe(inbox, ch)
 	} else {

@@ -145,7 +145,7 @@ func (a *API) askMany(ctx context.Context, stream string, subjects []string, pat
 			switch cause := context.Cause(ctx); {
 			case errors.Is(cause, fault.ErrConnectionLost):
 				return conn.ErrBroken
-			case errors.Is(cause, natsgo.ErrPermissionViolation):
+			case conn.IsDenial(cause):
 				return cause
 			}
 			return conn.ErrUnanswered

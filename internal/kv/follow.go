@@ -238,7 +238,7 @@ func (f *follower) observe(fresh bool) {
 }
 
 // blocks are what keeps a follower from reading until somebody mends it.
-var blocks = []error{jetstream.ErrStreamNotFound, fault.ErrOneAnswer, natsgo.ErrPermissionViolation}
+var blocks = []error{jetstream.ErrStreamNotFound, fault.ErrOneAnswer, natsgo.ErrPermissionViolation, natsgo.ErrMaxSubscriptionsExceeded}
 
 func blockOf(err error) error {
 	for _, block := range blocks {
