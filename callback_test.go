@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -232,4 +233,61 @@ func TestLoggerThatUsesTheClient(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.DeleteConsumer(t.Context(), "ORDERS", "c"))
 	heard("consumer is available")
+}
+
+// returning returns a function of a type that returns zero values.
+func returning(of reflect.Type) reflect.Value {
+	return reflect.MakeFunc(of, func([]reflect.Value) (results []reflect.Value) {
+		for i := range of.NumOut() {
+			results = append(results, reflect.Zero(of.Out(i)))
+		}
+		return results
+	})
+}
+
+// Whatever is called without a context is an error, not a panic.
+func TestNoContext(t *testing.T) {
+	t.Parallel()
+	w := newWorkplace(t)
+	c := w.client
+	handler := func(*nats.Message) error { return nil }
+	subscription, err := c.Subscribe(t.Context(), "a", handler)
+	require.NoError(t, err)
+	newConsumer(t, c, jetstream.ConsumerConfig{Name: "consumed"})
+	consumption, err := c.Consume(t.Context(), "ORDERS", "consumed", handler)
+	require.NoError(t, err)
+	service, err := c.AddService(t.Context(), nats.ServiceConfig{Name: "s", Version: "1.0.0"})
+	require.NoError(t, err)
+	newConsumer(t, c, jetstream.ConsumerConfig{Name: "pulled"})
+	messages, err := c.PullMessages(within(t, patience), "ORDERS", "pulled", 1)
+	require.NoError(t, err)
+	require.Len(t, messages, 1)
+	none := reflect.Zero(reflect.TypeFor[context.Context]())
+	for _, of := range []any{c, subscription, consumption, service, messages[0], w.kv, w.objects} {
+		v := reflect.ValueOf(of)
+		for i := range v.NumMethod() {
+			name, method := v.Type().Method(i).Name, v.Method(i).Type()
+			if method.NumIn() == 0 || method.In(0) != none.Type() || name == "WithContext" {
+				continue
+			}
+			args := []reflect.Value{none}
+			for j := 1; j < method.NumIn() && !(method.IsVariadic() && j == method.NumIn()-1); j++ {
+				arg := reflect.Zero(method.In(j))
+				if arg.Kind() == reflect.Func {
+					arg = returning(arg.Type())
+				}
+				args = append(args, arg)
+			}
+			assert.NotPanics(t, func() {
+				for _, result := range v.Method(i).Call(args) {
+					if result.Kind() == reflect.Func && !result.IsNil() {
+						result.Call([]reflect.Value{returning(result.Type().In(0))})
+					}
+				}
+			}, "%T.%s", of, name)
+		}
+	}
+	var no context.Context
+	require.ErrorIs(t, c.AckMessage(no, messages[0]), nats.ErrInvalidArgument)
+	require.NoError(t, c.AckMessage(t.Context(), messages[0]), "it is not taken for acknowledged")
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -318,4 +319,48 @@ func TestConsumeFromAfar(t *testing.T) {
 			assert.Zero(t, consumption.Stats().Unconfirmed)
 		})
 	}
+}
+
+// A consumer is made again also where the server takes its time for each question.
+func TestConsumerIsMadeAgainSlowly(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	near := connect(t, s, nil)
+	newStream(t, near, 0)
+	nc := raw(t, s)
+	_, err := nc.Subscribe("api.>", func(m *natsgo.Msg) {
+		time.AfterFunc(400*time.Millisecond, func() {
+			_ = nc.PublishRequest("$JS.API."+strings.TrimPrefix(m.Subject, "api."), m.Reply, m.Data)
+		})
+	})
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	client := connect(t, s, func(c *nats.Config) { c.JetStreamAPIPrefix = "api" })
+	handled := make(chan struct{}, 10)
+	begin := func() *nats.Consumption {
+		consumption, err := client.Consume(t.Context(), "ORDERS", "c", func(*nats.Message) error {
+			handled <- struct{}{}
+			return nil
+		}, nats.WithConsumerConfig(&jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy}))
+		require.NoError(t, err)
+		_, err = near.PublishToStream(within(t, patience), "orders.created", nil)
+		require.NoError(t, err)
+		return consumption
+	}
+	heard := func() {
+		select {
+		case <-handled:
+		case <-time.After(patience):
+			require.FailNow(t, "nobody consumes any more")
+		}
+	}
+	first := begin()
+	heard()
+	require.NoError(t, first.Stop(within(t, patience)))
+	begin()
+	heard()
+	require.NoError(t, near.DeleteConsumer(t.Context(), "ORDERS", "c"))
+	_, err = near.PublishToStream(within(t, patience), "orders.created", nil)
+	require.NoError(t, err)
+	heard()
 }

@@ -214,6 +214,9 @@ func (m *Message) Ack() error { return m.ack("ack", wire.Ack) }
 // Without a deadline in ctx, Config.RequestTimeout applies; then it returns ErrTimeout and may be called again. A
 // consumer that is gone is ErrNoResponders: nobody has noted that the message is done.
 func (m *Message) AckSync(ctx context.Context) error {
+	if ctx == nil {
+		return errNilContext("ack", m.Subject)
+	}
 	if err := m.startAck("ack"); err != nil {
 		return err
 	}

@@ -25,6 +25,8 @@ const (
 	pullWarnEvery    = 60          // attempts
 	apiAttempt       = time.Second // of one question to the server, beside the way there and back
 	silentAttempt    = 500 * time.Millisecond
+	findTrips        = 4 // of what it takes to make a consumer again
+	findAttempts     = 3 // up to which each has more time, for a server that is slow
 )
 
 var (
@@ -76,7 +78,7 @@ func (p *puller) run() {
 	defer p.end()
 	missing := false
 	for attempt := 1; ; attempt++ {
-		heard, err := p.pull(missing)
+		heard, err := p.pull(missing, apiAttempt*time.Duration(min(attempt, findAttempts)))
 		switch {
 		case p.s.quit.Err() != nil:
 			return
@@ -123,10 +125,10 @@ func (p *puller) pause(d time.Duration) {
 	}
 }
 
-// findNow is find within a time, beside the way there and back.
+// findNow is find within a time, beside what the way takes.
 func (p *puller) findNow(within time.Duration) error {
 	_, trip := p.s.conn.Peer()
-	ctx, cancel := context.WithTimeout(p.s.quit, within+2*trip)
+	ctx, cancel := context.WithTimeout(p.s.quit, within+findTrips*trip)
 	defer cancel()
 	return p.find(ctx)
 }
@@ -159,15 +161,16 @@ func (p *puller) failed(attempt int, err error) time.Duration {
 	return wait
 }
 
-// pull holds one session. It returns why it ended, and whether the server was heard in it.
-func (p *puller) pull(missing bool) (heard bool, err error) {
+// pull holds one session, for which a consumer that is missing must be found in time. It returns why it ended, and
+// whether the server was heard in it.
+func (p *puller) pull(missing bool, find time.Duration) (heard bool, err error) {
 	s := p.s
 	if err := s.conn.Wait(s.quit); err != nil {
 		return false, err
 	}
 	_, breaks, _ := s.conn.State()
 	if missing {
-		if err := p.findNow(apiAttempt); err != nil {
+		if err := p.findNow(find); err != nil {
 			return false, err
 		}
 	}

@@ -40,7 +40,10 @@ func (a *API) unheard(ctx context.Context, reply string) (gone, later error) {
 	if !ok {
 		return natsgo.ErrNoResponders, nil
 	}
-	if _, err := a.ConsumerInfo(ctx, stream, consumer); err != nil && ctx.Err() == nil {
+	switch _, err := a.ConsumerInfo(ctx, stream, consumer); {
+	case errors.Is(err, fault.ErrClosed):
+		return nil, err
+	case err != nil && ctx.Err() == nil:
 		return fault.Joined{natsgo.ErrNoResponders, err}, nil
 	}
 	return nil, errLeaderless

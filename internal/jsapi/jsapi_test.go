@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
@@ -385,4 +386,40 @@ func TestSubjectsGoBetweenPages(t *testing.T) {
 	found, err = a.Subjects(ctx, "S", "none")
 	require.NoError(t, err)
 	assert.Empty(t, found)
+}
+
+// The stream that stores a subject of another domain is asked about there, and is none of this domain's.
+func TestWindowOfAnotherDomain(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	hub := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.ServerName, o.JetStreamDomain = "hub", "hub" }))
+	leaf := natstest.RunLeaf(t, hub, "leaf", natstest.WithConfig(func(o *server.Options) { o.ServerName = "leaf" }))
+	apis := map[*natstest.Server]*jsapi.API{}
+	for s, window := range map[*natstest.Server]time.Duration{hub: 10 * time.Second, leaf: 20 * time.Second} {
+		a, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience})
+		require.NoError(t, err)
+		_, err = a.JetStream().CreateStream(ctx, jetstream.StreamConfig{Name: "KV_b", Subjects: []string{"$KV.b.>"}, Duplicates: window})
+		require.NoError(t, err)
+		apis[s] = a
+	}
+	assert.Equal(t, 10*time.Second, apis[leaf].Window(ctx, "$JS.hub.API.$KV.b.k", true))
+	assert.Equal(t, 20*time.Second, apis[leaf].Window(ctx, "$KV.b.k", true))
+	assert.Equal(t, 10*time.Second, apis[leaf].Window(ctx, "$JS.hub.API.$KV.b.other", true))
+}
+
+// Whether a consumer is gone whose acknowledgements nobody takes is not known to who is closed.
+func TestConfirmThatIsClosed(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	questions := asked(t, s, "api.>")
+	a, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience, Prefix: "api"})
+	require.NoError(t, err)
+	go func() {
+		<-questions
+		a.Conn().Close()
+	}()
+	err = a.Confirm(context.Background(), "$JS.ACK.S.C.1.1.1.1700000000000000000.0", wire.Ack)
+	require.ErrorIs(t, err, fault.ErrClosed)
+	require.NotErrorIs(t, err, natsgo.ErrNoResponders)
 }

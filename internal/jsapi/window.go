@@ -98,13 +98,17 @@ func (a *API) window(ctx context.Context, subject string, ask bool) window {
 	head := subjects.Head(subject)
 	found = window{subjects: []string{head, head + ".>"}, length: windowDefault, asked: time.Now()}
 	var info *jetstream.StreamInfo
-	name, err := a.StreamOf(ctx, subject)
+	of, stored := a.Of(subject)
+	name, err := of.StreamOf(ctx, stored)
 	if err == nil {
-		info, err = a.StreamInfo(ctx, name)
+		info, err = of.StreamInfo(ctx, name)
 	}
 	switch {
 	case err == nil:
-		found.subjects = slices.Concat(info.Config.Subjects, []string{subject})
+		found.subjects = []string{subject}
+		for _, own := range info.Config.Subjects {
+			found.subjects = append(found.subjects, strings.TrimSuffix(subject, stored)+own) // of another domain have its prefix
+		}
 		found.length, found.maxAge = cmp.Or(info.Config.Duplicates, windowDefault), info.Config.MaxAge
 		found.maxSize, found.mute = info.Config.MaxMsgSize, info.Config.NoAck
 	case ctx.Err() != nil:
