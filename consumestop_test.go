@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -214,4 +215,53 @@ func TestStopHandsBackWhenItsTimeIsUp(t *testing.T) {
 	consume(t, client, func(msg *nats.Message) error { rest.note(msg); return nil })
 	eventually(t, "the rest is handled", func() bool { return rest.len() == 19 })
 	idle(t, client)
+}
+
+// The end of a Consumption does not wait for what it has asked about a stream that it does not use.
+func TestStopInAnOutage(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	near := connect(t, s, nil)
+	newStream(t, near, 0)
+	newConsumer(t, near, jetstream.ConsumerConfig{Name: "c"})
+	proxy := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	nc := raw(t, s)
+	_, err := nc.Subscribe("$JS.API.STREAM.INFO.ORDERS_RETRY", func(*natsgo.Msg) { proxy.Cut() })
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	proxy.Delay(200 * time.Millisecond) // so that the answer, mostly, is lost
+	consumption, err := client.Consume(t.Context(), "ORDERS", "c", func(*nats.Message) error { return nil })
+	require.NoError(t, err)
+	eventually(t, "the connection is cut", func() bool { return !client.IsConnected() })
+	begun := time.Now()
+	require.NoError(t, consumption.Stop(within(t, patience)))
+	assert.Less(t, since(begun), 4*time.Second)
+	proxy.Restore()
+}
+
+// Nor does it wait for how long the stream keeps what has failed meanwhile.
+func TestStopAfterAFailureInAnOutage(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	near := connect(t, s, nil)
+	newStream(t, near, 1)
+	newConsumer(t, near, jetstream.ConsumerConfig{Name: "c"})
+	proxy := natstest.NewProxy(t, s.URL())
+	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	begun, release := make(chan struct{}), make(chan struct{})
+	consumption, err := client.Consume(t.Context(), "ORDERS", "c", func(*nats.Message) error {
+		close(begun)
+		<-release
+		return errors.New("not today")
+	})
+	require.NoError(t, err)
+	<-begun
+	proxy.Cut()
+	eventually(t, "the connection is cut", func() bool { return !client.IsConnected() })
+	close(release)
+	begin := time.Now()
+	require.NoError(t, consumption.Stop(within(t, patience)))
+	assert.Less(t, since(begin), 4*time.Second)
+	proxy.Restore()
 }

@@ -133,7 +133,7 @@ func (s *Consumption) runParked() {
 // retriesLeft tells whether messages wait in a retry stream although this Consumption was not asked to use it.
 func (s *Consumption) retriesLeft() bool {
 	for failures := 0; ; failures++ {
-		ctx, cancel := s.e.copying(s.ctx)
+		ctx, cancel := context.WithTimeout(s.quit, s.e.copyTime())
 		left, err := s.retries.count(ctx)
 		if err == nil && left > 0 {
 			err = s.retries.prepare(ctx)

@@ -147,10 +147,10 @@ func (s *Consumption) lifetime(d *Delivery) time.Duration {
 	return life
 }
 
-// maxAge returns for how long the stream keeps messages, which is asked for once a minute at most.
+// maxAge returns for how long the stream keeps messages, which is asked for once a minute at most, and not in an outage.
 func (s *Consumption) maxAge() time.Duration {
 	s.mu.Lock()
-	age, stale := s.age.is, time.Since(s.age.asked) > time.Minute
+	age, stale := s.age.is, time.Since(s.age.asked) > time.Minute && s.conn.IsUp()
 	if stale {
 		s.age.asked = time.Now()
 	}

@@ -71,8 +71,12 @@ const (
 
 // copying returns the context of what is done about a copy, which goes on when ctx ends.
 func (e *Engine) copying(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), e.copyTime())
+}
+
+func (e *Engine) copyTime() time.Duration {
 	_, trip := e.api.Conn().Peer()
-	return context.WithTimeout(context.WithoutCancel(ctx), copyTimeout+copyTrips*trip)
+	return copyTimeout + copyTrips*trip
 }
 
 // store publishes a copy of d under an ID and returns it once it is stored. Copies are the forms that it
