@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
@@ -205,4 +206,47 @@ func deletion(subject string) *natsgo.Msg {
 	m := natsgo.NewMsg(subject)
 	m.Header.Set("KV-Operation", "DEL")
 	return m
+}
+
+// Where the whole account has no room left, what deletes is the way out, too.
+func TestDeletionsInAFullAccount(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) {
+		config := new(server.Options)
+		require.NoError(t, config.ProcessConfigString(
+			`accounts { A { jetstream: {max_file: 300KB}, users: [{user: u, password: p}] } }`))
+		o.Accounts, o.Users = config.Accounts, config.Users
+	}))
+	client := connect(t, s, as("u"))
+	ctx := within(t, patience)
+	kv, err := client.CreateKeyValue(ctx, "b", nats.WithKeyTTLs(time.Minute))
+	require.NoError(t, err)
+	put(t, kv, "deleted", "value")
+	put(t, kv, "purged", "value")
+	held := lock(t, kv, "lock", time.Minute)
+	store, err := client.CreateObjectStore(ctx, "files")
+	require.NoError(t, err)
+	_, err = store.PutString(ctx, "o", "content")
+	require.NoError(t, err)
+	newStream(t, client, 0)
+	for name, deletion := range map[string]func() error{
+		"delete": func() error { return kv.Delete(ctx, "deleted") },
+		"purge":  func() error { return kv.Purge(ctx, "purged") },
+		"unlock": func() error { return held.Unlock(ctx) },
+		"object": func() error { return store.Delete(ctx, "o") },
+	} {
+		for _, size := range []int{10_000, 100, 0} { // all the room that there is
+			for err = nil; err == nil; {
+				_, err = client.PublishToStream(ctx, "orders.x", make([]byte, size), nats.WithoutMessageID())
+			}
+			require.ErrorIs(t, err, nats.ErrResourceLimit)
+		}
+		require.NoError(t, deletion(), name)
+	}
+	for _, key := range []string{"deleted", "purged", "lock"} {
+		_, err := kv.Get(ctx, key)
+		require.ErrorIs(t, err, nats.ErrKeyNotFound)
+	}
+	_, err = store.GetInfo(ctx, "o")
+	require.ErrorIs(t, err, nats.ErrObjectNotFound)
 }

@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -110,6 +111,16 @@ const (
 // not there at the moment.
 var passing = []jetstream.ErrorCode{
 	10004, 10008, 10009, 10023, 10035, 10063, 10075, 10118, 10119, CodeDuplicateInProcess, 10163, 10202,
+}
+
+// roomless are refusals for want of room in the account, and in the server.
+var roomless = []jetstream.ErrorCode{10002, 10028, 10047}
+
+// IsFull tells whether an error says that there is no room: in a stream or, where others may take what is made, in all of
+// an account or server.
+func IsFull(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return errors.Is(err, ErrStreamFull) || ok && slices.Contains(roomless, api.ErrorCode)
 }
 
 // Passes tells whether an error of the JetStream API is about a state of the server that passes, so that the

@@ -32,7 +32,7 @@ func (b *Bucket) squeezed(ctx context.Context, key string, m *natsgo.Msg, w Writ
 	case w.Expect && entry.Revision() != w.Revision:
 		return nil, &ConflictError{Expected: w.Revision, Revision: entry.Revision(), cause: refusal}
 	}
-	if ack, err := b.storeBare(ctx, m); !errors.Is(err, fault.ErrStreamFull) {
+	if ack, err := b.storeBare(ctx, m); !fault.IsFull(err) {
 		return ack, err
 	}
 	counts, err := b.names(ctx, []string{key})
@@ -44,7 +44,7 @@ func (b *Bucket) squeezed(ctx context.Context, key string, m *natsgo.Msg, w Writ
 		if err := b.purgeKey(ctx, key, 0, keep); err != nil {
 			return nil, err
 		}
-		if ack, _, err := b.publisher.Store(ctx, "", m); !errors.Is(err, fault.ErrStreamFull) {
+		if ack, _, err := b.publisher.Store(ctx, "", m); !fault.IsFull(err) {
 			return ack, err
 		}
 	}
@@ -59,10 +59,10 @@ func (b *Bucket) squeezed(ctx context.Context, key string, m *natsgo.Msg, w Writ
 		w.demand(m.Header)
 	}
 	ack, _, err := b.publisher.Store(ctx, "", m)
-	if errors.Is(err, fault.ErrStreamFull) {
+	if fault.IsFull(err) {
 		ack, err = b.storeBare(ctx, m)
 	}
-	if errors.Is(err, fault.ErrStreamFull) {
+	if fault.IsFull(err) {
 		return &jetstream.PubAck{Stream: b.stream}, nil
 	}
 	return ack, err

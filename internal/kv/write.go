@@ -52,7 +52,7 @@ func (b *Bucket) Write(ctx context.Context, key string, value []byte, w Write) (
 	ack, doubted, err := b.publisher.Store(ctx, "", m)
 	switch {
 	case doubted:
-	case errors.Is(err, fault.ErrStreamFull):
+	case errors.Is(err, fault.ErrStreamFull), w.Op != jetstream.KeyValuePut && fault.IsFull(err):
 		ack, err = b.squeezed(ctx, key, m, w, err)
 	case errors.Is(err, fault.ErrPayloadTooLarge): // with its ID; the limit is for the values of clients that send none
 		if bare, failed := b.storeBare(ctx, m); !errors.Is(failed, fault.ErrPayloadTooLarge) {

@@ -178,7 +178,7 @@ func (w *writer) abandon(ctx context.Context, err error) {
 		return w.store.purgeWithin(ctx, w.uploaded.NUID)
 	}
 	switch {
-	case errors.Is(err, fault.ErrStreamFull): // the caller may need the room
+	case fault.IsFull(err): // the caller may need the room
 		w.store.soon(ctx, w.subject, remove)
 	case errors.Is(err, fault.ErrClosed): // Close waits for this very call
 		if err := remove(ctx); err != nil {

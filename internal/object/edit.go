@@ -40,7 +40,7 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 			err = jetstream.ErrObjectNotFound
 		}
 		if err == nil {
-			if err = s.remove(bound, op, v); errors.Is(err, fault.ErrStreamFull) {
+			if err = s.remove(bound, op, v); fault.IsFull(err) {
 				err = s.removeFull(bound, op, v)
 			}
 		}

@@ -2,7 +2,6 @@ package object
 
 import (
 	"context"
-	"errors"
 	"io"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
@@ -15,14 +14,14 @@ func (s *Store) removeFull(ctx context.Context, op string, v version) error {
 	if err == nil {
 		err = s.bury(ctx, op, v, shared)
 	}
-	if errors.Is(err, fault.ErrStreamFull) {
+	if fault.IsFull(err) {
 		if _, err = s.evict(ctx, op, v, 1); err != nil {
 			return err
 		}
 		v.sequence = 0
 		err = s.bury(ctx, op, v, shared)
 	}
-	if !errors.Is(err, fault.ErrStreamFull) {
+	if !fault.IsFull(err) {
 		return err
 	}
 	s.reports.Unmarked(s.bucket, v.info.Name)

@@ -104,7 +104,7 @@ func (s *Store) claim(ctx context.Context, nuid string, orphans, claims map[stri
 		claims[subject] = ack.Sequence
 	case errors.Is(err, fault.ErrConflict):
 		delete(orphans, nuid)
-	case !errors.Is(err, fault.ErrStreamFull):
+	case !fault.IsFull(err):
 		return err
 	}
 	return nil
