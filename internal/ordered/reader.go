@@ -232,7 +232,8 @@ func (r *Reader) Next(ctx context.Context) (*natsgo.Msg, wire.Delivery, error) {
 
 // Ready is Next where that need not wait; it returns nothing where it must, or has to look at something else first.
 func (r *Reader) Ready(ctx context.Context) (*natsgo.Msg, wire.Delivery, error) {
-	for r.name != "" && !r.resumes && len(r.received) > 0 && len(r.part.Woken()) == 0 && len(r.denials) == 0 && ctx.Err() == nil {
+	// Who has read all closes the reader, which takes a connection: so it is waited for.
+	for r.name != "" && !r.resumes && len(r.received) > 0 && len(r.part.Woken()) == 0 && len(r.denials) == 0 && ctx.Err() == nil && r.conn.IsUp() {
 		m := <-r.received
 		if d, is, err := r.take(ctx, m); is || err != nil {
 			return m, d, err
