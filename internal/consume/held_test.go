@@ -16,7 +16,7 @@ import (
 func TestHeldList(t *testing.T) {
 	t.Parallel()
 	for _, keyed := range []bool{false, true} {
-		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // it is to be the same each time
+		random := rand.New(rand.NewPCG(1, 2)) // the same each time
 		p := &puller{}
 		var l heldList
 		l.init()
