@@ -423,3 +423,36 @@ func TestConfirmThatIsClosed(t *testing.T) {
 	require.ErrorIs(t, err, fault.ErrClosed)
 	require.NotErrorIs(t, err, natsgo.ErrNoResponders)
 }
+
+// So it is with streams.
+func TestStreamsGoBetweenPages(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	const many, gone = 300, 20 // the server's page has 256
+	var once sync.Once
+	conntest.Forward(t, s.URL(), func(nc *natsgo.Conn, m *natsgo.Msg) bool {
+		if m.Subject == "$JS.API.STREAM.LIST" && !bytes.Contains(m.Data, []byte(`"offset":0}`)) {
+			once.Do(func() {
+				for i := range gone {
+					_, err := nc.Request(fmt.Sprintf("$JS.API.STREAM.DELETE.S%03d", i), nil, patience)
+					assert.NoError(t, err)
+				}
+			})
+		}
+		return true
+	})
+	a, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience, Prefix: conntest.ForwardPrefix})
+	require.NoError(t, err)
+	for i := range many {
+		require.NoError(t, a.Ask(t.Context(), fmt.Sprintf("STREAM.CREATE.S%03d", i), jetstream.StreamConfig{
+			Name: fmt.Sprintf("S%03d", i), Storage: jetstream.MemoryStorage,
+		}, nil))
+	}
+	var names []string
+	for info, err := range a.Streams(t.Context()) {
+		require.NoError(t, err)
+		names = append(names, info.Config.Name)
+	}
+	require.Len(t, names, many)
+	assert.IsIncreasing(t, names)
+}

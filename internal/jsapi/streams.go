@@ -11,30 +11,39 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
-// Streams returns all streams, asking for a page of them at a time. An error ends the sequence.
+// Streams returns all streams, asking for a page of them at a time, in the order of their names. An error ends the sequence.
 func (a *API) Streams(ctx context.Context) iter.Seq2[*jetstream.StreamInfo, error] {
 	return func(yield func(*jetstream.StreamInfo, error) bool) {
 		var question struct {
 			Offset int `json:"offset"`
 		}
-		for {
+		for last := ""; ; {
 			var answer struct {
 				Refusal
-				Total   int                     `json:"total"`
-				Streams []*jetstream.StreamInfo `json:"streams"`
+				Total   int                    `json:"total"`
+				Streams []jetstream.StreamInfo `json:"streams"`
 			}
 			if err := a.Ask(ctx, "STREAM.LIST", &question, &answer); err != nil {
 				yield(nil, err)
 				return
 			}
-			for _, info := range answer.Streams {
-				if !yield(info, nil) {
+			page := answer.Streams
+			if question.Offset > 0 && (len(page) == 0 || page[0].Config.Name > last) { // as with Subjects
+				question.Offset /= 2
+				continue
+			}
+			for i := range page {
+				if page[i].Config.Name <= last {
+					continue
+				}
+				if last = page[i].Config.Name; !yield(&page[i], nil) {
 					return
 				}
 			}
-			if question.Offset += len(answer.Streams); question.Offset >= answer.Total || len(answer.Streams) == 0 {
+			if question.Offset += len(page); question.Offset >= answer.Total || len(page) < 2 {
 				return
 			}
+			question.Offset--
 		}
 	}
 }
