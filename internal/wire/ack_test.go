@@ -26,7 +26,7 @@ func FuzzParseReply(f *testing.F) {
 			return
 		}
 		assert.EqualValues(t, meta.NumDelivered, d.Count)
-		assert.Equal(t, meta.Sequence, natsgo.SequencePair{Stream: d.Sequence, Consumer: d.Consumer})
+		assert.Equal(t, natsgo.SequencePair{Stream: d.Sequence, Consumer: d.Consumer}, meta.Sequence)
 		assert.Equal(t, meta.Timestamp, time.Unix(0, d.Stored))
 		assert.Equal(t, meta.NumPending, d.Pending)
 	})
