@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"os"
 	"strings"
@@ -148,4 +149,39 @@ func TestTLSFiles(t *testing.T) {
 	plain := natsgo.Options{}
 	(&TLS{}).Set(&plain)
 	assert.False(t, plain.Secure)
+}
+
+// TLS is demanded by any word about it, and of a version that is none of the old ones.
+func TestTLSIsSet(t *testing.T) {
+	t.Parallel()
+	base := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: "base"}
+	for _, test := range []struct {
+		tls     *TLS
+		demands bool
+		version uint16
+		name    string
+	}{
+		{tls: &TLS{}},
+		{&TLS{Demanded: true}, true, tls.VersionTLS12, ""},
+		{&TLS{First: true}, true, tls.VersionTLS12, ""},
+		{&TLS{Cert: "c"}, true, tls.VersionTLS12, ""},
+		{&TLS{CA: "a"}, true, tls.VersionTLS12, ""},
+		{&TLS{ServerName: "s"}, true, tls.VersionTLS12, "s"},
+		{&TLS{Base: base}, true, tls.VersionTLS13, "base"},
+		{&TLS{Base: base, ServerName: "s"}, true, tls.VersionTLS13, "s"},
+	} {
+		var o natsgo.Options
+		test.tls.Set(&o)
+		require.Equal(t, test.demands, o.Secure)
+		require.Equal(t, test.tls.First, o.TLSHandshakeFirst)
+		require.Equal(t, test.tls.Cert != "", o.TLSCertCB != nil)
+		require.Equal(t, test.tls.CA != "", o.RootCAsCB != nil)
+		if !test.demands {
+			require.Nil(t, o.TLSConfig)
+			continue
+		}
+		require.NotSame(t, base, o.TLSConfig)
+		require.Equal(t, test.version, o.TLSConfig.MinVersion)
+		require.Equal(t, test.name, o.TLSConfig.ServerName)
+	}
 }

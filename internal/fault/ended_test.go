@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"runtime"
 	"testing"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -64,4 +66,29 @@ func TestErrorsOfHandlers(t *testing.T) {
 	require.EqualError(t, told, "not found")
 	require.EqualError(t, all, "EOF")
 	require.ErrorIs(t, all, io.EOF)
+}
+
+// A function that is not ours ends with an error, however it ends.
+func TestContained(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, fault.Contained(func() error { return nil }))
+	require.Equal(t, io.EOF, fault.Contained(func() error { return io.EOF }))
+	for text, f := range map[string]func() error{
+		"it is broken": func() error { panic("it is broken") },
+		"Goexit":       func() error { runtime.Goexit(); return nil },
+	} {
+		err := fault.Contained(f)
+		require.ErrorIs(t, err, fault.ErrHandlerPanic)
+		require.ErrorContains(t, err, text)
+	}
+}
+
+func TestIsFull(t *testing.T) {
+	t.Parallel()
+	for err, full := range map[error]bool{
+		nil: false, io.EOF: false, fault.ErrStreamFull: true, &jetstream.APIError{ErrorCode: 10028}: true, &jetstream.APIError{ErrorCode: 10059}: false,
+	} {
+		assert.Equal(t, full, fault.IsFull(err), err)
+		assert.Equal(t, full, err != nil && fault.IsFull(fmt.Errorf("it: %w", err)), err)
+	}
 }
