@@ -129,7 +129,10 @@ func (s *Buckets) join(f *follower) (leave func()) {
 
 // run asks for as long as somebody follows.
 func (s *Buckets) run(ctx context.Context, b *Bucket, p *poll) {
-	last := b.facts.Load()
+	last, err := b.inquire(ctx) // as the first follower has begun to read; what the handle knows may be old
+	if err != nil {
+		last = b.facts.Load()
+	}
 	var namesAgain time.Time
 	blind := false             // the server has denied the question
 	var change <-chan struct{} // of the connection since then

@@ -368,6 +368,37 @@ func TestBlind(t *testing.T) {
 	require.Eventually(t, func() bool { return cache.Len() == 0 }, patience, 50*time.Millisecond)
 }
 
+// What is purged right after a follower has begun is known, too, however long its handle has been there.
+func TestPurgeAtTheBeginning(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	ctx := context.Background()
+	first, _, _ := newBucketOf(t, s)
+	_, err := first.Write(ctx, "old", nil, kv.Write{})
+	require.NoError(t, err)
+	b, js, _ := newBucketOf(t, s)
+	for _, key := range []string{"x", "y", "z"} {
+		_, err := b.Write(ctx, key, nil, kv.Write{})
+		require.NoError(t, err)
+	}
+	asked := make(chan struct{}, 100)
+	_, err = js.Conn().Subscribe("$JS.API.STREAM.INFO."+kv.StreamPrefix+"b", func(*natsgo.Msg) { asked <- struct{}{} })
+	require.NoError(t, err)
+	cache, err := b.Cache(ctx, nil)
+	require.NoError(t, err)
+	defer cache.Close()
+	require.Equal(t, 4, cache.Len())
+	select {
+	case <-asked:
+	case <-time.After(2 * time.Second): // before it is asked again
+		require.Fail(t, "it does not ask at the beginning")
+	}
+	stream, err := js.Stream(ctx, kv.StreamPrefix+"b")
+	require.NoError(t, err)
+	require.NoError(t, stream.Purge(ctx, jetstream.WithPurgeSubject("$KV.b.y")))
+	require.Eventually(t, func() bool { return cache.Len() == 3 }, patience, 50*time.Millisecond)
+}
+
 // In a full bucket a value takes the place of the key's own, where it is no larger, and a deletion goes always.
 func TestFull(t *testing.T) {
 	t.Parallel()
