@@ -15,9 +15,10 @@ const labelKey = "states"
 
 // bounded are goroutines that may outlast a call, for they are few and end by themselves.
 var bounded = []string{
-	"(*ObjectStore).afterwards", // an upload that failed is removed beside the caller, for half a minute at most; Close waits
-	"(*Conn).checkDrained",      // nats.go's drain of a subscription waits for its PONG, for ten seconds at most
-	"(*tellings).run",           // one for a connection tells the server, when it takes something, of the subscriptions that have ended
+	"(*Store).afterwards",  // an upload that failed is removed beside the caller, for half a minute at most; Close waits
+	"(*Lease).forgo",       // a lock that could not be given up in time is given up when that is possible, while it would last
+	"(*Conn).checkDrained", // nats.go's drain of a subscription waits for its PONG, for ten seconds at most
+	"(*tellings).run",      // one for a connection tells the server, when it takes something, of the subscriptions that have ended
 }
 
 var labels atomic.Int64
