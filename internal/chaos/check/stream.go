@@ -85,11 +85,13 @@ func (r *Report) atomic(h History, at map[string][]uint64) {
 // handled: every stored message is handled as planned or a dead letter, once, and finished; the handlers of one key run
 // one after another, in order.
 func (r *Report) handled(h History, t *Truth, faults History) {
-	good, tried := map[uint64]int{}, map[uint64]int{}
-	for _, c := range h.of("consume/handle") {
+	good, tried, late := map[uint64]int{}, map[uint64]int{}, map[uint64]bool{}
+	for _, c := range h.of("consume/handle") { // in the order of their ends
 		tried[c.Seq]++
 		if c.Err == "" {
 			good[c.Seq]++
+		} else if good[c.Seq] > 0 {
+			late[c.Seq] = true // by who was cut off, or when the acknowledgement was lost: it may have been the last try
 		}
 	}
 	letters := map[string]int{}
@@ -110,7 +112,7 @@ func (r *Report) handled(h History, t *Truth, faults History) {
 		case good[msg.Seq] == 0 && letters[id] == 0:
 			r.Rows["consume"].Lost++
 			r.violate("consume", "neither handled nor a dead letter, tried %d times: %d %s %s", tried[msg.Seq], msg.Seq, id, plan)
-		case !fails && letters[id] > 0:
+		case !fails && letters[id] > 0 && !late[msg.Seq]:
 			r.violate("consume", "a dead letter, tried %d times: %d %s %s: %s", tried[msg.Seq], msg.Seq, id, plan, reason(t, id))
 		case fails && letters[id] == 0:
 			r.violate("consume", "no dead letter: %d %s %s", msg.Seq, id, plan)
