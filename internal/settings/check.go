@@ -80,10 +80,14 @@ func (ps *Problems) Lacks(key, file, what string) {
 
 // readFile returns the content of a regular file: reading another one could wait for ever.
 func readFile(path string) ([]byte, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("must be a regular file, got %q", path)
 	}
-	content, err := os.ReadFile(path)
+	var content []byte
+	if err == nil {
+		content, err = os.ReadFile(path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("must be a readable file: %w", err)
 	}
