@@ -83,8 +83,11 @@ func (f *facts) over(l lifetime, late time.Duration) bool {
 			ttl = own
 		}
 	}
+	if ttl == 0 { // what is cached is not worth a look at the clock
+		return false
+	}
 	age := time.Duration(time.Now().UnixNano()-l.created) + f.ahead
-	return ttl > 0 && age-late > ttl
+	return age-late > ttl
 }
 
 // check is what a follower of keys is to compare with what it knows.
