@@ -1,7 +1,6 @@
 package lease
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -107,7 +106,7 @@ func (l *Lease) attempt(ctx context.Context) (held bool, err error) {
 		return false, err
 	}
 	if err = l.begin(ctx); err != nil {
-		_ = l.free(ctx, l.token)
+		_ = l.free(ctx, l.value, l.token)
 	}
 	return true, err
 }
@@ -125,12 +124,7 @@ func (l *Lease) forgo(value []byte, revision func() uint64) {
 	go func() {
 		defer cancel()
 		defer done()
-		if !errors.Is(l.free(ctx, revision()), fault.ErrConflict) {
-			return
-		}
-		if entry, err := l.bucket.Latest(ctx, l.key); err == nil && bytes.Equal(entry.Value(), value) {
-			_ = l.free(ctx, entry.Revision())
-		}
+		_ = l.free(ctx, value, revision())
 	}()
 }
 

@@ -216,11 +216,7 @@ func (l *Lease) giveUp(ctx context.Context) error {
 	if lost != nil && !errors.Is(lost, fault.ErrClosed) { // a client that is closing still holds it
 		return lost
 	}
-	err := l.free(ctx, l.revision)
-	if errors.Is(err, fault.ErrConflict) && l.meets(ctx) {
-		err = l.free(ctx, l.revision)
-	}
-	switch {
+	switch err := l.free(ctx, l.value, l.revision); {
 	case errors.Is(err, fault.ErrConflict):
 		l.reports.Lost(l.target(), err)
 		return &fault.Error{Kind: fault.ErrLockLost, Cause: err}
@@ -231,8 +227,17 @@ func (l *Lease) giveUp(ctx context.Context) error {
 	return nil
 }
 
-// free deletes the key over a revision.
-func (l *Lease) free(ctx context.Context, revision uint64) error {
-	_, err := l.bucket.Write(ctx, l.key, nil, kv.Write{Expect: true, Revision: revision, TTL: l.ttl, Op: jetstream.KeyValuePurge})
+// free deletes the key over a revision, or over the one that it has while its value is this very one: that of a writing
+// whose answer was not heard.
+func (l *Lease) free(ctx context.Context, value []byte, revision uint64) error {
+	w := kv.Write{Expect: true, Revision: revision, TTL: l.ttl, Op: jetstream.KeyValuePurge}
+	_, err := l.bucket.Write(ctx, l.key, nil, w)
+	if !errors.Is(err, fault.ErrConflict) {
+		return err
+	}
+	if entry, failed := l.bucket.Latest(ctx, l.key); failed == nil && bytes.Equal(entry.Value(), value) {
+		w.Revision = entry.Revision()
+		_, err = l.bucket.Write(ctx, l.key, nil, w)
+	}
 	return err
 }
