@@ -223,12 +223,9 @@ func (a *Call) MayAsk() bool {
 // send waits for room while ctx lasts, and returns the channel that is closed at the next change of the connection that
 // it was sent on.
 func (a *Call) send(ctx context.Context) (<-chan struct{}, error) {
-	pass, ok := a.conn.enterNow(len(a.msg.Data))
-	if !ok {
-		var err error
-		if pass, err = a.conn.enterLater(ctx, len(a.msg.Data)); err != nil {
-			return nil, ErrUnanswered
-		}
+	pass, err := a.conn.Enter(ctx, len(a.msg.Data))
+	if err != nil {
+		return nil, ErrUnanswered
 	}
 	return a.sendNow(pass)
 }
