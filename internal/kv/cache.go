@@ -48,8 +48,8 @@ func (b *Bucket) Cache(ctx context.Context, filters []string) (*Cache, error) {
 	}
 }
 
-// run takes the updates, and returns why no more come. The values of a bucket that replaces another one are gathered aside, and take
-// the place of the old ones when they are complete.
+// run takes the updates, and returns why no more come. The values of a bucket that replaces another one are gathered
+// aside, and take the place of the old ones when they are complete.
 func (c *Cache) run(loaded func()) error {
 	gathered, revision := make(map[string]*entry), uint64(0)
 	for {

@@ -163,7 +163,14 @@ func (f *follower) next() (step, error) {
 				return step{check: check}, nil
 			}
 		}
-		m, d, err := f.read()
+		var m *natsgo.Msg
+		var d wire.Delivery
+		var err error
+		if f.limit != nil {
+			m, d, err = f.readInTime()
+		} else { // many may wait here, each with a stack that one more call would double
+			m, d, err = f.reader.Next(f.live)
+		}
 		switch {
 		case errors.Is(err, errFollow):
 			continue
@@ -191,10 +198,10 @@ func (f *follower) next() (step, error) {
 	}
 }
 
-// read returns the next message. The limit runs from where it has to be waited for first until it comes.
-func (f *follower) read() (m *natsgo.Msg, d wire.Delivery, err error) {
+// readInTime returns the next message. The limit runs from where it has to be waited for first until it comes.
+func (f *follower) readInTime() (m *natsgo.Msg, d wire.Delivery, err error) {
 	if m, d, err = f.reader.Ready(f.live); m == nil && err == nil {
-		if f.limit != nil && !f.runs {
+		if !f.runs {
 			f.limit.Reset(f.bucket.timeout)
 			f.runs = true
 		}
