@@ -86,7 +86,7 @@ func (r *Reader) onWake() error {
 		r.alarm.Reset(r.patience())
 	case slow && alarmed && !r.doubted:
 		r.doubted = true
-		_ = r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, wire.Pull(1, 0, 0, true))
+		r.ask()
 		r.alarm.Reset(r.patience())
 	}
 	if r.o.Woken != nil {
@@ -117,6 +117,11 @@ func (r *Reader) refill() {
 		r.asked += n
 		r.beat = beat
 	}
+}
+
+// ask has the server say at once whether there is a message: it brings one, or that there is none.
+func (r *Reader) ask() {
+	_ = r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, wire.Pull(1, 0, 0, true))
 }
 
 func (r *Reader) subject(verb, consumer string) string {

@@ -293,7 +293,7 @@ func (r *Reader) count(d *wire.Delivery) {
 		d.Pending = 0
 	case r.unsteady && d.Pending == 0:
 		d.Pending = 1 // until the server answers that there is none
-		_ = r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, wire.Pull(1, 0, 0, true))
+		r.ask()
 	}
 }
 
