@@ -236,23 +236,39 @@ func (c *Conn) Finish(ctx context.Context, sub *natsgo.Subscription, wait bool) 
 	c.Unsubscribe(sub)
 }
 
-// statsMemory is what nats.go said last about its counters.
-type statsMemory struct {
-	mu       sync.Mutex
+// said is what nats.go says of its counters, and of the bytes in its buffer.
+type said struct {
 	counters natsgo.Statistics
 	buffered int
 }
 
+// statsMemory is what nats.go said last.
+type statsMemory struct {
+	mu sync.Mutex
+	said
+}
+
+// statsPatience bounds the wait for what nats.go says of itself, whose lock others may hold while their writes wait.
+const statsPatience = 200 * time.Millisecond
+
 // Stats returns nats.go's counters, and how many bytes wait to leave the client, of which there are none once it is
-// closed. It never waits: while somebody holds nats.go's lock for long, it returns what it did before. Reconnects are our
+// closed. It does not wait while somebody holds nats.go's lock for long: it returns what it did before. Reconnects are our
 // own, for nats.go counts a first connection that took more than one attempt, and refused logins.
 func (c *Conn) Stats() (counters natsgo.Statistics, buffered int) {
 	c.stats.mu.Lock()
 	defer c.stats.mu.Unlock()
 	l := c.present.Load()
 	if c.gate.wait.Load() == nil && (l == nil || l.queue.spare()) {
-		c.stats.counters = c.nc.Stats()
-		c.stats.buffered, _ = c.nc.Buffered() // -1 when it is closed
+		now := make(chan said, 1)
+		go func() { // the queue may become full before nats.go's lock is taken
+			s := said{counters: c.nc.Stats()}
+			s.buffered, _ = c.nc.Buffered() // -1 when it is closed
+			now <- s
+		}()
+		select {
+		case c.stats.said = <-now:
+		case <-time.After(statsPatience):
+		}
 	}
 	if buffered = max(c.stats.buffered, 0); l != nil && !c.IsClosed() {
 		buffered += int(l.queue.n.Load())

@@ -62,6 +62,7 @@ func goOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, pa
 	var none T
 	var wrong, full, last error // the last acknowledgement of another domain, refusal for want of room, and "not now"
 	var u unheard
+	told := 0                   // how often it had been sent when last came
 	done, asked := false, false // whether the stream was asked for what has no window
 	defer func() { call.End(done) }()
 	for may := true; ; { // may is whether this call is one of those that ask about the stream
@@ -98,8 +99,11 @@ func goOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, pa
 			continue
 		case errors.Is(err, conn.ErrUnanswered):
 			may, u.silent = call.MayAsk(), u.silent || call.Doubtful()
-			if last != nil && !call.Doubtful() { // it ended in the pause after an answer
+			switch {
+			case last != nil && !call.Doubtful(): // it ended in the pause after an answer
 				err = last
+			case last != nil && stored == "" && call.Sent() == told+1: // or soon after it
+				err = fault.Joined{last, err}
 			}
 		case errors.Is(err, jetstream.ErrInvalidJSAck):
 			call.Disown()
@@ -119,7 +123,7 @@ func goOn[T any](ctx context.Context, a *API, call *conn.Call, stored string, pa
 		case !Passes(err):
 			return none, call.Doubtful(), nil, err
 		default:
-			last, u.nobody = err, errors.Is(err, natsgo.ErrNoResponders)
+			last, told, u.nobody = err, call.Sent(), errors.Is(err, natsgo.ErrNoResponders)
 			call.Later(Pause)
 		}
 		switch {

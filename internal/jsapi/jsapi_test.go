@@ -215,8 +215,8 @@ func asked(t *testing.T, s *natstest.Server, subject string) <-chan *natsgo.Msg 
 func TestNobodyAnswers(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, jsapi.Options{Domain: "nowhere"})
-	for range 3 {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*jsapi.Pause/2) // each question is a little later than the pause
+	for i := range 10 {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*jsapi.Pause+time.Duration(i)*jsapi.Pause/10)
 		err := jsapi.Wrap("get stream", "ORDERS", a.Ask(ctx, "STREAM.INFO.ORDERS", nil, &jsapi.Refusal{}))
 		cancel()
 		require.ErrorIs(t, err, fault.ErrTimeout)
