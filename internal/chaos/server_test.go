@@ -238,7 +238,11 @@ func (t *topology) configure(password, rights string) error {
 		nc, failed := natsgo.Connect(fmt.Sprint("nats://127.0.0.1:", n.port), t.access(natsgo.UserInfo(user, password),
 			natsgo.RetryOnFailedConnect(true), natsgo.IgnoreAuthErrorAbort(), natsgo.ReconnectWait(50*time.Millisecond), natsgo.MaxReconnects(-1))...)
 		if failed == nil {
-			failed = nc.FlushTimeout(30 * time.Second)
+			for until := time.Now().Add(30 * time.Second); ; { // the server may end its connection in the middle of the change
+				if failed = nc.FlushTimeout(2 * time.Second); failed == nil || time.Now().After(until) {
+					break
+				}
+			}
 			nc.Close()
 		}
 		err = errors.Join(err, failed)
