@@ -255,11 +255,10 @@ func compileDocBlocks(t *testing.T, module string, blocks []docBlock) []string {
 		args = append(args, "-race")
 	}
 	output, err := exec.Command("go", append(args, packages...)...).CombinedOutput()
-	problems := problemLines(string(output))
-	if err != nil && len(problems) == 0 {
-		problems = []string{err.Error()}
+	if err == nil { // it may have told what it downloads
+		return nil
 	}
-	return problems
+	return append(problemLines(string(output)), err.Error())
 }
 
 // problemLines picks the compiler's lines out of what the go command prints.
