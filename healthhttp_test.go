@@ -154,7 +154,7 @@ func TestHealthHandlerRequires(t *testing.T) {
 	for _, h := range all {
 		status, body := probe(t, h, "/readyz")
 		assert.Equal(t, http.StatusServiceUnavailable, status, "it does not run")
-		assert.Equal(t, "a required consumption is not healthy", body["reason"])
+		assert.Equal(t, "a required consumption does not run", body["reason"])
 	}
 	end := make(chan struct{})
 	consume(t, client, func(*nats.Message) error { <-end; return nil })
@@ -163,7 +163,10 @@ func TestHealthHandlerRequires(t *testing.T) {
 	}
 	status, body := probe(t, other, "/readyz")
 	assert.Equal(t, http.StatusServiceUnavailable, status, "one of another stream does not run")
-	assert.Equal(t, []any{map[string]any{"name": "ORDERS/worker", "healthy": true, "required": true}}, body["consumptions"])
+	assert.Equal(t, []any{
+		map[string]any{"name": "ORDERS/worker", "healthy": true, "required": true},
+		map[string]any{"name": "OTHERS/worker", "healthy": false, "required": true},
+	}, body["consumptions"])
 
 	s.Stop()
 	eventually(t, "the outage is known", func() bool { return !client.IsConnected() })
@@ -175,6 +178,8 @@ func TestHealthHandlerRequires(t *testing.T) {
 	close(end)
 	require.NoError(t, client.DeleteConsumer(context.Background(), "ORDERS", "worker"))
 	eventually(t, "it is gone", isStatus(t, all[0], "/readyz", http.StatusServiceUnavailable))
+	_, body = probe(t, all[0], "/readyz")
+	assert.Equal(t, "a required consumption is not healthy", body["reason"])
 }
 
 // What is no failure yet makes nothing not ready.

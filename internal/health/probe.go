@@ -53,7 +53,9 @@ func (p *probes) ready(ctx context.Context) answer {
 		reason = "not connected yet"
 	case outage > p.o.Grace && !p.o.Without:
 		reason = "no connection"
-	case slices.ContainsFunc(p.o.Required, func(name string) bool { return !p.runs(name, outage > 0) }):
+	case slices.ContainsFunc(p.o.Required, func(name string) bool { return !p.has(name, running) }):
+		reason = "a required consumption does not run"
+	case outage == 0 && slices.ContainsFunc(p.o.Required, func(name string) bool { return p.has(name, ill) }):
 		reason = "a required consumption is not healthy"
 	}
 	return p.answer(reason, seen)
@@ -74,17 +76,14 @@ func (p *probes) outage(seen sighting) time.Duration {
 	return max(time.Since(down), 1)
 }
 
-// runs tells whether the consumption of that name does, and whether all of that name are healthy.
-func (p *probes) runs(name string, outage bool) (runs bool) {
-	for _, s := range p.Consumer.All() {
-		if isNamed(s, name) {
-			if runs = true; !outage && !s.Healthy() {
-				return false
-			}
-		}
-	}
-	return runs
+// has tells whether one of the consumptions of that name is such.
+func (p *probes) has(name string, such func(*consume.Consumption) bool) bool {
+	return slices.ContainsFunc(p.Consumer.All(), func(s *consume.Consumption) bool { return isNamed(s, name) && such(s) })
 }
+
+func running(*consume.Consumption) bool { return true }
+
+func ill(s *consume.Consumption) bool { return !s.Healthy() }
 
 func isNamed(s *consume.Consumption, text string) bool {
 	return text == s.Consumer || text == name(s)
@@ -109,6 +108,11 @@ func (p *probes) answer(reason string, seen sighting) answer {
 			Name: name(s), Healthy: s.Healthy(),
 			Required: slices.ContainsFunc(p.o.Required, func(name string) bool { return isNamed(s, name) }),
 		})
+	}
+	for _, name := range p.o.Required {
+		if !p.has(name, running) {
+			a.Consumptions = append(a.Consumptions, consumption{Name: name, Required: true})
+		}
 	}
 	if d := p.source(); d != nil {
 		a.Discovery = &named{Servers: d.Servers, Age: d.Age.Seconds()}
