@@ -179,7 +179,7 @@ func (c *Client) startOthers() {
 }
 
 // Ping makes a round trip to the server. Without a deadline in ctx, Config.RequestTimeout applies.
-// It returns ErrNotConnected when no connection stands by then.
+// It returns ErrNotConnected when no connection stands by then, and ErrTimeout when the server is silent.
 func (c *Client) Ping(ctx context.Context) error { return c.roundTrip(ctx, "ping") }
 
 // Flush returns when everything published so far has reached the server. Without a deadline in
@@ -213,7 +213,7 @@ func (c *Client) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, c.String
 // TLSConnectionState fails, since TLS is made below it: use that of the Client.
 func (c *Client) Conn() *natsgo.Conn { return c.nc }
 
-// TLSConnectionState returns the state of the present connection's TLS. It returns ErrConnectionLost while
+// TLSConnectionState returns the state of the present connection's TLS. It returns ErrNotConnected while
 // there is no connection, and nats.go's ErrConnectionNotTLS when there is no TLS.
 func (c *Client) TLSConnectionState() (tls.ConnectionState, error) {
 	state, err := c.conn.TLSConnectionState()

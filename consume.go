@@ -55,7 +55,7 @@ type Consumption struct {
 // longer than 400 ms, or fails: so is an AckWait that is lowered, to a second or more.
 //
 // The errors are ErrStreamNotFound, ErrConsumerNotFound, ErrNotConnected, ErrClosed, ErrAlreadyExists
-// when the consumer exists and differs from WithConsumerConfig's, ErrPermission, and ErrInvalidArgument, also
+// when the consumer exists and differs from WithConsumerConfig's, which EnsureConsumer changes, ErrPermission, and ErrInvalidArgument, also
 // for a consumer that gets the schedules of a stream that allows them as messages.
 func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler, opts ...ConsumeOption) (*Consumption, error) {
 	const op = "consume"
@@ -227,7 +227,8 @@ func (s *Consumption) Stats() ConsumeStats { return ConsumeStats(s.inner.Stats()
 func Permanent(err error) error { return verdict(err, -1) }
 
 // RetryAfter marks an error that may be gone after d: a Consumption delivers the message again then,
-// instead of by WithBackoff's delays. A d below 10 ms is 10 ms. It may be wrapped further.
+// instead of by WithBackoff's delays. It counts for WithMaxDeliver as any other delivery. A d below 10 ms is 10 ms. It may
+// be wrapped further.
 // RetryAfter of nil is nil.
 func RetryAfter(err error, d time.Duration) error { return verdict(err, max(d, 0)) }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -129,6 +130,25 @@ func TestConsumeRefuses(t *testing.T) {
 	require.NoError(t, client.Close())
 	_, err = client.Consume(ctx, "ORDERS", "worker", h)
 	require.ErrorIs(t, err, nats.ErrClosed)
+}
+
+// The server takes a filter with a typing error, and nothing ever comes.
+func TestConsumeTellsOfAFilterThatFitsNothing(t *testing.T) {
+	t.Parallel()
+	var log logBuffer
+	client := connect(t, natstest.RunServer(t), nil, nats.WithLogger(log.logger()))
+	newStream(t, client, 0)
+	const text = "the consumer's filter fits no subject of its stream"
+	nothing := func(*nats.Message) error { return nil }
+	cfg := jetstream.ConsumerConfig{FilterSubjects: []string{"orders.created", "orders.*.new"}}
+	require.NoError(t, consume(t, client, nothing, nats.WithConsumerConfig(&cfg)).Stop(within(t, patience)))
+	assert.NotContains(t, log.String(), text)
+	require.NoError(t, client.DeleteConsumer(within(t, patience), "ORDERS", "worker"))
+	cfg = jetstream.ConsumerConfig{FilterSubject: "order.created"}
+	require.NoError(t, consume(t, client, nothing, nats.WithConsumerConfig(&cfg)).Stop(within(t, patience)))
+	assert.Equal(t, 1, strings.Count(log.String(), text))
+	consume(t, client, nothing)
+	assert.Equal(t, 2, strings.Count(log.String(), text), "also when somebody else has made it")
 }
 
 func TestConsumeRunsExactlyNWorkers(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,7 +21,8 @@ import (
 // and their messages are acknowledged; what waits is handed back, and nothing new is fetched.
 func TestEndOfContextIsGraceful(t *testing.T) {
 	t.Parallel()
-	client := connect(t, natstest.RunServer(t), nil)
+	var log logBuffer
+	client := connect(t, natstest.RunServer(t), nil, nats.WithLogger(log.logger()))
 	newStream(t, client, 20)
 	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", AckWait: time.Minute})
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), contextKey{}, "kept"), time.Minute)
@@ -41,6 +43,7 @@ func TestEndOfContextIsGraceful(t *testing.T) {
 	cancel()
 	eventually(t, "it ends", func() bool { return consumption.Err() != nil })
 	require.ErrorIs(t, consumption.Err(), context.Canceled)
+	eventually(t, "who gave it a short context finds out", func() bool { return strings.Contains(log.String(), "a consumption ends with its context") })
 	close(release)
 	<-consumption.Done()
 	stats := consumption.Stats()

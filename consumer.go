@@ -22,9 +22,7 @@ func (c *Client) CreateConsumer(ctx context.Context, stream string, cfg *jetstre
 	if err != nil {
 		return nil, err
 	}
-	consumer, err := jsapi.Look(ctx, c.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
-		return js.CreateConsumer(ctx, stream, own)
-	})
+	consumer, err := c.api.CreateConsumer(ctx, stream, own)
 	return consumer, jsapi.Wrap(op, path(stream, own.Name), err)
 }
 

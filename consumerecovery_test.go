@@ -174,6 +174,7 @@ func TestConsumePausedConsumer(t *testing.T) {
 	time.Sleep(2 * time.Second) // nothing is to come
 	assert.Equal(t, 5, got.len())
 	assert.True(t, consumption.Healthy())
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"}) // a service that starts meanwhile
 	require.NoError(t, client.ResumeConsumer(ctx, "ORDERS", "worker"))
 	eventually(t, "it comes", func() bool { return got.len() == 6 })
 }

@@ -125,6 +125,10 @@ func TestErrorTexts(t *testing.T) {
 	say("pull: limit", second(client.PullMessages(ctx, "ORDERS", "billing", 0)))
 	say("pull: no consumer", second(client.PullMessages(ctx, "ORDERS", "missing", 1)))
 	say("consume: no consumer", second(client.Consume(ctx, "ORDERS", "missing", handle)))
+	say("consume: differs", second(client.Consume(ctx, "ORDERS", "billing", handle, nats.WithConsumerConfig(&jetstream.ConsumerConfig{AckWait: time.Second}))))
+	say("consumer: differs", second(client.CreateConsumer(ctx, "ORDERS", &jetstream.ConsumerConfig{Name: "billing", FilterSubject: "orders.new"})))
+	say("TLS: closed", second(closed.TLSConnectionState()))
+	say("TLS: away", second(away.TLSConnectionState()))
 	say("ack: not JetStream", (&nats.Message{Subject: "a"}).Ack())
 
 	say("bucket: not found", second(client.GetKeyValue(ctx, "missing")))

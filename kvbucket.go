@@ -25,7 +25,7 @@ func (c *Client) bucketCall(ctx context.Context, op, prefix, bucket string) (con
 		if prefix == object.StreamPrefix {
 			bad = jetstream.ErrInvalidStoreName
 		}
-		return nil, nil, fail(op, bucket, ErrInvalidArgument, "%w", bad)
+		return nil, nil, fail(op, bucket, ErrInvalidArgument, "%w: it is to consist of letters, digits, - and _", bad)
 	}
 	if err := c.jetStream(ctx, op, bucket); err != nil {
 		return nil, nil, err

@@ -27,7 +27,7 @@ type Message struct {
 	// Reply is the subject on which the publisher waits for an answer, empty when it does not. On a
 	// JetStream message it is the server's acknowledgement subject, as upstream has it.
 	Reply string
-	// Header may be nil.
+	// Header is upstream's map of texts, whose names are case-sensitive. It may be nil: make one before Set.
 	Header natsgo.Header
 	// Data is the payload; it may be nil.
 	Data []byte
@@ -195,7 +195,8 @@ func (m *Message) RespondError(code int, description string) error {
 	return m.respondError(&ServiceError{Code: code, Description: description}, m.RespondMsg)
 }
 
-// DecodeJSON unmarshals the payload into v, a pointer.
+// DecodeJSON unmarshals the payload into v, a pointer. A handler of Consume returns its error as a Permanent one, as
+// JSON does, for no other try will mend it.
 func (m *Message) DecodeJSON(v any) error {
 	if err := json.Unmarshal(m.Data, v); err != nil {
 		return &fault.Error{Op: "decode JSON of", Target: m.Subject, Cause: err}
@@ -314,7 +315,7 @@ func (m *Message) tell(verb []byte) error {
 
 func (m *Message) checkAck(op string) error {
 	if !m.isJetStream() {
-		return fail(op, m.Subject, ErrNotJetStream, "")
+		return fail(op, m.Subject, ErrNotJetStream, "only what Consume or PullMessages brings is acknowledged")
 	}
 	if m.delivered().acked.Taken() {
 		return fail(op, m.Subject, ErrAlreadyAcked, "")

@@ -234,13 +234,16 @@ func (c *Conn) Peer() (name string, trip time.Duration) {
 func (c *Conn) TLSConnectionState() (tls.ConnectionState, error) {
 	up, _, _ := c.State()
 	l := c.present.Load()
-	if l == nil || !up {
-		return tls.ConnectionState{}, natsgo.ErrDisconnected
+	switch {
+	case c.IsClosed():
+		return tls.ConnectionState{}, fault.New("", "", fault.ErrClosed, "")
+	case l == nil || !up:
+		return tls.ConnectionState{}, fault.New("", "", fault.ErrNotConnected, "")
 	}
 	if l.websocket != nil { // where TLS is nats.go's, behind its lock
 		pass, ok := c.enterNow(0)
 		if !ok {
-			return tls.ConnectionState{}, cmp.Or(c.Congestion(0), natsgo.ErrDisconnected)
+			return tls.ConnectionState{}, cmp.Or(c.Congestion(0), fault.New("", "", fault.ErrNotConnected, ""))
 		}
 		defer pass.Leave()
 		return c.nc.TLSConnectionState()

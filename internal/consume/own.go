@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,7 +43,7 @@ func (p *puller) find(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.s.checkSchedules(ctx, <-first, &info.Config); err != nil {
+	if err := p.s.checkFilters(ctx, <-first, &info.Config); err != nil {
 		return err
 	}
 	p.s.noteCrowd(info)
@@ -112,7 +113,7 @@ func (p *puller) declare(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 	cfg := *p.own
 	first := p.born.IsZero()
 	if first {
-		if err := p.s.checkSchedules(ctx, info, &cfg); err != nil {
+		if err := p.s.checkFilters(ctx, info, &cfg); err != nil {
 			return nil, err
 		}
 	}
@@ -154,9 +155,7 @@ func (p *puller) declare(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 }
 
 func (p *puller) create(ctx context.Context, cfg jetstream.ConsumerConfig) (*jetstream.ConsumerInfo, error) {
-	consumer, err := jsapi.Look(ctx, p.s.api, func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
-		return js.CreateConsumer(ctx, p.stream, cfg)
-	})
+	consumer, err := p.s.api.CreateConsumer(ctx, p.stream, cfg)
 	if err != nil {
 		return nil, jsapi.Wrap("create consumer", target(p.stream, p.s.Consumer), err)
 	}
@@ -216,11 +215,28 @@ func (p *puller) noteFloor() (allowed bool) {
 // where an acknowledgement deletes a message, it would end the schedule.
 const headerSchedule = "Nats-Schedule"
 
+// checkFilters looks at what a consumer asks for, where it may know its stream: a filter that fits none of the subjects is
+// told, for the server takes it, and nothing ever comes.
+func (s *Consumption) checkFilters(ctx context.Context, info *jetstream.StreamInfo, consumer *jetstream.ConsumerConfig) error {
+	if info == nil {
+		return nil
+	}
+	cfg := &info.Config
+	if cfg.Mirror == nil && len(cfg.Sources) == 0 && cfg.SubjectTransform == nil { // which store under other subjects
+		for _, filter := range filtersOf(consumer) {
+			if !slices.ContainsFunc(cfg.Subjects, func(subject string) bool { return subjects.Meets(filter, subject) }) {
+				s.log.Warn("the consumer's filter fits no subject of its stream", "filter", filter, "subjects", cfg.Subjects)
+			}
+		}
+	}
+	return s.checkSchedules(ctx, cfg, consumer)
+}
+
 // checkSchedules refuses a consumer that gets the stream's schedules: one of all its subjects, where schedules
 // are allowed, and one whose first or last message is one. Where it may not look, they are told from other
 // messages when they come.
-func (s *Consumption) checkSchedules(ctx context.Context, info *jetstream.StreamInfo, consumer *jetstream.ConsumerConfig) error {
-	if info == nil || !info.Config.AllowMsgSchedules {
+func (s *Consumption) checkSchedules(ctx context.Context, stream *jetstream.StreamConfig, consumer *jetstream.ConsumerConfig) error {
+	if !stream.AllowMsgSchedules {
 		return nil
 	}
 	filters := filtersOf(consumer)
@@ -232,7 +248,7 @@ func (s *Consumption) checkSchedules(ctx context.Context, info *jetstream.Stream
 	}
 	for _, filter := range filters {
 		all := true
-		for _, subject := range info.Config.Subjects {
+		for _, subject := range stream.Subjects {
 			all = all && subjects.Covers(filter, subject)
 		}
 		if all || s.isSchedule(ctx, wire.Get{Sequence: 1, NextFor: filter}) || s.isSchedule(ctx, wire.Get{LastFor: filter}) {

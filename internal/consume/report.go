@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -78,6 +79,9 @@ func (s *Consumption) Lag(ctx context.Context) (uint64, error) {
 // info asks for the consumer.
 func (p *puller) info(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 	info, err := p.s.api.ConsumerInfo(ctx, p.stream, p.s.Consumer)
+	if p.own == nil && !p.side && errors.Is(err, jetstream.ErrConsumerNotFound) {
+		err = fmt.Errorf("create it, or have it made by WithConsumerConfig: %w", err)
+	}
 	return info, jsapi.Wrap("get consumer", target(p.stream, p.s.Consumer), err)
 }
 

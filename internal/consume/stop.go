@@ -9,7 +9,9 @@ import (
 
 // endWith is the graceful end that the end of ctx begins.
 func (s *Consumption) endWith(ctx context.Context) {
-	s.BeginStop(context.Cause(ctx))
+	if s.BeginStop(context.Cause(ctx)) {
+		s.log.Info("a consumption ends with its context", "cause", context.Cause(ctx))
+	}
 	if s.ctx.Err() != nil {
 		return // by Shutdown, whose time was up
 	}
@@ -20,12 +22,12 @@ func (s *Consumption) endWith(ctx context.Context) {
 	}
 }
 
-// BeginStop ends the pulls and hands back what no worker has begun.
-func (s *Consumption) BeginStop(cause error) {
+// BeginStop ends the pulls and hands back what no worker has begun. It tells whether nobody has called it before.
+func (s *Consumption) BeginStop(cause error) (first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
-		return
+		return false
 	}
 	s.stopping, s.err = true, cause
 	s.endQuit()
@@ -39,6 +41,7 @@ func (s *Consumption) BeginStop(cause error) {
 		}
 	})
 	s.changed.Broadcast()
+	return true
 }
 
 // Up to how many deliveries are too few for one to be spent on handing a message back, and how much time the

@@ -2,10 +2,14 @@ package jsapi
 
 import (
 	"cmp"
+	"context"
+	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/drift"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
@@ -32,4 +36,21 @@ func (a *API) ConsumerConfig(op, stream string, cfg jetstream.ConsumerConfig) (j
 		}
 	}
 	return cfg, nil
+}
+
+// CreateConsumer makes a consumer, unless it is there with this configuration. Where it is there with another one, the
+// error says what differs.
+func (a *API) CreateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	made, err := Look(ctx, a, func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
+		return js.CreateConsumer(ctx, stream, cfg)
+	})
+	if !errors.Is(err, jetstream.ErrConsumerExists) {
+		return made, err
+	}
+	if live, unknown := a.ConsumerInfo(ctx, stream, cfg.Name); unknown == nil { // else what is known is told
+		if _, found := drift.Consumer(live.Config, cfg); len(found) > 0 {
+			err = fmt.Errorf("it differs: %v; EnsureConsumer changes what can be changed: %w", found, err)
+		}
+	}
+	return nil, err
 }

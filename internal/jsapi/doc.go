@@ -9,7 +9,7 @@
 //   - ask.go: [Send], [API.Ask] and [API.Stored], which ask.
 //   - info.go: [API.StreamInfo], [API.Subjects] and [API.ConsumerInfo], the questions that many have.
 //   - streams.go: [API.Streams], [API.Purge] and [API.Overlap].
-//   - consumers.go: what a consumer's configuration may be.
+//   - consumers.go: what a consumer's configuration may be, and [API.CreateConsumer].
 //   - confirm.go: [API.Confirm], for acknowledgements.
 //   - batch.go: [API.LastOf], which asks for many messages at once (ADR-31).
 //   - look.go: [Look] and [Open], for what upstream asks.

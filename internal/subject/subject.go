@@ -69,6 +69,20 @@ func Covers(outer, inner string) bool {
 	return len(a) == len(b)
 }
 
+// Meets tells whether some subject matches both.
+func Meets(one, other string) bool {
+	a, b := strings.Split(one, "."), strings.Split(other, ".")
+	for i := range min(len(a), len(b)) {
+		switch {
+		case a[i] == ">" || b[i] == ">":
+			return true
+		case a[i] != b[i] && a[i] != "*" && b[i] != "*":
+			return false
+		}
+	}
+	return len(a) == len(b)
+}
+
 // Head returns the part of a subject by which streams mostly are told apart: its first token, and the second
 // as well where the first begins with "$", as in the subjects of buckets.
 func Head(subject string) string {

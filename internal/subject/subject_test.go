@@ -72,6 +72,21 @@ func TestCovers(t *testing.T) {
 	}
 }
 
+func TestMeets(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		one, other string
+		meet       bool
+	}{
+		{"a", "a", true}, {"a", "b", false}, {"a", "a.b", false}, {"a.*", "*.b", true}, {"a.*", "b.*", false},
+		{"a.>", "*.b", true}, {"a.>", "a", false}, {"a.>", "*", false}, {">", "a.b.c", true}, {"a.>", "a.b.>", true},
+		{"a.*.c", "a.>", true}, {"a.*.c", "*.b", false}, {"order.created", "orders.>", false},
+	} {
+		assert.Equal(t, test.meet, subject.Meets(test.one, test.other), "%s meets %s", test.one, test.other)
+		assert.Equal(t, test.meet, subject.Meets(test.other, test.one), "%s meets %s", test.other, test.one)
+	}
+}
+
 func TestHead(t *testing.T) {
 	t.Parallel()
 	for name, head := range map[string]string{
