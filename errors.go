@@ -22,8 +22,8 @@ var (
 	ErrBufferFull = fault.ErrBufferFull
 	// ErrUnflushed is returned by Close and Shutdown when published bytes never reached a server.
 	ErrUnflushed = fault.ErrUnflushed
-	// ErrDrainTimeout is returned by Close, Shutdown and Subscription.Drain when handlers or
-	// messages were left when the time was up.
+	// ErrDrainTimeout is returned by Close, Shutdown, Subscription.Drain, Service.Stop and Consumption.Stop when
+	// handlers or messages were left when the time was up.
 	ErrDrainTimeout = fault.ErrDrainTimeout
 	// ErrAuthorization is returned when the server refuses the credentials.
 	ErrAuthorization = fault.ErrAuthorization
@@ -57,7 +57,8 @@ var (
 var (
 	// ErrTimeout is returned when an answer did not come in time.
 	ErrTimeout = fault.ErrTimeout
-	// ErrNoResponders is returned at once by a request on whose subject nobody listens.
+	// ErrNoResponders is returned at once by a request on whose subject nobody listens, and by AckSync, AckMessage
+	// and PullMessages when there is no consumer that hears them.
 	ErrNoResponders = fault.ErrNoResponders
 	// ErrNoReply is returned by Respond and its kin on a message whose sender waits for no answer.
 	ErrNoReply = fault.ErrNoReply
@@ -71,7 +72,7 @@ var (
 	// ack wait: the acknowledgement holds, but another consumer may have got the message as well.
 	ErrLateAck = fault.ErrLateAck
 	// ErrSlowConsumer is reported when a subscription's pending limits are exceeded and messages
-	// are dropped.
+	// are dropped, and returned by RequestMany when answers are.
 	ErrSlowConsumer = fault.ErrSlowConsumer
 	// ErrUnsubscribed is what Subscription.Err returns after Unsubscribe or Drain.
 	ErrUnsubscribed = fault.ErrUnsubscribed
@@ -115,13 +116,14 @@ var (
 	// metadata cannot be read.
 	ErrObjectCorrupt = fault.ErrObjectCorrupt
 	// ErrAlreadyExists is returned when a stream, consumer or bucket of that name exists with
-	// another configuration, or a key exists that was to be created.
+	// another configuration, or a key that was to be created, the new name of an object, or, of a
+	// PublishAtomic, the ID of a message.
 	ErrAlreadyExists = fault.ErrAlreadyExists
 	// ErrLockLost is returned by Lock.Unlock, and is the cause of Lock.Context's end, when the lease
 	// ended before: somebody else may have held the lock meanwhile.
 	ErrLockLost = fault.ErrLockLost
 	// ErrConflict is returned when an expected sequence, revision or message ID is no longer the last
-	// one: another writer was faster.
+	// one, or an object was replaced meanwhile: another writer was faster.
 	ErrConflict = fault.ErrConflict
 	// ErrMessageNotFound is returned when a stream has no message of that sequence or subject.
 	ErrMessageNotFound = fault.ErrMessageNotFound

@@ -233,9 +233,9 @@ func (kv *KeyValue) Cached(ctx context.Context, filters ...string) (*KeyValueCac
 }
 
 // Get returns the value of key from memory, as of the last update received, or ErrKeyNotFound. It never
-// waits for the network, and after the cache has ended it returns what it last knew: Stale tells. The
-// value belongs to all who get it and must not be changed. Values that have a time to live, their own or
-// the bucket's, are dropped by the server's clock. A change of the bucket's time and a purge of its stream,
+// waits for the network. A key that the filters of Cached leave out is ErrKeyNotFound, too. After the cache has
+// ended it returns what it last knew: Stale tells. The value belongs to all who get it and must not be changed.
+// Values that have a time to live, their own or the bucket's, are dropped by the server's clock. A change of the bucket's time and a purge of its stream,
 // of which nobody is told, are noticed within some five seconds; in a bucket of many keys that expire, a
 // purge of some of them later.
 func (c *KeyValueCache) Get(key string) (jetstream.KeyValueEntry, error) {

@@ -104,7 +104,8 @@ type messageOptions struct {
 
 // With sets options of m that hold wherever it is published to a stream: by PublishBatch, PublishSeq and
 // PublishAtomic, too, which take none. Upstream's options become headers of m, in a map of its own; WithHeader
-// and WithoutMessageID are among them. An option that is wrong is the error of the publish. It returns m.
+// and WithoutMessageID are among them. PublishMsg sends the headers, and hears no answer to them. An option that is
+// wrong is the error of the publish. It returns m.
 func (m *Message) With(opts ...jetstream.PublishOpt) *Message {
 	header, set, err := publish.Set(m.Subject, m.Header, opts)
 	if m.with != nil {

@@ -121,7 +121,7 @@ func (c *Client) Subscribe(ctx context.Context, subject string, h Handler, opts 
 }
 
 // QueueSubscribe is Subscribe as a member of a queue group: each message goes to one member of the
-// group. The queue's name must be a plain token or tokens without wildcards.
+// group. The queue's name must be a plain token or tokens without wildcards; another one is ErrInvalidSubject.
 func (c *Client) QueueSubscribe(ctx context.Context, subject, queue string, h Handler, opts ...SubscribeOption) (*Subscription, error) {
 	if err := checkQueue("subscribe", subject, queue); err != nil {
 		return nil, err
