@@ -155,3 +155,29 @@ func TestRequestManyOfTooMuch(t *testing.T) {
 	assert.Greater(t, answers, 100)
 	assert.Less(t, answers, 200)
 }
+
+// Who answers without end is heard for as long as there is time.
+func TestRequestManyWithoutEnd(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client, nc := connect(t, s, func(c *nats.Config) { c.RequestTimeout = 2 * time.Second }), raw(t, s)
+	var inbox string
+	_, err := nc.Subscribe("endless.*", func(m *natsgo.Msg) {
+		if m.Subject == "endless.begin" {
+			inbox = m.Reply
+		}
+		assert.NoError(t, nc.Publish(inbox, []byte("answer")))
+		if m.Subject == "endless.more" {
+			assert.NoError(t, m.Respond(nil))
+		}
+	})
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	begin := time.Now()
+	for _, err := range client.RequestMany(context.Background(), "endless.begin", nil) {
+		require.NoError(t, err)
+		require.Less(t, since(begin), 20*time.Second)
+		_, err = client.Request(context.Background(), "endless.more", nil, patience) // the next one is there before its answer
+		require.NoError(t, err)
+	}
+}

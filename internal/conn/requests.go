@@ -285,11 +285,13 @@ func (c *Conn) RequestMany(ctx context.Context, op string, m *natsgo.Msg, stall 
 		}
 		c.requests.mu.Lock()
 		w.refill()
-		c.requests.mu.Unlock()
-		if stall > 0 {
-			wait = min(stall, time.Until(w.until))
-			w.timer.Reset(wait)
+		left := time.Until(w.until)
+		if left <= 0 { // more come too late
+			c.requests.forget(w)
 		}
+		c.requests.mu.Unlock()
+		wait = min(left, cmp.Or(stall, left))
+		w.timer.Reset(wait) // which may have ended beside an answer
 	}
 }
 
