@@ -256,6 +256,7 @@ type operator struct {
 	operator  nkeys.KeyPair
 	account   nkeys.KeyPair
 	accountID string
+	systemID  string // of the account that JetStream needs
 	resolver  *server.MemAccResolver
 	claims    *jwt.OperatorClaims
 }
@@ -273,22 +274,51 @@ func newOperator(t testing.TB) *operator {
 	operatorID, err := o.operator.PublicKey()
 	require.NoError(t, err)
 	o.claims = jwt.NewOperatorClaims(operatorID)
-	account, err := jwt.NewAccountClaims(o.accountID).Encode(o.operator)
+	system, err := nkeys.CreateAccount()
 	require.NoError(t, err)
-	require.NoError(t, o.resolver.Store(o.accountID, account))
+	o.systemID, err = system.PublicKey()
+	require.NoError(t, err)
+	account, err := jwt.NewAccountClaims(o.systemID).Encode(o.operator)
+	require.NoError(t, err)
+	require.NoError(t, o.resolver.Store(o.systemID, account))
+	o.limit(nil)
 	return o
+}
+
+// limit makes the account's claims what change makes of fresh ones, on running servers too.
+func (o *operator) limit(change func(*jwt.AccountClaims), running ...*natstest.Server) {
+	o.t.Helper()
+	claims := jwt.NewAccountClaims(o.accountID)
+	if change != nil {
+		change(claims)
+	}
+	text, err := claims.Encode(o.operator)
+	require.NoError(o.t, err)
+	require.NoError(o.t, o.resolver.Store(o.accountID, text))
+	claims, err = jwt.DecodeAccountClaims(text)
+	require.NoError(o.t, err)
+	for _, s := range running {
+		account, err := s.Embedded().LookupAccount(o.accountID)
+		require.NoError(o.t, err)
+		s.Embedded().UpdateAccountClaims(account, claims)
+	}
 }
 
 func (o *operator) demand(options *server.Options) {
 	options.TrustedOperators = []*jwt.OperatorClaims{o.claims}
 	options.AccountResolver = o.resolver
+	options.SystemAccount = o.systemID
 }
 
 // creds returns a credentials file of a new user, and its seed.
-func (o *operator) creds() (content, userSeed string) {
+func (o *operator) creds(change ...func(*jwt.UserClaims)) (content, userSeed string) {
 	o.t.Helper()
 	userSeed, public := newUser(o.t)
-	token, err := jwt.NewUserClaims(public).Encode(o.account)
+	claims := jwt.NewUserClaims(public)
+	for _, change := range change {
+		change(claims)
+	}
+	token, err := claims.Encode(o.account)
 	require.NoError(o.t, err)
 	formatted, err := jwt.FormatUserConfig(token, []byte(userSeed))
 	require.NoError(o.t, err)

@@ -181,15 +181,13 @@ func (g *greeting) line() ([]byte, error) {
 	}
 }
 
-// refusal is what a server answers to CONNECT with.
+// refusal is what a server answers to CONNECT with, or before it, where way is empty.
 func refusal(text, way string) error {
-	kind := error(serverError(text))
-	for _, known := range []error{natsgo.ErrAuthorization, natsgo.ErrAuthExpired, natsgo.ErrAuthRevoked, natsgo.ErrAccountAuthExpired} {
-		if strings.HasPrefix("nats: "+strings.ToLower(text), known.Error()) {
-			return fmt.Errorf("%w (%s)", known, way)
-		}
+	err := serverError(text)
+	if way != "" && err.isOfUser() {
+		return fmt.Errorf("%w (%s)", err.upstream(), way)
 	}
-	return kind
+	return err
 }
 
 // connectMessage is CONNECT's, in the fields and the order of nats.go's connectInfo.

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
 // verdict is what becomes of an -ERR of the server.
@@ -22,21 +24,13 @@ const (
 
 // judge tells what becomes of an -ERR. Nats.go (Conn.processErr) takes what it does not know for the
 // connection's end, although the server (client.go, parser.go) goes on after an invalid subject, and
-// although a connection that is closed can be made again.
+// although a connection that is closed can be made again. It tells its handler of denials, and of a user who
+// is let in no more.
 func judge(text string) verdict {
-	text = strings.ToLower(text)
-	for _, known := range []string{
-		"permissions violation", "maximum subscriptions exceeded", // the server goes on
-		"stale connection", "maximum connections exceeded", "maximum account active connections exceeded",
-		"unknown protocol operation", // nats.go reconnects
-		"authorization violation", "user authentication expired", "user authentication revoked",
-		"account authentication expired", // nats.go remembers it
-	} {
-		if strings.HasPrefix(text, known) {
-			return pass
-		}
-	}
-	if strings.HasPrefix(text, "invalid subject") || strings.HasPrefix(text, "invalid publish subject") {
+	switch lower := strings.ToLower(text); {
+	case denialOf(text) != nil, serverError(text).isOfUser():
+		return pass
+	case strings.HasPrefix(lower, "invalid subject"), strings.HasPrefix(lower, "invalid publish subject"):
 		return swallow
 	}
 	return end
@@ -63,6 +57,36 @@ func IsDenial(err error) bool {
 type serverError string
 
 func (e serverError) Error() string { return "the server says: " + string(e) }
+
+// Is tells whether target is nats.go's error for it.
+func (e serverError) Is(target error) bool {
+	err := e.upstream()
+	return err != nil && err == target
+}
+
+// upstream returns nats.go's error for it, or nil. After each of these the server closes the connection.
+func (e serverError) upstream() error {
+	text := strings.ToLower(string(e))
+	for begin, err := range upstreams {
+		if strings.HasPrefix(text, begin) {
+			return err
+		}
+	}
+	return nil
+}
+
+// isOfUser tells whether the user is not let in, or no more.
+func (e serverError) isOfUser() bool { return errors.Is(fault.Kind(e), fault.ErrAuthorization) }
+
+var upstreams = map[string]error{
+	natsgo.AUTHORIZATION_ERR:                  natsgo.ErrAuthorization,
+	natsgo.AUTHENTICATION_EXPIRED_ERR:         natsgo.ErrAuthExpired,
+	natsgo.AUTHENTICATION_REVOKED_ERR:         natsgo.ErrAuthRevoked,
+	natsgo.ACCOUNT_AUTHENTICATION_EXPIRED_ERR: natsgo.ErrAccountAuthExpired,
+	natsgo.MAX_CONNECTIONS_ERR:                natsgo.ErrMaxConnectionsExceeded,
+	natsgo.MAX_ACCOUNT_CONNECTIONS_ERR:        natsgo.ErrMaxAccountConnectionsExceeded,
+	natsgo.STALE_CONNECTION:                   natsgo.ErrStaleConnection,
+}
 
 // errText returns the text of an -ERR line.
 func errText(line []byte) string {

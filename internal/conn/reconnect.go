@@ -165,7 +165,7 @@ func (d dialer) Dial(_, address string) (net.Conn, error) {
 	}
 	l.shown = serverurl.Redact(l.server.url.String())
 	c.present.Store(l)
-	l.reader.onErr = c.onServerError
+	l.reader.onErr = func(text string) verdict { return c.onServerError(l, text) }
 	l.reader.onInfo = func(info []byte) { c.onInfo(l, info) }
 	l.start(lineHooks{up: c.lineUp, down: c.lineDown, dropped: c.dropped})
 	return l, nil
@@ -247,7 +247,7 @@ func (c *Conn) lineDown(l *line, err error) {
 }
 
 // onServerError decides on an -ERR.
-func (c *Conn) onServerError(text string) verdict {
+func (c *Conn) onServerError(l *line, text string) verdict {
 	v := judge(text)
 	switch denial := denialOf(text); {
 	case denial != nil:
@@ -255,6 +255,9 @@ func (c *Conn) onServerError(text string) verdict {
 	case v == swallow:
 		c.tell(func() { c.reports.Refused(serverError(text)) })
 	}
+	default: // the server ends the connection, whatever is found out of that first
+		var err error = serverError(text)
+		l.reason.Store(&err)
 	return v
 }
 
