@@ -333,3 +333,32 @@ func TestCredentialsTooLongForTheServer(t *testing.T) {
 		return told.MatchString(err.Error())
 	})
 }
+
+// accountLimited runs a server on which the user u has an account with limits.
+func accountLimited(t *testing.T, limits string) *natstest.Server {
+	t.Helper()
+	var parsed server.Options
+	require.NoError(t, parsed.ProcessConfigString(`accounts { A { jetstream: enabled, limits: {`+limits+`}, users: [{user: u, password: p}] } }`))
+	return natstest.RunServer(t, natstest.WithConfig(func(o *server.Options) { o.Accounts, o.Users = parsed.Accounts, parsed.Users }))
+}
+
+// An account may allow less than its server does, which the server tells when it knows the user.
+func TestMaxPayloadOfAnAccount(t *testing.T) {
+	t.Parallel()
+	const most = 5000
+	client := connect(t, accountLimited(t, fmt.Sprint("max_payload: ", most)), as("u"))
+	ctx := within(t, time.Minute)
+	require.NoError(t, client.Ping(ctx))
+	require.ErrorContains(t, client.Publish(ctx, "a", make([]byte, 2*most)), fmt.Sprint("max_payload is ", most))
+	kv := newKeys(t, client, "b")
+	keys := make([]string, 200)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("%s%d", strings.Repeat("k", 50), i)
+	}
+	put(t, kv, keys[7], "v")
+	entries, err := kv.GetMany(ctx, keys...)
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+	_, err = newObjects(t, client, "files").PutBytes(ctx, "o", make([]byte, 100_000))
+	require.NoError(t, err)
+}

@@ -271,10 +271,10 @@ func (c *Conn) Info() natsgo.ServerInfo {
 	return natsgo.ServerInfo{}
 }
 
-// MaxPayload returns how large a message the present server, or the last one, allows; 0 before the first.
+// MaxPayload returns how large a message the present server, or the last one, allows to this user; 0 before the first.
 func (c *Conn) MaxPayload() int64 {
 	if l := c.present.Load(); l != nil {
-		return l.info.MaxPayload
+		return l.maxPayload.Load()
 	}
 	return 0
 }

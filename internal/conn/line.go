@@ -38,7 +38,9 @@ type line struct {
 	trip     time.Duration // to the server and back
 	queue    *queue
 	reader   reader
-	welcome  [][]byte // the server's lines of the handshake; the reader's alone
+
+	maxPayload atomic.Int64 // what info said of it, or the server since: it knows a user's limits when he is let in
+	welcome    [][]byte     // the server's lines of the handshake; the reader's alone
 
 	websocket *natsgo.Options // with which nats.go shakes hands itself; nil elsewhere
 	upped     sync.Once       // the end of that
@@ -178,14 +180,14 @@ func (l *line) Write(p []byte) (int, error) {
 // withoutOversized takes out of p what was published without knowing this server, and what the server
 // would end the connection for. What waited for the connection ends with a PING.
 func (l *line) withoutOversized(p []byte) (rest []byte, settled bool) {
-	kept := 0 // all before it is in rest
+	kept, most := 0, l.maxPayload.Load() // all before kept is in rest
 	for i := 0; i < len(p); {
 		o, ok := nextOperation(p[i:])
 		if !ok {
 			break
 		}
 		settled = settled || o.verb == "PING"
-		tooLarge := l.info.MaxPayload > 0 && int64(o.payload) > l.info.MaxPayload
+		tooLarge := most > 0 && int64(o.payload) > most
 		if tooLarge || o.verb == "SUB" && l.lineLimit > 0 && o.line > l.lineLimit {
 			rest = append(rest, p[kept:i]...)
 			kept = i + o.size

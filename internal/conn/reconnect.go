@@ -163,6 +163,7 @@ func (d dialer) Dial(_, address string) (net.Conn, error) {
 	if c.longLines >= poisonous {
 		l.lineLimit = c.o.MaxControlLine
 	}
+	l.maxPayload.Store(l.info.MaxPayload)
 	l.shown = serverurl.Redact(l.server.url.String())
 	c.present.Store(l)
 	l.reader.onErr = func(text string) verdict { return c.onServerError(l, text) }
@@ -254,10 +255,10 @@ func (c *Conn) onServerError(l *line, text string) verdict {
 		c.denied(denial)
 	case v == swallow:
 		c.tell(func() { c.reports.Refused(serverError(text)) })
-	}
 	default: // the server ends the connection, whatever is found out of that first
 		var err error = serverError(text)
 		l.reason.Store(&err)
+	}
 	return v
 }
 
@@ -267,12 +268,10 @@ func (c *Conn) denied(err error) {
 	}
 }
 
-// onInfo hears of the servers of the cluster.
+// onInfo hears of the servers of the cluster, and of limits.
 func (c *Conn) onInfo(l *line, text []byte) {
-	if !l.server.tls {
-		return
-	}
 	if info, err := parseInfo(text); err == nil {
+		l.maxPayload.Store(info.MaxPayload)
 		c.mu.Lock()
 		c.demandOf(l, info)
 		c.mu.Unlock()
