@@ -477,7 +477,7 @@ func TestConsumeMayNotPull(t *testing.T) {
 	t.Parallel()
 	for name, permissions := range map[string]*server.Permissions{
 		"pull":  {Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.MSG.NEXT.>"}}},
-		"inbox": {Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.*"}}},
+		"inbox": {Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.*.pull.*"}}},
 	} {
 		s := restricted(t, permissions)
 		admin := connect(t, s, as("admin"))

@@ -174,18 +174,18 @@ func (c *Conn) PublishMsg(ctx context.Context, m *natsgo.Msg) error {
 	return err
 }
 
-// SubscribeInbox makes a subscription of nats.go to a new inbox; the channel is used where there is no handler. Denied,
-// which must not wait, is called each time that the server denies the inbox, or one of the subjects whose answers come
-// there, until unwatch is called. That may be before this returns.
+// SubscribeInbox makes a subscription of nats.go to a new inbox, or to what is below, as ".*"; the channel is used where
+// there is no handler. Denied, which must not wait, is called each time that the server denies the inbox, or one of the
+// subjects whose answers come there, until unwatch is called. That may be before this returns.
 func (c *Conn) SubscribeInbox(
-	ctx context.Context, h natsgo.MsgHandler, ch chan *natsgo.Msg, denied func(error), subjects ...string,
+	ctx context.Context, below string, h natsgo.MsgHandler, ch chan *natsgo.Msg, denied func(error), subjects ...string,
 ) (sub *natsgo.Subscription, unwatch func(), err error) {
 	pass, err := c.Enter(ctx, 0)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer pass.Leave()
-	inbox := c.nc.NewInbox()
+	inbox := c.nc.NewInbox() + below
 	unwatch = c.watch(&watch{subjects: append(subjects, inbox), denied: denied, inbox: time.Now()})
 	if h == nil {
 		sub, err = c.nc.ChanSubscribe(inbox, ch)

@@ -25,7 +25,7 @@ func TestDeniedInboxIsAlwaysTold(t *testing.T) {
 	c := conntest.Open(t, strings.Replace(s.URL(), "://", "://u:p@", 1), nil)
 	for range 1000 {
 		denied := make(chan error, 1)
-		sub, unwatch, err := c.SubscribeInbox(context.Background(), func(*natsgo.Msg) {}, nil, func(err error) { denied <- err })
+		sub, unwatch, err := c.SubscribeInbox(context.Background(), "", func(*natsgo.Msg) {}, nil, func(err error) { denied <- err })
 		require.NoError(t, err)
 		select {
 		case err = <-denied:

@@ -3,6 +3,8 @@ package consume
 import (
 	"context"
 	"errors"
+	"strconv"
+	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -27,7 +29,9 @@ const (
 )
 
 // pullSession is the pulls over one inbox. When anything is wrong with them, a new inbox separates
-// what comes of the old ones from what is asked for next.
+// what comes of the old ones from what is asked for next. Each pull has a subject of its own there: so that the next leader
+// can tell them, the replicas of a consumer remember the subjects of the pulls that wait, and a pull that is done takes its
+// subject along, whoever else has it.
 type pullSession struct {
 	p     *puller
 	sub   *natsgo.Subscription
@@ -37,6 +41,7 @@ type pullSession struct {
 
 	// guarded by the Consumption's lock
 	begun  time.Time
+	pulls  uint64    // that were sent
 	asked  int       // messages asked for and not yet received
 	lone   bool      // since all had come, and no pull has ended without any: what was sent since may be nobody's
 	signs  uint64    // of life
@@ -55,7 +60,7 @@ func (p *puller) open() (*pullSession, error) {
 	now := time.Now()
 	ps := &pullSession{p: p, fault: make(chan error, 1), part: sentinel.NewPart(), begun: now, heard: now}
 	var err error
-	if ps.sub, ps.deaf, err = s.conn.SubscribeInbox(s.quit, ps.receive, nil, ps.deny, p.subject); err != nil {
+	if ps.sub, ps.deaf, err = s.conn.SubscribeInbox(s.quit, ".pull.*", ps.receive, nil, ps.deny, p.subject); err != nil {
 		return nil, err
 	}
 	_ = ps.sub.SetPendingLimits(-1, -1) // no more comes than was asked for
@@ -243,7 +248,9 @@ func (ps *pullSession) pull(batch int, beat time.Duration) {
 	if beat < pullBeat && !ps.part.IsSentinel() {
 		expires = min(expires, pullYoung) // the next one has slower heartbeats
 	}
-	if s.conn.TryPublish(ps.p.subject, ps.sub.Subject, wire.Pull(batch, expires, min(beat, expires/2), false)) == nil {
+	ps.pulls++
+	reply := strings.TrimSuffix(ps.sub.Subject, "*") + strconv.FormatUint(ps.pulls, 10)
+	if s.conn.TryPublish(ps.p.subject, reply, wire.Pull(batch, expires, min(beat, expires/2), false)) == nil {
 		ps.asked += batch
 	} // else it shows as a change of the link
 }
@@ -333,7 +340,7 @@ func (ps *pullSession) onStatus(m *natsgo.Msg) {
 		if p.session == ps {
 			p.ask()
 		}
-	case p.session != ps && ps.told:
+	case p.session != ps && (ps.told || description == wire.ServerShutdown): // each pull is told
 	case p.session != ps: // what was asked for before: there is another leader
 		ps.told = true
 		if p.session != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -192,6 +193,78 @@ func TestConsumeOverKilledLeaders(t *testing.T) {
 		f.resume(seenBound, seenOwn, seenReader)
 	}
 	f.end()
+}
+
+// The next leader of a consumer tells all pulls that wait, also where others are done. Raw nats.go's have one subject, which
+// the first of them that is done takes along: then nobody is told, and the rest is waited for until two heartbeats are missing.
+func TestConsumeWithManyPullsHearsOfAnotherLeader(t *testing.T) {
+	t.Parallel()
+	cluster := natstest.RunCluster(t, 3)
+	client, publisher := connect(t, cluster.URLs()...), connect(t, cluster.URLs()...)
+	ctx := context.Background()
+	_, err := publisher.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3})
+	require.NoError(t, err)
+	_, err = publisher.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "bound"})
+	require.NoError(t, err)
+	var mu sync.Mutex
+	var open []int // what is left of the pulls that are not young any more
+	_, err = publisher.Subscribe(ctx, "$JS.API.CONSUMER.MSG.NEXT.S.bound", func(msg *nats.Message) error {
+		var pull struct {
+			Batch int           `json:"batch"`
+			Beat  time.Duration `json:"idle_heartbeat"`
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if err := msg.DecodeJSON(&pull); err != nil || pull.Beat < time.Second {
+			return err
+		}
+		open = append(open, pull.Batch)
+		return nil
+	})
+	require.NoError(t, err)
+	pulls := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(open)
+	}
+	var handled atomic.Int64
+	_, err = client.Consume(ctx, "S", "bound", func(*nats.Message) error {
+		time.Sleep(2 * time.Millisecond) // or so: it is asked for as many messages as that makes
+		handled.Add(1)
+		return nil
+	}, nats.WithWorkers(4))
+	require.NoError(t, err)
+	sent := int64(0)
+	publish := func() {
+		_, err := publisher.PublishToStream(ctx, "s", nil)
+		require.NoError(t, err)
+		sent++
+		publishEventually(t, "it is handled", func() bool { return handled.Load() == sent })
+	}
+	publish()
+	publishEventually(t, "the pull of an idle consumption", func() bool { return pulls() == 1 })
+	for first, done := 0, false; !done; {
+		before := pulls()
+		publish()
+		require.NoError(t, client.Flush(ctx))
+		publishEventually(t, "the pull that brought it is known", func() bool { return pulls() > first })
+		mu.Lock()
+		if open[first]--; open[first] == 0 {
+			first++
+			done = len(open) == before && first < before // another one is open, and was before
+		}
+		mu.Unlock()
+	}
+	before := consumeLeader(publisher, "bound")
+	_, err = publisher.Request(ctx, "$JS.API.CONSUMER.LEADER.STEPDOWN.S.bound", nil, 0)
+	require.NoError(t, err)
+	publishEventually(t, "another leader", func() bool {
+		leader := consumeLeader(publisher, "bound")
+		return leader != "" && leader != before
+	})
+	begin := time.Now()
+	publish()
+	assert.Less(t, since(begin), resumeWithin)
 }
 
 // Every server of the cluster is restarted in its turn, as for an upgrade.

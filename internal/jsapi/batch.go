@@ -112,7 +112,7 @@ func (a *API) askMany(ctx context.Context, stream string, subjects []string, pat
 	subject := a.prefix + "DIRECT.GET." + stream
 	ctx, deny := context.WithCancelCause(ctx)
 	defer deny(nil)
-	sub, unwatch, err := c.SubscribeInbox(ctx, nil, answers, deny, subject)
+	sub, unwatch, err := c.SubscribeInbox(ctx, "", nil, answers, deny, subject)
 	if err != nil {
 		return err
 	}

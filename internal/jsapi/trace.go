@@ -20,7 +20,7 @@ func (a *API) isImported(ctx context.Context, subject string) bool {
 	ctx, deny := context.WithCancelCause(ctx)
 	defer deny(nil)
 	traces := make(chan *natsgo.Msg, 64) // one for each server that the message passes
-	sub, unwatch, err := a.conn.SubscribeInbox(ctx, nil, traces, deny, subject)
+	sub, unwatch, err := a.conn.SubscribeInbox(ctx, "", nil, traces, deny, subject)
 	if err != nil {
 		return false
 	}

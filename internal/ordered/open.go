@@ -130,7 +130,7 @@ func (r *Reader) begin(ctx context.Context, made *jetstream.ConsumerInfo, breaks
 	}
 	// The messages that were asked for and the statuses of all pulls, should nobody read for long.
 	r.received = make(chan *natsgo.Msg, r.o.Batch+4*int(r.expires/r.o.Heartbeat))
-	sub, unwatch, err := r.conn.SubscribeInbox(ctx, nil, r.received, r.onDenial, r.subject("MSG.NEXT", made.Name))
+	sub, unwatch, err := r.conn.SubscribeInbox(ctx, "", nil, r.received, r.onDenial, r.subject("MSG.NEXT", made.Name))
 	if err != nil {
 		r.discard(made.Name)
 		return Opening{}, err

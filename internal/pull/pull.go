@@ -121,7 +121,7 @@ func (p *Puller) once(ctx context.Context, subject string, limit int) ([]*natsgo
 	one := p.parked.adopt(subject)
 	if one == nil {
 		one = &pull{of: p, subject: subject, left: limit, news: make(chan struct{}, 1)}
-		if one.sub, one.deaf, err = p.conn.SubscribeInbox(ctx, one.receive, nil, one.end, subject); err != nil {
+		if one.sub, one.deaf, err = p.conn.SubscribeInbox(ctx, "", one.receive, nil, one.end, subject); err != nil {
 			done()
 			return nil, err
 		}
