@@ -91,10 +91,19 @@ func (s *Consumption) sendNak(k nak, now time.Duration) bool {
 
 // endNaks sends what waits. The caller holds s.mu.
 func (s *Consumption) endNaks() {
+	unsent := 0
 	for _, k := range s.naks.list {
-		s.sendNak(k, s.now())
+		if !s.sendNak(k, s.now()) {
+			unsent++
+		}
 	}
 	s.naks.list, s.naks.ended = nil, true
+	if wait := s.rules.AckWait; unsent > 0 {
+		s.e.said.Push(func() {
+			s.log.Warn("the server could not be told when messages are to come again; they do after the ack wait",
+				"messages", unsent, "ack_wait", wait)
+		})
+	}
 }
 
 // asked returns how many messages wait for their next try in the consumer's MaxAckPending. The caller holds s.mu.

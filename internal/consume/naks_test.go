@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"log/slog"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -8,6 +9,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 )
 
 // They leave together, or when they are due before that, and while there is no connection for as long as the server does
@@ -72,4 +76,29 @@ func TestNakAfterABackOff(t *testing.T) {
 	}
 	assert.True(t, s.isParked(parked))
 	assert.False(t, s.isParked("$JS.ACK.S.C.2.1.1.1.0"))
+}
+
+// textLog is a log.
+type textLog struct{ conntest.Words }
+
+func (l *textLog) Write(line []byte) (int, error) {
+	l.Say(string(line))
+	return len(line), nil
+}
+
+// What the server cannot be told at the end comes at another time than it was to.
+func TestNaksThatCannotLeaveAreTold(t *testing.T) {
+	t.Parallel()
+	var log textLog
+	s := &Consumption{
+		e: New(nil, nil, nil, 0, nil, nil), conn: new(conn.Conn), log: slog.New(slog.NewTextHandler(&log, nil)),
+		begun: time.Now(), extender: time.NewTimer(time.Hour), rules: ackRules{shortest: 20 * time.Second},
+	}
+	for range 2 {
+		require.True(t, s.NakAfter("r", time.Minute))
+	}
+	s.endNaks()
+	require.Eventually(t, func() bool { return len(log.Said()) > 0 }, time.Minute, time.Millisecond)
+	assert.Len(t, log.Said(), 1)
+	assert.Contains(t, log.Said()[0], "messages=2")
 }
