@@ -2,6 +2,7 @@ package nats_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -293,6 +294,41 @@ func TestStreamMadeAnewUnderARunningHandler(t *testing.T) {
 	assert.Equal(t, 1, info.NumAckPending)
 	close(release["new"])
 	idle(t, other)
+}
+
+// A consumer that was made anew delivers what is handled here once more, for the first time: it is handled once, and where
+// that fails it comes again when it is to.
+func TestConsumerMadeAnewUnderARunningHandler(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client, other := connect(t, s, nil), connect(t, s, nil)
+	newStream(t, other, 10)
+	newConsumer(t, other, jetstream.ConsumerConfig{Name: "worker", AckWait: patience})
+	var got calls
+	release := make(chan error)
+	consume(t, client, func(msg *nats.Message) error {
+		if got.note(msg); string(msg.Data) == "9" {
+			return <-release
+		}
+		return nil
+	}, nats.WithWorkers(3), nats.WithBackoff(20*time.Millisecond))
+	eventually(t, "the last handler runs, alone", func() bool {
+		info, err := other.GetConsumerInfo(t.Context(), "ORDERS", "worker")
+		return err == nil && got.len() == 10 && info.NumAckPending == 1
+	})
+	require.NoError(t, other.DeleteConsumer(t.Context(), "ORDERS", "worker"))
+	newConsumer(t, other, jetstream.ConsumerConfig{
+		Name: "worker", AckWait: patience, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: 10,
+	})
+	publishUntilSeen(t, other, &got, "after")
+	assert.Equal(t, 11, got.len())
+	begin := time.Now()
+	release <- errors.New("not yet")
+	eventually(t, "it comes again", func() bool { return got.len() == 12 })
+	assert.Less(t, since(begin), patience/2)
+	release <- nil
+	idle(t, other)
+	assert.Equal(t, 12, got.len())
 }
 
 // Far from the server the first messages take as long as the way there and back, twice: raw nats.go has the

@@ -183,10 +183,13 @@ func (s *Consumption) take(d *Delivery, key string) {
 	case s.stopping && !s.mustHandle(d):
 		s.handBack(d)
 		return
-	case d.Deliveries > 1:
+	case d.Deliveries > 1, d.Sequence <= s.held.highest:
 		if twin := s.held.twin(d); twin != nil {
 			if twin.state != stateRunning { // else its worker reads them
 				twin.Deliveries = max(twin.Deliveries, d.Deliveries)
+			}
+			if twin.from == d.from {
+				twin.reply = d.Msg.Reply
 			}
 			d.from.ask()
 			return

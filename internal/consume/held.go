@@ -29,6 +29,7 @@ type Delivery struct {
 	due     time.Duration // when the server is to hear of it; 0: it was not seen yet
 	state   deliveryState
 	expired bool   // its handler took too long; the server may deliver it to others
+	reply   string // of the last delivery, where that was not the one of Msg
 	trial   *trial // nil for the many that need no second one
 
 	prev, next *Delivery // of all that are held, oldest first
@@ -42,6 +43,9 @@ func (d *Delivery) Meta() *jetstream.MsgMetadata {
 	}
 	return d.trial.meta
 }
+
+// lastReply is where the server takes word of when the message is to come again. The caller holds the lock.
+func (d *Delivery) lastReply() string { return cmp.Or(d.reply, d.Msg.Reply) }
 
 // Consumption returns whose delivery it is.
 func (d *Delivery) Consumption() *Consumption { return d.from.s }
@@ -110,8 +114,9 @@ func (d *Delivery) deliver() {
 
 // heldList is all that a Consumption holds. The Consumption's lock guards it.
 type heldList struct {
-	root  Delivery // of the list of all
-	count int
+	root    Delivery // of the list of all
+	count   int
+	highest uint64 // sequence that was ever added
 
 	first, last *Delivery // of those that are ready
 	ready       int
@@ -142,6 +147,7 @@ func (l *heldList) add(d *Delivery, key string) bool {
 	d.prev, d.next = l.root.prev, &l.root
 	d.prev.next, l.root.prev = d, d
 	l.count++
+	l.highest = max(l.highest, d.Sequence)
 	if l.lanes != nil {
 		ln := l.lanes[key]
 		if d.lane = ln; ln != nil {
@@ -241,7 +247,7 @@ func (ps *pullSession) key(d *Delivery) string {
 }
 
 // twin returns a held message that the server has delivered once more, because its deadline passed
-// while the connection was down. An original whose copy in the retry stream is back before its worker has heard
+// while the connection was down, or because its consumer was made anew, which counts from one again. An original whose copy in the retry stream is back before its worker has heard
 // that it is stored is none.
 func (l *heldList) twin(again *Delivery) *Delivery {
 	for d := l.root.next; d != &l.root; d = d.next {

@@ -87,6 +87,7 @@ func (p *puller) isAnew(ctx context.Context, info *jetstream.ConsumerInfo) bool 
 // new stream that have their sequences. The caller holds s.mu.
 func (s *Consumption) disown() {
 	held := 0
+	s.held.highest = 0
 	s.held.all(func(d *Delivery) {
 		if d.from.side || !d.Token.Take() {
 			return

@@ -245,7 +245,7 @@ func (s *Consumption) nakAfter(d *Delivery, delay time.Duration) {
 func (s *Consumption) putOff(d *Delivery, delay time.Duration) (taken bool, err error) {
 	s.mu.Lock() // for an extension after it would change the delay
 	defer s.mu.Unlock()
-	reply := d.Msg.Reply
+	reply := d.lastReply()
 	if taken = d.Token.Take(); taken && !s.nakLater(reply, delay) {
 		err = s.conn.TryPublish(reply, "", s.verbNakAfter(reply, delay))
 		d.noteSent(err)

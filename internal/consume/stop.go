@@ -72,12 +72,12 @@ func (s *Consumption) isLast(d *Delivery) bool {
 
 // handBack returns a message to the server for others to handle, or later. The caller holds s.mu.
 func (s *Consumption) handBack(d *Delivery) {
-	verb := wire.Nak
+	verb, reply := wire.Nak, d.lastReply()
 	if d.state == stateWaiting {
-		verb = s.verbNakAfter(d.Msg.Reply, max(d.trial.until-s.now(), minRetryDelay))
+		verb = s.verbNakAfter(reply, max(d.trial.until-s.now(), minRetryDelay))
 	}
 	if d.Token.Take() {
-		d.noteSent(s.conn.TryPublish(d.Msg.Reply, "", verb))
+		d.noteSent(s.conn.TryPublish(reply, "", verb))
 	}
 	s.stats.HandedBack++
 	if d.next != nil && s.held.remove(d) {
