@@ -88,7 +88,7 @@ func (p *puller) run() {
 		case p.side && !p.s.Retries && (errors.Is(err, fault.ErrStreamNotFound) || errors.Is(err, fault.ErrConsumerNotFound)):
 			return // nothing is left
 		case errors.Is(err, errPullRelinked):
-			attempt, missing = 0, false
+			attempt, missing = 0, p.holds()
 			continue
 		case errors.Is(err, errPullSilent) && p.findNow(silentAttempt) == nil: // the pull got lost, or found no room
 			attempt, missing = 0, false
@@ -102,6 +102,13 @@ func (p *puller) run() {
 		missing = !errors.Is(err, wire.ErrPullAgain)
 		p.pause(p.failed(attempt, err))
 	}
+}
+
+// holds tells whether messages are held that may be of another stream than the one that there is after an outage.
+func (p *puller) holds() bool {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	return !p.side && p.s.held.count > 0
 }
 
 // end lets all sessions go. What has come is for the workers, or handed back.
