@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -81,6 +82,42 @@ func TestObjectGetFileThroughWhatIsNoFile(t *testing.T) {
 	}
 	require.NoError(t, os.Symlink("circle", at("circle")))
 	require.Error(t, store.GetFile(ctx, "x", filepath.Join(at("circle"), "file")))
+}
+
+// A path leads where the system says: links are followed to their end, and ".." is where a link leads.
+func TestObjectGetFileFollowsLinks(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	store := newObjects(t, connect(t, s, nil), "files")
+	ctx := within(t, patience)
+	_, err := store.PutString(ctx, "x", "content")
+	require.NoError(t, err)
+	dir := t.TempDir() + "/"
+	require.NoError(t, os.MkdirAll(dir+"real/sub", 0o700))
+	require.NoError(t, os.Symlink("real/sub", dir+"here"))
+	require.NoError(t, os.Symlink("../target", dir+"real/sub/link"))
+	last := "end"
+	for i := range 12 {
+		next := "chain" + strconv.Itoa(i)
+		require.NoError(t, os.Symlink(last, dir+next))
+		last = next
+	}
+	for file, written := range map[string]string{"here/../plain": "real/plain", "here/link": "real/target", last: "end"} {
+		for _, what := range []string{"a new file", "one that is there"} {
+			require.NoError(t, store.GetFile(ctx, "x", dir+file), "%s at %s", what, file)
+			info, err := os.Lstat(dir + written)
+			require.NoError(t, err, "%s at %s", what, file)
+			assert.True(t, info.Mode().IsRegular(), "%s at %s", what, file)
+		}
+	}
+	for _, elsewhere := range []string{"plain", "target"} {
+		assert.NoFileExists(t, dir+elsewhere)
+	}
+	require.NoError(t, os.Symlink("circle", dir+"circle"))
+	require.ErrorIs(t, store.GetFile(ctx, "x", dir+"circle"), syscall.ELOOP)
+	info, err := os.Lstat(dir + "circle")
+	require.NoError(t, err)
+	assert.Equal(t, os.ModeSymlink, info.Mode().Type())
 }
 
 // An existing file keeps its mode, and its owner where the process may give it.

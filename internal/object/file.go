@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -20,8 +21,9 @@ func (s *Store) File(ctx context.Context, name, file string, opts Options) error
 	const op = "get object to a file"
 	info, err := os.Stat(file) // where links lead
 	switch {
-	case err != nil || info.Mode().IsRegular():
+	case errors.Is(err, fs.ErrNotExist), err == nil && info.Mode().IsRegular():
 		err = s.transfer(ctx, name, opts, func(result *Reader) error { return writeFile(file, info, result) })
+	case err != nil:
 	case info.IsDir():
 		err = &os.PathError{Op: "open", Path: file, Err: syscall.EISDIR}
 	default:
@@ -76,13 +78,13 @@ const devicePause = 20 * time.Millisecond
 
 // writeFile replaces file by what r yields, unless r fails. Existing describes what is there, if it is not nil.
 func writeFile(file string, existing os.FileInfo, r io.Reader) (err error) {
-	for range linkDepth { // a link stays one, also one that leads nowhere yet
+	for range fileLinks { // a link stays one, also one that leads nowhere yet
 		target, err := os.Readlink(file)
 		if err != nil {
 			break
 		}
 		if !filepath.IsAbs(target) {
-			target = filepath.Join(filepath.Dir(file), target)
+			target = dirOf(file) + target
 		}
 		file = target
 	}
@@ -116,21 +118,23 @@ func writeFile(file string, existing os.FileInfo, r io.Reader) (err error) {
 		return err
 	}
 	whole = true
-	return syncDir(filepath.Dir(file))
+	if dir, err := os.Open(cmp.Or(dirOf(file), ".")); err == nil { // so that it outlasts a crash, where the directory lets it
+		_ = dir.Sync()
+		_ = dir.Close()
+	}
+	return nil
+}
+
+// fileLinks are more links in a row than a file system follows.
+const fileLinks = 256
+
+// dirOf returns what stands before the last element of a path, as it is: in a cleaned one, "link/.." would be where the
+// link is, and not where it leads.
+func dirOf(file string) string {
+	dir, _ := filepath.Split(file)
+	return dir
 }
 
 // tempName returns a name beside file that no other download uses. It has nothing of file's own
 // name, which may be as long as names can be.
-func tempName(file string) string {
-	return filepath.Join(filepath.Dir(file), ".nats-"+rand.Text()+".part")
-}
-
-// syncDir makes a rename in dir outlast a crash.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = d.Close() }()
-	return d.Sync()
-}
+func tempName(file string) string { return dirOf(file) + ".nats-" + rand.Text() + ".part" }
