@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -71,7 +72,10 @@ func (s *Store) Describe(ctx context.Context, name string, meta jetstream.Object
 		return named(op, s.bucket, name, err)
 	}
 	if meta.Name != name {
-		return s.wrap(op, name, s.rename(ctx, op, name, meta))
+		if err = checkText(name, meta.Name); err == nil {
+			err = s.rename(ctx, op, name, meta)
+		}
+		return s.wrap(op, name, err)
 	}
 	_, err = s.change(ctx, op, name, func(old version) (*jetstream.ObjectInfo, error) {
 		return described(old, meta)
@@ -134,9 +138,22 @@ func described(old version, meta jetstream.ObjectMeta) (*jetstream.ObjectInfo, e
 	return &info, nil
 }
 
+// checkText refuses names that the metadata of other objects cannot have, which are JSON.
+func checkText(names ...string) error {
+	for _, name := range names {
+		if !utf8.ValidString(name) {
+			return fault.New("", "", fault.ErrInvalidArgument, "the name %q is not UTF-8, so no link or rename can tell of it", name)
+		}
+	}
+	return nil
+}
+
 // Link makes name stand for another object, or a bucket.
 func (s *Store) Link(ctx context.Context, name string, link *jetstream.ObjectLink) (*jetstream.ObjectInfo, error) {
 	const op = "add link"
+	if err := checkText(link.Name); err != nil {
+		return nil, s.wrap(op, name, err)
+	}
 	info, err := s.change(ctx, op, name, func(old version) (*jetstream.ObjectInfo, error) {
 		if old.there() && !old.isLink() {
 			return nil, jetstream.ErrObjectAlreadyExists

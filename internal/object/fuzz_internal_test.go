@@ -26,7 +26,7 @@ func FuzzMetadata(f *testing.F) {
 	f.Add([]byte(nil), "", "MaxAge")
 	f.Add([]byte(`{"chunks":1}`), "a", "MaxAge")
 	f.Fuzz(func(t *testing.T, body []byte, name, marker string) {
-		require.Equal(t, name, nameOf(metaSubject("B", name)))
+		require.Equal(t, name, nameOf(metaSubject("B", name), ""))
 		m := wire.Stored{Subject: metaSubject("B", name), Sequence: 7, Time: time.Unix(1, 0), Data: body}
 		if marker != "" {
 			m.Header = natsgo.Header{jetstream.MarkerReasonHeader: {marker}}

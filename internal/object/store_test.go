@@ -91,6 +91,43 @@ func TestStore(t *testing.T) {
 	assert.True(t, gone.Deleted)
 }
 
+// A name that is not UTF-8, as those of files may be, is an object's name like any other, but for what others tell of it.
+func TestNameThatIsNoText(t *testing.T) {
+	t.Parallel()
+	store, _, _ := newStore(t)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	const name = "caf\xe9"
+	meta := jetstream.ObjectMeta{Name: name}
+	var nuids []string
+	for _, content := range []string{"one", "two"} {
+		put, err := store.Put(ctx, meta, strings.NewReader(content), object.Options{})
+		require.NoError(t, err)
+		nuids = append(nuids, put.NUID)
+		got, err := store.Bytes(ctx, name, object.Options{})
+		require.NoError(t, err)
+		assert.Equal(t, content, string(got))
+	}
+	described := meta
+	described.Description = "new"
+	require.NoError(t, store.Describe(ctx, name, described))
+	all, err := store.List(ctx, false)
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	assert.Equal(t, []string{name, "new"}, []string{all[0].Name, all[0].Description})
+	require.ErrorIs(t, store.Describe(ctx, name, jetstream.ObjectMeta{Name: "other"}), fault.ErrInvalidArgument)
+	_, err = store.Link(ctx, "link", &jetstream.ObjectLink{Bucket: "b", Name: name})
+	require.ErrorIs(t, err, fault.ErrInvalidArgument)
+	require.NoError(t, store.Delete(ctx, name))
+	_, err = store.Info(ctx, name, false)
+	require.ErrorIs(t, err, jetstream.ErrObjectNotFound)
+	for _, nuid := range nuids {
+		left, err := store.StoredChunks(ctx, nuid)
+		require.NoError(t, err)
+		assert.Zero(t, left)
+	}
+}
+
 // What no caller sees is reported.
 func TestReports(t *testing.T) {
 	t.Parallel()

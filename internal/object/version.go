@@ -41,12 +41,13 @@ func (s *Store) Fault(name string) string {
 	return s.conn.LineFault(question + s.conn.LineRoom())
 }
 
-// nameOf is the inverse of metaSubject, for the encodings of other clients as well.
-func nameOf(subject string) string {
+// nameOf is the inverse of metaSubject, for the encodings of other clients as well. It returns the metadata's own name,
+// or the last token of the subject, where that is no encoding.
+func nameOf(subject, own string) string {
 	token := subject[strings.LastIndexByte(subject, '.')+1:]
 	name, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(token, "="))
 	if err != nil {
-		return token
+		return cmp.Or(own, token)
 	}
 	return string(name)
 }
@@ -107,7 +108,7 @@ func readVersion(bucket string, m wire.Stored) version {
 	info := record.ObjectInfo
 	var err error
 	if m.Header.Get(jetstream.MarkerReasonHeader) != "" { // the server's, for an object that has expired
-		info.Deleted, info.Name = true, nameOf(m.Subject)
+		info.Deleted, info.Name = true, nameOf(m.Subject, "")
 	} else {
 		err = json.Unmarshal(m.Data, &record)
 	}
@@ -122,7 +123,7 @@ func readVersion(bucket string, m wire.Stored) version {
 	if !usable {
 		info.NUID = "" // never as a filter that purges
 	}
-	info.Name = cmp.Or(info.Name, nameOf(m.Subject))
+	info.Name = nameOf(m.Subject, info.Name)   // in JSON, what is not UTF-8 is another name
 	info.ModTime, info.Bucket = m.Time, bucket // the one that was asked
 	if err != nil {
 		v.unread = fmt.Errorf("%w: %w", jetstream.ErrBadObjectMeta, err)
