@@ -71,6 +71,12 @@ func TestKeyValueWithoutDirectAccess(t *testing.T) {
 	put(t, kv, "k", "2")
 	put(t, kv, "gone", "")
 	require.NoError(t, kv.Delete(ctx, "gone"))
+	put(t, kv, "empty", "")
+	_, err = kv.Modify(ctx, "empty", func(old []byte) ([]byte, error) {
+		assert.NotNil(t, old, "there is a value")
+		return old, nil
+	})
+	require.NoError(t, err)
 	entry, err := kv.Get(ctx, "k")
 	require.NoError(t, err)
 	assert.Equal(t, "2", string(entry.Value()))

@@ -108,6 +108,9 @@ func ParseStored(m *natsgo.Msg) (Stored, error) {
 	case one == nil:
 		return Stored{}, errors.New("the server's answer has no message")
 	}
+	if one.Data == nil { // it is empty, as in what is delivered
+		one.Data = []byte{}
+	}
 	var header natsgo.Header
 	if len(one.Header) > 0 {
 		var err error

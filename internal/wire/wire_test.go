@@ -144,7 +144,7 @@ func TestStoredMessages(t *testing.T) {
 	}
 	got, err = wire.ParseStored(&natsgo.Msg{Data: []byte(`{"message":{"subject":"a"}}`)})
 	require.NoError(t, err)
-	assert.Equal(t, wire.Stored{Subject: "a"}, got)
+	assert.Equal(t, wire.Stored{Subject: "a", Data: []byte{}}, got)
 	assert.True(t, wire.Vanished(status("404", "Message Not Found")))
 	assert.False(t, wire.Vanished(status("404", "No Results")))
 	assert.False(t, wire.Vanished(status("500", "Message Not Found")))
