@@ -50,14 +50,19 @@ func factsOf(info *jetstream.StreamInfo, asked time.Time) *facts {
 
 // MaxAge returns the time to live of all values, 0 for none, as it was within the last few seconds.
 func (b *Bucket) MaxAge(ctx context.Context) (time.Duration, error) {
-	known := b.facts.Load()
-	if time.Since(known.asked) >= factsFor {
-		var err error
-		if known, err = b.inquire(ctx); err != nil {
-			return 0, err
-		}
+	now, err := b.now(ctx)
+	if err != nil {
+		return 0, err
 	}
-	return known.ttl, nil
+	return now.ttl, nil
+}
+
+// now returns the facts as they were within the last few seconds.
+func (b *Bucket) now(ctx context.Context) (*facts, error) {
+	if known := b.facts.Load(); time.Since(known.asked) < factsFor {
+		return known, nil
+	}
+	return b.inquire(ctx)
 }
 
 func (b *Bucket) inquire(ctx context.Context) (*facts, error) {
@@ -86,8 +91,12 @@ func (f *facts) over(l lifetime, late time.Duration) bool {
 	if ttl == 0 { // what is cached is not worth a look at the clock
 		return false
 	}
-	age := time.Duration(time.Now().UnixNano()-l.created) + f.ahead
-	return age-late > ttl
+	return f.age(l.created)-late > ttl
+}
+
+// age is how long ago the server stored something at that time, by its own clock.
+func (f *facts) age(stored int64) time.Duration {
+	return time.Duration(time.Now().UnixNano()-stored) + f.ahead
 }
 
 // check is what a follower of keys is to compare with what it knows.

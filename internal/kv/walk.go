@@ -94,6 +94,10 @@ func (b *Bucket) PurgeDeletes(ctx context.Context, age time.Duration) error {
 			gone = append(gone, entry)
 		}
 	}
+	now, err := b.now(ctx)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var failure error
@@ -102,7 +106,7 @@ func (b *Bucket) PurgeDeletes(ctx context.Context, age time.Duration) error {
 	places := make(chan struct{}, purgeAtOnce)
 	for _, entry := range gone {
 		end := entry.Revision() // what is written from now on stays
-		if age < 0 || time.Since(entry.Created()) > age {
+		if age < 0 || now.age(entry.Created().UnixNano()) > age {
 			end++ // and the marker goes, too
 		}
 		places <- struct{}{}
