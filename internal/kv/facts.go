@@ -21,6 +21,7 @@ const (
 	sweepLate = 2 * time.Second      // by which the server may expire a key
 	namePause = 3 * time.Millisecond // for each name that was asked for, until all are asked for again
 	blindFor  = time.Minute          // who may not ask does not ask again, but over a new connection
+	nameCost  = 50                   // how many of them take as much as one more question does
 )
 
 // facts are what a handle knows of its bucket's stream, as the server last told.
@@ -188,25 +189,47 @@ func (s *Buckets) tell(ctx context.Context, b *Bucket, p *poll, now *facts, with
 	followers := slices.Collect(maps.Keys(p.followers))
 	s.mu.Unlock()
 	asked := make(map[string]map[string]uint64) // by filters
+	all := withNames && asksForAll(followers, now.keys)
 	for _, f := range followers {
 		f.bucket.facts.Store(now)
-		filters := f.name()
-		if withNames && asked[filters] == nil {
-			if asked[filters], err = b.names(ctx, f.filters); err != nil {
-				return n, err
+		news := &check{facts: now}
+		switch filters, name := f.filters, ""; {
+		case withNames:
+			if all {
+				filters = nil
+			} else {
+				name = f.name()
 			}
-			n += len(asked[filters])
-		}
-		if !withNames && now.ttl == 0 && !f.mortal.Load() {
+			if asked[name] == nil {
+				if asked[name], err = b.names(ctx, filters); err != nil {
+					return n, err
+				}
+				n += len(asked[name])
+			}
+			news.names = asked[name]
+		case now.ttl == 0 && !f.mortal.Load():
 			continue // there is nothing to compare
 		}
-		news := &check{now, asked[filters]}
 		if !f.check.CompareAndSwap(nil, news) && withNames {
 			f.check.Store(news)
 		}
 		f.reader.Wake()
 	}
 	return n, nil
+}
+
+// asksForAll tells whether to ask once for all keys that there are, and not for those of each filter.
+func asksForAll(followers []*follower, keys uint64) bool {
+	filters := make(map[string]bool)
+	for _, f := range followers {
+		if len(f.filters) == 0 {
+			return true
+		}
+		for _, filter := range f.filters {
+			filters[filter] = true
+		}
+	}
+	return keys < nameCost*uint64(len(filters))
 }
 
 // names asks for the keys, and the marks of deletions, that match filters.

@@ -3,7 +3,9 @@ package kv_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,4 +49,38 @@ func TestPurgeDeletesByTheServersClock(t *testing.T) {
 	require.NoError(t, b.PurgeDeletes(ctx, -1))
 	_, err = b.Latest(ctx, "x")
 	require.ErrorIs(t, err, jetstream.ErrKeyNotFound)
+}
+
+// Whether keys are gone takes one question for all, where it would take one for each of them.
+func TestQuestionsAboutManyKeys(t *testing.T) {
+	t.Parallel()
+	b, js, _ := newBucket(t)
+	ctx := context.Background()
+	const n = 200
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = fmt.Sprint("k", i)
+		_, err := js.Publish(ctx, "$KV.b."+keys[i], nil)
+		require.NoError(t, err)
+	}
+	var questions atomic.Int32
+	_, err := js.Conn().Subscribe("$JS.API.STREAM.INFO."+kv.StreamPrefix+"b", func(m *natsgo.Msg) {
+		if len(m.Data) > 0 {
+			questions.Add(1)
+		}
+	})
+	require.NoError(t, err)
+	many, err := b.Cache(ctx, keys[:n/2])
+	require.NoError(t, err)
+	defer many.Close()
+	for i := n / 2; i < n; i++ {
+		one, err := b.Cache(ctx, keys[i:i+1])
+		require.NoError(t, err)
+		defer one.Close()
+	}
+	stream, err := js.Stream(ctx, kv.StreamPrefix+"b")
+	require.NoError(t, err)
+	require.NoError(t, stream.Purge(ctx, jetstream.WithPurgeSubject("$KV.b.k0")))
+	require.Eventually(t, func() bool { return many.Len() == n/2-1 }, patience, 50*time.Millisecond)
+	assert.Less(t, questions.Load(), int32(n/10))
 }

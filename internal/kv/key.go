@@ -44,9 +44,10 @@ func (b *Bucket) subjects(filters []string) []string {
 		return []string{b.prefix + jetstream.AllKeys}
 	}
 	filters = slices.Compact(slices.Sorted(slices.Values(filters)))
+	wide := slices.DeleteFunc(slices.Clone(filters), func(filter string) bool { return !strings.ContainsAny(filter, "*>") })
 	var all []string
 	for _, filter := range filters {
-		if !slices.ContainsFunc(filters, func(other string) bool { return other != filter && subjects.Covers(other, filter) }) {
+		if !slices.ContainsFunc(wide, func(other string) bool { return other != filter && subjects.Covers(other, filter) }) {
 			all = append(all, b.prefix+filter)
 		}
 	}
