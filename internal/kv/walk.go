@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
 // Present yields the present entries of the keys that match one of the filters, or of all keys. An error ends it.
@@ -90,7 +92,7 @@ func (b *Bucket) PurgeDeletes(ctx context.Context, age time.Duration) error {
 		if err != nil {
 			return err
 		}
-		if deleted(entry) {
+		if deleted(entry) && subjects.Fault(entry.Key(), false) == "" { // some clients can store on wildcards, which match others
 			gone = append(gone, entry)
 		}
 	}

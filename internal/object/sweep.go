@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
@@ -123,6 +124,7 @@ func (s *Store) uploads(ctx context.Context, olderThan time.Duration) (all []str
 		nuid := strings.TrimPrefix(m.Subject, prefix)
 		isOld := bucket.TimeStamp.Sub(m.Time) >= olderThan
 		switch {
+		case subjects.Fault(nuid, false) != "": // some clients can store on wildcards, which match others
 		case !strings.Contains(nuid, "."):
 			all = append(all, nuid)
 			if delete(old, nuid); isOld { // more than the last chunk comes of what grows meanwhile

@@ -1,0 +1,58 @@
+package nats_test
+
+import (
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
+)
+
+// readsAll reads a key of the bucket through every door that replicas answer.
+func readsAll(t *testing.T, kv *nats.KeyValue, key, value string, revision uint64) {
+	t.Helper()
+	ctx := within(t, patience)
+	entry, err := kv.Get(ctx, key)
+	require.NoError(t, err)
+	assert.Equal(t, value, string(entry.Value()))
+	entry, err = kv.GetRevision(ctx, key, revision)
+	require.NoError(t, err)
+	assert.Equal(t, value, string(entry.Value()))
+	many, err := kv.GetMany(ctx, key, "never")
+	require.NoError(t, err)
+	assert.Len(t, many, 1)
+}
+
+// Who stores on a wildcard, as a client without checks can, has no other keys or objects deleted.
+func TestWhatIsStoredOnAWildcardDeletesNothing(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	ctx := within(t, patience)
+	kv, store := mortalBucket(t, client, func(*jetstream.StreamConfig) {}), newObjects(t, client, "files")
+	revision := put(t, kv, "a.b", "1")
+	_, err := store.PutString(ctx, "x", "content")
+	require.NoError(t, err)
+	nc := raw(t, s)
+	for _, subject := range []string{"$KV.mortal.>", "$KV.mortal.a.*", "$O.files.C.*", "$O.files.C.>", "$O.files.C.orphan"} {
+		m := natsgo.NewMsg(subject)
+		m.Header.Set("KV-Operation", "DEL")
+		_, err := nc.RequestMsgWithContext(ctx, m)
+		require.NoError(t, err)
+	}
+	require.NoError(t, kv.PurgeDeletes(ctx, jetstream.DeleteMarkersOlderThan(-1)))
+	readsAll(t, kv, "a.b", "1", revision)
+	eventually(t, "all that are older than the orphan are old enough", func() bool {
+		removed, err := store.Sweep(ctx, time.Second)
+		require.NoError(t, err)
+		return removed > 0
+	})
+	got, err := store.GetString(ctx, "x")
+	require.NoError(t, err)
+	assert.Equal(t, "content", got)
+}
