@@ -28,6 +28,19 @@ func readsAll(t *testing.T, kv *nats.KeyValue, key, value string, revision uint6
 	assert.Len(t, many, 1)
 }
 
+// What a bucket's stream stores on other subjects is no value of its keys.
+func TestKeyValueRevisionOfAnotherSubject(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	ctx := within(t, patience)
+	kv := mortalBucket(t, client, func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "$KV.wooden.>") })
+	ack, err := client.JetStream().Publish(ctx, "$KV.wooden.k", []byte("other"))
+	require.NoError(t, err)
+	_, err = kv.GetRevision(ctx, "k", ack.Sequence)
+	require.ErrorIs(t, err, nats.ErrKeyNotFound)
+}
+
 // Who stores on a wildcard, as a client without checks can, has no other keys or objects deleted.
 func TestWhatIsStoredOnAWildcardDeletesNothing(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"math"
+	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -73,8 +74,8 @@ func (b *Bucket) entry(m wire.Stored, delta uint64) *entry {
 		bucket: b, value: m.Data, revision: m.Sequence, delta: delta,
 		lifetime: lifetime{m.Time.UnixNano(), int32(min(wire.TTL(m.Header)/time.Second, math.MaxInt32))}, operation: operationOf(m.Header),
 	}
-	if len(m.Subject) > len(b.prefix) {
-		e.key = m.Subject[len(b.prefix):]
+	if key, ok := strings.CutPrefix(m.Subject, b.prefix); ok { // else it is of another bucket that is stored here, too
+		e.key = key
 	}
 	return e
 }
