@@ -28,6 +28,35 @@ func readsAll(t *testing.T, kv *nats.KeyValue, key, value string, revision uint6
 	assert.Len(t, many, 1)
 }
 
+// A bucket that others change so that its replicas do not answer is asked through its leader, and so is a mirror whose
+// own do not, though they answer for the origin.
+func TestKeyValueDirectAccessIsTakenAway(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	ctx := within(t, 2*patience)
+	var cfg jetstream.StreamConfig
+	kv := mortalBucket(t, client, func(c *jetstream.StreamConfig) { cfg = *c })
+	revision := put(t, kv, "k", "1")
+	readsAll(t, kv, "k", "1", revision)
+	_, err := client.JetStream().CreateStream(ctx, jetstream.StreamConfig{
+		Name: "KV_copy", Mirror: &jetstream.StreamSource{Name: "KV_mortal"}, MaxMsgsPerSubject: 1, Storage: jetstream.MemoryStorage,
+	})
+	require.NoError(t, err)
+	mirror, err := client.GetKeyValue(ctx, "copy")
+	require.NoError(t, err)
+	eventually(t, "it is mirrored", func() bool {
+		status, err := mirror.Status(ctx)
+		return err == nil && status.Values() == 1
+	})
+	readsAll(t, mirror, "k", "1", revision)
+
+	cfg.AllowDirect = false
+	_, err = client.JetStream().UpdateStream(ctx, cfg)
+	require.NoError(t, err)
+	readsAll(t, kv, "k", "1", revision)
+}
+
 // What a bucket's stream stores on other subjects is no value of its keys.
 func TestKeyValueRevisionOfAnotherSubject(t *testing.T) {
 	t.Parallel()

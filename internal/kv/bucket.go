@@ -51,7 +51,6 @@ type Bucket struct {
 	writePrefix string                // of the subjects to which they are written
 	getPrefix   string                // of those on which any replica is asked for them
 	origin      string                // the bucket that this one mirrors, or empty
-	direct      bool                  // every replica answers reads
 	facts       atomic.Pointer[facts] // as last told
 }
 
@@ -60,7 +59,6 @@ func (s *Buckets) Open(info *jetstream.StreamInfo, asked time.Time) *Bucket {
 	cfg := info.Config
 	b := &Bucket{Buckets: s, stream: cfg.Name, name: strings.TrimPrefix(cfg.Name, StreamPrefix)}
 	b.facts.Store(factsOf(info, asked))
-	b.direct = cfg.AllowDirect || cfg.MirrorDirect
 	source := b.name
 	if cfg.Mirror != nil {
 		source = strings.TrimPrefix(cfg.Mirror.Name, StreamPrefix)

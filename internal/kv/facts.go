@@ -30,6 +30,7 @@ type facts struct {
 	created time.Time
 	ttl     time.Duration // of every value; 0 for none
 	keyTTLs bool          // single keys may have one
+	direct  bool          // every replica answers reads
 	ahead   time.Duration // of the server's clock; 0 when the difference is no more than the answer took
 	first   uint64        // sequence that is left
 	last    uint64        // sequence
@@ -44,8 +45,8 @@ func factsOf(info *jetstream.StreamInfo, asked time.Time) *facts {
 		ahead = 0
 	}
 	return &facts{
-		asked: asked, created: info.Created, ttl: info.Config.MaxAge, keyTTLs: info.Config.AllowMsgTTL, ahead: ahead,
-		first: info.State.FirstSeq, last: info.State.LastSeq, keys: info.State.NumSubjects,
+		asked: asked, created: info.Created, ttl: info.Config.MaxAge, keyTTLs: info.Config.AllowMsgTTL,
+		direct: info.Config.AllowDirect, ahead: ahead, first: info.State.FirstSeq, last: info.State.LastSeq, keys: info.State.NumSubjects,
 	}
 }
 

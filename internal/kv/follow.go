@@ -96,7 +96,7 @@ func (b *Bucket) follow(ctx context.Context, filters []string, options Watch, on
 	}
 	f.reader = ordered.New(b.api, ordered.Options{
 		Stream: b.stream, Config: cfg, Batch: followBatch, Heartbeat: sentinel.Beat, Silence: sentinel.Silence,
-		Lasting: !once, Whole: !options.UpdatesOnly, Replicas: b.direct && cfg.FilterSubject != "",
+		Lasting: !once, Whole: !options.UpdatesOnly, Replicas: b.facts.Load().direct && cfg.FilterSubject != "",
 		Opened: f.opened, Observe: f.observe, Idle: f.idle, Woken: f.woken,
 	})
 	first, err := f.reader.Start(f.live)

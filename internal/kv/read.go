@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -15,14 +16,10 @@ import (
 // Get returns the value that key had at a revision, the latest for 0, as any replica has it, or
 // jetstream.ErrKeyNotFound.
 func (b *Bucket) Get(ctx context.Context, key string, revision uint64) (found jetstream.KeyValueEntry, err error) {
-	switch question := (wire.Get{Sequence: revision}); {
-	case revision == 0:
+	if revision == 0 {
 		found, err = b.last(ctx, key)
-	case b.direct:
-		body, _ := json.Marshal(question) // of a number
-		found, err = b.replica(ctx, key, b.api.Subject("DIRECT.GET."+b.stream), body)
-	default:
-		found, err = b.found(b.api.Stored(ctx, b.stream, question))
+	} else {
+		found, err = b.ask(ctx, key, wire.Get{Sequence: revision})
 	}
 	if err == nil && (deleted(found) || found.Key() != key) {
 		return nil, jetstream.ErrKeyNotFound
@@ -38,19 +35,45 @@ func (b *Bucket) Latest(ctx context.Context, key string) (jetstream.KeyValueEntr
 
 // last is Latest of any replica, where the bucket allows it.
 func (b *Bucket) last(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
-	if !b.direct {
-		return b.Latest(ctx, key)
-	}
-	return b.replica(ctx, key, b.getPrefix+key, nil)
+	return b.ask(ctx, key, wire.Get{LastFor: b.prefix + key})
 }
 
-// replica asks any replica for an entry.
-func (b *Bucket) replica(ctx context.Context, key, subject string, body []byte) (jetstream.KeyValueEntry, error) {
+// ask asks any replica for an entry of key or, where the bucket does not allow that, the leader.
+func (b *Bucket) ask(ctx context.Context, key string, of wire.Get) (jetstream.KeyValueEntry, error) {
+	if b.facts.Load().direct {
+		if found, err := b.replica(ctx, key, of); !errors.Is(err, jsapi.ErrNotDirect) {
+			return found, err
+		}
+	}
+	return b.found(b.api.Stored(ctx, b.stream, of))
+}
+
+// lookTime bounds, but for the way, a question beside another one.
+const lookTime = time.Second
+
+// replica asks any replica for an entry. When nobody answers, the bucket may not allow it any more: that is looked up,
+// once.
+func (b *Bucket) replica(ctx context.Context, key string, of wire.Get) (jetstream.KeyValueEntry, error) {
 	ctx, cancel := b.conn.Deadline(ctx)
 	defer cancel()
-	question := &natsgo.Msg{Subject: subject, Data: body}
+	question := &natsgo.Msg{Subject: b.getPrefix + key}
+	if of.Sequence > 0 {
+		question.Subject = b.api.Subject("DIRECT.GET." + b.stream)
+		question.Data, _ = json.Marshal(of) // of a number
+	}
+	looked := false
 	found, _, end, err := jsapi.Send(ctx, b.api, question, b.prefix+key, func(m *natsgo.Msg) (jetstream.KeyValueEntry, error) {
-		return b.found(wire.ParseDirect(m))
+		found, err := b.found(wire.ParseDirect(m))
+		if errors.Is(err, natsgo.ErrNoResponders) && !looked {
+			looked = true
+			_, trip := b.conn.Peer()
+			looking, cancel := context.WithTimeout(ctx, lookTime+2*trip)
+			defer cancel()
+			if now, failed := b.inquire(looking); failed == nil && !now.direct {
+				err = jsapi.ErrNotDirect
+			}
+		}
+		return found, err
 	})
 	if end != nil {
 		return nil, b.api.Unanswered(ctx, end, err)
@@ -73,7 +96,7 @@ func (b *Bucket) Many(ctx context.Context, keys []string) (map[string]jetstream.
 	ctx, cancel := b.conn.Deadline(ctx)
 	defer cancel()
 	entries := make(map[string]jetstream.KeyValueEntry, len(keys))
-	if b.direct {
+	if b.facts.Load().direct {
 		subjects := make([]string, len(keys))
 		for i, key := range keys {
 			subjects[i] = b.prefix + key
@@ -84,10 +107,12 @@ func (b *Bucket) Many(ctx context.Context, keys []string) (map[string]jetstream.
 			}
 			return nil
 		})
-		if err != nil {
+		switch {
+		case err == nil:
+			return entries, nil
+		case !errors.Is(err, jsapi.ErrNotDirect):
 			return nil, err
 		}
-		return entries, nil
 	}
 	for _, key := range keys { // only one at a time can be asked for
 		switch found, err := b.Get(ctx, key, 0); {
