@@ -57,6 +57,29 @@ func TestKeyValueDirectAccessIsTakenAway(t *testing.T) {
 	readsAll(t, kv, "k", "1", revision)
 }
 
+// A stream may limit for how long its consumers are kept without a reader.
+func TestFollowersInAStreamThatLimitsItsConsumers(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, nil)
+	ctx := within(t, patience)
+	kv := mortalBucket(t, client, func(c *jetstream.StreamConfig) {
+		c.ConsumerLimits = jetstream.StreamConsumerLimits{InactiveThreshold: 10 * time.Second, MaxAckPending: 10}
+	})
+	put(t, kv, "k", "1")
+	for key, err := range kv.Keys(ctx) {
+		require.NoError(t, err)
+		assert.Equal(t, "k", key)
+	}
+	watcher, err := kv.WatchAll(ctx)
+	require.NoError(t, err)
+	assert.Equal(t, "k", (<-watcher.Updates()).Key())
+	require.NoError(t, watcher.Stop())
+	for _, err := range client.ReadStream(ctx, "KV_mortal") {
+		require.NoError(t, err)
+	}
+}
+
 // What a bucket's stream stores on other subjects is no value of its keys.
 func TestKeyValueRevisionOfAnotherSubject(t *testing.T) {
 	t.Parallel()

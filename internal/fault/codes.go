@@ -20,6 +20,7 @@ const (
 	CodeStoreFailed        jetstream.ErrorCode = 10077
 	codeRollup             jetstream.ErrorCode = 10111
 	CodeMaxBytesDemanded   jetstream.ErrorCode = 10113
+	CodeInactiveTooLong    jetstream.ErrorCode = 10153
 	CodeDuplicateInProcess jetstream.ErrorCode = 10158
 	CodeSequenceInProcess  jetstream.ErrorCode = 10164
 	CodeTTLDisabled        jetstream.ErrorCode = 10166

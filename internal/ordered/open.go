@@ -60,6 +60,10 @@ func (r *Reader) open(ctx context.Context) (Opening, error) {
 		r.names = nil // refused
 	}
 	r.giveUp()
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == fault.CodeInactiveTooLong && r.inactive > 0 {
+		r.inactive = 0 // which is what the stream allows
+		return Opening{}, nil
+	}
 	if absent := r.api.Absent(err, r.created); absent != nil {
 		err = absent
 	}
@@ -194,7 +198,7 @@ func (r *Reader) question() *natsgo.Msg {
 	cfg.AckPolicy = jetstream.AckNonePolicy
 	cfg.MemoryStorage = true
 	cfg.Replicas = 1
-	cfg.InactiveThreshold = inactive
+	cfg.InactiveThreshold = r.inactive
 	if r.last > 0 && !r.whole {
 		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, r.last+1, nil
 	}

@@ -23,7 +23,7 @@ const (
 	silence      = 2 * time.Second  // without a sign of life before the link is probed; likewise
 	probeTimeout = 30 * time.Second // at most
 	expires      = 30 * time.Second // of one pull
-	inactive     = time.Minute      // before the server drops a consumer that nobody pulls
+	inactive     = time.Minute      // before the server drops a consumer that nobody pulls, where the stream allows that
 
 	// Of a reader that lasts.
 	grace       = 250 * time.Millisecond
@@ -87,12 +87,13 @@ type Reader struct {
 	unwatch  func()     // ends the watch for denials
 	denials  chan error // holds one
 
-	creation *conn.Call // of the next consumer
-	created  time.Time  // when the first one was asked for first
-	names    []string   // that were asked for, and may have been made
-	began    bool       // there was a consumer
-	born     time.Time  // the first one was
-	stream   time.Time  // and when the stream was made; zero while that is unknown
+	creation *conn.Call    // of the next consumer
+	created  time.Time     // when the first one was asked for first
+	inactive time.Duration // before the server drops a consumer that nobody pulls; 0 for what it allows
+	names    []string      // that were asked for, and may have been made
+	began    bool          // there was a consumer
+	born     time.Time     // the first one was
+	stream   time.Time     // and when the stream was made; zero while that is unknown
 	whole    bool
 	failures int       // to make a consumer, in a row
 	tried    time.Time // when the last one was
@@ -120,7 +121,7 @@ type Reader struct {
 
 // New returns a reader that is not started.
 func New(api *jsapi.API, o Options) *Reader {
-	r := &Reader{api: api, conn: api.Conn(), whole: o.Whole, left: -1, denials: make(chan error, 1), expires: expires, part: sentinel.NewPart(), made: time.Now()}
+	r := &Reader{api: api, conn: api.Conn(), whole: o.Whole, left: -1, denials: make(chan error, 1), expires: expires, inactive: inactive, part: sentinel.NewPart(), made: time.Now()}
 	r.setBusy(true)
 	if o.Total > 0 {
 		r.left = o.Total
