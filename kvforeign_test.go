@@ -1,6 +1,8 @@
 package nats_test
 
 import (
+	"bytes"
+	"context"
 	"testing"
 	"time"
 
@@ -120,4 +122,72 @@ func TestWhatIsStoredOnAWildcardDeletesNothing(t *testing.T) {
 	got, err := store.GetString(ctx, "x")
 	require.NoError(t, err)
 	assert.Equal(t, "content", got)
+}
+
+// Whatever reads when the client is closed leaves no consumer behind, also where Close is called between two of what
+// is read.
+func TestReadersLeaveNothingAtClose(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	observer := connect(t, s, nil)
+	filled := mortalBucket(t, observer, func(*jetstream.StreamConfig) {})
+	for _, key := range []string{"a", "b", "c"} {
+		put(t, filled, key, "1")
+	}
+	objects := newObjects(t, observer, "files")
+	_, err := objects.Put(within(t, patience), chunked("x", 1000), bytes.NewReader(noise(5000)))
+	require.NoError(t, err)
+	for name, read := range map[string]func(ctx context.Context, client *nats.Client, kv *nats.KeyValue, between func()) error{
+		"All": func(ctx context.Context, _ *nats.Client, kv *nats.KeyValue, between func()) (last error) {
+			for _, err := range kv.All(ctx) {
+				if last = err; err == nil {
+					between()
+				}
+			}
+			return last
+		},
+		"ReadStream": func(ctx context.Context, client *nats.Client, _ *nats.KeyValue, between func()) (last error) {
+			for _, err := range client.ReadStream(ctx, "KV_mortal") {
+				if last = err; err == nil {
+					between()
+				}
+			}
+			return last
+		},
+		"Get": func(ctx context.Context, client *nats.Client, _ *nats.KeyValue, between func()) error {
+			store, err := client.GetObjectStore(ctx, "files")
+			require.NoError(t, err)
+			result, err := store.Get(ctx, "x")
+			require.NoError(t, err)
+			between()
+			_, err = result.Read(make([]byte, 1))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := within(t, patience)
+			client := connect(t, s, nil)
+			kv, err := client.GetKeyValue(ctx, "mortal")
+			require.NoError(t, err)
+			err = read(ctx, client, kv, func() { assert.NoError(t, client.Close()) })
+			require.ErrorIs(t, err, nats.ErrClosed)
+		})
+	}
+	t.Cleanup(func() { // the servers drop them within a minute
+		begin := time.Now()
+		for {
+			left := 0
+			for _, stream := range []string{"KV_mortal", "OBJ_files"} {
+				info, err := observer.GetStreamInfo(context.Background(), stream)
+				if assert.NoError(t, err) {
+					left += info.State.Consumers
+				}
+			}
+			if left == 0 || !assert.Less(t, since(begin), 20*time.Second, "consumers are left") {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
 )
 
@@ -16,7 +17,7 @@ import (
 // Without a deadline in ctx, the request timeout bounds the wait for each entry, also for those that are passed over, and
 // not the loop.
 func (b *Bucket) Present(ctx context.Context, filters []string, options Watch) iter.Seq2[jetstream.KeyValueEntry, error] {
-	return func(yield func(jetstream.KeyValueEntry, error) bool) {
+	return func(body func(jetstream.KeyValueEntry, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		var limit *time.Timer
@@ -24,8 +25,21 @@ func (b *Bucket) Present(ctx context.Context, filters []string, options Watch) i
 			limit = time.AfterFunc(b.timeout, func() { cancel(context.DeadlineExceeded) })
 			defer limit.Stop()
 		}
-		f, err := b.follow(ctx, filters, options, true)
+		var f *follower
+		loop, err := b.life.Loop(func() { cancel(fault.ErrClosed) }, func() {
+			if f != nil {
+				f.reader.Close()
+			}
+		})
 		if err != nil {
+			body(nil, err)
+			return
+		}
+		defer loop.Over()
+		yield := func(entry jetstream.KeyValueEntry, err error) bool {
+			return loop.Work(func() bool { return body(entry, err) })
+		}
+		if f, err = b.follow(ctx, filters, options, true); err != nil {
 			yield(nil, err)
 			return
 		}

@@ -8,6 +8,7 @@
 // hangs on that. A Life whose connection is lost for good ends at once, by End.
 //
 //   - life.go: [Life].
+//   - loop.go: [Loop], a call that hands out one thing after another.
 //   - beside.go: [Beside], what runs beside the parts of a client.
 //   - queue.go: [Queue], which tells in order of what happens, and needs no end.
 package lifecycle

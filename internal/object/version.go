@@ -161,6 +161,13 @@ func (s *Store) storedChunks(ctx context.Context, bucket, nuid string) (uint64, 
 // walk calls each with the last message of every subject that the consumer is for, as they are now. Without a
 // deadline in ctx, Config.RequestTimeout bounds how long it waits for each of them.
 func (s *Store) walk(ctx context.Context, cfg jetstream.ConsumerConfig, each func(wire.Stored)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	leave, err := s.life.Join(func() { cancel(fault.ErrClosed) })
+	if err != nil {
+		return err
+	}
+	defer leave()
 	cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
 	r := ordered.New(s.api, ordered.Options{
 		Stream: StreamPrefix + s.bucket, Config: cfg, Batch: watchBatch, Opened: ordered.Opening.Same,
@@ -174,9 +181,9 @@ func (s *Store) walk(ctx context.Context, cfg jetstream.ConsumerConfig, each fun
 	for more := first.Pending > 0; more; {
 		m, d, err := r.Ready(ctx)
 		if m == nil && err == nil {
-			pause, cancel := s.conn.Deadline(ctx)
+			pause, stop := s.conn.Deadline(ctx)
 			m, d, err = r.Next(pause)
-			cancel()
+			stop()
 		}
 		switch {
 		case errors.Is(err, errIdle): // what was to come was removed meanwhile

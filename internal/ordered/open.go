@@ -38,6 +38,9 @@ func (r *Reader) open(ctx context.Context) (Opening, error) {
 	if err := r.conn.Wait(ctx); err != nil {
 		return Opening{}, r.api.Unanswered(ctx, err, nil)
 	}
+	if err := fault.Ended(ctx); err != nil {
+		return Opening{}, err
+	}
 	made, breaks, err := r.create(ctx)
 	if err == nil {
 		var opening Opening

@@ -28,11 +28,16 @@ func Read(
 ) (begun bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	forget, err := life.OnClose(func() { cancel(fault.ErrClosed) })
+	var r *Reader
+	loop, err := life.Loop(func() { cancel(fault.ErrClosed) }, func() {
+		if r != nil {
+			r.Close()
+		}
+	})
 	if err != nil {
 		return false, err
 	}
-	defer forget()
+	defer loop.Over()
 	if len(cfg.FilterSubjects) == 0 {
 		cfg.FilterSubjects = []string{">"} // the server wants one for the last of each subject
 	}
@@ -42,7 +47,6 @@ func Read(
 		// read has messages that are not.
 		Whole: cfg.DeliverPolicy == jetstream.DeliverLastPerSubjectPolicy,
 	}
-	var r *Reader
 	if !follow {
 		o.Idle = func(ctx context.Context) error { return finished(ctx, r) }
 	}
@@ -72,7 +76,7 @@ func Read(
 		}
 		if seq := d.Sequence; seq > last {
 			last = seq
-			if !each(ctx, m) {
+			if !loop.Work(func() bool { return each(ctx, m) }) {
 				return true, nil
 			}
 		}
