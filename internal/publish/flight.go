@@ -77,6 +77,9 @@ func (p *Publisher) admit(ctx context.Context, f *Future) error {
 		select {
 		case <-wait:
 		case <-ctx.Done():
+			if errors.Is(kind, fault.ErrNotConnected) {
+				return p.conn.Unreachable(ctx, f.op, f.msg.Subject, kind)
+			}
 			return &fault.Error{Op: f.op, Target: f.msg.Subject, Kind: kind, Cause: fault.Ended(ctx)}
 		}
 	}
