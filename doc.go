@@ -129,9 +129,9 @@
 //
 // Every call that can block takes a context. Without a deadline, Config.RequestTimeout bounds the
 // call (5 s), and Config.DrainTimeout (30 s) [Client.Shutdown], Subscription.Drain and Consumption.Stop; but
-// what declares or opens a stream, a consumer or a bucket waits for the first connection of
-// [WithBackgroundConnect] without such a bound. The context of a subscription, a Consumption or a watcher is
-// its life, not the time of the call that makes it.
+// what asks JetStream, publishes apart, waits for the first connection of [WithBackgroundConnect] without
+// such a bound. The context of a subscription, a Consumption or a watcher is its life, not the time of the
+// call that makes it.
 //
 // # Concurrency
 //

@@ -90,9 +90,9 @@ func WithResolver(r Resolver) Option {
 
 // WithBackgroundConnect makes NewClient return at once, before a connection stands. Subscriptions
 // made meanwhile take effect when it comes: Subscribe does not wait, and a denied subject is then
-// an EventAsyncError. Calls that need an answer, to declare a stream or to open a bucket, wait for
-// the first connection as long as their context allows. A message with headers is ErrNotConnected until then.
-// EventConnected tells when it stands.
+// an EventAsyncError. Calls that ask JetStream, to declare a stream, to open a bucket or to pull,
+// wait for the first connection as long as their context allows, without a deadline for ever. A message
+// with headers is ErrNotConnected until then. EventConnected tells when it stands.
 func WithBackgroundConnect() Option {
 	return func(o *options) { o.background = true }
 }
