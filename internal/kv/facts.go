@@ -143,9 +143,13 @@ func (s *Buckets) join(f *follower) (leave func()) {
 
 // run asks for as long as somebody follows.
 func (s *Buckets) run(ctx context.Context, b *Bucket, p *poll) {
-	last, err := b.inquire(ctx) // as the first follower has begun to read; what the handle knows may be old
-	if err != nil {
-		last = b.facts.Load()
+	last := b.facts.Load() // which may be old
+	if now, err := b.inquire(ctx); err == nil {
+		begin := *now
+		if now.created.Equal(last.created) { // a key may have gone since the first follower has begun to read
+			begin.keys = max(now.keys, last.keys)
+		}
+		last = &begin
 	}
 	var namesAgain time.Time
 	blind := false             // the server has denied the question

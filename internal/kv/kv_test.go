@@ -271,6 +271,48 @@ func TestReplacedWhileItIsAsked(t *testing.T) {
 	assert.Equal(t, "newer", (<-watcher.Updates()).Key(), "nothing else is gone")
 }
 
+// A key that is purged after its watcher has read it, and before anybody has asked how many there are, is gone as well.
+func TestPurgedBeforeTheFirstQuestion(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	b, js, _ := newBucketOf(t, s)
+	ctx := t.Context()
+	for _, key := range []string{"x", "y"} {
+		_, err := b.Write(ctx, key, nil, kv.Write{})
+		require.NoError(t, err)
+	}
+	stream, err := js.Stream(ctx, kv.StreamPrefix+"b")
+	require.NoError(t, err)
+	read := make(chan struct{})
+	var once sync.Once
+	conntest.Forward(t, s.URL(), func(nc *natsgo.Conn, m *natsgo.Msg) (pass bool) {
+		pass = true
+		if strings.HasPrefix(m.Subject, "$JS.API.STREAM.INFO.") {
+			once.Do(func() {
+				pass = false
+				go func() {
+					<-read
+					assert.NoError(t, stream.Purge(ctx, jetstream.WithPurgeSubject("$KV.b.x")))
+					m.Sub = nil
+					assert.NoError(t, nc.PublishMsg(m))
+				}()
+			})
+		}
+		return pass
+	})
+	b, _, _ = open(t, s, jsapi.Options{Prefix: conntest.ForwardPrefix})
+	watcher, err := b.Watch(ctx, nil, kv.Watch{})
+	require.NoError(t, err)
+	for range 2 {
+		require.NotNil(t, <-watcher.Updates())
+	}
+	require.Nil(t, <-watcher.Updates())
+	close(read)
+	gone := <-watcher.Updates()
+	assert.Equal(t, "x", gone.Key())
+	assert.Equal(t, jetstream.KeyValueDelete, gone.Operation())
+}
+
 // A key that is written all the time is there all the same.
 func TestPresentWhileKeysAreWritten(t *testing.T) {
 	t.Parallel()
