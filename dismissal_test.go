@@ -3,7 +3,9 @@ package nats_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -116,4 +118,49 @@ func TestCredentialsThatExpire(t *testing.T) {
 	require.NoError(t, other.Publish(ctx, "plain", nil))
 	put(t, kv, "k", "v")
 	eventually(t, "all go on", func() bool { return consumed.Load() > 0 && heard.Load() > 0 && seen.Load() > 0 })
+}
+
+// A server may have room for fewer subscriptions than the one before. Which it has none for it does not say, but the
+// client does, and asks for room until there is some.
+func TestLessRoomForSubscriptions(t *testing.T) {
+	t.Parallel()
+	const all, most = 10, 6
+	s := natstest.RunServer(t, natstest.WithoutJetStream())
+	var events eventLog
+	client := connect(t, s, func(c *nats.Config) { c.JetStreamEnabled = false }, nats.WithEventHandler(events.handle))
+	other := connect(t, s, func(c *nats.Config) { c.JetStreamEnabled = false })
+	ctx := within(t, patience)
+	var subs []*nats.Subscription
+	for i := range all {
+		sub, err := client.QueueSubscribe(ctx, fmt.Sprint("many.", i), fmt.Sprint("group", i), func(*nats.Message) error { return nil })
+		require.NoError(t, err)
+		subs = append(subs, sub)
+	}
+	s.Restart(natstest.WithConfig(func(o *server.Options) { o.MaxSubs = most }))
+	eventually(t, "back", func() bool { return client.Stats().Reconnects > 0 && other.Ping(ctx) == nil && client.Ping(ctx) == nil })
+	isRefused := func(sub *nats.Subscription) bool { return errors.Is(sub.Err(), natsgo.ErrMaxSubscriptionsExceeded) }
+	refused := slices.DeleteFunc(slices.Clone(subs), func(sub *nats.Subscription) bool { return !isRefused(sub) })
+	require.Len(t, refused, all-most)
+	eventually(t, "each is told of", func() bool { return len(events.of(nats.EventAsyncError)) == all-most })
+	hears := func(sub *nats.Subscription) bool {
+		before := sub.Stats().Handled
+		require.NoError(t, other.Publish(ctx, sub.Subject(), nil))
+		require.NoError(t, other.Ping(ctx)) // the server has it
+		require.NoError(t, client.Ping(ctx))
+		eventually(t, "handled", func() bool { return client.Stats().Pending+client.Stats().InFlight == 0 })
+		return sub.Stats().Handled > before
+	}
+	var heard []*nats.Subscription
+	for _, sub := range subs {
+		if !isRefused(sub) {
+			eventually(t, "it is heard", func() bool { return hears(sub) })
+			heard = append(heard, sub)
+		}
+	}
+	for _, sub := range heard[:len(refused)] {
+		require.NoError(t, sub.Unsubscribe())
+	}
+	for _, sub := range refused {
+		eventually(t, "there is room", func() bool { return sub.Err() == nil && hears(sub) })
+	}
 }

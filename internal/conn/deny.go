@@ -48,7 +48,7 @@ func (c *Conn) watch(w *watch) (end func()) {
 func (c *Conn) Deny(err error) bool {
 	r := &c.requests
 	v := fault.DeniedBy(err)
-	full := errors.Is(err, natsgo.ErrMaxSubscriptionsExceeded)
+	full := v.Subject == "" && errors.Is(err, natsgo.ErrMaxSubscriptionsExceeded)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	mux := full && !r.proven.Load() || !v.Publish && v.Subject == r.prefix+"*"
@@ -89,7 +89,7 @@ func (c *Conn) Deny(err error) bool {
 		}
 	}
 	if mux && r.sub != nil {
-		_ = r.sub.Unsubscribe() // the next request tries again
+		c.Unsubscribe(r.sub) // the next request tries again
 		r.sub = nil
 	}
 	return settled

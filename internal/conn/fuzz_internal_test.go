@@ -39,6 +39,7 @@ func followed(data, sizes []byte, buffer int) (passed []byte, errs []string, inf
 		source: &pieces{data: data, sizes: sizes},
 		onErr:  func(text string) verdict { errs = append(errs, text); return judge(text) },
 		onInfo: func([]byte) { infos++ },
+		onPong: func() {},
 	}
 	p := make([]byte, buffer)
 	for {

@@ -51,6 +51,9 @@ type line struct {
 
 	lineLimit int // of subscriptions, longer ones of which are left out; 0 is none
 
+	anewMu sync.Mutex
+	anew   []operation // the subscriptions that are made anew, until the server has answered to all
+
 	reads  atomic.Uint64
 	failed sync.Once
 	downed sync.Once
@@ -192,6 +195,10 @@ func (l *line) withoutOversized(p []byte) (rest []byte, settled bool) {
 			rest = append(rest, p[kept:i]...)
 			kept = i + o.size
 			l.hooks.dropped(o)
+		} else if o.verb == "SUB" {
+			l.anewMu.Lock()
+			l.anew = append(l.anew, o)
+			l.anewMu.Unlock()
 		}
 		i += o.size
 	}
@@ -199,6 +206,27 @@ func (l *line) withoutOversized(p []byte) (rest []byte, settled bool) {
 		return p, settled
 	}
 	return append(rest, p[kept:]...), settled
+}
+
+// ponged is called when the server has answered a PING, and all before it.
+func (l *line) ponged() {
+	l.anewMu.Lock()
+	defer l.anewMu.Unlock()
+	l.anew = nil
+}
+
+// roomless names the subscription that the server had no room for, if it was made anew: from the first such one on
+// it has none for any, and tells of each.
+func (l *line) roomless(err error) error {
+	l.anewMu.Lock()
+	defer l.anewMu.Unlock()
+	last := len(l.anew) - 1
+	if last < 0 {
+		return err
+	}
+	o := l.anew[last]
+	l.anew = l.anew[:last]
+	return fault.Roomless(err, o.subject, o.queue)
 }
 
 // Close implements net.Conn. It does not wait, since nats.go holds its lock: what is queued goes on being

@@ -99,6 +99,7 @@ type reader struct {
 	source io.Reader
 	onErr  func(text string) verdict
 	onInfo func(line []byte)
+	onPong func()
 
 	skip    int    // bytes of a payload that are still to come
 	partial []byte // of a control line that is not complete
@@ -183,6 +184,10 @@ func (r *reader) follow(p []byte, old int) int {
 			r.skip = size + len("\r\n")
 		case 'I':
 			r.onInfo(line)
+		case 'P':
+			if bytes.HasPrefix(line, []byte("PONG")) {
+				r.onPong()
+			}
 		case '-':
 			text := errText(line)
 			switch r.onErr(text) {
@@ -222,9 +227,10 @@ func payloadSize(line []byte) int {
 type operation struct {
 	verb    string // PUB, HPUB, SUB, …
 	subject string
-	line    int // bytes of its control line
-	payload int // bytes of its headers and payload
-	size    int // bytes in all
+	queue   string // of a SUB
+	line    int    // bytes of its control line
+	payload int    // bytes of its headers and payload
+	size    int    // bytes in all
 }
 
 // nextOperation reads the first operation of p; ok is false when p does not hold it whole.
@@ -237,9 +243,14 @@ func nextOperation(p []byte) (o operation, ok bool) {
 	verb, rest, _ := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
 	subject, _, _ := bytes.Cut(rest, []byte(" "))
 	o.verb, o.subject, o.size = string(verb), string(subject), o.line
-	if o.verb == "PUB" || o.verb == "HPUB" {
+	switch o.verb {
+	case "PUB", "HPUB":
 		o.payload = payloadSize(line)
 		o.size += o.payload + len("\r\n")
+	case "SUB":
+		if fields := bytes.Fields(rest); len(fields) > 2 {
+			o.queue = string(fields[1])
+		}
 	}
 	return o, o.size <= len(p)
 }

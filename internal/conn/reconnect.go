@@ -167,7 +167,7 @@ func (d dialer) Dial(_, address string) (net.Conn, error) {
 	l.shown = serverurl.Redact(l.server.url.String())
 	c.present.Store(l)
 	l.reader.onErr = func(text string) verdict { return c.onServerError(l, text) }
-	l.reader.onInfo = func(info []byte) { c.onInfo(l, info) }
+	l.reader.onInfo, l.reader.onPong = func(info []byte) { c.onInfo(l, info) }, l.ponged
 	l.start(lineHooks{up: c.lineUp, down: c.lineDown, dropped: c.dropped})
 	return l, nil
 }
@@ -251,6 +251,8 @@ func (c *Conn) lineDown(l *line, err error) {
 func (c *Conn) onServerError(l *line, text string) verdict {
 	v := judge(text)
 	switch denial := denialOf(text); {
+	case errors.Is(denial, natsgo.ErrMaxSubscriptionsExceeded):
+		c.denied(l.roomless(denial))
 	case denial != nil:
 		c.denied(denial)
 	case v == swallow:

@@ -2,6 +2,7 @@ package fault
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -20,9 +21,18 @@ var (
 	deniedQueue   = regexp.MustCompile(`using queue "(\S+)"`)
 )
 
-// DeniedBy reads a permission error of the server; other errors deny nothing.
+// Roomless names in err, by which a server has no room for one more subscription, which one that is.
+func Roomless(err error, subject, queue string) error {
+	text := fmt.Sprintf("Subscription to %q", subject)
+	if queue != "" {
+		text += fmt.Sprintf(" using queue %q", queue)
+	}
+	return fmt.Errorf("%w: %s", err, text)
+}
+
+// DeniedBy reads a permission error of the server, and what Roomless makes; other errors deny nothing.
 func DeniedBy(err error) Denial {
-	if !errors.Is(err, natsgo.ErrPermissionViolation) {
+	if !errors.Is(err, natsgo.ErrPermissionViolation) && !errors.Is(err, natsgo.ErrMaxSubscriptionsExceeded) {
 		return Denial{}
 	}
 	var d Denial

@@ -2,7 +2,10 @@ package receive
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	natsgo "github.com/nats-io/nats.go"
 )
 
 // deniedPause is how long after a denial it is tried whether the server permits a subscription now: rights that are given
@@ -29,12 +32,17 @@ func (s *Subscription) deny(err error, breaks uint64, full bool) (settled bool) 
 
 // askAgain subscribes anew where the server of the present connection denies it.
 func (s *Subscription) askAgain() {
+	if errors.Is(s.Err(), natsgo.ErrMaxSubscriptionsExceeded) {
+		s.e.asking.Lock()
+		defer s.e.asking.Unlock()
+	}
 	c := s.e.conn
 	_, breaks, _ := c.State()
 	s.mu.Lock()
 	old, denials := s.upstream, s.denials
 	s.asks = s.refusedIn == breaks && old != nil && s.cause == nil && !s.releasing
 	asks := s.asks
+	s.making = asks
 	s.mu.Unlock()
 	if !asks {
 		return
@@ -55,6 +63,7 @@ func (s *Subscription) askAgain() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.making = false
 	if err == nil && s.denials == denials {
 		s.refused, s.asks = nil, false
 		return

@@ -50,6 +50,8 @@ type Engine struct {
 	conn    *conn.Conn
 	reports Reports
 
+	asking sync.Mutex // held by the subscription that asks for room again: a refusal for want of it names none
+
 	mu     sync.Mutex
 	closed bool
 	subs   map[*Subscription]struct{}
@@ -106,8 +108,8 @@ const exactLimit = 10_000
 // OnError takes a refusal of the server, before anything that follows it is read, and tells whether a call
 // returns it. A denial names what it denies; one for want of room means what is being subscribed to.
 func (e *Engine) OnError(err error) bool {
-	full := errors.Is(err, natsgo.ErrMaxSubscriptionsExceeded)
 	v := fault.DeniedBy(err)
+	full := v.Subject == "" && errors.Is(err, natsgo.ErrMaxSubscriptionsExceeded)
 	if !full && (v.Subject == "" || v.Publish) {
 		return false
 	}
