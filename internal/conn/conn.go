@@ -86,9 +86,9 @@ type Conn struct {
 	gate     gate
 	stats    statsMemory
 	sent     sentMark
-	told     tellings
-	leaving  tellings // subscriptions that the server is to hear the end of
-	users    tellings // callbacks of the user's
+	told     lifecycle.Queue[func()] // reports
+	leaving  lifecycle.Queue[func()] // subscriptions that the server is to hear the end of
+	users    lifecycle.Queue[func()] // callbacks of the user's
 	requests requests
 
 	departing atomic.Pointer[departing] // the last wish to leave a server
@@ -116,6 +116,13 @@ func New(o Options, r Reports) *Conn {
 	c := &Conn{
 		o: o, reports: r, born: make(chan struct{}),
 		reasons: map[string]bool{}, attempts: map[string]int{}, named: map[string]bool{}, demanded: map[string]bool{},
+	}
+	for _, q := range []*lifecycle.Queue[func()]{&c.told, &c.leaving, &c.users} {
+		q.Whole, q.Handle = true, func(f func(), _ int) {
+			if c.isBorn() {
+				f()
+			}
+		}
 	}
 	c.patience = maxPatience
 	if every, most := o.NATS.PingInterval, o.NATS.MaxPingsOut; every > 0 && most < int(maxPatience/every) {

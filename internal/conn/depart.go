@@ -73,7 +73,7 @@ func (c *Conn) moveAway(ctx context.Context, d Departure) {
 		case err == nil, ctx.Err() != nil, !up, now != breaks:
 			return
 		case failures == 0:
-			c.tell(func() { c.reports.Stays(d, err) })
+			c.told.Push(func() { c.reports.Stays(d, err) })
 		}
 		timer := time.NewTimer(pause.Backoff(failures+1, movePauseMin, movePauseMax))
 		select {

@@ -206,7 +206,7 @@ func (c *Conn) Unsubscribe(sub *natsgo.Subscription) {
 		_ = sub.Unsubscribe() // it fails when it has ended
 		return
 	}
-	c.leaving.tell(c, func() {
+	c.leaving.Push(func() {
 		if c.Wait(c.ctx) == nil {
 			_ = sub.Unsubscribe()
 		}
@@ -343,45 +343,4 @@ func (c *Conn) Unreachable(ctx context.Context, op, target string, kind error, b
 		e.Cause = causes
 	}
 	return e
-}
-
-// tellings hand reports out in order, from a goroutine that lives while there are any.
-type tellings struct {
-	mu      sync.Mutex
-	backlog []func()
-	running bool
-}
-
-// tell reports without waiting.
-func (c *Conn) tell(report func()) { c.told.tell(c, report) }
-
-// tell calls f after those before it, once the connection is born.
-func (t *tellings) tell(c *Conn, f func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.backlog = append(t.backlog, f)
-	if !t.running {
-		t.running = true
-		go func() {
-			if c.isBorn() {
-				t.run()
-			}
-		}()
-	}
-}
-
-func (t *tellings) run() {
-	for {
-		t.mu.Lock()
-		if len(t.backlog) == 0 {
-			t.running = false
-			t.backlog = nil
-			t.mu.Unlock()
-			return
-		}
-		next := t.backlog[0]
-		t.backlog = t.backlog[1:]
-		t.mu.Unlock()
-		next()
-	}
 }

@@ -103,5 +103,5 @@ func (c *Conn) onClosed(nc *natsgo.Conn) {
 	}
 	c.close()
 	c.cancel()
-	c.tell(func() { c.reports.Closed(cause) })
+	c.told.Push(func() { c.reports.Closed(cause) })
 }

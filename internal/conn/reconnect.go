@@ -130,11 +130,11 @@ func (c *Conn) note(failures []*ServerError) {
 		c.attempts[f.host]++
 		causes = append(causes, f)
 		if callback := c.o.NATS.ReconnectErrCB; callback != nil {
-			c.users.tell(c, func() { callback(c.nc, f) })
+			c.users.Push(func() { callback(c.nc, f) })
 		}
 		if reason := reasonOf(f.Err); !c.reasons[reason] {
 			c.reasons[reason] = true
-			c.tell(func() { c.reports.Failed(f) })
+			c.told.Push(func() { c.reports.Failed(f) })
 		}
 	}
 	if len(causes) > 0 {
@@ -185,7 +185,7 @@ const poisonous = 3
 
 // dropped reports what was not sent.
 func (c *Conn) dropped(o operation) {
-	c.tell(func() {
+	c.told.Push(func() {
 		if o.verb == "SUB" {
 			c.reports.Unsubscribed(o.subject, o.line, c.o.MaxControlLine)
 		} else {
@@ -216,7 +216,7 @@ func (c *Conn) lineUp(l *line) {
 		go l.watch(c.ctx, c.o.NATS.PingInterval, c.o.NATS.MaxPingsOut)
 	}
 	c.set(true)
-	c.tell(func() { c.reports.Up(first, gap) })
+	c.told.Push(func() { c.reports.Up(first, gap) })
 }
 
 // lineDown may be called with nats.go's lock held.
@@ -243,7 +243,7 @@ func (c *Conn) lineDown(l *line, err error) {
 	}
 	c.mu.Unlock()
 	if c.set(false) && c.ctx.Err() == nil {
-		c.tell(func() { c.reports.Down(err) })
+		c.told.Push(func() { c.reports.Down(err) })
 	}
 }
 
@@ -256,7 +256,7 @@ func (c *Conn) onServerError(l *line, text string) verdict {
 	case denial != nil:
 		c.denied(denial)
 	case v == swallow:
-		c.tell(func() { c.reports.Refused(serverError(text)) })
+		c.told.Push(func() { c.reports.Refused(serverError(text)) })
 	default: // the server ends the connection, whatever is found out of that first
 		var err error = serverError(text)
 		l.reason.Store(&err)
@@ -266,7 +266,7 @@ func (c *Conn) onServerError(l *line, text string) verdict {
 
 func (c *Conn) denied(err error) {
 	if c.o.Denied == nil || !c.o.Denied(err) {
-		c.tell(func() { c.reports.Refused(err) })
+		c.told.Push(func() { c.reports.Refused(err) })
 	}
 }
 

@@ -10,6 +10,8 @@ const backlog = 1024
 type Queue[T any] struct {
 	// Handle gets each value, and how many were lost before it because it was too slow. It does not panic.
 	Handle func(value T, lost int)
+	// Whole keeps all values, however many wait.
+	Whole bool
 
 	mu      sync.Mutex
 	waiting []T
@@ -21,7 +23,7 @@ type Queue[T any] struct {
 func (q *Queue[T]) Push(value T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) == backlog {
+	if len(q.waiting) == backlog && !q.Whole {
 		q.waiting = append(q.waiting[:0], q.waiting[1:]...)
 		q.lost++
 	}

@@ -36,3 +36,19 @@ func TestQueue(t *testing.T) {
 		assert.Equal(t, told{i, 0}, <-got)
 	}
 }
+
+func TestQueueThatKeepsAll(t *testing.T) {
+	t.Parallel()
+	got, goOn := make(chan int, 2000), make(chan struct{})
+	q := lifecycle.Queue[int]{Whole: true, Handle: func(value, lost int) {
+		<-goOn
+		got <- value + lost
+	}}
+	for i := range 2000 {
+		q.Push(i)
+	}
+	close(goOn)
+	for i := range 2000 {
+		assert.Equal(t, i, <-got)
+	}
+}
