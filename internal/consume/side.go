@@ -214,7 +214,7 @@ func (x *sideStream) find(ctx context.Context) (expected string, err error) {
 	switch err := x.holds(ctx, x.own); {
 	case errors.Is(err, natsgo.ErrNoResponders):
 		return x.own, x.create(ctx)
-	case !hasCode(err, fault.CodeWrongStream):
+	case fault.CodeOf(err) != fault.CodeWrongStream:
 		return x.own, nil
 	case x.holds(ctx, x.s.Stream) == nil:
 		return "", fault.New("find the stream of", x.subject, fault.ErrInvalidConfig, "it is the stream %q that the messages come from", x.s.Stream)
@@ -241,7 +241,7 @@ func (x *sideStream) holds(ctx context.Context, stream string) error {
 			_, err = wire.ParsePubAck(answer)
 		}
 		switch {
-		case hasCode(err, fault.CodeWrongLastSequence):
+		case fault.CodeOf(err) == fault.CodeWrongLastSequence:
 			return nil
 		case ctx.Err() != nil:
 			return fault.Ended(ctx)
@@ -249,11 +249,6 @@ func (x *sideStream) holds(ctx context.Context, stream string) error {
 			return err
 		}
 	}
-}
-
-func hasCode(err error, code jetstream.ErrorCode) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && api.ErrorCode == code
 }
 
 // create makes the stream as durable as the one that the messages come from, or adds the subject to
@@ -270,7 +265,7 @@ func (x *sideStream) create(ctx context.Context) error {
 		cfg.Subjects = append(cfg.Subjects, x.subject)
 	}
 	err = x.declare(ctx, "create", cfg)
-	if hasCode(err, fault.CodeMaxBytesDemanded) {
+	if fault.CodeOf(err) == fault.CodeMaxBytesDemanded {
 		cfg.MaxBytes, cfg.Discard = origin.MaxBytes, jetstream.DiscardNew
 		err = x.declare(ctx, "create", cfg)
 	}

@@ -114,14 +114,21 @@ var passing = []jetstream.ErrorCode{
 	10004, 10008, 10009, 10023, 10035, 10063, 10075, 10118, 10119, CodeDuplicateInProcess, 10163, 10202,
 }
 
+// CodeOf returns the code of the JetStream API's error that err is or wraps, or 0.
+func CodeOf(err error) jetstream.ErrorCode {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
+		return api.ErrorCode
+	}
+	return 0
+}
+
 // roomless are refusals for want of room in the account, and in the server.
 var roomless = []jetstream.ErrorCode{10002, 10028, 10047}
 
 // IsFull tells whether an error says that there is no room: in a stream or, where others may take what is made, in all of
 // an account or server.
 func IsFull(err error) bool {
-	api, ok := errors.AsType[*jetstream.APIError](err)
-	return errors.Is(err, ErrStreamFull) || ok && slices.Contains(roomless, api.ErrorCode)
+	return errors.Is(err, ErrStreamFull) || slices.Contains(roomless, CodeOf(err))
 }
 
 // Passes tells whether an error of the JetStream API is about a state of the server that passes, so that the

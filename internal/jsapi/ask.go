@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -256,9 +255,10 @@ func (a *API) Stored(ctx context.Context, stream string, question wire.Get) (wir
 
 // isGone tells whether there is nothing to delete.
 func isGone(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && slices.Contains([]jetstream.ErrorCode{
-		jetstream.JSErrCodeStreamNotFound, jetstream.JSErrCodeConsumerNotFound,
-		jetstream.JSErrCodeMessageNotFound, fault.CodeSequenceNotFound, fault.CodeDeleteFailed,
-	}, api.ErrorCode)
+	switch fault.CodeOf(err) {
+	case jetstream.JSErrCodeStreamNotFound, jetstream.JSErrCodeConsumerNotFound,
+		jetstream.JSErrCodeMessageNotFound, fault.CodeSequenceNotFound, fault.CodeDeleteFailed:
+		return true
+	}
+	return false
 }

@@ -12,8 +12,8 @@ import (
 // inProcess tells whether the server refuses a message because it, or another one on its subject whose
 // sequence is expected, is on its way to the replicas: it is not known yet what becomes of it.
 func inProcess(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == fault.CodeSequenceInProcess || api.ErrorCode == fault.CodeDuplicateInProcess)
+	code := fault.CodeOf(err)
+	return code == fault.CodeSequenceInProcess || code == fault.CodeDuplicateInProcess
 }
 
 // crowded tells whether the server refuses for want of room in a queue.

@@ -2,7 +2,6 @@ package jsapi
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 
@@ -62,7 +61,7 @@ func (a *API) Purge(ctx context.Context, stream string, of jetstream.StreamPurge
 
 // Overlap adds to err, when it says that others store the subjects of a stream, who they are.
 func (a *API) Overlap(ctx context.Context, cfg *jetstream.StreamConfig, err error) error {
-	if !errors.Is(err, &jetstream.APIError{ErrorCode: fault.CodeSubjectOverlap}) {
+	if fault.CodeOf(err) != fault.CodeSubjectOverlap {
 		return err
 	}
 	causes := fault.Joined{err}

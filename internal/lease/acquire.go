@@ -155,11 +155,10 @@ func (l *Lease) take(ctx context.Context) (held bool, err error) {
 	if fault.Classify(err, nil).IsUncertain() {
 		l.forgo(l.value, func() uint64 { return w.Revision })
 	}
-	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, fault.ErrConflict):
 		return false, nil // somebody was faster
-	case errors.As(err, &api) && api.ErrorCode == fault.CodeTTLDisabled:
+	case fault.CodeOf(err) == fault.CodeTTLDisabled:
 		return false, fault.New("", "", fault.ErrInvalidArgument, "the bucket does not allow keys with a time to live; create it with WithKeyTTLs: %w", l.bucket.Wrap("lock", l.key, err))
 	}
 	return err == nil, err

@@ -357,6 +357,6 @@ func (w *writer) reorder(ctx context.Context) error {
 
 // isDeleted tells whether a deletion failed because an earlier, unanswered one has succeeded.
 func isDeleted(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == fault.CodeSequenceNotFound || api.ErrorCode == fault.CodeDeleteFailed)
+	code := fault.CodeOf(err)
+	return code == fault.CodeSequenceNotFound || code == fault.CodeDeleteFailed
 }

@@ -99,10 +99,9 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 			failing = time.Now()
 		}
 		silent = silent || errors.Is(err, conn.ErrUnanswered)
-		var api *jetstream.APIError
-		isAPI := errors.As(err, &api)
+		code := fault.CodeOf(err)
 		switch {
-		case isAPI && api.ErrorCode == fault.CodeAtomicDuplicate && !doubtful.IsZero():
+		case code == fault.CodeAtomicDuplicate && !doubtful.IsZero():
 			return p.findAtomic(ctx, batch), nil
 		case fault.Kind(err) == fault.ErrConflict && !doubtful.IsZero(): //nolint:errorlint // a sentinel of our own table
 			if found := p.findAtomic(ctx, batch); found.Sequence > 0 {
@@ -113,7 +112,7 @@ func (p *Publisher) atomic(ctx context.Context, op string, batch []*natsgo.Msg) 
 			if at == len(batch)-1 && doubtful.IsZero() {
 				doubtful = commit.Begun()
 			}
-		case isAPI && api.ErrorCode == fault.CodeAtomicIncomplete:
+		case code == fault.CodeAtomicIncomplete:
 			// The leader has changed, or one of the messages was refused, or lost on the way. Nothing is
 			// stored.
 			if careful { // all but the one at fault were acknowledged

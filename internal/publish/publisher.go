@@ -3,7 +3,6 @@ package publish
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -92,8 +91,7 @@ func onlyByID(m *natsgo.Msg) bool {
 
 // sized adds the sizes to the error of a message that was too large, for the server or its stream.
 func (p *Publisher) sized(ctx context.Context, err error, m *natsgo.Msg) error {
-	var api *jetstream.APIError
-	if !errors.As(err, &api) || api.ErrorCode != fault.CodeMessageTooLarge {
+	if fault.CodeOf(err) != fault.CodeMessageTooLarge {
 		return wire.Sized(err, m.Header, m.Data, p.conn.MaxPayload())
 	}
 	size := wire.HeaderSize(m.Header) + len(m.Data)
