@@ -88,10 +88,6 @@ func (b *Bucket) storeBare(ctx context.Context, m *natsgo.Msg) (*jetstream.PubAc
 
 // purgeKey removes the messages of a key: those before a revision, or all but the last ones.
 func (b *Bucket) purgeKey(ctx context.Context, key string, before, keep uint64) error {
-	question := struct {
-		Filter string `json:"filter"`
-		Before uint64 `json:"seq,omitempty"`
-		Keep   uint64 `json:"keep,omitempty"`
-	}{b.prefix + key, before, keep}
+	question := jetstream.StreamPurgeRequest{Subject: b.prefix + key, Sequence: before, Keep: keep}
 	return b.api.Ask(ctx, "STREAM.PURGE."+b.stream, question, nil)
 }

@@ -102,10 +102,7 @@ func (s *Store) change(ctx context.Context, op, name string, change func(version
 // purgeSubject removes the messages of a subject up to a sequence, all of them when it is 0, and returns how
 // many.
 func (s *Store) purgeSubject(ctx context.Context, subject string, upTo uint64) (int, error) {
-	question := struct {
-		Filter   string `json:"filter"`
-		Sequence uint64 `json:"seq,omitempty"`
-	}{Filter: subject}
+	question := jetstream.StreamPurgeRequest{Subject: subject}
 	if upTo > 0 {
 		question.Sequence = upTo + 1
 	}
