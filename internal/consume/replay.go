@@ -143,7 +143,7 @@ func (r *replay) one(ctx context.Context, raw wire.Stored, letter *wire.Letter) 
 	if err != nil {
 		return r.note(err)
 	}
-	err = r.delete(ctx, r.name, raw.Sequence)
+	err = r.api.DeleteMessage(ctx, r.name, raw.Sequence)
 	if err == nil {
 		r.release(ctx, letter)
 		r.replayed++
@@ -155,22 +155,13 @@ func (r *replay) one(ctx context.Context, raw wire.Stored, letter *wire.Letter) 
 	return err
 }
 
-// delete removes a message from a stream.
-func (r *replay) delete(ctx context.Context, stream string, sequence uint64) error {
-	question := struct {
-		Sequence uint64 `json:"seq"`
-		NoErase  bool   `json:"no_erase"` // as upstream's DeleteMsg
-	}{sequence, true}
-	return r.api.Ask(ctx, "STREAM.MSG.DELETE."+stream, question, nil)
-}
-
 // release deletes the message that a dead letter refers to, where it stayed for that and no more.
 func (r *replay) release(ctx context.Context, letter *wire.Letter) {
 	cfg := r.config(ctx, letter.Stream)
 	if !letter.Reference || cfg == nil || cfg.Retention == jetstream.LimitsPolicy {
 		return
 	}
-	if err := r.delete(ctx, letter.Stream, letter.Sequence); err != nil {
+	if err := r.api.DeleteMessage(ctx, letter.Stream, letter.Sequence); err != nil {
 		r.log.Warn("a replayed message could not be deleted; it is delivered again", "stream", letter.Stream,
 			"sequence", letter.Sequence, "error", err)
 	}

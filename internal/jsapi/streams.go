@@ -59,6 +59,15 @@ func (a *API) Purge(ctx context.Context, stream string, of jetstream.StreamPurge
 	return a.Ask(ctx, "STREAM.PURGE."+stream, of, nil)
 }
 
+// DeleteMessage removes one message of a stream, as upstream's does.
+func (a *API) DeleteMessage(ctx context.Context, stream string, sequence uint64) error {
+	question := struct {
+		Sequence uint64 `json:"seq"`
+		NoErase  bool   `json:"no_erase"`
+	}{sequence, true}
+	return a.Ask(ctx, "STREAM.MSG.DELETE."+stream, question, nil)
+}
+
 // Overlap adds to err, when it says that others store the subjects of a stream, who they are.
 func (a *API) Overlap(ctx context.Context, cfg *jetstream.StreamConfig, err error) error {
 	if fault.CodeOf(err) != fault.CodeSubjectOverlap {

@@ -329,11 +329,7 @@ func (w *writer) reorder(ctx context.Context) error {
 		if found.Sequence != sequence {
 			continue
 		}
-		question := struct {
-			Sequence uint64 `json:"seq"`
-			NoErase  bool   `json:"no_erase"`
-		}{sequence, true}
-		err = w.store.api.Ask(ctx, "STREAM.MSG.DELETE."+StreamPrefix+w.store.bucket, question, nil)
+		err = w.store.api.DeleteMessage(ctx, StreamPrefix+w.store.bucket, sequence)
 		if err != nil && !isDeleted(err) {
 			return err
 		}
