@@ -75,14 +75,12 @@ func (c *Conn) moveAway(ctx context.Context, d Departure) {
 		case failures == 0:
 			c.told.Push(func() { c.reports.Stays(d, err) })
 		}
-		timer := time.NewTimer(pause.Backoff(failures+1, movePauseMin, movePauseMax))
 		select {
-		case <-timer.C:
+		case <-time.After(pause.Backoff(failures+1, movePauseMin, movePauseMax)):
 		case <-change:
 			return // it was left meanwhile
 		case <-ctx.Done():
 			return
 		}
-		timer.Stop()
 	}
 }

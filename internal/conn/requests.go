@@ -241,11 +241,9 @@ func (r *requests) settle(ctx context.Context, most time.Duration) {
 	}
 	settled := r.settled
 	r.mu.Unlock()
-	timer := time.NewTimer(left)
-	defer timer.Stop()
 	select {
 	case <-settled:
-	case <-timer.C:
+	case <-time.After(left):
 	case <-ctx.Done():
 	}
 }

@@ -123,10 +123,8 @@ func (p *puller) pause(d time.Duration) {
 	if d <= 0 {
 		return
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 	case <-p.poke:
 	case <-p.s.quit.Done():
 	}

@@ -111,12 +111,10 @@ func contain(ctx context.Context, f func() ([]string, error)) ([]string, error) 
 	case <-ctx.Done():
 	}
 	// A resolver that obeys its context answers now, and knows better what it was waiting for.
-	timer := time.NewTimer(grace)
-	defer timer.Stop()
 	select {
 	case a := <-answers:
 		return a.urls, a.err
-	case <-timer.C:
+	case <-time.After(grace):
 		return nil, fmt.Errorf("no answer from the resolver: %w", ctx.Err())
 	}
 }

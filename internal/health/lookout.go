@@ -58,14 +58,10 @@ func (l *lookout) Look(ctx, life context.Context) sighting {
 	}
 	left, over := patience-time.Since(l.begun), l.over
 	l.mu.Unlock()
-	if over != nil && !isClosed(over) && left > 0 {
-		late := time.NewTimer(left)
-		defer late.Stop()
-		select {
-		case <-over:
-		case <-late.C:
-		case <-ctx.Done():
-		}
+	select {
+	case <-over:
+	case <-time.After(left): // at once, where no look was ever begun
+	case <-ctx.Done():
 	}
 	return l.Last()
 }

@@ -82,11 +82,9 @@ func (l *Lease) watch(ctx context.Context) <-chan struct{} {
 
 // await returns when the key was deleted, or it is time to ask.
 func (s *Leases) await(ctx context.Context, freed <-chan struct{}) error {
-	ask := time.NewTimer(poll)
-	defer ask.Stop()
 	select {
 	case <-freed:
-	case <-ask.C:
+	case <-time.After(poll):
 	case <-ctx.Done():
 		return fault.Ended(ctx)
 	case <-s.life.Ending():

@@ -67,10 +67,8 @@ func (p *Puller) leave(one *pull, done func()) {
 	_, trip := p.conn.Peer()
 	go func() {
 		defer done()
-		timer := time.NewTimer(pullsLeft + trip)
-		defer timer.Stop()
 		select {
-		case <-timer.C:
+		case <-time.After(pullsLeft + trip):
 		case <-p.life.Ending():
 		}
 		all.mu.Lock()
