@@ -323,7 +323,7 @@ func (s *Consumption) ackConfirmed(d *Delivery) {
 	}
 	d.Token.GiveBack()
 	s.count(&s.stats.Unconfirmed)
-	s.unconfirmed(d, err)
+	s.noteSent(d, err)
 }
 
 func (s *Consumption) count(counter *uint64) {

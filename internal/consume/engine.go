@@ -130,10 +130,8 @@ func (e *Engine) All() []*Consumption {
 func (e *Engine) add(s *Consumption) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	select {
-	case <-e.life.Draining():
+	if e.life.IsDraining() {
 		return fault.ErrClosed
-	default:
 	}
 	e.running[s] = struct{}{}
 	return nil

@@ -86,15 +86,8 @@ const (
 func (d *Delivery) finishAck() {
 	if d.Token.Take() {
 		err := d.from.s.conn.Publish(context.Background(), d.Msg.Reply, "", nil, wire.Ack)
-		d.noteSent(err)
+		d.from.s.noteSent(d, err)
 		d.from.s.host.Settled(d, opAck, 0, err)
-	}
-}
-
-// noteSent takes what came of a final acknowledgement.
-func (d *Delivery) noteSent(err error) {
-	if err != nil {
-		d.from.s.unconfirmed(d, err)
 	}
 }
 

@@ -248,11 +248,8 @@ func (s *Consumption) checkSchedules(ctx context.Context, stream *jetstream.Stre
 		return fault.New("consume", target(s.Stream, s.Consumer), fault.ErrInvalidArgument, text, ">")
 	}
 	for _, filter := range filters {
-		all := true
-		for _, subject := range stream.Subjects {
-			all = all && subjects.Covers(filter, subject)
-		}
-		if all || s.isSchedule(ctx, wire.Get{Sequence: 1, NextFor: filter}) || s.isSchedule(ctx, wire.Get{LastFor: filter}) {
+		part := slices.ContainsFunc(stream.Subjects, func(subject string) bool { return !subjects.Covers(filter, subject) })
+		if !part || s.isSchedule(ctx, wire.Get{Sequence: 1, NextFor: filter}) || s.isSchedule(ctx, wire.Get{LastFor: filter}) {
 			return fault.New("consume", target(s.Stream, s.Consumer), fault.ErrInvalidArgument, text, filter)
 		}
 	}

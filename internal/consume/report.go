@@ -155,8 +155,11 @@ func (s *Consumption) reportFailed(level slog.Level, text string, d *Delivery, n
 	s.e.reports.Failed(d, err)
 }
 
-// unconfirmed reports an acknowledgement that the server has not got, as far as is known. S.mu may be held.
-func (s *Consumption) unconfirmed(d *Delivery, err error) {
+// noteSent reports an acknowledgement that the server has not got, as far as is known. S.mu may be held.
+func (s *Consumption) noteSent(d *Delivery, err error) {
+	if err == nil {
+		return
+	}
 	s.noteLocked(slog.LevelError, "acknowledgement not confirmed; the message may be delivered again", d,
 		"after the ack wait, if at all", "error", err)
 	s.e.reports.Unconfirmed(d, err)

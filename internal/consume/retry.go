@@ -248,7 +248,7 @@ func (s *Consumption) putOff(d *Delivery, delay time.Duration) (taken bool, err 
 	reply := d.lastReply()
 	if taken = d.Token.Take(); taken && !s.nakLater(reply, delay) {
 		err = s.conn.TryPublish(reply, "", s.verbNakAfter(reply, delay))
-		d.noteSent(err)
+		s.noteSent(d, err)
 	}
 	return taken, err
 }

@@ -77,7 +77,7 @@ func (s *Consumption) handBack(d *Delivery) {
 		verb = s.verbNakAfter(reply, max(d.trial.until-s.now(), minRetryDelay))
 	}
 	if d.Token.Take() {
-		d.noteSent(s.conn.TryPublish(reply, "", verb))
+		s.noteSent(d, s.conn.TryPublish(reply, "", verb))
 	}
 	s.stats.HandedBack++
 	if d.next != nil && s.held.remove(d) {
@@ -110,7 +110,7 @@ func (s *Consumption) AwaitStop(ctx context.Context) int {
 const stopFlush = 2 * time.Second
 
 func (s *Consumption) flush() {
-	if up, _, _ := s.conn.State(); !up {
+	if !s.conn.IsUp() {
 		return // they are in the reconnect buffer
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopFlush+s.e.patience())
