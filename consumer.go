@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 )
 
@@ -110,12 +111,7 @@ func (c *Client) checkNamed(ctx context.Context, op, stream, consumer string) er
 }
 
 // path names a consumer in error texts.
-func path(stream, consumer string) string {
-	if consumer == "" {
-		return stream
-	}
-	return stream + "/" + consumer
-}
+func path(stream, consumer string) string { return fault.Path(stream, consumer) }
 
 // PullMessages takes up to limit messages from a consumer: it waits for the first one and then takes
 // what is there, in one round trip. When ctx ends first, or without a deadline in ctx

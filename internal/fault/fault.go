@@ -63,6 +63,15 @@ func Few(texts []string, separator string, most int) string {
 
 func (j Joined) Unwrap() []error { return j }
 
+// Path is the target of an error about a part of something, such as a key of a bucket, or about all of it where that is
+// empty.
+func Path(whole, part string) string {
+	if part == "" {
+		return whole
+	}
+	return whole + "/" + part
+}
+
 // Wrap gives err its operation, its target and the sentinel that fits. It returns nil for nil and
 // leaves an error alone that has an operation already.
 func Wrap(op, target string, err error) error {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -31,8 +30,7 @@ func (a *API) ConsumerConfig(op, stream string, cfg jetstream.ConsumerConfig) (j
 			text = a.conn.LineFault(len(a.Subject("CONSUMER.CREATE.")) + len(stream) + 1 + subjects.MaxName + 1 + len(filter) + a.conn.LineRoom())
 		}
 		if text != "" {
-			target := strings.TrimSuffix(stream+"/"+cfg.Name, "/")
-			return cfg, fault.New(op, target, fault.ErrInvalidSubject, "filter %q: %s", filter, text)
+			return cfg, fault.New(op, fault.Path(stream, cfg.Name), fault.ErrInvalidSubject, "filter %q: %s", filter, text)
 		}
 	}
 	return cfg, nil

@@ -270,7 +270,7 @@ func (f *follower) setFresh(fresh bool, cause error) {
 	if !changed || f.once || f.live.Err() != nil || f.bucket.life.IsDraining() {
 		return
 	}
-	keys := f.bucket.target(f.name())
+	keys := fault.Path(f.bucket.name, f.name())
 	switch {
 	case !f.told && cause == nil: // it was never fresh before
 		f.told = fresh

@@ -54,18 +54,10 @@ func (b *Bucket) subjects(filters []string) []string {
 	return all
 }
 
-// target names keys in an error.
-func (b *Bucket) target(keys string) string {
-	if keys == "" {
-		return b.name
-	}
-	return b.name + "/" + keys
-}
-
 // Wrap gives err the operation, the bucket and the key. A missing stream is a missing bucket. The errors of a Bucket
 // have none of that before.
 func (b *Bucket) Wrap(op, key string, err error) error {
-	return jsapi.WrapBucket(op, b.target(key), err)
+	return jsapi.WrapBucket(op, fault.Path(b.name, key), err)
 }
 
 // ConflictError is the error of a write over a revision that is no longer the latest of its key. It is ErrConflict and

@@ -54,7 +54,7 @@ func (s *Store) reopen(ctx context.Context, name string, old *jetstream.ObjectIn
 // openChunks begins the transfer of an object.
 func (s *Store) openChunks(ctx context.Context, name string, v version, opts Options) (*Reader, error) {
 	info := v.info
-	o := &Reader{store: s, target: target(s.bucket, name), info: info, opts: opts, partial: v.unread != nil, hash: sha256.New(), caller: ctx}
+	o := &Reader{store: s, target: fault.Path(s.bucket, name), info: info, opts: opts, partial: v.unread != nil, hash: sha256.New(), caller: ctx}
 	if _, ok := ctx.Deadline(); !ok {
 		o.idle = s.timeout
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conn"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/jsapi"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/lifecycle"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/publish"
@@ -56,19 +57,11 @@ func Open(api *jsapi.API, p *publish.Publisher, life *lifecycle.Life, bucket str
 	return &Store{api: api, conn: api.Conn(), publisher: p, life: life, reports: r, bucket: bucket, timeout: timeout}
 }
 
-// target names an object in an error.
-func target(bucket, name string) string {
-	if name == "" {
-		return bucket
-	}
-	return bucket + "/" + name
-}
-
 func (s *Store) wrap(op, name string, err error) error {
-	return jsapi.Wrap(op, target(s.bucket, name), err)
+	return jsapi.Wrap(op, fault.Path(s.bucket, name), err)
 }
 
 // named is wrap that names the object in the place of a subject that nobody knows.
 func named(op, bucket, name string, err error) error {
-	return jsapi.WrapBucket(op, target(bucket, name), err)
+	return jsapi.WrapBucket(op, fault.Path(bucket, name), err)
 }
