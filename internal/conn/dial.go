@@ -14,6 +14,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/serverurl"
 )
 
 // server is one of the pool.
@@ -24,8 +25,6 @@ type server struct {
 
 	except string // the ID of a server that is not meant, although it may have this address
 }
-
-func (s server) isWebsocket() bool { return s.url.Scheme == "ws" || s.url.Scheme == "wss" }
 
 // stepError is a step of connecting for which the time was up.
 type stepError struct {
@@ -167,7 +166,7 @@ func (c *Conn) openAddress(ctx context.Context, o *natsgo.Options, s server, add
 		d.next()
 		greeted()
 	}}
-	if s.isWebsocket() {
+	if serverurl.IsWebsocket(s.url) {
 		return c.openWebsocket(ctx, o, s, address, tcp)
 	}
 	if err := g.run(ctx); err != nil {

@@ -77,13 +77,7 @@ func parse(raw string) (*url.URL, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.Port() == "" {
-		port := map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
-		if port == "" {
-			port = "4222"
-		}
-		u.Host = net.JoinHostPort(u.Hostname(), port)
-	}
+	u.Host = serverurl.Address(u)
 	return u, nil
 }
 

@@ -74,13 +74,17 @@ func Names(urls []string, server string) bool {
 	return slices.ContainsFunc(urls, func(u string) bool { return Host(u) == host })
 }
 
-// Host is a URL's host and port, by which servers are told apart: in lower case, and with the port
-// that upstream takes where none is given.
+// Host is a URL's host and port, by which servers are told apart, in lower case.
 func Host(raw string) string {
 	u, err := Parse(raw, false)
 	if err != nil {
 		return raw
 	}
+	return strings.ToLower(Address(u))
+}
+
+// Address is the host and port of a server, with the port that upstream takes where none is given.
+func Address(u *url.URL) string {
 	port := u.Port()
 	switch {
 	case port != "":
@@ -91,7 +95,7 @@ func Host(raw string) string {
 	default:
 		port = "4222"
 	}
-	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // hostOf is where the host and the port stand in the text, whether or not it is a URL.
