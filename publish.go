@@ -76,7 +76,7 @@ func (c *Client) publication(ctx context.Context, op string, msg *Message, opts 
 	if err := c.checkToStream(op, msg, nil); err != nil {
 		return nil, err
 	}
-	if up, _, _ := c.conn.State(); !up && c.failing {
+	if c.failing && !c.conn.IsUp() {
 		return nil, c.conn.Refused(op, msg.Subject)
 	}
 	return c.publisher.Message(op, msg.Subject, msg.Header, msg.Data, opts)

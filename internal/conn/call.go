@@ -63,6 +63,8 @@ type sending struct {
 	answered bool
 }
 
+func (s sending) open() bool { return !s.answered }
+
 // Ask begins a call, without sending anything.
 func (c *Conn) Ask(m *natsgo.Msg) *Call {
 	a := c.requests.calls.Get().(*Call) // the pool holds nothing else
@@ -95,9 +97,7 @@ func (a *Call) Late() bool {
 func (a *Call) Answered() bool { return len(a.answer) > 0 }
 
 // Hangs tells whether there is no answer for Next to take, and none to some sending.
-func (a *Call) Hangs() bool {
-	return !a.Answered() && slices.ContainsFunc(a.sends, func(s sending) bool { return !s.answered })
-}
+func (a *Call) Hangs() bool { return !a.Answered() && slices.ContainsFunc(a.sends, sending.open) }
 
 // Sent returns how often the message was sent.
 func (a *Call) Sent() int { return len(a.sends) }
@@ -308,12 +308,7 @@ func (a *Call) Refused() {
 
 // Doubtful tells whether a sending before the one that was answered last has no answer.
 func (a *Call) Doubtful() bool {
-	for _, s := range a.sends[:min(a.heard, len(a.sends))] {
-		if !s.answered {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(a.sends[:min(a.heard, len(a.sends))], sending.open)
 }
 
 // End ends the call. What comes later is dropped. Done tells that the last answer was the server's last act

@@ -37,8 +37,7 @@ const confirmInterval = time.Second
 // confirmSent makes a round trip now and then while there is something to confirm.
 func (c *Conn) confirmSent() {
 	for pause.Sleep(c.ctx, confirmInterval) {
-		up, _, _ := c.State()
-		if _, none := c.Unconfirmed(); !up || none {
+		if _, none := c.Unconfirmed(); !c.IsUp() || none {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(c.ctx, confirmInterval)
@@ -53,8 +52,7 @@ const drainGrace = 25 * time.Millisecond
 // Drain sends what was published, and returns how many bytes it could not, and why. While there is no connection it
 // waits for one only when there is something to send.
 func (c *Conn) Drain(ctx context.Context) (left int, err error) {
-	up, _, _ := c.State()
-	before := c.unsent()
+	up, before := c.IsUp(), c.unsent()
 	if _, none := c.Unconfirmed(); c.IsClosed() || none || !up && before == 0 {
 		return 0, nil
 	}

@@ -239,12 +239,11 @@ func (c *Conn) Peer() (name string, trip time.Duration) {
 
 // TLSConnectionState returns the state of the present connection's TLS.
 func (c *Conn) TLSConnectionState() (tls.ConnectionState, error) {
-	up, _, _ := c.State()
 	l := c.present.Load()
 	switch {
 	case c.IsClosed():
 		return tls.ConnectionState{}, fault.New("", "", fault.ErrClosed, "")
-	case l == nil || !up:
+	case l == nil || !c.IsUp():
 		return tls.ConnectionState{}, fault.New("", "", fault.ErrNotConnected, "")
 	}
 	if l.websocket != nil { // where TLS is nats.go's, behind its lock

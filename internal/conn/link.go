@@ -12,8 +12,7 @@ import (
 // link follows whether the connection stands, for those who wait for it to come or to break.
 type link struct {
 	mu     sync.Mutex
-	up     atomic.Bool // isUp, for those who want no lock
-	isUp   bool
+	up     atomic.Bool // changed under the lock
 	isDead bool
 	ups    uint64        // how often the connection came to stand
 	breaks uint64        // how often it broke
@@ -24,7 +23,7 @@ type link struct {
 func (l *link) set(up bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.isUp == up || l.isDead {
+	if l.up.Load() == up || l.isDead {
 		return false
 	}
 	if up {
@@ -32,7 +31,6 @@ func (l *link) set(up bool) bool {
 	} else {
 		l.breaks++
 	}
-	l.isUp = up
 	l.up.Store(up)
 	l.signal()
 	return true
@@ -43,7 +41,7 @@ func (l *link) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.isDead {
-		l.isUp, l.isDead = false, true
+		l.isDead = true
 		l.up.Store(false)
 		l.signal()
 	}
@@ -61,7 +59,7 @@ func (l *link) signal() {
 func (l *link) State() (up bool, breaks uint64, change <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.isUp, l.breaks, l.next()
+	return l.up.Load(), l.breaks, l.next()
 }
 
 // reconnects returns how often the connection came back.
@@ -87,7 +85,7 @@ func (l *link) Wait(ctx context.Context) error { return l.WaitPast(ctx, 0) }
 func (l *link) WaitPast(ctx context.Context, breaks uint64) error {
 	for {
 		l.mu.Lock()
-		up, dead, now, change := l.isUp, l.isDead, l.breaks, l.next()
+		up, dead, now, change := l.up.Load(), l.isDead, l.breaks, l.next()
 		l.mu.Unlock()
 		switch {
 		case up && now >= breaks:

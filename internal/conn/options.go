@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"cmp"
 	"math"
 	"reflect"
 
@@ -97,10 +98,7 @@ func (c *Conn) onClosed(nc *natsgo.Conn) {
 	if nc != c.nc {
 		return
 	}
-	cause := c.LastError()
-	if last := nc.LastError(); cause == nil && last != nil {
-		cause = last
-	}
+	cause := cmp.Or(c.LastError(), nc.LastError())
 	c.close()
 	c.cancel()
 	c.told.Push(func() { c.reports.Closed(cause) })

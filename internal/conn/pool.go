@@ -104,7 +104,7 @@ func (c *Conn) SetServers(urls []string) error {
 	if err := c.nc.SetServerPool(urls); err != nil {
 		return err
 	}
-	if up, _, _ := c.State(); !up {
+	if !c.IsUp() {
 		return c.nc.ForceReconnect()
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -120,11 +121,9 @@ func (q *queue) tryReserve(w *roomWaiter, size int64) bool {
 func (q *queue) leave(w *roomWaiter) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for i := range q.waiters {
-		if q.waiters[i] == w {
-			q.waiters = append(q.waiters[:i], q.waiters[i+1:]...)
-			return
-		}
+	if i := slices.Index(q.waiters, w); i >= 0 {
+		q.waiters = slices.Delete(q.waiters, i, i+1)
+		return
 	}
 	<-w.turn
 	q.signal()
@@ -134,7 +133,7 @@ func (q *queue) leave(w *roomWaiter) {
 func (q *queue) signal() {
 	for len(q.waiters) > 0 && (q.over() || q.n.Load()+q.reserved.Load() < roomLimit) {
 		q.waiters[0].turn <- struct{}{}
-		q.waiters = append(q.waiters[:0], q.waiters[1:]...)
+		q.waiters = slices.Delete(q.waiters, 0, 1)
 		if !q.over() {
 			return
 		}

@@ -360,15 +360,15 @@ func (c *Conn) openRequest(ctx context.Context, w *waiter, op, subject string, s
 		case c.IsClosed():
 			return 0, fault.New(op, subject, fault.ErrClosed, "")
 		case up:
-			var ready bool
-			if w.pass, ready = c.enterNow(size); ready {
-				return breaks, fault.Wrap(op, subject, c.requests.open(c.nc, w, subject))
-			}
-			late, cancel := context.WithDeadline(ctx, w.until)
-			pass, err := c.enterLater(late, size)
-			cancel()
-			if err != nil {
-				return 0, fault.Wrap(op, subject, err)
+			pass, ready := c.enterNow(size)
+			if !ready {
+				late, cancel := context.WithDeadline(ctx, w.until)
+				var err error
+				pass, err = c.enterLater(late, size)
+				cancel()
+				if err != nil {
+					return 0, fault.Wrap(op, subject, err)
+				}
 			}
 			w.pass = pass
 			return breaks, fault.Wrap(op, subject, c.requests.open(c.nc, w, subject))

@@ -96,7 +96,7 @@ func (c *Checkup) Report(ctx context.Context) (r Report) {
 			r.Problems = append(r.Problems, what+err.Error())
 		}
 	}
-	up, _, _ := c.Conn.State()
+	up := c.Conn.IsUp()
 	switch stuck := c.Conn.Congestion(congested); {
 	case c.Life.Context().Err() != nil:
 		problem("connection: ", fault.ErrClosed)
