@@ -69,14 +69,11 @@ func (s *Store) openChunks(ctx context.Context, name string, v version, opts Opt
 			Batch:  batchOf(info), Total: int64(info.Chunks), Heartbeat: heartbeat, Idle: o.missing,
 		})
 		first, err := o.reader.Start(ctx)
+		if stored := first.Pending; err == nil && stored != uint64(info.Chunks) {
+			err = fmt.Errorf("%w: %d of its %d chunks are stored", fault.ErrObjectCorrupt, stored, info.Chunks)
+		}
 		if err != nil {
 			o.reader.Close()
-			o.cancel(err)
-			return nil, err
-		}
-		if stored := first.Pending; stored != uint64(info.Chunks) {
-			o.reader.Close()
-			err := fmt.Errorf("%w: %d of its %d chunks are stored", fault.ErrObjectCorrupt, stored, info.Chunks)
 			o.cancel(err)
 			return nil, err
 		}
