@@ -30,18 +30,10 @@ func (c *Client) checkMessage(op, subject string, reply int, header natsgo.Heade
 	return nil
 }
 
-// sized adds the sizes to the error of a payload that was too large.
-func (c *Client) sized(err error, header natsgo.Header, data []byte) error {
-	if err == nil {
-		return nil
-	}
-	return wire.Sized(err, header, data, c.conn.MaxPayload())
-}
-
 // checkQueue refuses a queue group's name that would break the protocol.
-func checkQueue(op, subject, queue string) error {
+func checkQueue(subject, queue string) error {
 	if fault := subjects.Fault(queue, false); fault != "" {
-		return fail(op, subject, ErrInvalidSubject, "queue group %q: %s", queue, fault)
+		return fail("subscribe", subject, ErrInvalidSubject, "queue group %q: %s", queue, fault)
 	}
 	return nil
 }

@@ -129,12 +129,7 @@ func (c *Client) ObjectStores(ctx context.Context) iter.Seq2[jetstream.ObjectSto
 // ObjectOption changes one upload or download.
 type ObjectOption func(*objectOptions)
 
-// objectOptions are those of the engine.
-type objectOptions struct {
-	Progress   func(done, total int64)
-	Deleted    bool
-	Unverified bool
-}
+type objectOptions = object.Options
 
 // WithProgress lets an upload or download report how far it is: report is called with the bytes that are
 // stored, or read, and with how many there are in all, -1 while an upload does not know. It is called once
@@ -163,12 +158,12 @@ func WithUnverifiedObject() ObjectOption {
 }
 
 // objectOptions applies the options. What a callback panics with goes no further.
-func (c *Client) objectOptions(opts []ObjectOption) object.Options {
+func (c *Client) objectOptions(opts []ObjectOption) objectOptions {
 	o := applied(objectOptions{}, opts)
 	if report := o.Progress; report != nil {
 		o.Progress = func(done, total int64) { c.contain("WithProgress", func() { report(done, total) }) }
 	}
-	return object.Options(o)
+	return o
 }
 
 // upstreamObjects is a bucket with upstream's signatures.

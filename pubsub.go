@@ -8,9 +8,9 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 
-	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
-
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
+	subjects "github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/subject"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/wire"
 )
 
 // Publish sends data to whoever subscribes to subject at this moment. It does not wait for the
@@ -102,7 +102,7 @@ func (c *Client) send(ctx context.Context, op, subject, reply string, header nat
 		// Before the first connection upstream knows no server that supports them.
 		return fail(op, subject, ErrNotConnected, "headers need a connection: %w", err)
 	}
-	return wrap(op, subject, c.sized(err, header, data))
+	return wrap(op, subject, wire.Sized(err, header, data, c.conn.MaxPayload()))
 }
 
 // Subscribe calls h for every message on subject, which may have wildcards: * for one token, > for
@@ -123,7 +123,7 @@ func (c *Client) Subscribe(ctx context.Context, subject string, h Handler, opts 
 // QueueSubscribe is Subscribe as a member of a queue group: each message goes to one member of the
 // group. The queue's name must be a plain token or tokens without wildcards; another one is ErrInvalidSubject.
 func (c *Client) QueueSubscribe(ctx context.Context, subject, queue string, h Handler, opts ...SubscribeOption) (*Subscription, error) {
-	if err := checkQueue("subscribe", subject, queue); err != nil {
+	if err := checkQueue(subject, queue); err != nil {
 		return nil, err
 	}
 	return c.subscribe(ctx, subject, queue, c.handled(h), opts)

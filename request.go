@@ -213,7 +213,7 @@ func (c *Client) HandleRequests(ctx context.Context, subject, queue string, h Re
 // subscribeTold is subscribe for an h that answers. What does not get as far is refused.
 func (c *Client) subscribeTold(ctx context.Context, subject, queue string, h Handler, opts []SubscribeOption) (*Subscription, error) {
 	if queue != "" {
-		if err := checkQueue("subscribe", subject, queue); err != nil {
+		if err := checkQueue(subject, queue); err != nil {
 			return nil, err
 		}
 	}
