@@ -22,26 +22,19 @@ const (
 	taggedAddress = "nats"
 )
 
-// skippedInstance is an instance that passes its checks and cannot be used.
-type skippedInstance struct {
-	instance string
-	reason   error
-}
-
-// instanceURLs returns the URLs of the entries in their order, each once, and what was skipped.
-func instanceURLs(entries []*api.ServiceEntry, grpcPort int) ([]string, []skippedInstance) {
-	var urls []string
-	var skipped []skippedInstance
+// instanceURLs returns the URLs of the entries in their order, each once, and what was skipped of those that pass their
+// checks, "" for nothing: the first few, and why.
+func instanceURLs(entries []*api.ServiceEntry, grpcPort int) (urls []string, skipped string) {
+	var reasons []string
 	seen := make(map[string]bool, len(entries))
 	for _, entry := range entries {
 		if entry == nil || entry.Service == nil || entry.Node == nil {
-			skipped = append(skipped, skippedInstance{"", errors.New("incomplete entry")})
+			reasons = append(reasons, `"": incomplete entry`)
 			continue
 		}
 		url, err := instanceURL(entry.Service, entry.Node, grpcPort)
 		if err != nil {
-			name := entry.Service.ID + " on " + entry.Node.Node
-			skipped = append(skipped, skippedInstance{name, err})
+			reasons = append(reasons, fmt.Sprintf("%q: %v", entry.Service.ID+" on "+entry.Node.Node, err))
 			continue
 		}
 		if !seen[url] {
@@ -49,9 +42,11 @@ func instanceURLs(entries []*api.ServiceEntry, grpcPort int) ([]string, []skippe
 		}
 		seen[url] = true
 	}
-	// Consul promises no order, and what is told must not change with it.
-	slices.SortFunc(skipped, func(a, b skippedInstance) int { return strings.Compare(a.instance, b.instance) })
-	return urls, skipped
+	if len(reasons) == 0 {
+		return urls, ""
+	}
+	slices.Sort(reasons) // Consul promises no order, and what is told must not change with it
+	return urls, fmt.Sprintf("%d skipped (%s)", len(reasons), fault.Few(reasons, "; ", 5))
 }
 
 // instanceURL builds the NATS URL of one instance; Resolver's doc has the rules.
@@ -131,16 +126,4 @@ func instanceHost(host string) (string, error) {
 		}
 	}
 	return host, nil
-}
-
-// skippedText lists what was skipped and why, the first few of them.
-func skippedText(skipped []skippedInstance) string {
-	if len(skipped) == 0 {
-		return ""
-	}
-	reasons := make([]string, len(skipped))
-	for i, s := range skipped {
-		reasons[i] = fmt.Sprintf("%q: %v", s.instance, s.reason)
-	}
-	return fmt.Sprintf("%d skipped (%s)", len(skipped), fault.Few(reasons, "; ", 5))
 }

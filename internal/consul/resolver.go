@@ -108,8 +108,7 @@ func (r *Resolver) query(ctx context.Context, waitIndex uint64) ([]string, uint6
 		return nil, 0, r.queryError(token, err)
 	}
 
-	urls, skipped := instanceURLs(entries, r.grpcPort)
-	text := skippedText(skipped)
+	urls, text := instanceURLs(entries, r.grpcPort)
 	// One warning, and not again at every query for as long as the registrations stay as they are.
 	if last := r.skipped.Swap(&text); text != "" && (last == nil || *last != text) {
 		r.log.WarnContext(ctx, "consul instances skipped", slog.String("service", r.service), slog.String("skipped", text))

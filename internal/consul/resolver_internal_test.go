@@ -78,11 +78,8 @@ func TestInstanceURLsIncomplete(t *testing.T) {
 		{Service: &api.AgentService{ID: "s", Port: -1, Address: "10.0.0.1"}, Node: &api.Node{Node: "n"}},
 	}
 	urls, skipped := instanceURLs(entries, 0)
-	if len(urls) != 0 || len(skipped) != len(entries) {
-		t.Errorf("got %q and %d skipped, want none and %d", urls, len(skipped), len(entries))
-	}
-	if text := skippedText(skipped); !strings.Contains(text, "6 skipped") || !strings.Contains(text, "1 more") {
-		t.Errorf("text %q does not count", text)
+	if len(urls) != 0 || !strings.Contains(skipped, "6 skipped") || !strings.Contains(skipped, "1 more") {
+		t.Errorf("got %q and %q, which does not count", urls, skipped)
 	}
 }
 
