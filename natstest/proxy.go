@@ -1,8 +1,10 @@
 package natstest
 
 import (
+	"maps"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -117,11 +119,7 @@ func (p *Proxy) current() (faults, <-chan struct{}) {
 func (p *Proxy) open() []*link {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	links := make([]*link, 0, len(p.links))
-	for l := range p.links {
-		links = append(links, l)
-	}
-	return links
+	return slices.Collect(maps.Keys(p.links))
 }
 
 func (p *Proxy) accept() {
