@@ -96,7 +96,8 @@ func finished(ctx context.Context, r *Reader) error {
 	_, trip := r.conn.Peer()
 	ctx, cancel := context.WithTimeout(ctx, time.Second+2*trip)
 	defer cancel()
-	if left, err := r.Left(ctx); err == nil && left == 0 || errors.Is(err, natsgo.ErrPermissionViolation) {
+	info, err := r.api.ConsumerInfo(ctx, r.o.Stream, r.name)
+	if err == nil && info.NumPending == 0 || errors.Is(err, natsgo.ErrPermissionViolation) {
 		return errReadAll
 	}
 	return nil // whatever it is, the reader will find out

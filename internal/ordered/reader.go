@@ -305,15 +305,6 @@ func (r *Reader) mark(fresh bool) {
 	}
 }
 
-// Left asks how many messages the consumer has yet to deliver.
-func (r *Reader) Left(ctx context.Context) (uint64, error) {
-	info, err := r.api.ConsumerInfo(ctx, r.o.Stream, r.name)
-	if err != nil {
-		return 0, err
-	}
-	return info.NumPending, nil
-}
-
 // Renew gives the consumer up. The server is told to delete it, but not waited for: it drops the consumer by
 // itself soon after.
 func (r *Reader) Renew() {
