@@ -47,9 +47,7 @@ func (t *TLS) Set(o *natsgo.Options) {
 		o.TLSConfig = t.Base.Clone()
 	}
 	o.TLSConfig.MinVersion = max(o.TLSConfig.MinVersion, tls.VersionTLS12)
-	if t.ServerName != "" {
-		o.TLSConfig.ServerName = t.ServerName
-	}
+	o.TLSConfig.ServerName = cmp.Or(t.ServerName, o.TLSConfig.ServerName)
 	if t.Cert != "" {
 		o.TLSCertCB = func() (tls.Certificate, error) {
 			pair, _, err := t.files()

@@ -63,8 +63,7 @@ var errMixed = errors.New("ws:// and wss:// cannot be mixed with nats:// and tls
 // wrong with the others, "" for nothing. Of a list that mixes WebSockets with plain connections, which
 // upstream refuses as a whole, those stay that are as the configured ones.
 func Usable(urls []string, websocket bool) (usable []string, wrong string) {
-	var same, others []string
-	var refused []string
+	var same, others, refused []string
 	refuse := func(raw string, reason error) {
 		refused = append(refused, fmt.Sprintf("%q: %v", serverurl.Redact(raw), reason))
 	}
@@ -83,13 +82,11 @@ func Usable(urls []string, websocket bool) (usable []string, wrong string) {
 		}
 		seen[url] = true
 	}
-	switch {
-	case len(same) == 0:
-		same = others
-	default:
-		for _, raw := range others {
-			refuse(raw, errMixed)
-		}
+	if len(same) == 0 {
+		same, others = others, nil
+	}
+	for _, raw := range others {
+		refuse(raw, errMixed)
 	}
 	if len(refused) == 0 {
 		return same, ""
