@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/freeport"
 )
 
@@ -35,15 +36,15 @@ const (
 // Agent is a running Consul agent. Its methods end the test when they fail, so they belong on the
 // test's own goroutine.
 type Agent struct {
-	tb      testing.TB
-	binary  string
-	dir     string
-	acl     bool
-	tls     bool
-	socket  string // "" for none
-	ports   ports
-	client  *api.Client
-	process *process // nil while stopped
+	tb        testing.TB
+	binary    string
+	dir       string
+	acl       bool
+	authority *conntest.Authority // of the HTTPS API; nil without one
+	socket    string              // "" for none
+	ports     ports
+	client    *api.Client
+	process   *process // nil while stopped
 }
 
 type ports struct{ http, https, serf, server int }
@@ -62,11 +63,6 @@ func Run(tb testing.TB, opts ...Option) *Agent {
 	a := &Agent{tb: tb, binary: findBinary(tb), dir: tb.TempDir()}
 	for _, opt := range opts {
 		opt(a)
-	}
-	if a.tls {
-		if err := a.writeCertificate(); err != nil {
-			tb.Fatalf("consultest: %v", err)
-		}
 	}
 	tb.Cleanup(a.Stop)
 

@@ -1,20 +1,13 @@
 package consultest
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 )
 
 // Option changes how an agent runs.
@@ -25,7 +18,12 @@ type Option func(*Agent)
 func WithACL() Option { return func(a *Agent) { a.acl = true } }
 
 // WithTLS adds an HTTPS port, at TLSAddress, with a certificate of CAFile's.
-func WithTLS() Option { return func(a *Agent) { a.tls = true } }
+func WithTLS() Option {
+	return func(a *Agent) {
+		a.authority = conntest.NewAuthority(a.tb)
+		a.authority.Issue(a.tb, nodeName, nil)
+	}
+}
 
 // WithSocket makes the agent listen on the Unix socket path, too.
 func WithSocket(path string) Option { return func(a *Agent) { a.socket = path } }
@@ -47,14 +45,12 @@ func (a *Agent) TLSAddress() string {
 }
 
 // CAFile returns the PEM file of the authority that the HTTPS API's certificate is of. It needs WithTLS.
-func (a *Agent) CAFile() string { return filepath.Join(a.dir, "cert.pem") }
-
-func (a *Agent) keyFile() string { return filepath.Join(a.dir, "key.pem") }
+func (a *Agent) CAFile() string { return a.authority.Path("ca.pem") }
 
 // config returns the agent's configuration file.
 func (a *Agent) config() string {
 	https, addresses := -1, "127.0.0.1"
-	if a.tls {
+	if a.authority != nil {
 		https = a.ports.https
 	}
 	if a.socket != "" {
@@ -78,7 +74,7 @@ ports {
   grpc     = -1
 }
 `, nodeName, addresses, a.ports.http, https, a.ports.serf, a.ports.server)
-	if a.tls {
+	if a.authority != nil {
 		text += fmt.Sprintf(`
 tls {
   https {
@@ -86,7 +82,7 @@ tls {
     key_file  = %q
   }
 }
-`, a.CAFile(), a.keyFile())
+`, a.authority.Path(nodeName+".pem"), a.authority.Path(nodeName+"-key.pem"))
 	}
 	if a.acl {
 		text += fmt.Sprintf(`
@@ -101,38 +97,4 @@ acl {
 `, managementToken)
 	}
 	return text
-}
-
-// writeCertificate makes the certificate of the HTTPS API, which is its own authority.
-func (a *Agent) writeCertificate() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(24 * time.Hour),
-		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	for path, block := range map[string]*pem.Block{
-		a.CAFile():  {Type: "CERTIFICATE", Bytes: cert},
-		a.keyFile(): {Type: "PRIVATE KEY", Bytes: private},
-	} {
-		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
 }
