@@ -38,7 +38,6 @@ func TestContextsWithACauseOfTheirOwn(t *testing.T) {
 	handler := func(*nats.Message) error { return nil }
 	_, err = client.Subscribe(ctx, "y", handler)
 	require.NoError(t, err)
-	second := func(_ any, err error) error { return err }
 	calls := map[string]func(ctx context.Context) error{
 		"Publish":   func(ctx context.Context) error { return client.Publish(ctx, "x", nil) },
 		"Subscribe": func(ctx context.Context) error { return second(client.Subscribe(ctx, "x", handler)) },

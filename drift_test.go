@@ -26,7 +26,6 @@ func TestDriftErrorNamesItsRemedy(t *testing.T) {
 	_, err = client.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, MaxAge: time.Hour})
 	require.NoError(t, err)
 
-	second := func(_ any, err error) error { return err }
 	ensureFiles := func(opts ...nats.ObjectStoreOption) error {
 		return second(client.EnsureObjectStore(ctx, "files", opts...))
 	}

@@ -64,7 +64,6 @@ func TestErrorTexts(t *testing.T) {
 	store, err := client.CreateObjectStore(ctx, "files", nats.WithObjectStoreTTL(time.Hour))
 	require.NoError(t, err)
 	big := make([]byte, 2048)
-	second := func(_ any, err error) error { return err }
 
 	path := filepath.Join("testdata", "errors.golden")
 	golden, err := os.ReadFile(path)

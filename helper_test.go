@@ -54,6 +54,9 @@ func leafPair(t *testing.T, flags map[string]bool, opts ...natstest.Option) map[
 	return map[string]*natstest.Server{"hub": hub, "leaf": natstest.RunLeaf(t, hub, "leaf", append(opts, named("leaf"))...)}
 }
 
+// second returns the error of a call that returns something else as well.
+func second(_ any, err error) error { return err }
+
 // eventually polls until ok.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()

@@ -181,14 +181,9 @@ func TestNamedConsumerIsDurable(t *testing.T) {
 	require.ErrorIs(t, client.DeleteConsumer(ctx, "ORDERS", "named"), nats.ErrConsumerNotFound)
 }
 
-func TestJetStreamDisabled(t *testing.T) {
-	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, func(c *nats.Config) { c.JetStreamEnabled = false })
-	assert.Nil(t, client.JetStream())
-	ctx := context.Background()
-	second := func(_ any, err error) error { return err }
-	for name, err := range map[string]error{
+// jetStreamCalls returns the errors of the calls of a client about streams, consumers and buckets, each called once.
+func jetStreamCalls(ctx context.Context, client *nats.Client) map[string]error {
+	return map[string]error{
 		"CreateStream":       second(client.CreateStream(ctx, &jetstream.StreamConfig{Name: "S"})),
 		"UpdateStream":       second(client.UpdateStream(ctx, &jetstream.StreamConfig{Name: "S"})),
 		"GetStream":          second(client.GetStream(ctx, "S")),
@@ -215,7 +210,16 @@ func TestJetStreamDisabled(t *testing.T) {
 		"CreateObjectStore":  second(client.CreateObjectStore(ctx, "o")),
 		"GetObjectStore":     second(client.GetObjectStore(ctx, "o")),
 		"DeleteObjectStore":  client.DeleteObjectStore(ctx, "o"),
-	} {
+	}
+}
+
+func TestJetStreamDisabled(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client := connect(t, s, func(c *nats.Config) { c.JetStreamEnabled = false })
+	assert.Nil(t, client.JetStream())
+	ctx := context.Background()
+	for name, err := range jetStreamCalls(ctx, client) {
 		assert.ErrorIs(t, err, nats.ErrJetStreamDisabled, name)
 	}
 }

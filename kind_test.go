@@ -35,7 +35,6 @@ func TestKinds(t *testing.T) {
 	away := connect(t, natstest.RunServer(t), func(c *nats.Config) { c.PublishWhenDisconnected = "fail" })
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
-	second := func(_ any, err error) error { return err }
 
 	for name, c := range map[string]struct {
 		err              error

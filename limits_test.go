@@ -123,7 +123,6 @@ func TestNamesThatAreTooLong(t *testing.T) {
 	subject := "orders." + long
 	msg := &nats.Message{Subject: subject}
 	handle := func(*nats.Message) error { return nil }
-	second := func(_ any, err error) error { return err }
 	first := func(seq func(func(*nats.Message, error) bool)) error {
 		for _, err := range seq {
 			return err
@@ -198,7 +197,6 @@ func TestTheLongestNameThatIsTakenServesEveryCall(t *testing.T) {
 		events := &eventLog{}
 		client := connect(t, s, func(c *nats.Config) { c.MaxControlLine, c.JetStreamDomain = 1024, domain }, nats.WithEventHandler(events.handle))
 		ctx := within(t, time.Minute)
-		second := func(_ any, err error) error { return err }
 
 		kv, err := client.EnsureKeyValue(ctx, "b", nats.WithKeyTTLs(time.Minute))
 		require.NoError(t, err)
@@ -279,7 +277,6 @@ func TestPayloadTooLargeTellsBothSizes(t *testing.T) {
 	ctx := within(t, time.Minute)
 	newStream(t, client, 1)
 	kv := newKeys(t, client, "b")
-	second := func(_ any, err error) error { return err }
 	data := make([]byte, 2000)
 	msg := &nats.Message{Subject: "orders.1", Header: natsgo.Header{"Key": {"value"}}, Data: data} // 24 bytes
 	for call, err := range map[string]error{

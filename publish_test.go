@@ -367,7 +367,6 @@ func TestPublishInvalidArguments(t *testing.T) {
 	t.Parallel()
 	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
-	second := func(_ any, err error) error { return err }
 	bad := &nats.Message{Subject: "a..b"}
 	for name, c := range map[string]struct{ err, want error }{
 		"nil":             {second(client.PublishMsgToStream(ctx, nil)), nats.ErrInvalidArgument},

@@ -94,7 +94,6 @@ func TestBadArguments(t *testing.T) {
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	handler := func(*nats.Message) error { return nil }
-	second := func(_ any, err error) error { return err }
 	var none context.Context
 
 	for name, err := range map[string]error{

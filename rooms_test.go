@@ -174,7 +174,6 @@ func TestAccountWithoutJetStream(t *testing.T) {
 		"server":  connect(t, natstest.RunServer(t, natstest.WithoutJetStream()), func(c *nats.Config) { c.RequestTimeout = time.Minute }),
 	} {
 		ctx, begin := context.Background(), time.Now()
-		second := func(_ any, err error) error { return err }
 		for call, err := range map[string]error{
 			"CreateStream":      second(client.CreateStream(ctx, &jetstream.StreamConfig{Name: "S"})),
 			"GetStream":         second(client.GetStream(ctx, "S")),
@@ -257,7 +256,6 @@ func TestSilenceOfAStream(t *testing.T) {
 	_, err = files.PutString(ctx, "first", "it knows the bucket")
 	require.NoError(t, err)
 	proxy.BlackHole()
-	second := func(_ any, err error) error { return err }
 	for name, call := range map[string]func(context.Context) error{
 		"publish": func(ctx context.Context) error { return second(client.PublishToStream(ctx, "orders", nil)) },
 		"batch": func(ctx context.Context) error {
@@ -284,7 +282,6 @@ func TestHandlesOverABrokenConnection(t *testing.T) {
 	proxy := natstest.NewProxy(t, s.URL())
 	client := connect(t, s, func(c *nats.Config) { c.URLs, c.RequestTimeout = []string{proxy.URL()}, 30*time.Second })
 	ctx := context.Background()
-	second := func(_ any, err error) error { return err }
 	calls := []func() error{
 		func() error {
 			return second(client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}))

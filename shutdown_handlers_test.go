@@ -50,7 +50,6 @@ func newWorkplace(t *testing.T, opts ...nats.Option) *workplace {
 
 // calls makes a call of each kind that a handler makes.
 func (w *workplace) calls(ctx context.Context) map[string]error {
-	second := func(_ any, err error) error { return err }
 	errs := map[string]error{
 		"Publish":         w.client.Publish(ctx, "x", nil),
 		"Flush":           w.client.Flush(ctx),

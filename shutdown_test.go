@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -266,59 +267,34 @@ func TestClosedClient(t *testing.T) {
 	require.NoError(t, sub.Drain(ctx))
 	assert.False(t, client.IsConnected())
 
-	second := func(_ any, err error) error { return err }
-	for name, err := range map[string]error{
-		"Publish":            client.Publish(ctx, "x", nil),
-		"PublishMsg":         client.PublishMsg(ctx, &nats.Message{Subject: "x"}),
-		"PublishJSON":        client.PublishJSON(ctx, "x", 1),
-		"PublishWithReply":   client.PublishWithReply(ctx, "x", "y", nil),
-		"Subscribe":          second(client.Subscribe(ctx, "x", handler)),
-		"QueueSubscribe":     second(client.QueueSubscribe(ctx, "x", "q", handler)),
-		"Request":            second(client.Request(ctx, "x", nil, patience)),
-		"RequestMsg":         second(client.RequestMsg(ctx, &nats.Message{Subject: "x"}, patience)),
-		"Ping":               client.Ping(ctx),
-		"Flush":              client.Flush(ctx),
-		"CreateStream":       second(client.CreateStream(ctx, &jetstream.StreamConfig{Name: "T"})),
-		"UpdateStream":       second(client.UpdateStream(ctx, &jetstream.StreamConfig{Name: "S"})),
-		"GetStream":          second(client.GetStream(ctx, "S")),
-		"GetStreamInfo":      second(client.GetStreamInfo(ctx, "S")),
-		"PurgeStream":        client.PurgeStream(ctx, "S"),
-		"DeleteStream":       client.DeleteStream(ctx, "S"),
-		"PublishToStream":    second(client.PublishToStream(ctx, "s", nil)),
-		"PublishMsgToStream": second(client.PublishMsgToStream(ctx, &nats.Message{Subject: "s"})),
-		"PublishAsync":       second(client.PublishAsync(ctx, &nats.Message{Subject: "s"})),
-		"PublishBatch":       second(client.PublishBatch(ctx, []*nats.Message{{Subject: "s"}})),
-		"PublishAtomic":      second(client.PublishAtomic(ctx, []*nats.Message{{Subject: "s"}})),
-		"EnsureStream":       second(client.EnsureStream(ctx, &jetstream.StreamConfig{Name: "S"})),
-		"EnsureConsumer":     second(client.EnsureConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "c"})),
-		"PauseConsumer":      client.PauseConsumer(ctx, "S", "c", time.Now()),
-		"ResumeConsumer":     client.ResumeConsumer(ctx, "S", "c"),
-		"CreateConsumer":     second(client.CreateConsumer(ctx, "S", &jetstream.ConsumerConfig{Name: "d"})),
-		"GetConsumer":        second(client.GetConsumer(ctx, "S", "c")),
-		"GetConsumerInfo":    second(client.GetConsumerInfo(ctx, "S", "c")),
-		"DeleteConsumer":     client.DeleteConsumer(ctx, "S", "c"),
-		"PullMessages":       second(client.PullMessages(ctx, "S", "c", 1)),
-		"AckMessage":         client.AckMessage(ctx, pulled[0]),
-		"Ack":                pulled[0].Ack(),
-		"InProgress":         pulled[0].InProgress(),
-		"CreateKeyValue":     second(client.CreateKeyValue(ctx, "kv2")),
-		"GetKeyValue":        second(client.GetKeyValue(ctx, "kv")),
-		"DeleteKeyValue":     client.DeleteKeyValue(ctx, "kv"),
-		"KV Get":             second(kv.Get(ctx, "k")),
-		"KV Put":             second(kv.Put(ctx, "k", nil)),
-		"KV Delete":          kv.Delete(ctx, "k"),
-		"KV Watch":           second(kv.Watch(ctx, "k")),
-		"KV Status":          second(kv.Status(ctx)),
-		"CreateObjectStore":  second(client.CreateObjectStore(ctx, "objects2")),
-		"GetObjectStore":     second(client.GetObjectStore(ctx, "objects")),
-		"DeleteObjectStore":  client.DeleteObjectStore(ctx, "objects"),
-		"Object PutBytes":    second(objects.PutBytes(ctx, "o", nil)),
-		"Object Get":         second(objects.Get(ctx, "o")),
-		"Object GetBytes":    second(objects.GetBytes(ctx, "o")),
-		"Object List":        second(objects.List(ctx)),
-		"Object Watch":       second(objects.Watch(ctx)),
-		"Object Delete":      objects.Delete(ctx, "o"),
-	} {
+	calls := jetStreamCalls(ctx, client)
+	maps.Copy(calls, map[string]error{
+		"Publish":          client.Publish(ctx, "x", nil),
+		"PublishMsg":       client.PublishMsg(ctx, &nats.Message{Subject: "x"}),
+		"PublishJSON":      client.PublishJSON(ctx, "x", 1),
+		"PublishWithReply": client.PublishWithReply(ctx, "x", "y", nil),
+		"Subscribe":        second(client.Subscribe(ctx, "x", handler)),
+		"QueueSubscribe":   second(client.QueueSubscribe(ctx, "x", "q", handler)),
+		"Request":          second(client.Request(ctx, "x", nil, patience)),
+		"RequestMsg":       second(client.RequestMsg(ctx, &nats.Message{Subject: "x"}, patience)),
+		"Ping":             client.Ping(ctx),
+		"Flush":            client.Flush(ctx),
+		"AckMessage":       client.AckMessage(ctx, pulled[0]),
+		"Ack":              pulled[0].Ack(),
+		"InProgress":       pulled[0].InProgress(),
+		"KV Get":           second(kv.Get(ctx, "k")),
+		"KV Put":           second(kv.Put(ctx, "k", nil)),
+		"KV Delete":        kv.Delete(ctx, "k"),
+		"KV Watch":         second(kv.Watch(ctx, "k")),
+		"KV Status":        second(kv.Status(ctx)),
+		"Object PutBytes":  second(objects.PutBytes(ctx, "o", nil)),
+		"Object Get":       second(objects.Get(ctx, "o")),
+		"Object GetBytes":  second(objects.GetBytes(ctx, "o")),
+		"Object List":      second(objects.List(ctx)),
+		"Object Watch":     second(objects.Watch(ctx)),
+		"Object Delete":    objects.Delete(ctx, "o"),
+	})
+	for name, err := range calls {
 		assert.ErrorIs(t, err, nats.ErrClosed, name)
 	}
 	for _, err := range client.Messages(ctx, "x") {
