@@ -51,7 +51,7 @@ func TestNothingIsTakenFromBeforeTLS(t *testing.T) {
 	t.Parallel()
 	const greeting = `INFO {"server_id":"X","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576,"tls_required":true}` + "\r\n"
 	shook := make(chan struct{}, 10)
-	pair, pool := certificates(t, "localhost")
+	pair, pool := certificates(t)
 	url := serve(t, func(conn net.Conn) {
 		_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
 		_, _ = io.WriteString(conn, greeting+"PONG\r\nMSG x 1 6\r\nforged\r\n")
@@ -62,7 +62,7 @@ func TestNothingIsTakenFromBeforeTLS(t *testing.T) {
 		}
 	})
 	c, _ := connection(t, func(o *conn.Options) {
-		o.NATS.TLSConfig = &tls.Config{RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS12}
+		o.NATS.TLSConfig = &tls.Config{RootCAs: pool, ServerName: "nats.test", MinVersion: tls.VersionTLS12}
 	})
 	err := c.Open(within(t, 500*time.Millisecond), func(context.Context) ([]string, error) { return []string{url}, nil })
 	require.Error(t, err)

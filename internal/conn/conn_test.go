@@ -3,12 +3,8 @@ package conn_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"math/big"
 	"net"
 	"strings"
 	"sync"
@@ -89,24 +85,16 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// certificates returns one for names, that both sides use, and the pool that trusts it.
-func certificates(t testing.TB, names ...string) (tls.Certificate, *x509.CertPool) {
+// certificates returns one for nats.test, and the pool that trusts it.
+func certificates(t testing.TB) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: names, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	require.NoError(t, err)
-	leaf, err := x509.ParseCertificate(der)
+	authority := conntest.NewAuthority(t)
+	authority.Issue(t, "server", nil)
+	pair, err := tls.LoadX509KeyPair(authority.Path("server.pem"), authority.Path("server-key.pem"))
 	require.NoError(t, err)
 	pool := x509.NewCertPool()
-	pool.AddCert(leaf)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool
+	pool.AddCert(authority.Cert)
+	return pair, pool
 }
 
 // kinds are ways in which a server may want to be talked to.
@@ -125,11 +113,11 @@ var kinds = map[string]func(t testing.TB, s *natsserver.Options, n *natsgo.Optio
 }
 
 func useTLS(t testing.TB, s *natsserver.Options, n *natsgo.Options) {
-	pair, pool := certificates(t, "localhost")
+	pair, pool := certificates(t)
 	s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	s.TLSTimeout = 5
 	n.Secure = true
-	n.TLSConfig = &tls.Config{RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS12}
+	n.TLSConfig = &tls.Config{RootCAs: pool, ServerName: "nats.test", MinVersion: tls.VersionTLS12}
 }
 
 // Every call keeps to its context while the connection is cut, silenced, poisoned and forced to reconnect,

@@ -46,7 +46,7 @@ func (c *corked) Close() error {
 // What a server says last, with the end of TLS right behind it, is heard.
 func TestLastWordsOverTLS(t *testing.T) {
 	t.Parallel()
-	pair, pool := certificates(t, "localhost")
+	pair, pool := certificates(t)
 	url := serve(t, func(raw net.Conn) {
 		_, _ = io.WriteString(raw, `INFO {"server_id":"X","proto":1,"headers":true,"max_payload":1048576,"tls_required":true}`+"\r\n")
 		under := &corked{Conn: raw}
@@ -66,7 +66,7 @@ func TestLastWordsOverTLS(t *testing.T) {
 		}
 	})
 	c, _ := open(t, func(o *conn.Options) {
-		o.NATS.TLSConfig = &tls.Config{RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS12}
+		o.NATS.TLSConfig = &tls.Config{RootCAs: pool, ServerName: "nats.test", MinVersion: tls.VersionTLS12}
 	}, url)
 	got := make(chan string, 100)
 	_, err := c.NATS().Subscribe("a", func(m *natsgo.Msg) { got <- string(m.Data) })
