@@ -23,36 +23,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/consultest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
-// listen accepts connections and hands each to serve, until the test ends.
-func listen(t testing.TB, serve func(net.Conn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serve(conn)
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-done
-	})
-	return l.Addr().String()
-}
-
 // silent accepts connections and says nothing.
 func silent(t testing.TB) string {
-	return listen(t, func(conn net.Conn) { t.Cleanup(func() { _ = conn.Close() }) })
+	return conntest.Serve(t, func(conn net.Conn) { t.Cleanup(func() { _ = conn.Close() }) })
 }
 
 // refused is an address at which nobody listens, and nobody will: no test is given such a port.
@@ -120,7 +98,7 @@ func TestConnectErrorTellsWhoAnswered(t *testing.T) {
 // A server that welcomes the client and hangs up at once must not overtake the connecting.
 func TestConnectionBreaksAtOnce(t *testing.T) {
 	t.Parallel()
-	address := listen(t, func(conn net.Conn) {
+	address := conntest.Serve(t, func(conn net.Conn) {
 		_, _ = fmt.Fprint(conn, `INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"headers":true}`+"\r\n")
 		r := bufio.NewReader(conn)
 		for {

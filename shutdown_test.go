@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -395,7 +396,7 @@ func TestShutdownWhileAServerIsSilent(t *testing.T) {
 	t.Parallel()
 	var connections atomic.Int64
 	hangUp := make(chan struct{})
-	address := listen(t, func(conn net.Conn) {
+	address := conntest.Serve(t, func(conn net.Conn) {
 		if connections.Add(1) > 1 { // accepted, and not a word
 			_, _ = io.Copy(io.Discard, conn)
 			return

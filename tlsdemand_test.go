@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -35,7 +36,7 @@ type tap struct {
 func newTap(t testing.TB) *tap {
 	t.Helper()
 	p := &tap{}
-	p.address = listen(t, func(conn net.Conn) { p.serve(conn) })
+	p.address = conntest.Serve(t, func(conn net.Conn) { p.serve(conn) })
 	return p
 }
 
@@ -66,7 +67,7 @@ func gossip(t testing.TB, ca authority, others ...string) string {
 	pair, err := tls.LoadX509KeyPair(ca.Path("server.pem"), ca.Path("server-key.pem"))
 	require.NoError(t, err)
 	var served atomic.Bool
-	return listen(t, func(conn net.Conn) {
+	return conntest.Serve(t, func(conn net.Conn) {
 		defer func() { _ = conn.Close() }()
 		if served.Load() {
 			return

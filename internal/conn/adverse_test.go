@@ -25,25 +25,10 @@ import (
 // serve accepts connections until the test ends.
 func serve(t testing.TB, f func(net.Conn)) (url string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			f(conn)
-			_ = conn.Close()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-done
+	return "nats://" + conntest.Serve(t, func(conn net.Conn) {
+		f(conn)
+		_ = conn.Close()
 	})
-	return "nats://" + l.Addr().String()
 }
 
 // What comes in the clear behind INFO must not count as said over TLS.

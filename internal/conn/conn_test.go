@@ -432,27 +432,17 @@ func TestPoisonousSubscription(t *testing.T) {
 func TestNoWordWithoutTLS(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = l.Close() })
 	words := make(chan string, 100)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = conn.Write([]byte(`INFO {"server_id":"x","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576}` + "\r\n"))
-			_ = conn.SetReadDeadline(time.Now().Add(time.Second))
-			buf := make([]byte, 1000)
-			n, _ := conn.Read(buf)
-			words <- string(buf[:n])
-			_ = conn.Close()
-		}
-	}()
+	url := serve(t, func(conn net.Conn) {
+		_, _ = conn.Write([]byte(`INFO {"server_id":"x","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576}` + "\r\n"))
+		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+		buf := make([]byte, 1000)
+		n, _ := conn.Read(buf)
+		words <- string(buf[:n])
+	})
 	c, h := open(t, nil, s.URL())
-	require.NoError(t, c.SetServers([]string{"TLS://" + l.Addr().String()}))
-	require.NoError(t, c.SetServers([]string{"nats://" + l.Addr().String()}))
+	require.NoError(t, c.SetServers([]string{strings.Replace(url, "nats", "TLS", 1)}))
+	require.NoError(t, c.SetServers([]string{url}))
 	s.Stop()
 	require.Empty(t, <-words)
 	require.Eventually(t, func() (failed bool) {

@@ -4,5 +4,6 @@
 //   - forward.go: [Forward], a JetStream API of which a test says what reaches it.
 //   - words.go: [Words], which records reports.
 //   - authority.go: [Authority], for TLS.
+//   - serve.go: [Serve], for what servers and machines in the middle do wrong.
 //   - stalls.go: [Stalls], which knows when the machine held the process up.
 package conntest
