@@ -35,29 +35,14 @@ func process(tb testing.TB, variable, value string) *exec.Cmd {
 // objectUpload, the holder of locks that lock tests do, see lockerRun, and the worker that kills
 // itself, see worker.
 func TestMain(m *testing.M) {
-	if url := os.Getenv(workerEnv); url != "" {
-		if err := work(url); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	for variable, run := range map[string]func(string) error{
+		workerEnv: work, publishServerEnv: publishServe, objectUploaderEnv: objectUpload, lockerEnv: lockerRun,
+	} {
+		value := os.Getenv(variable)
+		if value == "" {
+			continue
 		}
-		return
-	}
-	if spec := os.Getenv(publishServerEnv); spec != "" {
-		if err := publishServe(spec); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	if url := os.Getenv(objectUploaderEnv); url != "" {
-		if err := objectUpload(url); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	if spec := os.Getenv(lockerEnv); spec != "" {
-		if err := lockerRun(spec); err != nil {
+		if err := run(value); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
