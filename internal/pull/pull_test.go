@@ -29,21 +29,29 @@ const patience = time.Minute
 // newPuller returns a puller, and the JetStream with the consumer C of the stream S.
 func newPuller(t *testing.T) (*pull.Puller, jetstream.JetStream) {
 	t.Helper()
-	api, err := jsapi.New(conntest.Open(t, natstest.RunServer(t).URL(), nil), jsapi.Options{Timeout: patience})
-	require.NoError(t, err)
+	p, api := open(t, natstest.RunServer(t).URL(), jsapi.Options{})
 	js, ctx := api.JetStream(), within(t)
-	_, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
+	_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
 	require.NoError(t, err)
 	_, err = js.CreateConsumer(ctx, "S", jetstream.ConsumerConfig{
 		Durable: "C", AckPolicy: jetstream.AckExplicitPolicy, BackOff: []time.Duration{20 * time.Second, time.Minute}, MaxDeliver: 3,
 	})
+	require.NoError(t, err)
+	return p, js
+}
+
+// open returns a puller that ends with the test, as with a client.
+func open(t *testing.T, url string, o jsapi.Options) (*pull.Puller, *jsapi.API) {
+	t.Helper()
+	o.Timeout = patience
+	api, err := jsapi.New(conntest.Open(t, url, nil), o)
 	require.NoError(t, err)
 	life := lifecycle.New()
 	t.Cleanup(func() {
 		nothing := func(context.Context) {}
 		_, _ = life.Close(context.Background(), nothing, nothing)
 	})
-	return pull.New(api, life), js
+	return pull.New(api, life), api
 }
 
 func within(t *testing.T) context.Context {
@@ -143,14 +151,8 @@ func asked(t *testing.T) (*pull.Puller, <-chan *natsgo.Msg, *natsgo.Conn) {
 	_, err = nc.ChanSubscribe("api.CONSUMER.MSG.NEXT.S.C", pulls)
 	require.NoError(t, err)
 	require.NoError(t, nc.Flush())
-	api, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience, Prefix: "api"})
-	require.NoError(t, err)
-	life := lifecycle.New()
-	t.Cleanup(func() {
-		nothing := func(context.Context) {}
-		_, _ = life.Close(context.Background(), nothing, nothing)
-	})
-	return pull.New(api, life), pulls, nc
+	p, _ := open(t, s.URL(), jsapi.Options{Prefix: "api"})
+	return p, pulls, nc
 }
 
 // A pull whose leader has gone without a word is followed by another one, and one that nobody answers is an error.
@@ -195,18 +197,11 @@ func TestDenialOfWhatWasLeft(t *testing.T) {
 		}}}, "u"
 	}))
 	proxy := natstest.NewProxy(t, s.URL())
-	api, err := jsapi.New(conntest.Open(t, proxy.URL(), nil), jsapi.Options{Timeout: patience})
-	require.NoError(t, err)
-	life := lifecycle.New()
-	t.Cleanup(func() {
-		nothing := func(context.Context) {}
-		_, _ = life.Close(context.Background(), nothing, nothing)
-	})
-	p := pull.New(api, life)
+	p, _ := open(t, proxy.URL(), jsapi.Options{})
 	proxy.Delay(100 * time.Millisecond)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	_, err = p.Messages(ctx, "S", "C", 1)
+	_, err := p.Messages(ctx, "S", "C", 1)
 	require.NoError(t, err)
 	ctx, cancel = context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
