@@ -140,8 +140,7 @@ func TestConsumeLeavesTheHandlersAckAlone(t *testing.T) {
 
 func TestConfirmedAcks(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	newStream(t, client, 20)
 	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
 	var unconfirmed atomic.Int64

@@ -193,8 +193,7 @@ func TestStopCostsNoDelivery(t *testing.T) {
 // When there is no time left for what was fetched, it is handed back after all.
 func TestStopHandsBackWhenItsTimeIsUp(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	newStream(t, client, 40)
 	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker", MaxDeliver: 3, AckWait: time.Minute})
 	var quick atomic.Int64

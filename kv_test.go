@@ -34,8 +34,7 @@ func put(t testing.TB, kv *nats.KeyValue, key, value string) uint64 {
 
 func TestKeyValueBuckets(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	_, err := client.GetKeyValue(ctx, "conf")
 	require.ErrorIs(t, err, nats.ErrBucketNotFound)
@@ -84,8 +83,7 @@ func TestKeyValueBuckets(t *testing.T) {
 
 func TestKeyValueCalls(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newKeys(t, client, "conf")
 	ctx := context.Background()
 
@@ -162,8 +160,7 @@ func TestKeyValueCalls(t *testing.T) {
 
 func TestKeyValueRefusesBadKeys(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newKeys(t, client, "conf")
 	ctx := context.Background()
 	sent := client.Stats().OutMsgs
@@ -194,8 +191,7 @@ func TestKeyValueRefusesBadKeys(t *testing.T) {
 
 func TestKeyValueKeys(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newKeys(t, client, "conf")
 	ctx := context.Background()
 	keys := func(filters ...string) []string {

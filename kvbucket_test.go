@@ -16,8 +16,7 @@ import (
 
 func TestKeyValueOptions(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	opts := []nats.KeyValueOption{
 		nats.WithKeyHistory(3), nats.WithKeyValueTTL(time.Hour), nats.WithKeyTTLs(time.Minute), nats.WithKeyValueReplicas(1),
@@ -40,8 +39,7 @@ func TestKeyValueOptions(t *testing.T) {
 
 func TestKeyValueDrift(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	_, err := client.CreateKeyValue(ctx, "conf", nats.WithKeyHistory(5), nats.WithKeyValueTTL(time.Hour))
 	require.NoError(t, err)

@@ -27,8 +27,7 @@ func cached(c *nats.KeyValueCache) map[string]string {
 
 func TestKeyValueCache(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newKeys(t, client, "conf")
 	ctx := context.Background()
 	put(t, kv, "a.1", "old")
@@ -166,8 +165,7 @@ func TestKeyValueCacheReadersOverARestart(t *testing.T) {
 // The server deletes expired values without a word, or, where marks are on, with one.
 func TestKeyValueCacheExpires(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	silent, err := client.CreateKeyValue(ctx, "silent", nats.WithKeyValueTTL(time.Second))
 	require.NoError(t, err)

@@ -111,8 +111,7 @@ func TestKeyValueCacheForgetsWhatExpires(t *testing.T) {
 // A bucket whose time to live is made shorter, or longer.
 func TestKeyValueCacheOfATTLThatChanges(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	age := func(d time.Duration) *nats.KeyValue {
 		return mortalBucket(t, client, func(cfg *jetstream.StreamConfig) { cfg.MaxAge = d })
 	}
@@ -145,8 +144,7 @@ func TestKeyValueCacheOfATTLThatChanges(t *testing.T) {
 // Nobody tells of a purge. One question for all that follow the bucket finds it out.
 func TestKeyValueFollowersNoticeAPurge(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := within(t, 4*patience)
 	kv := mortalBucket(t, client, func(*jetstream.StreamConfig) {})
 	other, err := client.GetKeyValue(ctx, "mortal")
@@ -244,8 +242,7 @@ func TestKeyValueWatcherForgetsWhatExpires(t *testing.T) { //nolint:paralleltest
 // What expires while it is waited for does not come, and is not waited for without end.
 func TestKeyValueAllOfKeysThatExpire(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := mortalBucket(t, client, func(cfg *jetstream.StreamConfig) { cfg.MaxAge = time.Second })
 	for i := range 5000 {
 		_, err := client.JetStream().PublishAsync(fmt.Sprint("$KV.mortal.", i), make([]byte, 1000), jetstream.WithStallWait(patience))

@@ -177,8 +177,7 @@ func TestKeyValueWatchTellsThatItIsStale(t *testing.T) {
 // The present values are interrupted again and again: each key comes, and none twice.
 func TestKeyValueAllOverReconnects(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newKeys(t, client, "conf")
 	const n = 3000
 	for i := range n {
@@ -238,8 +237,7 @@ func TestKeyValueChanges(t *testing.T) {
 // Every option of upstream's is understood: an upgrade that adds or changes one shows here.
 func TestKeyValueWatchOptions(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newKeys(t, client, "conf")
 	ctx := context.Background()
 	for i := range 4 {

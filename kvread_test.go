@@ -19,8 +19,7 @@ import (
 
 func TestKeyValueGetMany(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newKeys(t, client, "conf")
 	ctx := context.Background()
 	var keys []string
@@ -58,8 +57,7 @@ func TestKeyValueGetMany(t *testing.T) {
 // A bucket whose replicas do not answer, as older software made them, is asked through its leader.
 func TestKeyValueWithoutDirectAccess(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{
 		Name: "KV_old", Subjects: []string{"$KV.old.>"}, MaxMsgsPerSubject: 3, AllowRollup: true, DenyDelete: true,
@@ -157,8 +155,7 @@ func TestKeyValueWhileDisconnected(t *testing.T) {
 
 func TestKeyValueJSON(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newKeys(t, client, "conf")
 	ctx := context.Background()
 	type limits struct{ CPU, Memory int }

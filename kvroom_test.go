@@ -43,8 +43,7 @@ func TestKeyValueOfAFullBucket(t *testing.T) {
 	}{"file": {1, jetstream.FileStorage}, "memory": {1, jetstream.MemoryStorage}, "history": {3, jetstream.FileStorage}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := natstest.RunServer(t)
-			client := connect(t, s, nil)
+			client := connect(t, natstest.RunServer(t), nil)
 			ctx := within(t, patience)
 			kv, n := fullBucket(t, client, test.history, test.storage)
 			watcher, err := kv.WatchAll(ctx, jetstream.UpdatesOnly())
@@ -150,8 +149,7 @@ func TestKeyValueWalksOverADistance(t *testing.T) {
 // A write gives its value a time to live, and none is left of the one before.
 func TestKeyValueWritesWithATTL(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := within(t, patience)
 	kv := newLocks(t, client)
 	ttl := jetstream.KeyTTL(time.Second)

@@ -37,8 +37,7 @@ func update(t testing.TB, w jetstream.KeyWatcher) string {
 
 func TestKeyValueWatch(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newKeys(t, client, "conf")
 	ctx := context.Background()
 	empty, err := kv.WatchAll(ctx)
@@ -102,8 +101,7 @@ func TestKeyValueWatchDoesNotTouchTheFilters(t *testing.T) {
 // Upstream's goroutine hangs on updates that nobody reads; goleak would find ours.
 func TestKeyValueWatchUnread(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newKeys(t, client, "conf")
 	for i := range 600 {
 		put(t, kv, fmt.Sprint("k", i), "x")
@@ -161,8 +159,7 @@ func TestCloseWhileFollowersOpen(t *testing.T) {
 
 func TestKeyValueWatchCancelledAtTheStart(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newKeys(t, client, "conf")
 	put(t, kv, "k", "x")
 	for i := range 200 {

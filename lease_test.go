@@ -18,8 +18,7 @@ import (
 // first believes in it.
 func TestLockOutlivesNoBucketsTTL(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := within(t, patience)
 	ensure := func(ttl time.Duration) *nats.KeyValue {
 		_, err := client.JetStream().CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "b", TTL: ttl, LimitMarkerTTL: time.Second})
@@ -153,8 +152,7 @@ func TestLeadersContextLooksAtTheClock(t *testing.T) {
 // A mirror does not know when its origin gives a lock to the next one.
 func TestLockOfAMirror(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := within(t, patience)
 	newLocks(t, client)
 	mirror, err := client.CreateKeyValue(ctx, "mirror", nats.WithKeyValueConfig(func(cfg *jetstream.KeyValueConfig) {
@@ -169,8 +167,7 @@ func TestLockOfAMirror(t *testing.T) {
 // A lock in a bucket that is full is renewed and given up.
 func TestLockInAFullBucket(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := within(t, 2*patience)
 	kv, err := client.CreateKeyValue(ctx, "full", nats.WithKeyTTLs(time.Second), nats.WithKeyValueConfig(func(cfg *jetstream.KeyValueConfig) {
 		cfg.MaxBytes = 5000

@@ -130,8 +130,7 @@ func TestLockIsHandedOver(t *testing.T) {
 
 func TestLockRefusals(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newLocks(t, client)
 	ctx := context.Background()
 	for _, ttl := range []time.Duration{0, -time.Second, 500 * time.Millisecond, 1500 * time.Millisecond} {
@@ -228,8 +227,7 @@ func TestLockOfAHolderWhoIsCutOff(t *testing.T) {
 // Somebody writes the key as if it were no lock.
 func TestLockTakenByForce(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	kv := newLocks(t, client)
 	l := lock(t, kv, "k", time.Second)
 	put(t, kv, "k", "mine")

@@ -68,8 +68,7 @@ func TestObjectStoreOptions(t *testing.T) {
 
 func TestEnsureObjectStore(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	ensure := func(opts ...nats.ObjectStoreOption) (jetstream.ObjectStoreStatus, error) {
 		store, err := client.EnsureObjectStore(ctx, "files", opts...)

@@ -143,8 +143,7 @@ func TestObjectCorrupt(t *testing.T) {
 // A reader of exactly the size never sees the end, where upstream checks.
 func TestObjectCorruptReadExactly(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx := within(t, patience)
 	info, err := store.Put(ctx, chunked("x", 1000), bytes.NewReader(noise(5000)))
@@ -224,8 +223,7 @@ func TestObjectGetFile(t *testing.T) {
 // The object's chunks go while a reader is in the middle.
 func TestObjectChangedWhileRead(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	content := noise(1 << 20)
 	for name, test := range map[string]struct {
@@ -268,8 +266,7 @@ func TestObjectChangedWhileRead(t *testing.T) {
 // that it was replaced.
 func TestObjectReplacedAllTheTime(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx, cancel := context.WithCancel(context.Background())
 	version := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 20_000) }
@@ -435,8 +432,7 @@ func TestObjectReaderDoesNotHoldCloseWhileDisconnected(t *testing.T) {
 }
 
 func TestGetBytesAllocatesOnce(t *testing.T) { // alone: it counts all of the process
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	const size = 16 << 20
 	_, err := store.PutBytes(within(t, patience), "x", noise(size))

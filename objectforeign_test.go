@@ -60,8 +60,7 @@ var foreignMetadata = map[string]func(map[string]any) []byte{
 // those who ask for it, replaced, and deleted.
 func TestForeignObjects(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx := within(t, time.Minute)
 	for name, change := range foreignMetadata {
@@ -112,8 +111,7 @@ func TestForeignObjects(t *testing.T) {
 // object is kept, and where it has not nothing is removed, until somebody replaces it or deletes it.
 func TestForeignObjectsBeyondReading(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx := within(t, time.Minute)
 	putForeign(t, client, "cut", "CUT", "jpeg", func(map[string]any) []byte { return []byte(`{"name":"cut","nuid":"CUT","size":4,"ch`) })
@@ -147,8 +145,7 @@ func TestForeignObjectsBeyondReading(t *testing.T) {
 // that there is is checked all the same.
 func TestForeignDigests(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	for name, digest := range map[string]string{
 		"none": "", "other": "SHA-512=" + base64.URLEncoding.EncodeToString(make([]byte, 64)), "no base64": "SHA-256=***",
@@ -170,8 +167,7 @@ func TestForeignDigests(t *testing.T) {
 // Objects without content may have no NUID, and are not one object for that.
 func TestForeignObjectsWithoutContent(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx := within(t, patience)
 	for _, name := range []string{"a", "b"} {
@@ -188,8 +184,7 @@ func TestForeignObjectsWithoutContent(t *testing.T) {
 // A server that marks what has expired leaves no object that cannot be read.
 func TestObjectExpiryMarks(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx := context.Background()
 	m := natsgo.NewMsg("$O.files.M." + base64.URLEncoding.EncodeToString([]byte("x")))

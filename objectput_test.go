@@ -47,8 +47,7 @@ func liveChunks(t testing.TB, store *nats.ObjectStore, bucket string) map[string
 // Upstream leaves the chunks of all but two of eight such writers behind.
 func TestObjectConcurrentWriters(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx := within(t, time.Minute)
 	var wg sync.WaitGroup
@@ -87,8 +86,7 @@ func TestObjectConcurrentWriters(t *testing.T) {
 // While the metadata changes under an upload, and an object is renamed under an overwriting, nothing is lost.
 func TestObjectRename(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx := within(t, time.Minute)
 	old, err := store.PutString(ctx, "old", "content")
@@ -117,8 +115,7 @@ func TestObjectRename(t *testing.T) {
 
 func TestObjectProgress(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx := within(t, time.Minute)
 	var calls [][2]int64
@@ -170,8 +167,7 @@ func TestObjectProgress(t *testing.T) {
 // A download into bytes or a file that is overtaken by an upload yields the new object.
 func TestObjectDownloadStartsAnew(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx := within(t, time.Minute)
 	_, err := store.Put(ctx, chunked("x", 1000), bytes.NewReader(noise(1<<20)))

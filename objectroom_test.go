@@ -126,8 +126,7 @@ func TestObjectFullBucket(t *testing.T) {
 // Chunks fit what the bucket's administrator allows, and one who asks for more is told.
 func TestObjectChunksFitTheBucket(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := within(t, patience)
 	store := newObjects(t, client, "files")
 	info, err := client.GetStreamInfo(ctx, "OBJ_files")
@@ -150,8 +149,7 @@ func TestObjectChunksFitTheBucket(t *testing.T) {
 // another writer.
 func TestObjectUpdateMetaOfWhatExpires(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := within(t, time.Minute)
 	store, err := client.CreateObjectStore(ctx, "files", nats.WithObjectStoreTTL(10*time.Second))
 	require.NoError(t, err)

@@ -59,8 +59,7 @@ func names(t testing.TB, store *nats.ObjectStore, opts ...jetstream.ListObjectsO
 
 func TestObjectBuckets(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 
 	_, err := client.GetObjectStore(ctx, "files")
@@ -101,8 +100,7 @@ func TestObjectBuckets(t *testing.T) {
 
 func TestObjectRoundTrips(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	upstream, err := client.JetStream().ObjectStore(context.Background(), "files")
 	require.NoError(t, err)
@@ -214,8 +212,7 @@ func TestObjectCalls(t *testing.T) {
 
 func TestObjectWatch(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -244,8 +241,7 @@ func TestObjectWatch(t *testing.T) {
 
 func TestObjectLinks(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	store, other := newObjects(t, client, "files"), newObjects(t, client, "others")
 	info, err := other.PutString(ctx, "target", "linked")
@@ -297,8 +293,7 @@ func TestObjectLinks(t *testing.T) {
 // A Put that fails leaves the object of that name as it was, and no chunk of its own.
 func TestObjectPutFails(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	_, err := store.Put(context.Background(), chunked("x", 1000), bytes.NewReader(noise(10_000)))
 	require.NoError(t, err)

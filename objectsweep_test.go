@@ -20,8 +20,7 @@ import (
 
 func TestObjectSweep(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx := within(t, time.Minute)
 	for _, name := range []string{"a", "b", "renamed", "deleted"} {
@@ -60,8 +59,7 @@ func TestObjectSweep(t *testing.T) {
 // An upload that was taken for an orphan fails, and what it would have replaced stays.
 func TestObjectSweptUpload(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	store := newObjects(t, client, "files")
 	ctx := within(t, time.Minute)
 	_, err := store.PutString(ctx, "x", "old")

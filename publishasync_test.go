@@ -172,8 +172,7 @@ func TestCloseResolvesEveryFuture(t *testing.T) {
 // A handler may publish asynchronously while the client closes.
 func TestCloseWaitsForFuturesOfHandlers(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	newStream(t, client, 0)
 	ctx := context.Background()
 	var mu sync.Mutex
@@ -262,8 +261,7 @@ func sequence(subject string, n int) iter.Seq[*nats.Message] {
 
 func TestPublishSeq(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	newStream(t, client, 0)
 	ctx := within(t, time.Minute)
 	var last uint64
@@ -298,8 +296,7 @@ func TestPublishSeq(t *testing.T) {
 
 func TestPublishAtomic(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := within(t, patience)
 	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, AllowAtomicPublish: true, MaxMsgSize: 300})
 	require.NoError(t, err)

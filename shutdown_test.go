@@ -197,8 +197,7 @@ func TestCloseWaitsForTheConnectionToSendTheRest(t *testing.T) {
 // Upstream leaves every future unresolved for ever: 5,000 of 5,000.
 func TestCloseWaitsForAsynchronousPublishes(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Storage: jetstream.MemoryStorage})
 	require.NoError(t, err)
@@ -306,8 +305,7 @@ func TestClosedClient(t *testing.T) {
 // Each of them leaves goroutines behind for ever when upstream's connection is closed.
 func TestCloseEndsWhatTheCallerForgot(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	kv, err := client.CreateKeyValue(ctx, "kv")
 	require.NoError(t, err)

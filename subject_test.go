@@ -85,8 +85,7 @@ func TestSubjectsAreRefusedBeforeSending(t *testing.T) {
 
 func TestHeadersAreCheckedBeforeSending(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client := connect(t, s, nil)
+	client := connect(t, natstest.RunServer(t), nil)
 	ctx := context.Background()
 	for name, header := range map[string]natsgo.Header{
 		"no name":       {"": {"v"}},
