@@ -184,9 +184,8 @@ func TestConsumePausedConsumer(t *testing.T) {
 func TestConsumeOverBrokenConnections(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
 	publisher := connect(t, s, nil)
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	const n = 600
 	newStream(t, publisher, n)
 	newConsumer(t, publisher, jetstream.ConsumerConfig{Name: "worker", AckWait: time.Second})
@@ -211,9 +210,8 @@ func TestConsumeOverBrokenConnections(t *testing.T) {
 func TestConsumeThroughABlackHole(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
 	publisher := connect(t, s, nil)
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	newStream(t, publisher, 2)
 	newConsumer(t, publisher, jetstream.ConsumerConfig{Name: "worker", AckWait: 500 * time.Millisecond})
 	var got calls

@@ -367,9 +367,7 @@ func TestEnsureStreamWhileItScales(t *testing.T) {
 // connection meanwhile.
 func TestEnsureOverBrokenConnections(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	cutting, end := context.WithCancel(context.Background())
 	var cuts sync.WaitGroup
 	cuts.Go(func() {

@@ -141,8 +141,7 @@ func TestHealthEndsWithItsContext(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := natstest.RunServer(t)
-			proxy := natstest.NewProxy(t, s.URL())
-			client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+			client, proxy := through(t, s)
 			newStream(t, client, 1)
 			for i := range 5 {
 				newConsumer(t, client, jetstream.ConsumerConfig{Name: fmt.Sprint("c", i)})

@@ -34,6 +34,14 @@ func connect(t testing.TB, s *natstest.Server, change func(*nats.Config), opts .
 	}, opts...)
 }
 
+// through returns a client of s, and the proxy on its way: it keeps its port, where that of a stopped server may become
+// another one's.
+func through(t testing.TB, s *natstest.Server, opts ...nats.Option) (*nats.Client, *natstest.Proxy) {
+	t.Helper()
+	proxy := natstest.NewProxy(t, s.URL())
+	return connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} }, opts...), proxy
+}
+
 // raw returns a plain connection of nats.go, for what a test shows beside the client.
 func raw(t testing.TB, s *natstest.Server, opts ...natsgo.Option) *natsgo.Conn {
 	t.Helper()

@@ -125,8 +125,7 @@ func TestKeyValueWatchOfARecreatedBucket(t *testing.T) {
 func TestKeyValueWatchOfABucketReplacedUnseen(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	other := connect(t, s, nil)
 	kv := newKeys(t, client, "conf")
 	put(t, kv, "gone", "1")
@@ -152,8 +151,7 @@ func TestKeyValueWatchOfABucketReplacedUnseen(t *testing.T) {
 func TestKeyValueWatchTellsThatItIsStale(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	other := connect(t, s, nil)
 	kv := newKeys(t, other, "conf")
 	put(t, kv, "k", "1")

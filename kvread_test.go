@@ -92,8 +92,7 @@ func TestKeyValueWithoutDirectAccess(t *testing.T) {
 func TestKeyValueWhileDisconnected(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL()) // it keeps its port, that of a stopped server may become another one's
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	ctx := context.Background()
 	kv, err := client.CreateKeyValue(ctx, "conf")
 	require.NoError(t, err)

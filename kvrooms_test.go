@@ -128,8 +128,8 @@ func TestKeyValueOverAVerySlowLine(t *testing.T) {
 func keyValueOverADistance(t *testing.T, trip time.Duration) {
 	t.Helper()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	near, client := connect(t, s, nil), connect(t, s, func(cfg *nats.Config) { cfg.URLs = []string{proxy.URL()} })
+	near := connect(t, s, nil)
+	client, proxy := through(t, s)
 	put(t, newLocks(t, near), "first", "1")
 	proxy.Delay(trip / 2)
 	ctx := within(t, 5*patience)

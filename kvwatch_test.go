@@ -131,9 +131,7 @@ func TestKeyValueWatchUnread(t *testing.T) {
 // What is being opened when the client closes says so, and not that its caller wished it.
 func TestCloseWhileFollowersOpen(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	ctx := context.Background()
 	kv, err := client.CreateKeyValue(ctx, "b")
 	require.NoError(t, err)

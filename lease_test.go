@@ -61,8 +61,7 @@ func TestLockOverASlowLine(t *testing.T) {
 	for lease, renewals := range map[time.Duration]int{20 * time.Second: 2, 10 * time.Second: 3} {
 		t.Run(lease.String(), func(t *testing.T) {
 			t.Parallel()
-			proxy := natstest.NewProxy(t, s.URL())
-			client := connect(t, s, func(cfg *nats.Config) { cfg.URLs = []string{proxy.URL()} })
+			client, proxy := through(t, s)
 			kv, err := client.GetKeyValue(within(t, patience), "locks")
 			require.NoError(t, err)
 			proxy.Delay(1200 * time.Millisecond)
@@ -123,9 +122,7 @@ func TestElectEndsWithTheClient(t *testing.T) {
 // A leader that is suspended sees by the clock that its lease is over, before anything has told it.
 func TestLeadersContextLooksAtTheClock(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(cfg *nats.Config) { cfg.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	kv := newLocks(t, client)
 	ctx, stop := context.WithCancel(within(t, patience))
 	err := kv.Elect(ctx, "leader", func(leading context.Context) error {

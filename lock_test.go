@@ -190,8 +190,7 @@ func TestLockOfAHolderWhoIsCutOff(t *testing.T) {
 	for i := range 5 { // at once: the machine may be busy
 		rounds.Go(func() {
 			key := fmt.Sprint("k", i)
-			proxy := natstest.NewProxy(t, s.URL())
-			client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+			client, proxy := through(t, s)
 			kv, err := client.GetKeyValue(within(t, patience), "locks")
 			if !assert.NoError(t, err) {
 				return

@@ -157,9 +157,7 @@ func TestBucketCallsWhileDisconnected(t *testing.T) {
 // Attempts to seal may overtake each other: that it is sealed is what counts.
 func TestSealAtOnce(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	store := newObjects(t, client, "files")
 	proxy.Delay(100 * time.Millisecond) // all see it open before one has sealed it
 	var sealing sync.WaitGroup

@@ -92,8 +92,7 @@ func TestObjectRenameCut(t *testing.T) {
 // cutRename renames old to new through a network that goes away after so many messages.
 func cutRename(t *testing.T, s *natstest.Server, after int32) {
 	t.Helper()
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	store, err := client.GetObjectStore(within(t, patience), "files")
 	require.NoError(t, err)
 	nc := raw(t, s)

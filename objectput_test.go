@@ -191,9 +191,8 @@ func TestObjectDownloadStartsAnew(t *testing.T) {
 func TestObjectPutCancelled(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
 	observer := connect(t, s, nil)
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	store := newObjects(t, client, "files")
 	for _, silent := range []bool{false, true} {
 		ctx, cancel := context.WithCancelCause(context.Background())
@@ -218,9 +217,8 @@ func TestObjectPutCancelled(t *testing.T) {
 func TestObjectPutSlowLink(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
 	observer := connect(t, s, nil)
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	store := newObjects(t, observer, "files")
 	ctx := within(t, time.Minute)
 	throttled, err := client.GetObjectStore(ctx, "files")

@@ -191,8 +191,7 @@ func resolved(t testing.TB, future jetstream.PubAckFuture) error {
 func TestLostAcknowledgementsStoreNothingTwice(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	newStream(t, connect(t, s, nil), 0)
 	ctx := within(t, 5*time.Minute)
 	var stored atomic.Int64
@@ -262,8 +261,7 @@ func TestExpectedSequenceSurvivesALostAcknowledgement(t *testing.T) {
 				s := natstest.RunServer(t)
 				direct := connect(t, s, nil)
 				newStream(t, direct, 3)
-				proxy := natstest.NewProxy(t, s.URL())
-				client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+				client, proxy := through(t, s)
 				ctx := within(t, patience)
 				proxy.Delay(time.Second)
 				done := make(chan error, 1)
@@ -331,9 +329,7 @@ func TestDenialOfARepetitionIsUncertain(t *testing.T) {
 
 func TestPublishWaitsForTheConnection(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL()) // it keeps its port, that of a stopped server may become another one's
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	newStream(t, client, 0)
 	proxy.Cut()
 	eventually(t, "disconnected, and known why", func() bool { return !client.IsConnected() && client.Stats().ConnectError != nil })

@@ -74,9 +74,7 @@ func TestPublishAsyncEndsWithItsContext(t *testing.T) {
 // Upstream fails with "stalled" when nothing moves for 200 ms.
 func TestPublishAsyncWaitsForRoom(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	newStream(t, client, 0)
 	proxy.BlackHole()
 	ctx := within(t, time.Minute)
@@ -199,9 +197,7 @@ func TestCloseWaitsForFuturesOfHandlers(t *testing.T) {
 
 func TestUpstreamCloseFailsFutures(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	proxy.BlackHole()
 	future, err := client.PublishAsync(within(t, time.Minute), &nats.Message{Subject: "x"})
 	require.NoError(t, err)
@@ -371,8 +367,7 @@ func TestPublishAtomicSurvivesALostAcknowledgement(t *testing.T) {
 	ctx := within(t, patience)
 	_, err := direct.CreateStream(ctx, &jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, AllowAtomicPublish: true})
 	require.NoError(t, err)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	proxy.Delay(time.Second)
 	done := make(chan *nats.BatchAck, 1)
 	go func() {
@@ -400,9 +395,7 @@ func TestPublishAtomicSurvivesALostAcknowledgement(t *testing.T) {
 // Those who wait longer for the same subject are no reason to be late: one look-up at a time goes out.
 func TestPublishKeepsItsTimeAmongOthers(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	newStream(t, client, 0)
 	proxy.BlackHole()
 	patient, giveUp := context.WithCancel(context.Background())
@@ -428,9 +421,7 @@ func TestPublishKeepsItsTimeAmongOthers(t *testing.T) {
 // What was in flight when the connection broke is sent again in its order.
 func TestPublishAsyncKeepsItsOrderOverABreak(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	newStream(t, client, 0)
 	ctx := within(t, time.Minute)
 	proxy.BlackHole()

@@ -252,9 +252,7 @@ func TestAckOverABrokenConnection(t *testing.T) {
 // A confirmation that does not come leaves the message to be acknowledged again.
 func TestUnconfirmedAckCanBeRepeated(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	ctx := context.Background()
 	newStream(t, client, 1)
 	newConsumer(t, client, jetstream.ConsumerConfig{Name: "c"})

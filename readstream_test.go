@@ -183,9 +183,8 @@ func TestReadStreamFollowsOverOutages(t *testing.T) {
 func TestReadStreamIsWholeOverBrokenConnections(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
 	publisher := connect(t, s, nil)
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	const n = 3000
 	fillSubjects(t, publisher, n)
 	var got []int
@@ -204,9 +203,8 @@ func TestReadStreamIsWholeOverBrokenConnections(t *testing.T) {
 func TestReadLastOverBrokenConnections(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
 	publisher := connect(t, s, nil)
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	newStream(t, publisher, 0)
 	const subjects = 600
 	var batch []*nats.Message
@@ -312,9 +310,8 @@ func TestReadStreamLeftEarly(t *testing.T) {
 func TestReadStreamOfAnotherStream(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
 	publisher := connect(t, s, nil)
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	fillSubjects(t, publisher, 3)
 	ctx, read := within(t, 3*patience), 0
 	for msg, err := range client.ReadStream(ctx, "ORDERS", nats.WithReadFollow()) {

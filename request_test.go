@@ -133,9 +133,7 @@ func TestRequestNobodyAnswers(t *testing.T) {
 // Upstream buffers the request and says "timeout"; it is sent, and handled, when the server is back.
 func TestRequestWhileDisconnected(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL()) // it keeps its port, that of a stopped server may become another one's
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	proxy.Cut()
 	eventually(t, "disconnected", func() bool { return !client.IsConnected() })
 	begin := time.Now()
@@ -190,9 +188,8 @@ func TestRequestSurvivesReconnect(t *testing.T) {
 func TestRequestLostWithTheConnection(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
 	server := connect(t, s, nil)
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, s)
 	var handled atomic.Int64
 	_, err := server.Subscribe(context.Background(), "service", func(*nats.Message) error { handled.Add(1); return nil })
 	require.NoError(t, err)

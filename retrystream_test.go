@@ -332,8 +332,8 @@ func TestCopiesOverAWideLink(t *testing.T) {
 func TestParkedIsBackAtOnce(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	near, client := connect(t, s, nil), connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	near := connect(t, s, nil)
+	client, proxy := through(t, s)
 	const messages = 20
 	newStream(t, near, messages+1)
 	smallConsumer(t, near, false)

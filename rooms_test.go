@@ -243,9 +243,7 @@ func TestSilenceOfTheAPI(t *testing.T) {
 // A write that nobody answers says so, too.
 func TestSilenceOfAStream(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	ctx := context.Background()
 	_, err := client.CreateStream(ctx, &jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders"}, AllowAtomicPublish: true})
 	require.NoError(t, err)

@@ -273,9 +273,7 @@ func TestCloseDrainsWhatIsNotItsOwnWhileDisconnected(t *testing.T) {
 // the connection's lock: the time that Shutdown was given counts still.
 func TestShutdownKeepsItsTimeInABlackHole(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	client := connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+	client, proxy := through(t, natstest.RunServer(t))
 	newStream(t, client, 100)
 	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
 	handled := make(chan struct{}, 100)
