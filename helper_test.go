@@ -2,7 +2,6 @@ package nats_test
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"sync"
 	"testing"
@@ -10,9 +9,9 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
-	"github.com/stretchr/testify/require"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -45,10 +44,7 @@ func through(t testing.TB, s *natstest.Server, opts ...nats.Option) (*nats.Clien
 // raw returns a plain connection of nats.go, for what a test shows beside the client.
 func raw(t testing.TB, s *natstest.Server, opts ...natsgo.Option) *natsgo.Conn {
 	t.Helper()
-	nc, err := natsgo.Connect(s.URL(), opts...)
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	return nc
+	return conntest.Raw(t, s.URL(), opts...)
 }
 
 // leafPair runs a hub and a leaf node of one account, each with a JetStream domain of its name. Opts are the
@@ -75,13 +71,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// within returns a context that ends with the test or after d.
-func within(t testing.TB, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
+var within = conntest.Within
 
 // eventLog collects events.
 type eventLog struct {

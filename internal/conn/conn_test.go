@@ -78,12 +78,7 @@ func connection(t testing.TB, change func(*conn.Options)) (*conn.Conn, *heard) {
 	return c, h
 }
 
-func within(t testing.TB, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
+var within = conntest.Within
 
 // certificates returns one for nats.test, and the pool that trusts it.
 func certificates(t testing.TB) (tls.Certificate, *x509.CertPool) {

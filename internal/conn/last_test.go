@@ -84,11 +84,9 @@ func TestLastWordsOverTLS(t *testing.T) {
 func TestAnswersThatHaveCome(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	responder, err := natsgo.Connect(s.URL(), natsgo.MaxReconnects(-1), natsgo.ReconnectWait(10*time.Millisecond))
-	require.NoError(t, err)
-	t.Cleanup(responder.Close)
+	responder := conntest.Raw(t, s.URL(), natsgo.MaxReconnects(-1), natsgo.ReconnectWait(10*time.Millisecond))
 	var asked atomic.Pointer[natsgo.Msg]
-	_, err = responder.Subscribe("a", func(m *natsgo.Msg) { asked.Store(m) })
+	_, err := responder.Subscribe("a", func(m *natsgo.Msg) { asked.Store(m) })
 	require.NoError(t, err)
 	require.NoError(t, responder.Flush())
 	proxy := natstest.NewProxy(t, s.URL())

@@ -16,10 +16,8 @@ const ForwardPrefix = "FORWARD"
 // does, but for that of which pass, on the goroutine that forwards all, tells that it is not to.
 func Forward(tb testing.TB, url string, pass func(nc *natsgo.Conn, m *natsgo.Msg) bool) {
 	tb.Helper()
-	nc, err := natsgo.Connect(url)
-	require.NoError(tb, err)
-	tb.Cleanup(nc.Close)
-	_, err = nc.Subscribe(ForwardPrefix+".>", func(m *natsgo.Msg) {
+	nc := Raw(tb, url)
+	_, err := nc.Subscribe(ForwardPrefix+".>", func(m *natsgo.Msg) {
 		m.Subject = strings.TrimPrefix(m.Subject, ForwardPrefix+".")
 		if !strings.HasPrefix(m.Subject, "$") { // else it is a key
 			m.Subject = jetstream.DefaultAPIPrefix + m.Subject

@@ -39,3 +39,20 @@ func (silent) Unsubscribed(string, int, int) {}
 func (silent) Refused(error)                 {}
 func (silent) Stays(conn.Departure, error)   {}
 func (silent) Closed(error)                  {}
+
+// Raw returns a plain connection of nats.go, for what a test shows beside the engine.
+func Raw(tb testing.TB, url string, opts ...natsgo.Option) *natsgo.Conn {
+	tb.Helper()
+	nc, err := natsgo.Connect(url, opts...)
+	require.NoError(tb, err)
+	tb.Cleanup(nc.Close)
+	return nc
+}
+
+// Within returns a context that ends with the test or after d.
+func Within(tb testing.TB, d time.Duration) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	tb.Cleanup(cancel)
+	return ctx
+}

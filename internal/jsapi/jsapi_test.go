@@ -185,9 +185,7 @@ func TestAnswerThatHasCome(t *testing.T) {
 		}
 	}
 	m := <-question
-	nc, err := natsgo.Connect(s.URL())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
+	nc := conntest.Raw(t, s.URL())
 	require.NoError(t, nc.Publish(m.Reply, []byte("x")))
 	require.Eventually(t, call.Answered, patience, time.Millisecond)
 	proxy.Cut()
@@ -201,11 +199,9 @@ func TestAnswerThatHasCome(t *testing.T) {
 // asked returns a channel that brings the first question on a subject, to which nobody answers.
 func asked(t *testing.T, s *natstest.Server, subject string) <-chan *natsgo.Msg {
 	t.Helper()
-	nc, err := natsgo.Connect(s.URL())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
+	nc := conntest.Raw(t, s.URL())
 	questions := make(chan *natsgo.Msg, 64)
-	_, err = nc.ChanSubscribe(subject, questions)
+	_, err := nc.ChanSubscribe(subject, questions)
 	require.NoError(t, err)
 	require.NoError(t, nc.Flush())
 	return questions

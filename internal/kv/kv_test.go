@@ -230,9 +230,7 @@ func TestReplacedWhileItIsAsked(t *testing.T) {
 		}
 		return true
 	})
-	near, err := natsgo.Connect(s.URL())
-	require.NoError(t, err)
-	t.Cleanup(near.Close)
+	near := conntest.Raw(t, s.URL())
 	js, err := jetstream.New(near)
 	require.NoError(t, err)
 	ctx := t.Context()

@@ -56,9 +56,7 @@ func newHouse(t *testing.T) *house {
 
 func newHouseOf(t *testing.T, s *natstest.Server, o jsapi.Options) *house {
 	t.Helper()
-	near, err := natsgo.Connect(s.URL())
-	require.NoError(t, err)
-	t.Cleanup(near.Close)
+	near := conntest.Raw(t, s.URL())
 	proxy := natstest.NewProxy(t, s.URL())
 	o.Timeout = patience
 	api, err := jsapi.New(conntest.Open(t, proxy.URL(), func(o *conn.Options) { o.RequestTimeout = patience }), o)
@@ -86,12 +84,7 @@ func (h *house) update(t *testing.T, change func(*jetstream.StreamConfig)) {
 	require.NoError(t, err)
 }
 
-func within(t *testing.T, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
+var within = conntest.Within
 
 // lost waits until a lease is lost, and returns why.
 func lost(t *testing.T, l *lease.Lease) error {

@@ -26,9 +26,7 @@ import (
 func behind(t *testing.T) (*object.Store, *natstest.Proxy, jetstream.JetStream, *told) {
 	t.Helper()
 	s := natstest.RunServer(t)
-	near, err := natsgo.Connect(s.URL())
-	require.NoError(t, err)
-	t.Cleanup(near.Close)
+	near := conntest.Raw(t, s.URL())
 	js, err := jetstream.New(near)
 	require.NoError(t, err)
 	proxy := natstest.NewProxy(t, s.URL())

@@ -31,9 +31,7 @@ const patience = time.Minute
 func newPublisher(t *testing.T, config jetstream.StreamConfig) (*publish.Publisher, *natstest.Proxy, jetstream.Stream) {
 	t.Helper()
 	s := natstest.RunServer(t)
-	nc, err := natsgo.Connect(s.URL())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
+	nc := conntest.Raw(t, s.URL())
 	js, err := jetstream.New(nc)
 	require.NoError(t, err)
 	stream, err := js.CreateStream(context.Background(), config)
@@ -46,12 +44,7 @@ func newPublisher(t *testing.T, config jetstream.StreamConfig) (*publish.Publish
 	return publish.New(ctx, api, patience), proxy, stream
 }
 
-func within(t *testing.T, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
+var within = conntest.Within
 
 func TestStoreAndStart(t *testing.T) {
 	t.Parallel()
@@ -100,11 +93,9 @@ func TestWhatWasSentIsInDoubt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := natstest.RunServer(t)
-			nc, err := natsgo.Connect(s.URL(), natsgo.NoReconnect())
-			require.NoError(t, err)
-			t.Cleanup(nc.Close)
+			nc := conntest.Raw(t, s.URL(), natsgo.NoReconnect())
 			came := make(chan *natsgo.Msg, 10)
-			_, err = nc.ChanSubscribe("s", came) // it answers nothing
+			_, err := nc.ChanSubscribe("s", came) // it answers nothing
 			require.NoError(t, err)
 			require.NoError(t, nc.Flush())
 			api, err := jsapi.New(conntest.Open(t, s.URL(), nil), jsapi.Options{Timeout: patience})
@@ -171,11 +162,9 @@ func TestDrainFailsWhatIsLeft(t *testing.T) {
 func TestNoRoom(t *testing.T) {
 	t.Parallel()
 	s := natstest.RunServer(t)
-	nc, err := natsgo.Connect(s.URL())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
+	nc := conntest.Raw(t, s.URL())
 	came := make(chan *natsgo.Msg, 100)
-	_, err = nc.ChanSubscribe("s", came) // it answers nothing
+	_, err := nc.ChanSubscribe("s", came) // it answers nothing
 	require.NoError(t, err)
 	require.NoError(t, nc.Flush())
 	proxy := natstest.NewProxy(t, s.URL())

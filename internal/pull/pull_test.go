@@ -144,11 +144,9 @@ func TestMessagesThatWereLeft(t *testing.T) {
 func asked(t *testing.T) (*pull.Puller, <-chan *natsgo.Msg, *natsgo.Conn) {
 	t.Helper()
 	s := natstest.RunServer(t)
-	nc, err := natsgo.Connect(s.URL())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
+	nc := conntest.Raw(t, s.URL())
 	pulls := make(chan *natsgo.Msg, 10)
-	_, err = nc.ChanSubscribe("api.CONSUMER.MSG.NEXT.S.C", pulls)
+	_, err := nc.ChanSubscribe("api.CONSUMER.MSG.NEXT.S.C", pulls)
 	require.NoError(t, err)
 	require.NoError(t, nc.Flush())
 	p, _ := open(t, s.URL(), jsapi.Options{Prefix: "api"})
