@@ -85,8 +85,7 @@ func TestBackgroundConnectReturnsAtOnce(t *testing.T) {
 			client.Stats()
 			assert.Less(t, since(begin), 500*time.Millisecond)
 			begin = time.Now()
-			ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-			defer cancel()
+			ctx := within(t, 200*time.Millisecond)
 			_ = client.Shutdown(ctx) // with what it says is unsent
 			assert.Less(t, since(begin), 2*time.Second)
 		})

@@ -22,8 +22,7 @@ import (
 // for each of them.
 func publishAtOnce(t *testing.T, client *nats.Client, callers int, publish func(context.Context, int) error) float64 {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
-	defer cancel()
+	ctx := within(t, 3*patience)
 	before := client.Stats().OutMsgs
 	start := make(chan struct{})
 	var failed atomic.Int64

@@ -147,8 +147,7 @@ func TestSilenceBehindAnImport(t *testing.T) {
 	s := accounts(t, importOf("orders.>", "orders.>"))
 	client := connect(t, s, func(c *nats.Config) { c.Username, c.Password = "service", "p" })
 	store := connect(t, s, func(c *nats.Config) { c.Username, c.Password = "store", "p" })
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
+	ctx := within(t, time.Minute)
 	silent, err := store.Subscribe(ctx, "orders.>", func(*nats.Message) error { return nil })
 	require.NoError(t, err)
 	published := make(chan error, 1)
@@ -209,8 +208,7 @@ func TestNoRightToLookForTheStream(t *testing.T) {
 	assert.Less(t, since(begin), 20*time.Second)
 
 	far := connect(t, s, func(c *nats.Config) { c.Username, c.Password, c.JetStreamDomain = "u", "p", "far" })
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
+	ctx := within(t, 3*time.Second)
 	_, err = far.PublishToStream(ctx, "orders.new", nil)
 	require.ErrorIs(t, err, nats.ErrTimeout)
 }

@@ -1,7 +1,6 @@
 package faults_test
 
 import (
-	"context"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -30,8 +29,7 @@ func TestModifyLosesNothing(t *testing.T) {
 				times = min(times, 100)
 			}
 			servers := publishServers(t, 1)
-			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-			defer cancel()
+			ctx := within(t, 5*time.Minute)
 			kv, err := publishClient(t, servers).CreateKeyValue(ctx, "conf")
 			require.NoError(t, err)
 			var doubted sync.Map
@@ -77,8 +75,7 @@ func TestModifyLosesNothing(t *testing.T) {
 func TestCacheIsSmall(t *testing.T) {
 	const keys, limit = 100_000, 40 << 20
 	client := publishClient(t, publishServers(t, 1)) // its memory is not this process's
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+	ctx := within(t, 5*time.Minute)
 	kv, err := client.CreateKeyValue(ctx, "conf", nats.WithKeyValueStorage(jetstream.MemoryStorage))
 	require.NoError(t, err)
 	messages := func(yield func(*nats.Message) bool) {

@@ -38,8 +38,7 @@ type keyMoment struct {
 
 func startKeyWrites(t *testing.T, writer, reader *nats.Client, bucket string) *keyWrites {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	t.Cleanup(cancel)
+	ctx := within(t, 15*time.Minute)
 	kv, err := writer.GetKeyValue(ctx, bucket)
 	require.NoError(t, err)
 	watched, err := reader.GetKeyValue(ctx, bucket)

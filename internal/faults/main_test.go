@@ -18,6 +18,8 @@ var stalls, _ = conntest.WatchStalls()
 // since returns how long ago begin is, but for what the machine held the tests up since.
 func since(begin time.Time) time.Duration { return stalls.Since(begin) }
 
+var within = conntest.Within
+
 // process returns the command of another process of the test binary: of the one that TestMain knows by
 // the variable.
 func process(tb testing.TB, variable, value string) *exec.Cmd {

@@ -157,8 +157,7 @@ func TestObjectsOverLeaderChanges(t *testing.T) {
 	l.check(0)
 
 	// All that is stored can be read, and nothing else is stored.
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
+	ctx := within(t, time.Minute)
 	objects, err := store.List(ctx)
 	require.NoError(t, err)
 	for object := range objects {
@@ -178,8 +177,7 @@ func TestObjectsOverLeaderChanges(t *testing.T) {
 // objectSum compares the bytes of all chunks in the bucket with the sizes of its objects.
 func objectSum(t *testing.T, client *nats.Client, store *nats.ObjectStore) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
+	ctx := within(t, time.Minute)
 	var live, stored uint64
 	objects, err := store.List(ctx)
 	require.NoError(t, err)
@@ -205,8 +203,7 @@ func objectSum(t *testing.T, client *nats.Client, store *nats.ObjectStore) {
 func TestObjectOrphansOfKilledProcesses(t *testing.T) {
 	servers := publishServers(t, 1)
 	client := publishClient(t, servers)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+	ctx := within(t, 5*time.Minute)
 	store, err := client.CreateObjectStore(ctx, "files")
 	require.NoError(t, err)
 	for i := range 5 {
@@ -270,8 +267,7 @@ func TestObjectLargerThanMemory(t *testing.T) {
 		size = 64 << 20
 	}
 	client := publishClient(t, publishServers(t, 1)) // its memory is not this process's
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
+	ctx := within(t, 10*time.Minute)
 	store, err := client.CreateObjectStore(ctx, "files")
 	require.NoError(t, err)
 	growth := func(what string, f func()) {
