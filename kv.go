@@ -48,8 +48,7 @@ func (kv *KeyValue) wrap(op, key string, err error) error {
 	if err == nil {
 		return nil // and nothing is allocated
 	}
-	var conflict *keyvalue.ConflictError
-	if errors.As(err, &conflict) {
+	if conflict, ok := errors.AsType[*keyvalue.ConflictError](err); ok {
 		return &fault.Error{Op: op, Target: path(kv.bucket, key), Kind: ErrConflict, Cause: &ConflictError{
 			Bucket: kv.bucket, Key: key, Expected: conflict.Expected, Revision: conflict.Revision, cause: conflict,
 		}}

@@ -293,12 +293,10 @@ func (m *Message) answer(data []byte, err error) error {
 
 // answerTo returns what a caller is told of a handler's error.
 func answerTo(err error) *ServiceError {
-	var e *ServiceError
-	if errors.As(err, &e) && e != nil {
+	if e, _ := errors.AsType[*ServiceError](err); e != nil {
 		return e
 	}
-	var own *fault.Error
-	if errors.As(err, &own) && own.Op == opRespond && errors.Is(own, ErrPayloadTooLarge) {
+	if own, ok := errors.AsType[*fault.Error](err); ok && own.Op == opRespond && errors.Is(own, ErrPayloadTooLarge) {
 		return &ServiceError{Code: http.StatusRequestEntityTooLarge, Description: "the answer is too large"}
 	}
 	return &ServiceError{Code: http.StatusInternalServerError}

@@ -225,8 +225,7 @@ func (c *Conn) lineDown(l *line, err error) {
 		return
 	}
 	c.mu.Lock()
-	var refused serverError
-	errors.As(err, &refused)
+	refused, _ := errors.AsType[serverError](err)
 	if time.Since(c.upSince) >= shortLived {
 		c.flaps = 0
 	} else if c.flaps++; refused == "" {

@@ -121,15 +121,13 @@ func (r *Resolver) query(ctx context.Context, waitIndex uint64) ([]string, uint6
 
 // queryError sorts an error of Consul's or of the way to it.
 func (r *Resolver) queryError(token string, err error) error {
-	var long *http.MaxBytesError
-	if errors.As(err, &long) {
+	if long, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return fault.New("discover", r.service, nil, "consul, asked%s: the answer is longer than %d MiB: narrow it with consul.tag",
 			r.scope(), long.Limit>>20)
 	}
-	var status api.StatusError
-	if !errors.As(err, &status) {
-		var slow net.Error
-		if errors.As(err, &slow) && slow.Timeout() && !errors.Is(err, context.DeadlineExceeded) {
+	status, ok := errors.AsType[api.StatusError](err)
+	if !ok {
+		if slow, is := errors.AsType[net.Error](err); is && slow.Timeout() && !errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("%w: %w", err, context.DeadlineExceeded) // the socket knows it before the context does
 		}
 		return fault.Wrap("discover", r.service, fmt.Errorf("consul: %w", foreignError{err, token}))

@@ -185,8 +185,8 @@ const codeAckPendingLimit jetstream.ErrorCode = 10121
 // ackPendingLimit returns the MaxAckPending that the server would allow, when err says that it does not allow
 // one; 0 leaves it to the server.
 func ackPendingLimit(err error) (limit int, exceeded bool) {
-	var api *jetstream.APIError
-	if !errors.As(err, &api) || api.ErrorCode != codeAckPendingLimit {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	if !ok || api.ErrorCode != codeAckPendingLimit {
 		return 0, false
 	}
 	_, number, _ := strings.Cut(api.Description, "limit of ")

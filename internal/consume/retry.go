@@ -200,8 +200,7 @@ func (s *Consumption) doomed(d *Delivery) string {
 
 // delay returns how long a message waits for its next try.
 func (s *Consumption) delay(d *Delivery, err error) time.Duration {
-	var said *RetryError
-	if errors.As(err, &said) {
+	if said, ok := errors.AsType[*RetryError](err); ok {
 		return max(said.After, minRetryDelay)
 	}
 	schedule := s.BackOff

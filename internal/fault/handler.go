@@ -48,8 +48,7 @@ func Attrs(err error) (attrs []any) {
 	if err != nil {
 		attrs = append(attrs, "error", err)
 	}
-	var p *PanicError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*PanicError](err); ok {
 		attrs = append(attrs, "stack", string(p.Stack))
 	}
 	return attrs

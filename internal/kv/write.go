@@ -73,8 +73,8 @@ func (b *Bucket) Write(ctx context.Context, key string, value []byte, w Write) (
 
 // refused makes the error of a write whose expected revision is not the latest.
 func (b *Bucket) refused(ctx context.Context, key string, w Write, doubted bool, err error) error {
-	var api *jetstream.APIError
-	if !errors.As(err, &api) {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	if !ok {
 		return err
 	}
 	if doubted {
@@ -147,8 +147,7 @@ func (b *Bucket) contend(
 			return 0, err
 		}
 		revision, err := b.Write(ctx, key, value, w)
-		var conflict *ConflictError
-		if !errors.As(err, &conflict) || ctx.Err() != nil {
+		if _, overtaken := errors.AsType[*ConflictError](err); !overtaken || ctx.Err() != nil {
 			return revision, err
 		}
 		if bound > contendPause { // the first time nothing may be known yet
