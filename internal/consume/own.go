@@ -119,10 +119,13 @@ func (p *puller) declare(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 		}
 	}
 	p.s.mu.Lock()
-	if !info.Created.Equal(p.created) {
+	known := !first && info.Created.Equal(p.created)
+	if !known {
 		p.created, p.floor = info.Created, 0
 	}
-	resumed := p.floor > 0 && info.Config.Retention != jetstream.WorkQueuePolicy // which has not what is done, and begins nowhere else
+	// Where nothing is done yet all begins at the first message, too: the new ones of then are old ones now.
+	resumed := known && (p.floor > 0 || cfg.DeliverPolicy != jetstream.DeliverAllPolicy) &&
+		info.Config.Retention != jetstream.WorkQueuePolicy // which has not what is done, and begins nowhere else
 	if resumed {
 		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, p.floor+1, nil
 	}
