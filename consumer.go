@@ -113,8 +113,8 @@ func (c *Client) checkNamed(ctx context.Context, op, stream, consumer string) er
 // path names a consumer in error texts.
 func path(stream, consumer string) string { return fault.Path(stream, consumer) }
 
-// PullMessages takes up to limit messages from a consumer: it waits for the first one and then takes
-// what is there, in one round trip. When ctx ends first, or without a deadline in ctx
+// PullMessages takes up to limit messages from a consumer, or 4 MiB of them: it waits for the first one and then
+// takes what is there, in one round trip. When ctx ends first, or without a deadline in ctx
 // Config.RequestTimeout, it returns no messages and no error; a ctx that is cancelled is an error.
 // Messages must be acknowledged, or the server delivers them again. What is on its way when ctx is cancelled
 // is returned by the next call for the consumer, or handed back when there is none within 300 ms.

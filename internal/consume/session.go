@@ -171,7 +171,7 @@ func (ps *pullSession) judge(now time.Time) (next time.Duration, err error) {
 	case watchful:
 		ps.probed, next = now, pullQuickBeat+slack
 		ps.asked = 0 // what is not heard of may be lost, and must not keep the next from being asked for
-		ps.pull(1, pullQuickBeat)
+		ps.pull(1, 0, pullQuickBeat)
 	default:
 		next = ps.heard.Add(max(2*pullQuickBeat, beat*11/10) + slack).Sub(now)
 	}
@@ -235,11 +235,15 @@ func (p *puller) ask() {
 	if n := s.rules.MaxWaiting; n > 0 && n < fewWaiting && session.asked > 0 {
 		return
 	}
-	session.pull(want, session.beat(time.Now()))
+	bytes := wire.PullBytes(want, s.conn.MaxPayload())
+	if most := s.rules.MaxRequestMaxBytes; most > 0 {
+		bytes = min(bytes, most)
+	}
+	session.pull(want, bytes, session.beat(time.Now()))
 }
 
 // pull asks for messages. The caller holds s.mu.
-func (ps *pullSession) pull(batch int, beat time.Duration) {
+func (ps *pullSession) pull(batch, bytes int, beat time.Duration) {
 	s := ps.p.s
 	if ps.asked == 0 {
 		ps.heard = time.Now() // none was to be heard before
@@ -250,7 +254,7 @@ func (ps *pullSession) pull(batch int, beat time.Duration) {
 	}
 	ps.pulls++
 	reply := strings.TrimSuffix(ps.sub.Subject, "*") + strconv.FormatUint(ps.pulls, 10)
-	if s.conn.TryPublish(ps.p.subject, reply, wire.Pull(batch, expires, min(beat, expires/2), false)) == nil {
+	if s.conn.TryPublish(ps.p.subject, reply, wire.Pull(batch, bytes, expires, min(beat, expires/2), false)) == nil {
 		ps.asked += batch
 	} // else it shows as a change of the link
 }
@@ -334,10 +338,13 @@ func (ps *pullSession) onStatus(m *natsgo.Msg) {
 		ps.seen, ps.heard, ps.probed = ps.signs, time.Now(), time.Time{}
 	case ended:
 		ps.answered(left)
-		ps.lone = ps.lone && ps.asked > 0
+		ps.lone = ps.lone && (ps.asked > 0 || left == 0)
 		ps.alive()
 		ps.part.Sign()
 		if p.session == ps {
+			if wire.PullFull(m) && !s.stopping {
+				ps.pull(1, 0, ps.beat(time.Now()))
+			}
 			p.ask()
 		}
 	case p.session != ps && (ps.told || description == wire.ServerShutdown): // each pull is told

@@ -101,7 +101,7 @@ func (a *API) direct(ctx context.Context, stream string) error {
 
 // askMany asks once and takes the answers as they come.
 func (a *API) askMany(ctx context.Context, stream string, subjects []string, patience time.Duration, take func(wire.Stored) error) error {
-	body, err := json.Marshal(wire.Get{LastOf: subjects})
+	body, err := json.Marshal(wire.Get{LastOf: subjects, MaxBytes: wire.MaxBytes})
 	if err != nil {
 		return err
 	}

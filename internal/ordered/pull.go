@@ -112,7 +112,16 @@ func (r *Reader) refill() {
 	if n <= 0 {
 		return
 	}
-	body := wire.Pull(n, lasts, beat, false)
+	bytes := 0
+	if r.o.Total == 0 { // else the batch was made for what is there
+		bytes = wire.PullBytes(n, r.conn.MaxPayload())
+	}
+	r.pull(n, bytes, lasts, beat)
+}
+
+// pull asks for messages.
+func (r *Reader) pull(n, bytes int, lasts, beat time.Duration) {
+	body := wire.Pull(n, bytes, lasts, beat, false)
 	if r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, body) == nil { // what goes wrong shows as silence
 		r.asked += n
 		r.beat = beat
@@ -121,7 +130,7 @@ func (r *Reader) refill() {
 
 // ask has the server say at once whether there is a message: it brings one, or that there is none.
 func (r *Reader) ask() {
-	_ = r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, wire.Pull(1, 0, 0, true))
+	_ = r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, wire.Pull(1, 0, 0, 0, true))
 }
 
 func (r *Reader) subject(verb, consumer string) string {
@@ -130,8 +139,9 @@ func (r *Reader) subject(verb, consumer string) string {
 
 // onStatus takes the server's word on a pull: a heartbeat, its end, or that the consumer is gone.
 func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) error {
-	switch status {
-	case wire.StatusHeartbeat:
+	left, ended := wire.PullEnded(m)
+	switch {
+	case status == wire.StatusHeartbeat:
 		r.part.Sign()
 		r.failures = 0
 		if wire.LastDelivered(m) != strconv.FormatUint(r.delivered, 10) {
@@ -139,15 +149,17 @@ func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) err
 			return nil
 		}
 		return r.onIdle(ctx)
-	case wire.StatusTimeout:
+	case ended:
 		r.part.Sign()
-		left, _ := wire.PullEnded(m)
 		r.asked -= min(r.asked, left)
-		if r.calm = r.o.Lasting; r.calm && !r.part.IsSentinel() {
+		if r.calm = r.o.Lasting && status == wire.StatusTimeout; r.calm && !r.part.IsSentinel() {
 			r.beat = r.calmBeat // of what is left, too
 		}
+		if wire.PullFull(m) {
+			r.pull(1, 0, r.expires, r.o.Heartbeat)
+		}
 		r.refill()
-	case wire.StatusNotFound: // what was asked for
+	case status == wire.StatusNotFound: // what was asked for
 		r.part.Sign()
 		return r.onIdle(ctx)
 	default:

@@ -37,6 +37,7 @@ func (p *Puller) Messages(ctx context.Context, stream, consumer string, limit in
 	target := stream + "/" + consumer
 	subject := p.api.Subject("CONSUMER.MSG.NEXT." + stream + "." + consumer)
 	limit = p.within(ctx, stream, consumer, limit)
+	bytes := wire.PullBytes(limit, p.conn.MaxPayload())
 	var unheard error // by the consumer in the last attempt
 	silent := false   // so was the last one that had the time for an answer
 	for pause := pauseMin; ; pause = min(2*pause, pauseMax) {
@@ -47,7 +48,7 @@ func (p *Puller) Messages(ctx context.Context, stream, consumer string, limit in
 			return nil, fault.Wrap(op, target, unheard) // there may be messages
 		}
 		begun := time.Now()
-		messages, err := p.once(ctx, subject, limit)
+		messages, err := p.once(ctx, subject, limit, bytes)
 		silent = errors.Is(err, errSilent) || silent && errors.Is(err, context.DeadlineExceeded)
 		switch {
 		case len(messages) > 0:
@@ -55,6 +56,12 @@ func (p *Puller) Messages(ctx context.Context, stream, consumer string, limit in
 				p.held(ctx, stream, consumer, limit)
 			}
 			return messages, nil // whatever ended the pull will end the next one too
+		case errors.Is(err, errLarge):
+			limit, bytes = 1, 0
+			continue
+		case wire.RefusedBytes(err) > 0:
+			bytes = wire.RefusedBytes(err)
+			continue
 		case err == nil && expiry(ctx, p.conn) > expiryMin: // it was begun by a call before, or ended early
 			continue
 		case silent && ctx.Err() != nil:
@@ -110,7 +117,7 @@ type pull struct {
 
 // once goes on with a pull that a call before had to leave, or begins one, and collects what it brings. The
 // server holds a pull with both no_wait and expires until the first message and then answers with all there are.
-func (p *Puller) once(ctx context.Context, subject string, limit int) ([]*natsgo.Msg, error) {
+func (p *Puller) once(ctx context.Context, subject string, limit, bytes int) ([]*natsgo.Msg, error) {
 	if err := fault.Ended(ctx); err != nil {
 		return nil, err
 	}
@@ -130,7 +137,7 @@ func (p *Puller) once(ctx context.Context, subject string, limit int) ([]*natsgo
 		expires := min(expiry(ctx, p.conn), expiryMax)
 		_, trip := p.conn.Peer()
 		one.due = time.Now().Add(expires + silence + 2*trip)
-		body := wire.Pull(limit, expires, 0, true)
+		body := wire.Pull(limit, bytes, expires, 0, true)
 		if err := p.conn.Publish(ctx, subject, one.sub.Subject, nil, body); err != nil {
 			one.end(err)
 		}
@@ -152,7 +159,11 @@ func (p *Puller) once(ctx context.Context, subject string, limit int) ([]*natsgo
 // receive is called by nats.go for everything that comes, one at a time.
 func (p *pull) receive(m *natsgo.Msg) {
 	if status, description := wire.Status(m); status != "" {
-		p.end(wire.PullError(status, description))
+		if left, ended := wire.PullEnded(m); ended && status == wire.StatusConflict {
+			p.full(left)
+		} else {
+			p.end(wire.PullError(status, description))
+		}
 		return
 	}
 	p.mu.Lock()
@@ -163,6 +174,16 @@ func (p *pull) receive(m *natsgo.Msg) {
 	}
 	p.left--
 	p.over = p.over || p.left <= 0
+	p.tell()
+}
+
+// full takes note that the limit of bytes has no room for so many messages. That may be heard before those that do come.
+func (p *pull) full(left int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left -= left; p.left <= 0 && !p.over {
+		p.over, p.err = true, errLarge
+	}
 	p.tell()
 }
 
@@ -244,6 +265,9 @@ func (p *pull) patience() time.Duration {
 }
 
 var errSilent = errors.New("no answer to a pull came")
+
+// errLarge is the end of a pull by its limit of bytes; no message may have come of it.
+var errLarge = errors.New("the next message is larger than the limit")
 
 // For how long the server is asked to wait for messages. It does not end a pull whose consumer has reached its
 // MaxAckPending, and what has come of it is the caller's only then, before its ack wait is over: see held.

@@ -17,6 +17,7 @@ type Get struct {
 	LastFor  string   `json:"last_by_subj,omitempty"`
 	LastOf   []string `json:"multi_last,omitempty"`
 	NextFor  string   `json:"next_by_subj,omitempty"`
+	MaxBytes int      `json:"max_bytes,omitempty"` // of the answers; one comes in any case
 }
 
 // Stored is a message as a stream has it.

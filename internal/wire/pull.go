@@ -13,9 +13,24 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
+// MaxBytes is what messages that are asked for at once may have in all. A server closes the connection of who does not
+// take as fast what it sends, from 64 MiB on: a few hundred large messages.
+const MaxBytes = 4 << 20
+
+// PullBytes returns the limit for a pull of so many messages, none of which is larger than most; 0 is none.
+func PullBytes(batch int, most int64) int {
+	if int64(batch)*most <= MaxBytes { // it would cost a status for each pull
+		return 0
+	}
+	return MaxBytes
+}
+
 // Pull is the body of a request for messages; what is zero is left out.
-func Pull(batch int, expires, heartbeat time.Duration, noWait bool) []byte {
+func Pull(batch, bytes int, expires, heartbeat time.Duration, noWait bool) []byte {
 	body := strconv.AppendInt([]byte(`{"batch":`), int64(batch), 10)
+	if bytes > 0 {
+		body = strconv.AppendInt(append(body, `,"max_bytes":`...), int64(bytes), 10)
+	}
 	if expires > 0 {
 		body = strconv.AppendInt(append(body, `,"expires":`...), int64(expires), 10)
 	}
@@ -67,6 +82,15 @@ func PullError(status, description string) error {
 	return Unexpected(status, description)
 }
 
+// RefusedBytes returns the consumer's MaxRequestMaxBytes where a pull was refused for asking for more, or 0.
+func RefusedBytes(err error) (most int) {
+	if errors.Is(err, fault.ErrPullRefused) {
+		_, text, _ := strings.Cut(err.Error(), "Exceeded MaxRequestMaxBytes of ")
+		most, _ = strconv.Atoi(text)
+	}
+	return most
+}
+
 // Unexpected is the error of a status that has no meaning there.
 func Unexpected(status, description string) error {
 	return fmt.Errorf("the server answered %s %s", status, description)
@@ -76,9 +100,19 @@ func Unexpected(status, description string) error {
 // many messages it was not given.
 func PullEnded(m *natsgo.Msg) (left int, ended bool) {
 	status, description := Status(m)
-	ended = status == StatusTimeout || status == StatusConflict && description == "Batch Completed"
+	ended = status == StatusTimeout || status == StatusConflict && (description == "Batch Completed" || description == tooLarge)
 	left, _ = strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
 	return left, ended
+}
+
+// tooLarge describes the end of a pull whose limit of bytes has no room for the next message.
+const tooLarge = "Message Size Exceeds MaxBytes"
+
+// PullFull tells whether a pull is over because of its limit of bytes. The next message may be larger than any limit, so
+// it is to be asked for by itself, without one.
+func PullFull(m *natsgo.Msg) bool {
+	_, description := Status(m)
+	return description == tooLarge
 }
 
 // LastDelivered is the consumer sequence of the last message delivered before a heartbeat, as the server

@@ -48,9 +48,9 @@ func TestStatusIsOfTheServerOnly(t *testing.T) {
 func TestPullBodies(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ want, got string }{
-		{`{"batch":1}`, string(wire.Pull(1, 0, 0, false))},
-		{`{"batch":2,"expires":1000000000,"no_wait":true}`, string(wire.Pull(2, time.Second, 0, true))},
-		{`{"batch":3,"expires":2000000000,"idle_heartbeat":1000000000}`, string(wire.Pull(3, 2*time.Second, time.Second, false))},
+		{`{"batch":1}`, string(wire.Pull(1, 0, 0, 0, false))},
+		{`{"batch":2,"expires":1000000000,"no_wait":true}`, string(wire.Pull(2, 0, time.Second, 0, true))},
+		{`{"batch":3,"max_bytes":4,"expires":2000000000,"idle_heartbeat":1000000000}`, string(wire.Pull(3, 4, 2*time.Second, time.Second, false))},
 	} {
 		assert.Equal(t, test.want, test.got)
 		assert.True(t, json.Valid([]byte(test.got)))
@@ -67,11 +67,14 @@ func TestHowPullsEnd(t *testing.T) {
 		err   error // wire.ErrPullAgain, one of upstream's, or nil
 		text  string
 		ended bool
+		full  bool
+		bytes int
 	}{
 		{m: status("404", "No Messages")},
 		{m: status("408", "Request Timeout", "Nats-Pending-Messages", "7"), ended: true},
 		{m: status("408", "Requests Pending", "Nats-Pending-Messages", "7"), err: wire.ErrPullAgain, ended: true},
 		{m: status("409", "Batch Completed", "Nats-Pending-Messages", "7"), text: "409 Batch Completed", ended: true},
+		{m: status("409", "Message Size Exceeds MaxBytes", "Nats-Pending-Messages", "7"), text: "409 Message Size Exceeds MaxBytes", ended: true, full: true},
 		{m: status("409", "Consumer Deleted"), err: jetstream.ErrConsumerDeleted},
 		{m: status("409", "Leadership Change"), err: wire.ErrPullAgain},
 		{m: status("409", "Server Shutdown"), err: wire.ErrPullAgain},
@@ -79,6 +82,7 @@ func TestHowPullsEnd(t *testing.T) {
 		{m: status("503", ""), err: natsgo.ErrNoResponders},
 		{m: status("400", "Bad Request"), err: fault.ErrPullRefused},
 		{m: status("409", "Exceeded MaxRequestBatch of 1"), err: fault.ErrPullRefused},
+		{m: status("409", "Exceeded MaxRequestMaxBytes of 5"), err: fault.ErrPullRefused, bytes: 5},
 		{m: status("409", "Consumer is push based"), err: fault.ErrPullRefused},
 	} {
 		err := wire.PullError(wire.Status(test.m))
@@ -92,6 +96,8 @@ func TestHowPullsEnd(t *testing.T) {
 			require.ErrorIs(t, err, test.err)
 		}
 		assert.Equal(t, test.ended, ended, test.m.Header)
+		assert.Equal(t, test.full, wire.PullFull(test.m), test.m.Header)
+		assert.Equal(t, test.bytes, wire.RefusedBytes(err), test.m.Header)
 		if ended {
 			assert.Equal(t, 7, left)
 		}
