@@ -48,7 +48,8 @@ func (kv *KeyValue) WatchAll(ctx context.Context, opts ...jetstream.WatchOpt) (*
 	return kv.WatchFiltered(ctx, nil, opts...)
 }
 
-// WatchFiltered is Watch of the keys that match one of the filters; without filters, of all keys.
+// WatchFiltered is Watch of the keys that match one of the filters; without filters, of all keys. The server compares
+// each filter with each: some thousands take it seconds, 10,000 half a minute, for which Config.RequestTimeout must last.
 func (kv *KeyValue) WatchFiltered(ctx context.Context, filters []string, opts ...jetstream.WatchOpt) (*KeyWatcher, error) {
 	options, err := kv.checkWatch(ctx, filters, opts)
 	if err != nil {

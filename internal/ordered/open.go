@@ -20,8 +20,9 @@ import (
 
 // How consumers are asked for.
 const (
-	hurry      = time.Second // between two, at most, where the way is not longer
-	fewFilters = 100         // with more it is not hurried: the server compares each with each
+	hurry      = time.Second           // between two, at most, where the way is not longer
+	fewFilters = 100                   // with more it is not hurried: the server compares each with each
+	compares   = 500 * time.Nanosecond // of two
 	pauseMin   = 10 * time.Millisecond
 	pauseMax   = 500 * time.Millisecond
 	denied     = 5 * time.Second // more, after the server has denied a question
@@ -101,8 +102,10 @@ func (r *Reader) create(ctx context.Context) (made *jetstream.ConsumerInfo, brea
 		}
 		r.creation = r.conn.Ask(r.question())
 		r.creation.Renew = r.question
-		if len(r.o.Config.FilterSubjects) < fewFilters {
+		if n := len(r.o.Config.FilterSubjects); n < fewFilters {
 			r.creation.Hurry = hurry
+		} else {
+			r.creation.Patient(time.Duration(n*n) * compares)
 		}
 	}
 	_, breaks, _ = r.conn.State()

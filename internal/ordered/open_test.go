@@ -81,6 +81,27 @@ func TestNoConsumerIsLeftByAReadingThatTookTooLong(t *testing.T) {
 	o.noConsumers(t)
 }
 
+// A server that compares thousands of filters with each other is not asked again while it does.
+func TestOneQuestionForManyFilters(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 0)
+	api, err := jsapi.New(o.api.Conn(), jsapi.Options{Prefix: "SILENT", Timeout: time.Minute})
+	require.NoError(t, err)
+	var asked atomic.Int64
+	_, err = o.observer.Conn().Subscribe("SILENT.CONSUMER.CREATE.>", func(*natsgo.Msg) { asked.Add(1) })
+	require.NoError(t, err)
+	require.NoError(t, o.observer.Conn().Flush())
+	filters := make([]string, 4000)
+	for i := range filters {
+		filters[i] = fmt.Sprint("s.", i)
+	}
+	r := ordered.New(api, ordered.Options{Stream: "S", Batch: 10, Config: jetstream.ConsumerConfig{FilterSubjects: filters}})
+	_, err = r.Start(timed(t, 3*time.Second))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	r.Close()
+	assert.EqualValues(t, 1, asked.Load())
+}
+
 // However long nobody answers, the reader does not grow.
 func TestNamesAreForgotten(t *testing.T) {
 	t.Parallel()
