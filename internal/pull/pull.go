@@ -109,6 +109,7 @@ type pull struct {
 	due  time.Time     // from when on it is silent
 	came []*natsgo.Msg // and not taken
 	left int           // asked for and not yet come
+	room int           // bytes that these may have; less than 0 is any number
 	want int           // messages are waited for
 	over bool          // on the server
 	err  error         // why it is over; nil is its natural end
@@ -127,7 +128,7 @@ func (p *Puller) once(ctx context.Context, subject string, limit, bytes int) ([]
 	}
 	one := p.parked.adopt(subject)
 	if one == nil {
-		one = &pull{of: p, subject: subject, left: limit, news: make(chan struct{}, 1)}
+		one = &pull{of: p, subject: subject, left: limit, room: bytes, news: make(chan struct{}, 1)}
 		if one.sub, one.deaf, err = p.conn.SubscribeInbox(ctx, "", one.receive, nil, one.end, subject); err != nil {
 			done()
 			return nil, err
@@ -173,6 +174,9 @@ func (p *pull) receive(m *natsgo.Msg) {
 		p.due = due
 	}
 	p.left--
+	if p.room -= m.Size(); p.room == 0 { // the server ends the pull, and says nothing of it
+		p.left = 0
+	}
 	p.over = p.over || p.left <= 0
 	p.tell()
 }

@@ -86,6 +86,30 @@ func TestMessages(t *testing.T) {
 	require.ErrorIs(t, err, fault.ErrConsumerNotFound)
 }
 
+// The server says nothing of the end of a pull whose limit of bytes is met exactly.
+func TestMessagesThatFillAPull(t *testing.T) {
+	t.Parallel()
+	p, js := newPuller(t)
+	ctx := within(t)
+	_, err := js.Publish(ctx, "s", nil)
+	require.NoError(t, err)
+	pulled, err := p.Messages(ctx, "S", "C", 1)
+	require.NoError(t, err)
+	require.Len(t, pulled, 1)
+	const n = 8
+	for range n {
+		_, err := js.Publish(ctx, "s", make([]byte, wire.MaxBytes/n-pulled[0].Size()))
+		require.NoError(t, err)
+	}
+	stalls, watched := conntest.WatchStalls()
+	defer watched()
+	begun := time.Now()
+	pulled, err = p.Messages(ctx, "S", "C", 100)
+	require.NoError(t, err)
+	assert.Len(t, pulled, n)
+	assert.Less(t, stalls.Since(begun), 4*time.Second)
+}
+
 // A consumer that gives no more before what it has given is acknowledged holds nobody up for long.
 func TestMessagesUpToMaxAckPending(t *testing.T) {
 	t.Parallel()
