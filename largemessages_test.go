@@ -3,7 +3,9 @@ package nats_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
@@ -11,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats"
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
@@ -177,5 +180,51 @@ func TestMessagesLargerThanAPull(t *testing.T) {
 				assert.Zero(t, client.Stats().Reconnects)
 			})
 		}
+	}
+}
+
+// The server says nothing of the end of a pull whose limit of bytes is met exactly: no message takes long for it.
+func TestConsumeFillsAPull(t *testing.T) {
+	t.Parallel()
+	s := natstest.RunServer(t)
+	client, nc := connect(t, s, nil), raw(t, s)
+	newStream(t, client, 0)
+	const n = 8
+	around := len("orders.created") + len("$JS.ACK.ORDERS.worker.1.1.1.1234567890123456789.7")
+	for range n {
+		_, err := nc.Request("orders.created", make([]byte, 4<<20/n-around), patience)
+		require.NoError(t, err)
+	}
+	newConsumer(t, client, jetstream.ConsumerConfig{Name: "worker"})
+	pulls, err := nc.SubscribeSync("$JS.API.CONSUMER.MSG.NEXT.ORDERS.worker")
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	stalls, watched := conntest.WatchStalls()
+	defer watched()
+	begin := time.Now()
+	var got calls
+	release := make(chan struct{})
+	defer close(release)
+	consume(t, client, func(msg *nats.Message) error {
+		got.note(msg)
+		<-release
+		return nil
+	}, nats.WithWorkers(100))
+	eventually(t, "all of them come", func() bool { return got.len() == n })
+	_, err = client.PublishToStream(within(t, patience), "orders.created", nil)
+	require.NoError(t, err)
+	eventually(t, "another one comes", func() bool { return got.len() == n+1 })
+	inboxes := map[string]bool{}
+	require.NoError(t, nc.Flush())
+	heard, _, err := pulls.Pending()
+	require.NoError(t, err)
+	for range heard {
+		m, err := pulls.NextMsg(patience)
+		require.NoError(t, err)
+		inbox, _, _ := strings.Cut(m.Reply, ".pull.")
+		inboxes[inbox] = true
+	}
+	if stalls.Worst(begin, time.Now()) < 100*time.Millisecond { // else it is silent for another reason
+		assert.Len(t, inboxes, 1, "none was taken for lost")
 	}
 }

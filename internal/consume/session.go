@@ -43,6 +43,9 @@ type pullSession struct {
 	begun  time.Time
 	pulls  uint64    // that were sent
 	asked  int       // messages asked for and not yet received
+	bound  int       // pulls with a limit of bytes whose end was not told
+	room   int       // bytes that these may still bring, where all pulls have a limit
+	vague  bool      // not all have had one since none was open
 	lone   bool      // since all had come, and no pull has ended without any: what was sent since may be nobody's
 	signs  uint64    // of life
 	seen   uint64    // of these
@@ -254,9 +257,15 @@ func (ps *pullSession) pull(batch, bytes int, beat time.Duration) {
 	}
 	ps.pulls++
 	reply := strings.TrimSuffix(ps.sub.Subject, "*") + strconv.FormatUint(ps.pulls, 10)
-	if s.conn.TryPublish(ps.p.subject, reply, wire.Pull(batch, bytes, expires, min(beat, expires/2), false)) == nil {
-		ps.asked += batch
-	} // else it shows as a change of the link
+	if s.conn.TryPublish(ps.p.subject, reply, wire.Pull(batch, bytes, expires, min(beat, expires/2), false)) != nil {
+		return // it shows as a change of the link
+	}
+	if ps.asked += batch; bytes > 0 {
+		ps.bound++
+		ps.room += bytes
+	} else {
+		ps.vague = true
+	}
 }
 
 // receive is called by nats.go for everything that comes to the inbox, one at a time.
@@ -282,7 +291,7 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ps.answered(1)
+	ps.answered(1, m.Size())
 	if ps.asked == 0 && !ps.lone {
 		ps.lone = true
 		ps.part.Wake() // to be judged sooner
@@ -297,9 +306,17 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	}
 }
 
-// answered notes that so many messages are not to come any more. The caller holds s.mu.
-func (ps *pullSession) answered(n int) {
-	if ps.asked -= min(n, ps.asked); ps.asked == 0 && ps.p.s.stopping {
+// answered notes that so many messages and bytes are not to come any more. The server says nothing of the end of a pull
+// whose limit of bytes is met exactly: no pull is open when all bytes have come. The caller holds s.mu.
+func (ps *pullSession) answered(n, bytes int) {
+	ps.asked -= min(n, ps.asked)
+	switch ps.room -= bytes; {
+	case ps.vague && ps.asked == 0 && ps.bound == 0:
+		ps.room, ps.vague = 0, false
+	case !ps.vague && ps.room == 0:
+		ps.asked, ps.bound = 0, 0
+	}
+	if ps.asked == 0 && ps.p.s.stopping {
 		ps.fail(fault.ErrStopped)
 	}
 }
@@ -337,13 +354,21 @@ func (ps *pullSession) onStatus(m *natsgo.Msg) {
 		ps.part.Sign()
 		ps.seen, ps.heard, ps.probed = ps.signs, time.Now(), time.Time{}
 	case ended:
-		ps.answered(left)
+		room := wire.PullRoom(m)
+		if room > 0 {
+			ps.bound--
+		}
+		ps.answered(left, room)
 		ps.lone = ps.lone && (ps.asked > 0 || left == 0)
 		ps.alive()
 		ps.part.Sign()
 		if p.session == ps {
 			if wire.PullFull(m) && !s.stopping {
-				ps.pull(1, 0, ps.beat(time.Now()))
+				large := wire.AnyBytes
+				if s.rules.MaxRequestMaxBytes > 0 {
+					large = 0
+				}
+				ps.pull(1, large, ps.beat(time.Now()))
 			}
 			p.ask()
 		}

@@ -17,6 +17,9 @@ import (
 // take as fast what it sends, from 64 MiB on: a few hundred large messages.
 const MaxBytes = 4 << 20
 
+// AnyBytes is a limit that has room for any message: the end of a pull with a limit is told.
+const AnyBytes = 1 << 30
+
 // PullBytes returns the limit for a pull of so many messages, none of which is larger than most; 0 is none.
 func PullBytes(batch int, most int64) int {
 	if int64(batch)*most <= MaxBytes { // it would cost a status for each pull
@@ -103,6 +106,12 @@ func PullEnded(m *natsgo.Msg) (left int, ended bool) {
 	ended = status == StatusTimeout || status == StatusConflict && (description == "Batch Completed" || description == tooLarge)
 	left, _ = strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
 	return left, ended
+}
+
+// PullRoom returns how much room the limit of bytes had left when the pull ended.
+func PullRoom(m *natsgo.Msg) int {
+	left, _ := strconv.Atoi(m.Header.Get("Nats-Pending-Bytes"))
+	return left
 }
 
 // tooLarge describes the end of a pull whose limit of bytes has no room for the next message.

@@ -97,6 +97,7 @@ func TestHowPullsEnd(t *testing.T) {
 		}
 		assert.Equal(t, test.ended, ended, test.m.Header)
 		assert.Equal(t, test.full, wire.PullFull(test.m), test.m.Header)
+		assert.Equal(t, 8, wire.PullRoom(status("409", "Batch Completed", "Nats-Pending-Bytes", "8")))
 		assert.Equal(t, test.bytes, wire.RefusedBytes(err), test.m.Header)
 		if ended {
 			assert.Equal(t, 7, left)
