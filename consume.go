@@ -55,8 +55,8 @@ type Consumption struct {
 // longer than 400 ms, or fails: so is an AckWait that is lowered, to a second or more.
 //
 // The errors are ErrStreamNotFound, ErrConsumerNotFound, ErrNotConnected, ErrClosed, ErrAlreadyExists
-// when the consumer exists and differs from WithConsumerConfig's, which EnsureConsumer changes, ErrPermission, and ErrInvalidArgument, also
-// for a consumer that gets the schedules of a stream that allows them as messages.
+// when the consumer exists and differs from WithConsumerConfig's, which EnsureConsumer changes, ErrPermission, and
+// ErrInvalidArgument, also for a consumer that gets the schedules of a stream that allows them as messages.
 func (c *Client) Consume(ctx context.Context, stream, consumer string, h Handler, opts ...ConsumeOption) (*Consumption, error) {
 	const op = "consume"
 	if h == nil {

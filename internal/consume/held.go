@@ -240,8 +240,8 @@ func (ps *pullSession) key(d *Delivery) string {
 }
 
 // twin returns a held message that the server has delivered once more, because its deadline passed
-// while the connection was down, or because its consumer was made anew, which counts from one again. An original whose copy in the retry stream is back before its worker has heard
-// that it is stored is none.
+// while the connection was down, or because its consumer was made anew, which counts from one again. An original
+// whose copy in the retry stream is back before its worker has heard that it is stored is none.
 func (l *heldList) twin(again *Delivery) *Delivery {
 	for d := l.root.next; d != &l.root; d = d.next {
 		copied := again.from.side && !d.from.side
