@@ -64,3 +64,20 @@ func (s *Store) PutSlowly(ctx context.Context, name string, meanwhile func()) er
 	meanwhile()
 	return w.committed(ctx, old, sequence)
 }
+
+// PutOutOfOrder stores an object whose first chunk cannot be stored anew after it came behind its successors.
+func (s *Store) PutOutOfOrder(ctx context.Context, name string) error {
+	w, err := s.newWriter(ctx, jetstream.ObjectMeta{Name: name})
+	if err != nil {
+		return err
+	}
+	w.total = -1
+	if err := w.upload(ctx, strings.NewReader("content")); err != nil {
+		return err
+	}
+	<-w.flying[0].future.Settled()
+	w.flying[0].data = make([]byte, s.conn.MaxPayload()+1)
+	err = w.reorder(ctx)
+	w.abandon(ctx, err)
+	return err
+}

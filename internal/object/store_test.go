@@ -194,6 +194,21 @@ func TestSweepAway(t *testing.T) {
 	assert.Zero(t, n, "the claim is left")
 }
 
+// What is flying when a chunk cannot be stored anew is waited for before it is removed, and nothing more.
+func TestPutOutOfOrderInVain(t *testing.T) {
+	t.Parallel()
+	store, js, _ := newStore(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.ErrorIs(t, store.PutOutOfOrder(ctx, "x"), fault.ErrPayloadTooLarge)
+	stream, err := js.Stream(ctx, "OBJ_b")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		info, err := stream.Info(ctx)
+		return err == nil && info.State.Msgs == 0
+	}, time.Minute, 10*time.Millisecond)
+}
+
 // Who is replaced at once has put an object all the same.
 func TestPutReplacedAtOnce(t *testing.T) {
 	t.Parallel()

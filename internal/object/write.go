@@ -337,11 +337,11 @@ func (w *writer) reorder(ctx context.Context) error {
 	w.doubt = true
 	for len(w.flying) > 0 {
 		chunk := &w.flying[0]
-		chunk.patience = w.pace.patience
-		var err error
-		if chunk.future, err = w.publish(ctx, chunk.data); err != nil {
-			return err
+		future, err := w.publish(ctx, chunk.data)
+		if err != nil {
+			return err // what is flying has a future, for abandon
 		}
+		chunk.future, chunk.patience = future, w.pace.patience
 		sequence, err := w.await(ctx, *chunk)
 		if err != nil {
 			return err
