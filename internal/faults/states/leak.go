@@ -9,16 +9,18 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/conntest"
 )
 
 const labelKey = "states"
 
 // bounded are goroutines that may outlast a call, for they are few and end by themselves.
 var bounded = []string{
-	"(*Store).afterwards",  // an upload that failed is removed beside the caller, for half a minute at most; Close waits
-	"(*Lease).forgo",       // a lock that could not be given up in time is given up when that is possible, while it would last
-	"(*Conn).checkDrained", // nats.go's drain of a subscription waits for its PONG, for ten seconds at most
-	"(*tellings).run",      // one for a connection tells the server, when it takes something, of the subscriptions that have ended
+	"(*Store).afterwards",      // an upload that failed is removed beside the caller, for half a minute at most; Close waits
+	"(*Lease).forgo",           // a lock that could not be given up in time is given up when that is possible, while it would last
+	"(*Conn).checkDrained",     // nats.go's drain of a subscription waits for its PONG, for ten seconds at most
+	"(*Conn).Unsubscribe.func", // one for a connection tells the server, when it takes something, of the subscriptions that have ended
 }
 
 var labels atomic.Int64
@@ -35,10 +37,11 @@ func (l label) run(f func()) {
 }
 
 // left returns the stacks of the marked goroutines that are still there after d.
-func (l label) left(d time.Duration) []string {
-	for deadline := time.Now().Add(d); ; time.Sleep(20 * time.Millisecond) {
+func (l label) left(d time.Duration, stalls *conntest.Stalls) []string {
+	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		over := stalls.Since(begin) > d
 		stacks := l.stacks()
-		if len(stacks) == 0 || time.Now().After(deadline) {
+		if len(stacks) == 0 || over {
 			return stacks
 		}
 	}

@@ -27,7 +27,7 @@ const (
 	// hung is how long to wait for a call that does not end in its time.
 	hung = 15 * time.Second
 	// leftBehind is how long what a call began may take to end after it.
-	leftBehind = 3 * time.Second
+	leftBehind = 5 * time.Second
 	// secondPatience is that of a Shutdown beside a Close.
 	secondPatience = 200 * time.Millisecond
 )
@@ -94,7 +94,7 @@ func (r *run) all(calls []Call) {
 
 func (r *run) nothingLeft(what string, mark label) {
 	r.tb.Helper()
-	if left := mark.left(leftBehind); len(left) > 0 {
+	if left := mark.left(leftBehind, r.stalls); len(left) > 0 {
 		r.tb.Errorf("%s, %s: %s left %d kinds of goroutines behind, the first\n%s",
 			r.line, r.state.Name, what, len(left), strings.Join(left[:min(len(left), 3)], "\n\n"))
 	}
