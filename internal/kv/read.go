@@ -52,7 +52,7 @@ func (b *Bucket) ask(ctx context.Context, key string, of wire.Get) (jetstream.Ke
 const lookTime = time.Second
 
 // replica asks any replica for an entry. When nobody answers, the bucket may not allow it any more: that is looked up,
-// once.
+// until it is known.
 func (b *Bucket) replica(ctx context.Context, key string, of wire.Get) (jetstream.KeyValueEntry, error) {
 	ctx, cancel := b.conn.Deadline(ctx)
 	defer cancel()
@@ -64,14 +64,18 @@ func (b *Bucket) replica(ctx context.Context, key string, of wire.Get) (jetstrea
 	looked := false
 	found, _, end, err := jsapi.Send(ctx, b.api, question, b.prefix+key, func(m *natsgo.Msg) (jetstream.KeyValueEntry, error) {
 		found, err := b.found(wire.ParseDirect(m))
-		if errors.Is(err, natsgo.ErrNoResponders) && !looked {
-			looked = true
+		if !errors.Is(err, natsgo.ErrNoResponders) {
+			return found, err
+		}
+		if b.facts.Load().direct && !looked { // else others have found out
 			_, trip := b.conn.Peer()
 			looking, cancel := context.WithTimeout(ctx, lookTime+2*trip)
 			defer cancel()
-			if now, failed := b.inquire(looking); failed == nil && !now.direct {
-				err = jsapi.ErrNotDirect
-			}
+			_, failed := b.inquire(looking)
+			looked = failed == nil
+		}
+		if !b.facts.Load().direct {
+			err = jsapi.ErrNotDirect
 		}
 		return found, err
 	})
