@@ -213,7 +213,7 @@ func TestConsumeThroughABlackHole(t *testing.T) {
 	publisher := connect(t, s, nil)
 	client, proxy := through(t, s)
 	newStream(t, publisher, 2)
-	newConsumer(t, publisher, jetstream.ConsumerConfig{Name: "worker", AckWait: 500 * time.Millisecond})
+	newConsumer(t, publisher, jetstream.ConsumerConfig{Name: "worker", AckWait: 2 * time.Second}) // in which a busy machine extends the deadline
 	var got calls
 	started, release := make(chan struct{}, 10), make(chan struct{})
 	consumption := consume(t, client, func(msg *nats.Message) error {
