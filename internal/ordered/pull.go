@@ -114,10 +114,8 @@ func (r *Reader) refill() {
 	}
 	bytes := 0
 	if r.o.Total == 0 { // else the batch was made for what is there
-		bytes = wire.PullBytes(n, r.conn.MaxPayload())
-	}
-	if bytes > 0 {
-		bytes -= 3 // a prime, which no number of equal messages meets: the server says nothing of a pull that ends exactly there
+		// The server says nothing of a pull that meets its limit exactly, which no number of equal messages does for a prime.
+		bytes = max(0, wire.PullBytes(n, r.conn.MaxPayload())-3)
 	}
 	r.pull(n, bytes, lasts, beat)
 }

@@ -27,7 +27,7 @@ const (
 	// hung is how long to wait for a call that does not end in its time.
 	hung = 15 * time.Second
 	// leftBehind is how long what a call began may take to end after it.
-	leftBehind = 5 * time.Second
+	leftBehind = 3 * time.Second
 	// secondPatience is that of a Shutdown beside a Close.
 	secondPatience = 200 * time.Millisecond
 )
