@@ -41,11 +41,8 @@ type pullSession struct {
 
 	// guarded by the Consumption's lock
 	begun  time.Time
-	pulls  uint64    // that were sent
-	asked  int       // messages asked for and not yet received
-	bound  int       // pulls with a limit of bytes whose end was not told
-	room   int       // bytes that these may still bring, where all pulls have a limit
-	vague  bool      // not all have had one since none was open
+	pulls  uint64 // that were sent
+	asked  wire.Pulls
 	lone   bool      // since all had come, and no pull has ended without any: what was sent since may be nobody's
 	signs  uint64    // of life
 	seen   uint64    // of these
@@ -107,7 +104,7 @@ func (ps *pullSession) watch(breaks uint64) error {
 		s.mu.Lock()
 		p.ask() // what there was no room for
 		next, err := ps.judge(time.Now())
-		heard, busy, moved := ps.signs > 0, ps.asked == 0, p.moved
+		heard, busy, moved := ps.signs > 0, ps.asked.Left() == 0, p.moved
 		unknown := busy && !p.healthy
 		s.mu.Unlock()
 		if quit == nil && busy {
@@ -117,7 +114,7 @@ func (ps *pullSession) watch(breaks uint64) error {
 			return err
 		}
 		if heard {
-			p.forget(func(ps *pullSession) bool { return ps.asked == 0 || time.Since(ps.ended) > pullExpires })
+			p.forget(func(ps *pullSession) bool { return ps.asked.Left() == 0 || time.Since(ps.ended) > pullExpires })
 		}
 		if unknown { // all workers are busy, so there is no pull to hear of
 			ps.inquire()
@@ -157,7 +154,7 @@ func (ps *pullSession) watch(breaks uint64) error {
 // none is due soon although they should be, one more pull asks for some. The caller holds s.mu.
 func (ps *pullSession) judge(now time.Time) (next time.Duration, err error) {
 	s, beat, alarmed := ps.p.s, ps.beat(now), ps.part.Alarmed()
-	if ps.asked == 0 || s.stopping {
+	if ps.asked.Left() == 0 || s.stopping {
 		ps.heard = now
 		return beat, nil
 	}
@@ -173,7 +170,7 @@ func (ps *pullSession) judge(now time.Time) (next time.Duration, err error) {
 		return late, nil
 	case watchful:
 		ps.probed, next = now, pullQuickBeat+slack
-		ps.asked = 0 // what is not heard of may be lost, and must not keep the next from being asked for
+		ps.asked.Doubt() // what is not heard of may be lost, and must not keep the next from being asked for
 		ps.pull(1, 0, pullQuickBeat)
 	default:
 		next = ps.heard.Add(max(2*pullQuickBeat, beat*11/10) + slack).Sub(now)
@@ -225,8 +222,8 @@ func (p *puller) ask() {
 	if p.side {
 		target = s.Workers // those that come back, beside the many that are new
 	}
-	want := target - p.active - len(p.crossing) - session.asked
-	if 2*want < target && p.active+session.asked >= s.Workers {
+	want := target - p.active - len(p.crossing) - session.asked.Left()
+	if 2*want < target && p.active+session.asked.Left() >= s.Workers {
 		return // later, and more at once
 	}
 	if want < 1 || s.hung() || s.held.count-s.held.ready-s.stats.InFlight >= s.pace.mayWait() {
@@ -235,7 +232,7 @@ func (p *puller) ask() {
 	if s.rules.MaxRequestBatch > 0 {
 		want = min(want, s.rules.MaxRequestBatch)
 	}
-	if n := s.rules.MaxWaiting; n > 0 && n < fewWaiting && session.asked > 0 {
+	if n := s.rules.MaxWaiting; n > 0 && n < fewWaiting && session.asked.Left() > 0 {
 		return
 	}
 	bytes := wire.PullBytes(want, s.conn.MaxPayload())
@@ -248,7 +245,7 @@ func (p *puller) ask() {
 // pull asks for messages. The caller holds s.mu.
 func (ps *pullSession) pull(batch, bytes int, beat time.Duration) {
 	s := ps.p.s
-	if ps.asked == 0 {
+	if ps.asked.Left() == 0 {
 		ps.heard = time.Now() // none was to be heard before
 	}
 	expires := s.rules.expires
@@ -260,12 +257,7 @@ func (ps *pullSession) pull(batch, bytes int, beat time.Duration) {
 	if s.conn.TryPublish(ps.p.subject, reply, wire.Pull(batch, bytes, expires, min(beat, expires/2), false)) != nil {
 		return // it shows as a change of the link
 	}
-	if ps.asked += batch; bytes > 0 {
-		ps.bound++
-		ps.room += bytes
-	} else {
-		ps.vague = true
-	}
+	ps.asked.Add(batch, bytes)
 }
 
 // receive is called by nats.go for everything that comes to the inbox, one at a time.
@@ -291,8 +283,9 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ps.answered(1, m.Size())
-	if ps.asked == 0 && !ps.lone {
+	ps.asked.Came(m)
+	ps.answered()
+	if ps.asked.Left() == 0 && !ps.lone {
 		ps.lone = true
 		ps.part.Wake() // to be judged sooner
 	}
@@ -306,17 +299,9 @@ func (ps *pullSession) receive(m *natsgo.Msg) {
 	}
 }
 
-// answered notes that so many messages and bytes are not to come any more. The server says nothing of the end of a pull
-// whose limit of bytes is met exactly: no pull is open when all bytes have come. The caller holds s.mu.
-func (ps *pullSession) answered(n, bytes int) {
-	ps.asked -= min(n, ps.asked)
-	switch ps.room -= bytes; {
-	case ps.vague && ps.asked == 0 && ps.bound == 0:
-		ps.room, ps.vague = 0, false
-	case !ps.vague && ps.room == 0:
-		ps.asked, ps.bound = 0, 0
-	}
-	if ps.asked == 0 && ps.p.s.stopping {
+// answered ends the session of a Consumption that stops when nothing more comes. The caller holds s.mu.
+func (ps *pullSession) answered() {
+	if ps.asked.Left() == 0 && ps.p.s.stopping {
 		ps.fail(fault.ErrStopped)
 	}
 }
@@ -345,7 +330,6 @@ func (ps *pullSession) alive() {
 func (ps *pullSession) onStatus(m *natsgo.Msg) {
 	p, s := ps.p, ps.p.s
 	status, description := wire.Status(m)
-	left, ended := wire.PullEnded(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -353,13 +337,10 @@ func (ps *pullSession) onStatus(m *natsgo.Msg) {
 		ps.alive()
 		ps.part.Sign()
 		ps.seen, ps.heard, ps.probed = ps.signs, time.Now(), time.Time{}
-	case ended:
-		room := wire.PullRoom(m)
-		if room > 0 {
-			ps.bound--
-		}
-		ps.answered(left, room)
-		ps.lone = ps.lone && (ps.asked > 0 || left == 0)
+	case wire.PullEnded(m):
+		left := ps.asked.End(m)
+		ps.answered()
+		ps.lone = ps.lone && (ps.asked.Left() > 0 || left == 0)
 		ps.alive()
 		ps.part.Sign()
 		if p.session == ps {

@@ -146,7 +146,7 @@ func (r *Reader) begin(ctx context.Context, made *jetstream.ConsumerInfo, breaks
 		return Opening{}, err
 	}
 	r.name, r.sub, r.unwatch, r.breaks = made.Name, sub, unwatch, breaks
-	r.delivered, r.asked, r.answers, r.beat = 0, 0, 0, r.o.Heartbeat
+	r.delivered, r.asked, r.answers, r.beat = 0, wire.Pulls{}, 0, r.o.Heartbeat
 	r.pending, r.unsteady = made.NumPending, false
 	if r.o.Lasting {
 		r.watch(made.Cluster)

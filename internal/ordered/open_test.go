@@ -321,6 +321,34 @@ func TestServerLimitsPulls(t *testing.T) {
 	}
 }
 
+// The server says nothing of the end of a pull whose limit of bytes is met exactly: what follows is read of the same consumer.
+func TestMessagesThatFillAPull(t *testing.T) {
+	t.Parallel()
+	o := newOrderedTest(t, 1)
+	m, _, err := o.reader(t, jetstream.ConsumerConfig{}).Next(timed(t, time.Minute))
+	require.NoError(t, err)
+	around, room := m.Size()-len(m.Data), wire.MaxBytes-m.Size()
+	for i := range 7 {
+		size := 500_000 + 40_000*i
+		if i == 6 {
+			size = room
+		}
+		room -= size
+		_, err := o.observer.Publish(t.Context(), "s.0", make([]byte, size-around))
+		require.NoError(t, err)
+	}
+	_, err = o.observer.Publish(t.Context(), "s.0", nil)
+	require.NoError(t, err)
+	created := o.created(t)
+	r := o.reader(t, jetstream.ConsumerConfig{})
+	for i := range 9 {
+		_, d, err := r.Next(timed(t, time.Minute))
+		require.NoError(t, err)
+		assert.EqualValues(t, i+1, d.Sequence)
+	}
+	assert.LessOrEqual(t, created.Load(), int64(1)) // which may not have been told yet
+}
+
 // Somebody who deletes each consumer as soon as it is made meets ever fewer of them.
 func TestConsumersThatAreDeleted(t *testing.T) {
 	t.Parallel()

@@ -102,36 +102,40 @@ func (r *Reader) refill() {
 	if r.calm && !r.part.IsSentinel() {
 		batch, beat, lasts = (batch+1)/2, r.calmBeat, calmExpires
 	}
-	n := batch - r.asked
+	n := batch - r.asked.Left()
 	if n < batch/2 {
 		return
 	}
 	if r.left >= 0 {
-		n = int(min(int64(n), r.left-int64(r.asked)))
+		n = int(min(int64(n), r.left-int64(r.asked.Left())))
 	}
 	if n <= 0 {
 		return
 	}
 	bytes := 0
 	if r.o.Total == 0 { // else the batch was made for what is there
-		// The server says nothing of a pull that meets its limit exactly, which no number of equal messages does for a prime.
-		bytes = max(0, wire.PullBytes(n, r.conn.MaxPayload())-3)
+		bytes = wire.PullBytes(n, r.conn.MaxPayload())
 	}
 	r.pull(n, bytes, lasts, beat)
 }
 
 // pull asks for messages.
 func (r *Reader) pull(n, bytes int, lasts, beat time.Duration) {
-	body := wire.Pull(n, bytes, lasts, beat, false)
-	if r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, body) == nil { // what goes wrong shows as silence
-		r.asked += n
+	if r.send(n, bytes, lasts, beat, false) {
 		r.beat = beat
 	}
 }
 
 // ask has the server say at once whether there is a message: it brings one, or that there is none.
-func (r *Reader) ask() {
-	_ = r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, wire.Pull(1, 0, 0, 0, true))
+func (r *Reader) ask() { r.send(1, wire.AnyBytes, 0, 0, true) }
+
+// send tells whether a pull is on its way; what goes wrong later shows as silence.
+func (r *Reader) send(n, bytes int, lasts, beat time.Duration, noWait bool) bool {
+	err := r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, wire.Pull(n, bytes, lasts, beat, noWait))
+	if err == nil {
+		r.asked.Add(n, bytes)
+	}
+	return err == nil
 }
 
 func (r *Reader) subject(verb, consumer string) string {
@@ -140,7 +144,6 @@ func (r *Reader) subject(verb, consumer string) string {
 
 // onStatus takes the server's word on a pull: a heartbeat, its end, or that the consumer is gone.
 func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) error {
-	left, ended := wire.PullEnded(m)
 	switch {
 	case status == wire.StatusHeartbeat:
 		r.part.Sign()
@@ -150,18 +153,19 @@ func (r *Reader) onStatus(ctx context.Context, status string, m *natsgo.Msg) err
 			return nil
 		}
 		return r.onIdle(ctx)
-	case ended:
+	case wire.PullEnded(m):
 		r.part.Sign()
-		r.asked -= min(r.asked, left)
+		r.asked.End(m)
 		if r.calm = r.o.Lasting && status == wire.StatusTimeout; r.calm && !r.part.IsSentinel() {
 			r.beat = r.calmBeat // of what is left, too
 		}
 		if wire.PullFull(m) {
-			r.pull(1, 0, r.expires, r.o.Heartbeat)
+			r.pull(1, wire.AnyBytes, r.expires, r.o.Heartbeat)
 		}
 		r.refill()
 	case status == wire.StatusNotFound: // what was asked for
 		r.part.Sign()
+		r.asked.End(m)
 		return r.onIdle(ctx)
 	default:
 		r.putOff(0)

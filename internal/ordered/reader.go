@@ -98,13 +98,13 @@ type Reader struct {
 	failures int       // to make a consumer, in a row
 	tried    time.Time // when the last one was
 
-	delivered uint64        // consumer sequence of the last message
-	last      uint64        // stream sequence of the last message
-	pending   uint64        // that the consumer had when it was made
-	unsteady  bool          // since then some have gone or come, as the server's count shows
-	follows   bool          // what was there at the start is read
-	left      int64         // messages to ask for in all; negative for no end
-	asked     int           // messages asked for and not yet received
+	delivered uint64 // consumer sequence of the last message
+	last      uint64 // stream sequence of the last message
+	pending   uint64 // that the consumer had when it was made
+	unsteady  bool   // since then some have gone or come, as the server's count shows
+	follows   bool   // what was there at the start is read
+	left      int64  // messages to ask for in all; negative for no end
+	asked     wire.Pulls
 	expires   time.Duration // of a pull with quick heartbeats
 	part      *sentinel.Part
 	beat      time.Duration // of the last pull
@@ -265,7 +265,7 @@ func (r *Reader) take(ctx context.Context, m *natsgo.Msg) (d wire.Delivery, is b
 	}
 	r.delivered = d.Consumer
 	r.failures = 0
-	if r.asked--; r.asked <= r.o.Batch/4 { // many come
+	if r.asked.Came(m); r.asked.Left() <= r.o.Batch/4 { // many come
 		r.calm = false
 	}
 	if r.left > 0 {

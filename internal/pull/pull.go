@@ -108,8 +108,7 @@ type pull struct {
 	mu   sync.Mutex
 	due  time.Time     // from when on it is silent
 	came []*natsgo.Msg // and not taken
-	left int           // asked for and not yet come
-	room int           // bytes that these may have; less than 0 is any number
+	left wire.Pulls    // of this one
 	want int           // messages are waited for
 	over bool          // on the server
 	err  error         // why it is over; nil is its natural end
@@ -128,7 +127,8 @@ func (p *Puller) once(ctx context.Context, subject string, limit, bytes int) ([]
 	}
 	one := p.parked.adopt(subject)
 	if one == nil {
-		one = &pull{of: p, subject: subject, left: limit, room: bytes, news: make(chan struct{}, 1)}
+		one = &pull{of: p, subject: subject, news: make(chan struct{}, 1)}
+		one.left.Add(limit, bytes)
 		if one.sub, one.deaf, err = p.conn.SubscribeInbox(ctx, "", one.receive, nil, one.end, subject); err != nil {
 			done()
 			return nil, err
@@ -160,8 +160,8 @@ func (p *Puller) once(ctx context.Context, subject string, limit, bytes int) ([]
 // receive is called by nats.go for everything that comes, one at a time.
 func (p *pull) receive(m *natsgo.Msg) {
 	if status, description := wire.Status(m); status != "" {
-		if left, ended := wire.PullEnded(m); ended && status == wire.StatusConflict {
-			p.full(left)
+		if status == wire.StatusConflict && wire.PullEnded(m) {
+			p.full(m)
 		} else {
 			p.end(wire.PullError(status, description))
 		}
@@ -173,19 +173,16 @@ func (p *pull) receive(m *natsgo.Msg) {
 	if due := time.Now().Add(silence); due.After(p.due) { // what follows is on a slow way
 		p.due = due
 	}
-	p.left--
-	if p.room -= m.Size(); p.room == 0 { // the server ends the pull, and says nothing of it
-		p.left = 0
-	}
-	p.over = p.over || p.left <= 0
+	p.left.Came(m)
+	p.over = p.over || p.left.Left() == 0
 	p.tell()
 }
 
-// full takes note that the limit of bytes has no room for so many messages. That may be heard before those that do come.
-func (p *pull) full(left int) {
+// full takes note of what the limit of bytes has no room for. That may be heard before those messages that do come.
+func (p *pull) full(status *natsgo.Msg) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.left -= left; p.left <= 0 && !p.over {
+	if p.left.End(status); p.left.Left() == 0 && !p.over {
 		p.over, p.err = true, errLarge
 	}
 	p.tell()

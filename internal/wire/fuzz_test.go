@@ -78,7 +78,7 @@ func FuzzAnswers(f *testing.F) {
 			assert.GreaterOrEqual(t, ttl, time.Duration(0))
 		}
 		_ = wire.PullError(wire.Status(m))
-		_, _ = wire.PullEnded(m)
+		_ = wire.PullEnded(m)
 		_, _ = wire.EndOfBatch(m)
 		_, _, _ = wire.ReadServiceError(m.Header)
 		_, _, _ = wire.Vanished(m), wire.NoResponders(m), wire.LastDelivered(m)

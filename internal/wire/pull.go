@@ -13,21 +13,6 @@ import (
 	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/internal/fault"
 )
 
-// MaxBytes is what messages that are asked for at once may have in all. A server closes the connection of who does not
-// take as fast what it sends, from 64 MiB on: a few hundred large messages.
-const MaxBytes = 4 << 20
-
-// AnyBytes is a limit that has room for any message: the end of a pull with a limit is told.
-const AnyBytes = 1 << 30
-
-// PullBytes returns the limit for a pull of so many messages, none of which is larger than most; 0 is none.
-func PullBytes(batch int, most int64) int {
-	if int64(batch)*most <= MaxBytes { // it would cost a status for each pull
-		return 0
-	}
-	return MaxBytes
-}
-
 // Pull is the body of a request for messages; what is zero is left out.
 func Pull(batch, bytes int, expires, heartbeat time.Duration, noWait bool) []byte {
 	body := strconv.AppendInt([]byte(`{"batch":`), int64(batch), 10)
@@ -99,19 +84,10 @@ func Unexpected(status, description string) error {
 	return fmt.Errorf("the server answered %s %s", status, description)
 }
 
-// PullEnded tells whether a pull is over with nothing to it: its time, or its limit of bytes. Left is how
-// many messages it was not given.
-func PullEnded(m *natsgo.Msg) (left int, ended bool) {
+// PullEnded tells whether a pull is over with nothing to it: its time, or its limit of bytes.
+func PullEnded(m *natsgo.Msg) bool {
 	status, description := Status(m)
-	ended = status == StatusTimeout || status == StatusConflict && (description == "Batch Completed" || description == tooLarge)
-	left, _ = strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
-	return left, ended
-}
-
-// PullRoom returns how much room the limit of bytes had left when the pull ended.
-func PullRoom(m *natsgo.Msg) int {
-	left, _ := strconv.Atoi(m.Header.Get("Nats-Pending-Bytes"))
-	return left
+	return status == StatusTimeout || status == StatusConflict && (description == "Batch Completed" || description == tooLarge)
 }
 
 // tooLarge describes the end of a pull whose limit of bytes has no room for the next message.

@@ -86,7 +86,7 @@ func TestHowPullsEnd(t *testing.T) {
 		{m: status("409", "Consumer is push based"), err: fault.ErrPullRefused},
 	} {
 		err := wire.PullError(wire.Status(test.m))
-		left, ended := wire.PullEnded(test.m)
+		ended := wire.PullEnded(test.m)
 		switch {
 		case test.text != "":
 			require.EqualError(t, err, "the server answered "+test.text)
@@ -97,13 +97,60 @@ func TestHowPullsEnd(t *testing.T) {
 		}
 		assert.Equal(t, test.ended, ended, test.m.Header)
 		assert.Equal(t, test.full, wire.PullFull(test.m), test.m.Header)
-		assert.Equal(t, 8, wire.PullRoom(status("409", "Batch Completed", "Nats-Pending-Bytes", "8")))
 		assert.Equal(t, test.bytes, wire.RefusedBytes(err), test.m.Header)
-		if ended {
-			assert.Equal(t, 7, left)
-		}
 	}
 	assert.Equal(t, "5", wire.LastDelivered(status("100", "Idle Heartbeat", "Nats-Last-Consumer", "5")))
+}
+
+// What pulls may still bring is known although the server says nothing of one whose limit of bytes is met exactly.
+func TestPulls(t *testing.T) {
+	t.Parallel()
+	sized := func(size int) *natsgo.Msg { return &natsgo.Msg{Subject: "s", Data: make([]byte, size-1)} }
+	end := func(messages, bytes string) *natsgo.Msg {
+		return status("409", "Batch Completed", "Nats-Pending-Messages", messages, "Nats-Pending-Bytes", bytes)
+	}
+	for name, test := range map[string]struct {
+		do   func(*wire.Pulls)
+		left int
+	}{
+		"none":         {func(*wire.Pulls) {}, 0},
+		"some came":    {func(p *wire.Pulls) { p.Add(3, 0); p.Came(sized(5)) }, 2},
+		"exactly":      {func(p *wire.Pulls) { p.Add(9, 12); p.Came(sized(5)); p.Came(sized(7)) }, 0},
+		"nearly":       {func(p *wire.Pulls) { p.Add(9, 12); p.Came(sized(5)); p.Came(sized(6)) }, 7},
+		"exactly, two": {func(p *wire.Pulls) { p.Add(9, 12); p.Add(4, 3); p.Came(sized(12)); p.Came(sized(3)) }, 0},
+		"one of two":   {func(p *wire.Pulls) { p.Add(9, 12); p.Add(4, 3); p.Came(sized(12)) }, 12},
+		"it has ended": {func(p *wire.Pulls) { p.Add(9, 12); p.Came(sized(8)); p.End(end("8", "4")) }, 0},
+		"completed": {func(p *wire.Pulls) {
+			p.Add(1, 12)
+			p.Add(2, 9)
+			p.Came(sized(8))
+			p.End(end("0", "4"))
+			p.Came(sized(9))
+		}, 0},
+		"told before": {func(p *wire.Pulls) { p.Add(2, 12); p.End(end("1", "4")) }, 1},
+		"refused": {func(p *wire.Pulls) {
+			p.Add(9, 12)
+			p.Add(1, wire.AnyBytes)
+			p.End(status("404", "No Messages"))
+			p.Came(sized(12))
+		}, 0},
+		"without limit": {func(p *wire.Pulls) { p.Add(9, 12); p.Add(9, 0); p.Came(sized(12)) }, 17},
+		"no longer":     {func(p *wire.Pulls) { p.Add(1, 0); p.Came(sized(1)); p.Add(9, 12); p.Came(sized(12)) }, 0},
+		"in doubt":      {func(p *wire.Pulls) { p.Add(9, 12); p.Doubt(); p.Add(1, 5); p.Came(sized(12)) }, 0},
+		"in doubt, late": {func(p *wire.Pulls) {
+			p.Add(9, 12)
+			p.Doubt()
+			p.Came(sized(5))
+			p.Add(3, 5)
+			p.Came(sized(7))
+			p.Add(4, 5)
+		}, 6},
+		"more than that": {func(p *wire.Pulls) { p.Add(2, 12); p.End(end("-5", "-5")) }, 2},
+	} {
+		var p wire.Pulls
+		test.do(&p)
+		assert.Equal(t, test.left, p.Left(), name)
+	}
 }
 
 func TestStoredMessages(t *testing.T) {
