@@ -261,72 +261,49 @@ func TestConsumeWithoutRoomForItsPull(t *testing.T) {
 }
 
 // A message of a stream that is gone has the sequence of one in the stream that took its place: when its
-// handler returns at last, that one is not acknowledged.
+// handler returns at last, that one is not acknowledged. So it is where the client was away meanwhile.
 func TestStreamMadeAnewUnderARunningHandler(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	client, other := connect(t, s, nil), connect(t, s, nil)
-	newStream(t, other, 1)
-	newConsumer(t, other, jetstream.ConsumerConfig{Name: "worker"})
-	var got calls
-	release := map[string]chan struct{}{"0": make(chan struct{}), "new": make(chan struct{})}
-	consumption := consume(t, client, func(msg *nats.Message) error {
-		got.note(msg)
-		<-release[string(msg.Data)]
-		return nil
-	}, nats.WithWorkers(2))
-	eventually(t, "the handler runs", func() bool { return got.len() == 1 })
-	ctx := context.Background()
-	require.NoError(t, other.DeleteStream(ctx, "ORDERS"))
-	eventually(t, "it knows", func() bool { return !consumption.Healthy() })
-	newStream(t, other, 0)
-	newConsumer(t, other, jetstream.ConsumerConfig{Name: "worker"})
-	_, err := other.PublishToStream(ctx, "orders.created", []byte("new"))
-	require.NoError(t, err)
-	eventually(t, "the new one runs", func() bool { return got.len() == 2 })
-	close(release["0"])
-	eventually(t, "the old one has returned", func() bool { return consumption.Stats().InFlight == 1 })
-	require.NoError(t, client.Flush(ctx))
-	info, err := other.GetConsumerInfo(ctx, "ORDERS", "worker")
-	require.NoError(t, err)
-	assert.Equal(t, 1, info.NumAckPending)
-	close(release["new"])
-	idle(t, other)
-}
-
-// The same where the client was away meanwhile, and finds another consumer of the same name.
-func TestStreamMadeAnewInAnOutage(t *testing.T) {
-	t.Parallel()
-	s := natstest.RunServer(t)
-	proxy := natstest.NewProxy(t, s.URL())
-	other, client := connect(t, s, nil), connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
-	newStream(t, other, 1)
-	newConsumer(t, other, jetstream.ConsumerConfig{Name: "worker"})
-	var got calls
-	release := map[string]chan struct{}{"0": make(chan struct{}), "new": make(chan struct{})}
-	consumption := consume(t, client, func(msg *nats.Message) error {
-		got.note(msg)
-		<-release[string(msg.Data)]
-		return nil
-	}, nats.WithWorkers(2))
-	eventually(t, "the handler runs", func() bool { return got.len() == 1 })
-	proxy.Cut()
-	ctx := context.Background()
-	require.NoError(t, other.DeleteStream(ctx, "ORDERS"))
-	newStream(t, other, 0)
-	newConsumer(t, other, jetstream.ConsumerConfig{Name: "worker"})
-	_, err := other.PublishToStream(ctx, "orders.created", []byte("new"))
-	require.NoError(t, err)
-	proxy.Restore()
-	eventually(t, "the new one runs", func() bool { return got.len() == 2 })
-	close(release["0"])
-	eventually(t, "the old one has returned", func() bool { return consumption.Stats().InFlight == 1 })
-	require.NoError(t, client.Flush(ctx))
-	info, err := other.GetConsumerInfo(ctx, "ORDERS", "worker")
-	require.NoError(t, err)
-	assert.Equal(t, 1, info.NumAckPending)
-	close(release["new"])
-	idle(t, other)
+	for name, away := range map[string]bool{"connected": false, "away": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := natstest.RunServer(t)
+			proxy := natstest.NewProxy(t, s.URL())
+			other, client := connect(t, s, nil), connect(t, s, func(c *nats.Config) { c.URLs = []string{proxy.URL()} })
+			newStream(t, other, 1)
+			newConsumer(t, other, jetstream.ConsumerConfig{Name: "worker"})
+			var got calls
+			release := map[string]chan struct{}{"0": make(chan struct{}), "new": make(chan struct{})}
+			consumption := consume(t, client, func(msg *nats.Message) error {
+				got.note(msg)
+				<-release[string(msg.Data)]
+				return nil
+			}, nats.WithWorkers(2))
+			eventually(t, "the handler runs", func() bool { return got.len() == 1 })
+			if away {
+				proxy.Cut()
+			}
+			ctx := context.Background()
+			require.NoError(t, other.DeleteStream(ctx, "ORDERS"))
+			if !away {
+				eventually(t, "it knows", func() bool { return !consumption.Healthy() })
+			}
+			newStream(t, other, 0)
+			newConsumer(t, other, jetstream.ConsumerConfig{Name: "worker"})
+			_, err := other.PublishToStream(ctx, "orders.created", []byte("new"))
+			require.NoError(t, err)
+			proxy.Restore()
+			eventually(t, "the new one runs", func() bool { return got.len() == 2 })
+			close(release["0"])
+			eventually(t, "the old one has returned", func() bool { return consumption.Stats().InFlight == 1 })
+			require.NoError(t, client.Flush(ctx))
+			info, err := other.GetConsumerInfo(ctx, "ORDERS", "worker")
+			require.NoError(t, err)
+			assert.Equal(t, 1, info.NumAckPending)
+			close(release["new"])
+			idle(t, other)
+		})
+	}
 }
 
 // A consumer that was made anew delivers what is handled here once more, for the first time: it is handled once, and where

@@ -10,18 +10,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/isa-cloud/isa_cloud/pkg/infrastructure/event/nats/natstest"
 )
 
 // A directory that may be written and not read has the file in the end, which is no failure.
 func TestObjectGetFileInADirectoryThatCannotBeRead(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	store := newObjects(t, connect(t, s, nil), "files")
-	ctx := within(t, patience)
-	_, err := store.PutString(ctx, "x", "content")
-	require.NoError(t, err)
+	store, ctx := oneObject(t, "content")
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
 	require.NoError(t, os.Chmod(dir, 0o333))

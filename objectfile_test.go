@@ -4,6 +4,7 @@ package nats_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -84,14 +85,20 @@ func TestObjectGetFileThroughWhatIsNoFile(t *testing.T) {
 	require.Error(t, store.GetFile(ctx, "x", filepath.Join(at("circle"), "file")))
 }
 
+// oneObject returns a store with the object "x", and what bounds the calls.
+func oneObject(t *testing.T, content string) (*nats.ObjectStore, context.Context) {
+	t.Helper()
+	store := newObjects(t, connect(t, natstest.RunServer(t), nil), "files")
+	ctx := within(t, patience)
+	_, err := store.PutString(ctx, "x", content)
+	require.NoError(t, err)
+	return store, ctx
+}
+
 // A path leads where the system says: links are followed to their end, and ".." is where a link leads.
 func TestObjectGetFileFollowsLinks(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	store := newObjects(t, connect(t, s, nil), "files")
-	ctx := within(t, patience)
-	_, err := store.PutString(ctx, "x", "content")
-	require.NoError(t, err)
+	store, ctx := oneObject(t, "content")
 	dir := t.TempDir() + "/"
 	require.NoError(t, os.MkdirAll(dir+"real/sub", 0o700))
 	require.NoError(t, os.Symlink("real/sub", dir+"here"))
@@ -123,11 +130,7 @@ func TestObjectGetFileFollowsLinks(t *testing.T) {
 // An existing file keeps its mode, and its owner where the process may give it.
 func TestObjectGetFileKeepsTheOwner(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	store := newObjects(t, connect(t, s, nil), "files")
-	ctx := within(t, patience)
-	_, err := store.PutString(ctx, "x", "new")
-	require.NoError(t, err)
+	store, ctx := oneObject(t, "new")
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, []byte("old"), 0o640))
 	if os.Getuid() == 0 {
@@ -146,11 +149,7 @@ func TestObjectGetFileKeepsTheOwner(t *testing.T) {
 // A callback that panics or ends its goroutine leaves no part behind.
 func TestObjectGetFileAndPanics(t *testing.T) {
 	t.Parallel()
-	s := natstest.RunServer(t)
-	store := newObjects(t, connect(t, s, nil), "files")
-	ctx := within(t, patience)
-	_, err := store.PutString(ctx, "x", "new")
-	require.NoError(t, err)
+	store, ctx := oneObject(t, "new")
 	dir := t.TempDir()
 	for name, callback := range map[string]func(int64, int64){
 		"panics": func(int64, int64) { panic("callback") }, "exits": func(int64, int64) { runtime.Goexit() },
