@@ -83,6 +83,18 @@ func TestKilledServerForgets(t *testing.T) {
 	assert.Empty(t, check.Check(h, truth).Violations)
 }
 
+// A server that was frozen while another one took over delivers once more, as if for the first time.
+func TestFrozenLeaderRepeats(t *testing.T) {
+	t.Parallel()
+	h, truth := sound()
+	for i, r := range []check.Record{h[7], h[6]} {
+		r.Worker, r.Begin = "w2.1", int64(time.Hour)+int64(i)
+		r.End = r.Begin
+		h = append(h, r)
+	}
+	assert.Empty(t, check.Check(h, truth).Violations)
+}
+
 // What went into a connection that was given up comes after what was sent by the next one.
 func TestGivenUpConnectionIsLate(t *testing.T) {
 	t.Parallel()

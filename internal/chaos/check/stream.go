@@ -134,9 +134,10 @@ func reason(t *Truth, id string) string {
 }
 
 // order looks at the handlers of each key in each life. First deliveries come in the order of the stream; a server that was
-// killed forgets some, and counts from one again.
+// killed forgets some, and counts from one again, and so does one that was frozen and does not know yet that another one
+// leads: what was handled before, by anybody, is no first delivery.
 func (r *Report) order(h, faults History) {
-	last := map[[2]string]Record{}
+	last, handled := map[[2]string]Record{}, map[uint64]bool{}
 	for _, c := range h.of("consume/handle") { // in the order of their ends
 		lane := [2]string{c.Worker, c.Key}
 		before, ok := last[lane]
@@ -144,9 +145,9 @@ func (r *Report) order(h, faults History) {
 		case !ok:
 		case c.Begin < before.End:
 			r.violate("consume", "two handlers of a key at once: %v and %v", &before, &c)
-		case c.Seq < before.Seq && c.N == 1 && before.N == 1 && !faults.suffers(c.Worker, before.Begin, c.End, Forgets):
+		case c.Seq < before.Seq && c.N == 1 && before.N == 1 && !handled[c.Seq] && !faults.suffers(c.Worker, before.Begin, c.End, Forgets):
 			r.violate("consume", "out of order: %v and then %v", &before, &c)
 		}
-		last[lane] = c
+		last[lane], handled[c.Seq] = c, true
 	}
 }
