@@ -58,10 +58,12 @@ func (l *lookout) Look(ctx, life context.Context) sighting {
 	}
 	left, over := patience-time.Since(l.begun), l.over
 	l.mu.Unlock()
-	select {
-	case <-over:
-	case <-time.After(left): // at once, where no look was ever begun
-	case <-ctx.Done():
+	if left > 0 { // else there was time for an answer, or no look was ever begun
+		select {
+		case <-over:
+		case <-time.After(left):
+		case <-ctx.Done():
+		}
 	}
 	return l.Last()
 }
