@@ -1,6 +1,7 @@
 package ordered
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 	"time"
@@ -119,24 +120,17 @@ func (r *Reader) refill() {
 	r.pull(n, bytes, lasts, beat)
 }
 
-// pull asks for messages.
+// pull asks for messages; without a time that it lasts, for those that are there.
 func (r *Reader) pull(n, bytes int, lasts, beat time.Duration) {
-	if r.send(n, bytes, lasts, beat, false) {
-		r.beat = beat
+	body := wire.Pull(n, bytes, lasts, beat, lasts == 0)
+	if r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, body) == nil { // what goes wrong shows as silence
+		r.asked.Add(n, bytes)
+		r.beat = cmp.Or(beat, r.beat)
 	}
 }
 
 // ask has the server say at once whether there is a message: it brings one, or that there is none.
-func (r *Reader) ask() { r.send(1, wire.AnyBytes, 0, 0, true) }
-
-// send tells whether a pull is on its way; what goes wrong later shows as silence.
-func (r *Reader) send(n, bytes int, lasts, beat time.Duration, noWait bool) bool {
-	err := r.conn.TryPublish(r.subject("MSG.NEXT", r.name), r.sub.Subject, wire.Pull(n, bytes, lasts, beat, noWait))
-	if err == nil {
-		r.asked.Add(n, bytes)
-	}
-	return err == nil
-}
+func (r *Reader) ask() { r.pull(1, wire.AnyBytes, 0, 0) }
 
 func (r *Reader) subject(verb, consumer string) string {
 	return r.api.Subject("CONSUMER." + verb + "." + r.o.Stream + "." + consumer)
